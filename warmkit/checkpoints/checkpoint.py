@@ -1,0 +1,270 @@
+"""A checkpoint on disk: names, shapes and types from its headers; tensors read when asked for."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from warmkit.checkpoints.dtypes import DType
+from warmkit.checkpoints.hub import resolve
+from warmkit.checkpoints.safetensors_format import TensorEntry, parse_json, read_header
+from warmkit.errors import CheckpointError, FormatError, UnsupportedError, listed
+
+if TYPE_CHECKING:
+    import torch
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+_PACKED = (".qweight", ".qzeros", ".g_idx", ".absmax", ".quant_map", ".weight_packed", ".weight_scale_inv")
+
+
+@dataclass(frozen=True)
+class LazyTensor:
+    """One tensor of a checkpoint, not read yet."""
+
+    entry: TensorEntry
+
+    @property
+    def name(self) -> str:
+        return self.entry.name
+
+    @property
+    def dtype(self) -> DType:
+        return self.entry.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.entry.shape
+
+    def load(self) -> torch.Tensor:
+        """Read the tensor into memory, in its own type.
+
+        Raises:
+            FormatError: If the file got shorter since it was opened.
+        """
+        import torch
+
+        buffer = bytearray(self.entry.nbytes)
+        with self.entry.file.open("rb", buffering=0) as file:
+            read_exactly(file.fileno(), memoryview(buffer), self.entry.offset, self.entry.file)
+        dtype = getattr(torch, self.dtype.torch_name)
+        if not buffer:
+            return torch.empty(self.shape, dtype=dtype)
+        return torch.frombuffer(buffer, dtype=dtype).reshape(self.shape)
+
+
+@dataclass(frozen=True)
+class Checkpoint(Mapping[str, LazyTensor]):
+    """The weights of one model and what lies beside them.
+
+    Attributes:
+        source: What the user called it: a path or a Hub repository.
+        path: Its directory, or its one `.safetensors` file.
+        entries: Every tensor, in the order of files and bytes.
+        files: The weight files.
+        metadata: `__metadata__` of the files, merged.
+    """
+
+    source: str
+    path: Path
+    entries: dict[str, TensorEntry]
+    files: tuple[Path, ...]
+    metadata: dict[str, str] = field(default_factory=lambda: {})
+
+    def __getitem__(self, name: str) -> LazyTensor:
+        return LazyTensor(self.entries[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    @property
+    def directory(self) -> Path | None:
+        """The model directory, None for a lone weight file: what lies beside that is not known to belong to it."""
+        return self.path if self.path.is_dir() else None
+
+    @property
+    def parameters(self) -> int:
+        return sum(entry.elements for entry in self.entries.values())
+
+    @property
+    def nbytes(self) -> int:
+        return sum(entry.nbytes for entry in self.entries.values())
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """`config.json`, or {} where there is none."""
+        path = self.path / "config.json"
+        if self.directory is None or not path.is_file():
+            return {}
+        config = parse_json(path.read_bytes(), path)
+        if not isinstance(config, dict):
+            raise FormatError(f"{path}: expected a JSON object")
+        return config
+
+    def fingerprint(self) -> list[list[Any]]:
+        """Return what tells whether the weights changed since: path, size and time of every file."""
+        stats = ((file, file.stat()) for file in self.files)
+        return [[str(file.resolve()), stat.st_size, stat.st_mtime_ns] for file, stat in stats]
+
+
+def read_exactly(descriptor: int, view: memoryview, offset: int, file: Path) -> None:
+    """Fill `view` from a file at `offset`.
+
+    Raises:
+        FormatError: If the file ends before that.
+        CheckpointError: If the system cannot read it.
+    """
+    while view.nbytes:
+        try:
+            got = os.preadv(descriptor, [view], offset)
+        except OSError as error:
+            raise CheckpointError(f"{file}: cannot be read: {error.strerror}") from None
+        if not got:
+            raise FormatError(f"{file}: ends at byte {offset:,}: it was truncated while it was read")
+        view, offset = view[got:], offset + got
+
+
+def open_checkpoint(source: str | os.PathLike[str]) -> Checkpoint:
+    """Open a checkpoint and check its headers; no weights are read.
+
+    Args:
+        source: A directory with one `model.safetensors`, or with an index and its shards; one `.safetensors` file; a Hub
+            repository `hf://owner/name[@revision]`, or `owner/name` where no such local path exists.
+
+    Returns:
+        A mapping from tensor names to lazy tensors.
+
+    Raises:
+        CheckpointError: If it is not there, malformed, or of a kind that is refused.
+
+    Example:
+        >>> checkpoint = open_checkpoint("runs/sft")  # doctest: +SKIP
+        >>> checkpoint["lm_head.weight"].shape  # doctest: +SKIP
+        (32000, 2048)
+    """
+    source = str(source)
+    path = resolve(source)
+    if path.is_dir():
+        files, mapping = _weight_files(path)
+    elif path.suffix == ".safetensors":
+        files, mapping = [path], None
+    elif path.suffix in PICKLES:
+        raise UnsupportedError(_pickle_message(path, [path.name]))
+    else:
+        raise CheckpointError(f"{path}: expected a directory or a .safetensors file")
+    checkpoint = _assemble(source, path, files)
+    if mapping is not None:
+        _check_index(path / INDEX, mapping, checkpoint)
+    _refuse_quantised(checkpoint)
+    return checkpoint
+
+
+def _assemble(source: str, path: Path, files: list[Path]) -> Checkpoint:
+    entries: dict[str, TensorEntry] = {}
+    metadata: dict[str, str] = {}
+    for file in files:
+        header = read_header(file)
+        metadata |= header.metadata
+        for entry in header.entries:
+            if entry.name in entries:
+                raise FormatError(f"{file}: tensor {entry.name!r} is also in {entries[entry.name].file.name}")
+            entries[entry.name] = entry
+    if not entries:
+        raise FormatError(f"{path}: holds no tensors")
+    return Checkpoint(source, path, entries, tuple(files), metadata)
+
+
+def _weight_files(directory: Path) -> tuple[list[Path], dict[str, str] | None]:
+    index, single = directory / INDEX, directory / SINGLE
+    if index.is_file() and single.is_file():
+        raise FormatError(f"{directory}: holds both {SINGLE} and {INDEX}; remove the one that is out of date")
+    if index.is_file():
+        mapping = _read_index(index)
+        return [_inside(directory, name, index) for name in sorted(set(mapping.values()))], mapping
+    if single.is_file():
+        return [single], None
+    if (directory / "adapter_config.json").is_file():
+        raise UnsupportedError(f"{directory}: a LoRA adapter, not a model; merge it into its base model first")
+    found = sorted(directory.glob("*.safetensors"))
+    if len(found) == 1:
+        return found, None
+    if found:
+        names = ", ".join(file.name for file in found[:4])
+        raise FormatError(f"{directory}: {len(found)} safetensors files ({names}) and no {INDEX} that says which belong")
+    pickles = sorted(file.name for file in directory.iterdir() if file.suffix in PICKLES)
+    if pickles:
+        raise UnsupportedError(_pickle_message(directory, pickles))
+    raise CheckpointError(f"{directory}: expected {SINGLE} or {INDEX}, found neither")
+
+
+def _pickle_message(path: Path, names: list[str]) -> str:
+    return (
+        f"{path}: only pickle files ({', '.join(names[:3])}), which can run code when they are read; convert once, where "
+        "you trust them: AutoModel.from_pretrained(DIR).save_pretrained(NEW, safe_serialization=True)"
+    )
+
+
+def _read_index(path: Path) -> dict[str, str]:
+    index = parse_json(path.read_bytes(), path)
+    mapping = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(mapping, dict) or not mapping or not all(isinstance(v, str) for v in mapping.values()):
+        raise FormatError(f"{path}: expected a weight_map from tensor names to file names")
+    return mapping
+
+
+def _inside(directory: Path, name: str, index: Path) -> Path:
+    path = directory / name
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise FormatError(f"{index}: points outside its directory: {name!r}")
+    if not path.is_file():
+        raise FormatError(f"{index}: points to {name!r}, which is not there")
+    if path.suffix != ".safetensors":
+        raise FormatError(f"{index}: points to {name!r}, which is no safetensors file")
+    if not _stays_inside(path, directory):
+        raise FormatError(f"{index}: {name!r} is a link that leaves the directory")
+    return path
+
+
+def _stays_inside(path: Path, directory: Path) -> bool:
+    """Say whether a path, its links followed, ends in its model's directory, or in the blobs of its own Hub cache entry."""
+    target, home = path.resolve(), directory.resolve()
+    if target.is_relative_to(home):
+        return True
+    return home.parent.name == "snapshots" and target.is_relative_to(home.parent.parent / "blobs")
+
+
+def _check_index(index: Path, mapping: dict[str, str], checkpoint: Checkpoint) -> None:
+    problems = [f"{name!r} is not in {mapping[name]}" for name in mapping if name not in checkpoint.entries]
+    for name, entry in checkpoint.entries.items():
+        if name not in mapping:
+            problems.append(f"{name!r} is in {entry.file.name} and not in the index")
+        elif mapping[name] != str(entry.file.relative_to(index.parent)):
+            problems.append(f"{name!r} is in {entry.file.name}, the index says {mapping[name]}")
+    if problems:
+        raise FormatError(f"{index}: disagrees with its files:\n{listed(problems)}")
+
+
+def _refuse_quantised(checkpoint: Checkpoint) -> None:
+    quantisation = checkpoint.config.get("quantization_config")
+    packed = next((name for name in checkpoint.entries if name.endswith(_PACKED) or ".quant_state." in name), None)
+    if quantisation or packed:
+        method = quantisation.get("quant_method", "unknown method") if isinstance(quantisation, dict) else "packed"
+        where = f"tensor {packed!r}" if packed else "quantization_config in config.json"
+        raise UnsupportedError(
+            f"{checkpoint.path}: quantised weights ({method}: {where}) cannot be averaged; merge the checkpoints they were "
+            "made from and quantise the result"
+        )
+
+
+def dump_json(value: Any) -> bytes:
+    """Serialise a small file the way transformers does: indented, with a final newline."""
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()

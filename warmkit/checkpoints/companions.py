@@ -1,0 +1,56 @@
+"""The files beside the weights: copied from one checkpoint, edited only where the merge makes them untrue."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from warmkit.checkpoints.checkpoint import Checkpoint, dump_json
+from warmkit.checkpoints.dtypes import DType
+
+KEPT = (".json", ".txt", ".model", ".jinja", ".py", ".tiktoken", ".spm", ".bpe")
+# What a training run leaves behind describes the run, not the merged model.
+DROPPED = frozenset(
+    ("warmkit.json", "trainer_state.json", "all_results.json", "train_results.json", "eval_results.json", "README.md")
+)
+
+
+def companion_files(donor: Checkpoint) -> list[Path]:
+    """Return the files to copy, relative to the donor's directory, sorted.
+
+    Config, tokenizer, chat template, remote code and licence; sub-folders one deep (sentence-transformers' `1_Pooling`,
+    `additional_chat_templates`) where they hold nothing but such files.
+    """
+    home = donor.directory
+    if home is None:
+        return []
+    top = [path for path in home.iterdir() if path.is_file() and _kept(path)]
+    nested = [path for folder in home.iterdir() if folder.is_dir() and _plain(folder) for path in folder.iterdir()]
+    return sorted(path.relative_to(home) for path in top + nested)
+
+
+def _kept(path: Path) -> bool:
+    if path.name in DROPPED or path.name.startswith(".") or path.name.endswith(".index.json"):
+        return False
+    return path.suffix in KEPT or path.name.upper().startswith(("LICENSE", "NOTICE"))
+
+
+def _plain(folder: Path) -> bool:
+    files = list(folder.iterdir())
+    return bool(files) and not folder.name.startswith(".") and all(path.is_file() and _kept(path) for path in files)
+
+
+def copy_companions(donor: Checkpoint, files: list[Path], target: Path, dtype: DType | None) -> None:
+    """Copy the donor's companions byte for byte; `config.json` changes only if the merge changes the type."""
+    home = donor.directory
+    if home is None:
+        return
+    for file in files:
+        (target / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(home / file, target / file)
+    if dtype is not None and donor.config:
+        edited = dict(donor.config)
+        keys = [key for key in ("dtype", "torch_dtype") if key in edited] or ["torch_dtype"]
+        if any(edited.get(key) != dtype.torch_name for key in keys):
+            edited |= dict.fromkeys(keys, dtype.torch_name)
+            (target / "config.json").write_bytes(dump_json(edited))

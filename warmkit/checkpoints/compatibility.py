@@ -1,0 +1,234 @@
+"""Whether checkpoints can be averaged with each other: names, shapes, kinds, tied tensors, configs, vocabularies."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from warmkit.checkpoints.checkpoint import Checkpoint, parse_json, read_exactly
+from warmkit.checkpoints.safetensors_format import TensorEntry
+from warmkit.errors import MismatchError, listed
+
+HEAD = "lm_head.weight"
+EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight", "shared.weight")
+
+# Keys that decide what the weights compute while shapes may agree; any other difference is a note.
+STRUCTURE = (
+    "model_type",
+    "architectures",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "hidden_act",
+    "activation_function",
+    "hidden_activation",
+    "position_embedding_type",
+)
+BOOKKEEPING = frozenset(("_name_or_path", "name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache"))
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """Checkpoints whose tensors correspond one to one.
+
+    Attributes:
+        entries: For each checkpoint, its tensor for every name of the first.
+        notes: Harmless differences, one line each.
+    """
+
+    entries: tuple[dict[str, TensorEntry], ...]
+    notes: tuple[str, ...]
+
+
+def align(checkpoints: Sequence[Checkpoint]) -> Aligned:
+    """Compare every checkpoint with the first (the initialisation, or the first model), from headers alone.
+
+    Weights are read only where a config says that the output head is tied and the file holds a head all the same.
+
+    Raises:
+        MismatchError: Listing every problem per model.
+    """
+    reference, *others = checkpoints
+    entries, notes = [reference.entries], list[str]()
+    for other in others:
+        tensors, note = _untangle_head(reference, other)
+        entries.append(tensors)
+        notes += note
+    problems = [_heading(other, _tensor_problems(reference, tensors)) for other, tensors in zip(others, entries[1:])]
+    if any(problems):
+        raise MismatchError("\n".join(filter(None, problems)))
+    for checkpoint, tensors in zip(checkpoints, entries):
+        _check_tied_head(checkpoint, tensors)
+    for other in others:
+        notes += _compare_configs(reference, other) + _compare_vocabularies(reference, other)
+    return Aligned(tuple(entries), tuple(notes))
+
+
+def _heading(other: Checkpoint, problems: list[str]) -> str:
+    return f"{other.source} does not fit:\n{listed(problems)}" if problems else ""
+
+
+def _tensor_problems(reference: Checkpoint, tensors: dict[str, TensorEntry]) -> list[str]:
+    theirs, ours = tensors.keys(), reference.entries.keys()
+    problems = [f"missing tensor {name!r}" for name in ours if name not in theirs]
+    problems += [f"extra tensor {name!r}, which {reference.source} lacks" for name in theirs if name not in ours]
+    for name, mine in reference.entries.items():
+        if name in tensors:
+            problems += _pair_problems(name, mine, tensors[name], reference.source)
+    return problems
+
+
+def _pair_problems(name: str, mine: TensorEntry, theirs: TensorEntry, source: str) -> list[str]:
+    if mine.shape != theirs.shape:
+        return [f"tensor {name!r} has shape {list(theirs.shape)}, {source} has {list(mine.shape)}{_padding(mine, theirs)}"]
+    differs = mine.dtype != theirs.dtype
+    if differs and "exact" in (mine.dtype.kind, theirs.dtype.kind):
+        return [f"tensor {name!r} is {theirs.dtype.name}, {source} has {mine.dtype.name}"]
+    return []
+
+
+def _padding(mine: TensorEntry, theirs: TensorEntry) -> str:
+    vocabulary = mine.name == HEAD or mine.name.endswith(EMBEDDINGS)
+    if vocabulary and mine.shape[1:] == theirs.shape[1:]:
+        return " (another vocabulary size or padding: resize_token_embeddings makes them equal)"
+    return ""
+
+
+def _ties(checkpoint: Checkpoint) -> bool:
+    return checkpoint.config.get("tie_word_embeddings") is True
+
+
+def _embedding(tensors: dict[str, TensorEntry]) -> TensorEntry | None:
+    return next((entry for name, entry in tensors.items() if name.endswith(EMBEDDINGS)), None)
+
+
+def _untangle_head(reference: Checkpoint, other: Checkpoint) -> tuple[dict[str, TensorEntry], list[str]]:
+    """Give `other` the head that `reference` has, or take away the copy that `reference` ties."""
+    tensors, embedding = other.entries, _embedding(other.entries)
+    here, there = HEAD in reference.entries, HEAD in tensors
+    if here == there or embedding is None:
+        return tensors, []
+    if here and _ties(other):
+        return {**tensors, HEAD: embedding}, [f"{other.source} ties {HEAD} to {embedding.name}; {reference.source} does not"]
+    if there and _ties(reference):
+        if not same_bytes(tensors[HEAD], embedding):
+            raise MismatchError(
+                f"{other.source} has an output head of its own ({HEAD} differs from {embedding.name}), {reference.source} "
+                "ties the two; untie it there first, since a tied model cannot hold the merged head"
+            )
+        rest = {name: entry for name, entry in tensors.items() if name != HEAD}
+        return rest, [f"{other.source} stores {HEAD}, a copy of {embedding.name}, which {reference.source} ties"]
+    return tensors, []
+
+
+def _check_tied_head(checkpoint: Checkpoint, tensors: dict[str, TensorEntry]) -> None:
+    """Refuse a file whose head differs from the embedding although its config ties them: loaders would drop it."""
+    embedding, head = _embedding(tensors), tensors.get(HEAD)
+    if not _ties(checkpoint) or head is None or embedding is None or head is embedding:
+        return
+    if head.shape != embedding.shape or not same_bytes(head, embedding):
+        raise MismatchError(
+            f"{checkpoint.source}: config.json ties {HEAD} to {embedding.name}, but the file holds two different tensors; "
+            "set tie_word_embeddings to false there, or remove the head"
+        )
+
+
+def same_bytes(first: TensorEntry, second: TensorEntry, chunk: int = 1 << 22) -> bool:
+    """Compare two tensors byte by byte."""
+    if (first.dtype, first.shape) != (second.dtype, second.shape):
+        return False
+    one, two = bytearray(chunk), bytearray(chunk)
+    a, b = os.open(first.file, os.O_RDONLY), os.open(second.file, os.O_RDONLY)
+    try:
+        for start in range(0, first.nbytes, chunk):
+            size = min(chunk, first.nbytes - start)
+            read_exactly(a, memoryview(one)[:size], first.offset + start, first.file)
+            read_exactly(b, memoryview(two)[:size], second.offset + start, second.file)
+            if one[:size] != two[:size]:
+                return False
+        return True
+    finally:
+        os.close(a)
+        os.close(b)
+
+
+def _compare_configs(reference: Checkpoint, other: Checkpoint) -> list[str]:
+    mine, theirs = reference.config, other.config
+    if not mine or not theirs:
+        return []
+    problems = [
+        f"{key} is {theirs.get(key)!r}, {reference.source} has {mine.get(key)!r}"
+        for key in STRUCTURE
+        if mine.get(key) != theirs.get(key)
+    ]
+    if problems:
+        raise MismatchError(f"{other.source} has another architecture (config.json):\n{listed(problems)}")
+    keys = sorted((mine.keys() | theirs.keys()) - BOOKKEEPING - set(STRUCTURE))
+    return [
+        f"{other.source}: config.json has {key} = {_shown(theirs, key)}; the merge keeps {_shown(mine, key)} of {reference.source}"
+        for key in keys
+        if mine.get(key) != theirs.get(key)
+    ]
+
+
+def _shown(config: dict[str, Any], key: str) -> str:
+    return repr(config[key])[:60] if key in config else "(absent)"
+
+
+def _compare_vocabularies(reference: Checkpoint, other: Checkpoint) -> list[str]:
+    if reference.directory is None or other.directory is None:
+        return []
+    notes: list[str] = []
+    for name, read in _VOCABULARIES.items():
+        mine, theirs = reference.directory / name, other.directory / name
+        if not mine.is_file() or not theirs.is_file():
+            continue
+        if mine.read_bytes() == theirs.read_bytes():
+            continue
+        _same_vocabulary(read(mine), read(theirs), reference, other, name)
+        notes.append(f"{other.source}: {name} has the same vocabulary, but is not the same file as in {reference.source}")
+    return notes
+
+
+def _same_vocabulary(mine: dict[str, Any], theirs: dict[str, Any], reference: Checkpoint, other: Checkpoint, name: str) -> None:
+    different = sorted(token for token in mine.keys() | theirs.keys() if mine.get(token) != theirs.get(token))
+    if different:
+        shown = ", ".join(f"{t!r} ({theirs.get(t, 'absent')}, not {mine.get(t, 'absent')})" for t in different[:4])
+        raise MismatchError(
+            f"{other.source}: {name} has another vocabulary than {reference.source}: {len(different)} tokens differ, such as "
+            f"{shown}; averaged embeddings would mix tokens"
+        )
+
+
+def _tokenizer_json(path: Path) -> dict[str, Any]:
+    content = parse_json(path.read_bytes(), path)
+    model = content.get("model", {}) if isinstance(content, dict) else {}
+    vocabulary = model.get("vocab", {})
+    if isinstance(vocabulary, list):  # unigram models list [token, score] in the order of their ids
+        vocabulary = {str(row[0]): place for place, row in enumerate(vocabulary)}
+    added = {token["content"]: token["id"] for token in content.get("added_tokens") or []}
+    return {**vocabulary, **added}
+
+
+def _vocab_json(path: Path) -> dict[str, Any]:
+    return parse_json(path.read_bytes(), path)
+
+
+def _vocab_txt(path: Path) -> dict[str, Any]:
+    return {token: place for place, token in enumerate(path.read_text("utf-8", errors="replace").split("\n"))}
+
+
+def _opaque(path: Path) -> dict[str, Any]:
+    return {f"({path.name})": hash(path.read_bytes())}
+
+
+_VOCABULARIES: dict[str, Callable[[Path], dict[str, Any]]] = {
+    "tokenizer.json": _tokenizer_json,
+    "vocab.json": _vocab_json,
+    "vocab.txt": _vocab_txt,
+    "tokenizer.model": _opaque,
+    "spiece.model": _opaque,
+}

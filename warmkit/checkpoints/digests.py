@@ -1,0 +1,35 @@
+"""Digests of tensors, taken block by block as they stream past.
+
+The digest of a tensor is XXH3-128 over the XXH3-128 digests (16 bytes each, canonical order) of its blocks of 262,144
+elements in its own type, written as hexadecimal. Blocks may be hashed in any order, so threads do not wait for each
+other; the cost is a few per cent of a merge, where SHA-256 would cost more than the merge.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import xxhash
+
+BLOCK = 1 << 18
+"""Elements per block, of reading, computing and hashing. Part of the digest's definition."""
+
+ALGORITHM = "xxh3-128 over xxh3-128 of blocks of 262144 elements"
+
+
+def block_digest(data: memoryview) -> bytes:
+    return xxhash.xxh3_128_digest(data)
+
+
+def tensor_digest(blocks: list[bytes]) -> str:
+    return xxhash.xxh3_128_hexdigest(b"".join(blocks))
+
+
+def file_digest(path: Path, algorithm: str = "xxh3-128") -> str:
+    """Return the digest of a whole file: `xxh3-128` or `sha256`."""
+    state = xxhash.xxh3_128() if algorithm == "xxh3-128" else hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 22):
+            state.update(chunk)
+    return state.hexdigest()

@@ -1,0 +1,48 @@
+"""Where a checkpoint lies: a local path, or a Hub repository fetched into its cache."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from warmkit.errors import CheckpointError, HubError
+
+# Weights as safetensors, and the small files beside them; never pickles.
+PATTERNS = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.py", "*.tiktoken", "LICENSE*", "README.md")
+
+_REPOSITORY = re.compile(r"(?:hf://)?(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
+
+
+def resolve(source: str) -> Path:
+    """Return the local path of a checkpoint, fetching it first if it is a Hub repository.
+
+    Args:
+        source: A path that exists; `hf://owner/name[@revision]`; or `owner/name[@revision]` where no such path exists.
+
+    Raises:
+        CheckpointError: If it is neither.
+        HubError: If the repository cannot be fetched.
+    """
+    if not source.startswith("hf://"):
+        path = Path(source).expanduser()
+        if path.exists():
+            return path
+    match = _REPOSITORY.fullmatch(source)
+    if not match:
+        raise CheckpointError(f"{source}: no such file or directory")
+    return _fetch(source, match["repo"], match["revision"])
+
+
+def _fetch(source: str, repo: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    where = "" if source.startswith("hf://") else f"no local path {source!r}, and "
+    try:
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=list(PATTERNS)))
+    except RepositoryNotFoundError:
+        raise HubError(f"{where}the Hub has no repository {repo!r}, or it is private (log in with `hf auth login`)") from None
+    except LocalEntryNotFoundError:
+        raise HubError(f"{where}the Hub cannot be reached and {repo!r} is not in the local cache") from None
+    except (HfHubHTTPError, OSError) as error:
+        raise HubError(f"{where}{repo!r} cannot be fetched from the Hub: {str(error).splitlines()[0][:200]}") from None

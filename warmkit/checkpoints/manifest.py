@@ -1,0 +1,115 @@
+"""`warmkit.json`: what was merged, how, and digests of everything that went in and came out."""
+
+from __future__ import annotations
+
+import datetime
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from warmkit._version import __version__
+from warmkit.checkpoints.checkpoint import dump_json, parse_json
+from warmkit.checkpoints.digests import ALGORITHM, file_digest
+from warmkit.checkpoints.stream import Digests
+from warmkit.errors import FormatError
+from warmkit.merging.geometry import angles, norms
+from warmkit.merging.types import Coefficients, Gram
+
+MANIFEST = "warmkit.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class GroupReport:
+    """The geometry of one group and what was made of it.
+
+    Attributes:
+        name: The group.
+        tensors: How many tensors it has.
+        parameters: How many numbers.
+        coefficients: One per input row, the initialisation first where it takes part; they multiply weights.
+        norms: Of the task vectors (or weights), one per model; None where the method does not measure them.
+        angles: Pairwise, in degrees, [M][M]; None as above, or for a pair with a zero vector.
+    """
+
+    name: str
+    tensors: int
+    parameters: int
+    coefficients: list[float]
+    norms: list[float] | None
+    angles: list[list[float | None]] | None
+
+
+def report_group(name: str, tensors: int, parameters: int, row: Coefficients, gram: Gram | None) -> GroupReport:
+    """Describe one group from its coefficients and Gram matrix."""
+    if gram is None:
+        return GroupReport(name, tensors, parameters, row.tolist(), None, None)
+    degrees = [[None if math.isnan(a) else float(a) for a in line] for line in angles(gram)]
+    return GroupReport(name, tensors, parameters, row.tolist(), norms(gram).tolist(), degrees)
+
+
+def mean_angle(groups: Sequence[GroupReport]) -> float | None:
+    """Return the mean pairwise angle over all groups, weighted by parameters, in degrees; None if none was measured."""
+    pairs = [
+        (angle, group.parameters)
+        for group in groups
+        for i, line in enumerate(group.angles or [])
+        for angle in line[i + 1 :]
+        if angle is not None
+    ]
+    weight = sum(parameters for _, parameters in pairs)
+    return float(np.sum([angle * parameters for angle, parameters in pairs]) / weight) if weight else None
+
+
+def write_manifest(
+    folder: Path,
+    description: Mapping[str, Any],
+    rows: Sequence[str],
+    groups: Sequence[GroupReport],
+    digests: Mapping[str, Digests],
+    output: int,
+    sha256: bool,
+) -> None:
+    """Write the manifest of one output, last of its files."""
+    files: dict[str, Any] = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST):
+        record: dict[str, Any] = {"bytes": path.stat().st_size}
+        if path.suffix != ".safetensors":
+            record["xxh3-128"] = file_digest(path)
+        if sha256:
+            record["sha256"] = file_digest(path, "sha256")
+        files[str(path.relative_to(folder))] = record
+    content = {
+        "warmkit": __version__,
+        "format": FORMAT,
+        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        **description,
+        "rows": list(rows),
+        "groups": [vars(group) for group in groups],
+        "digest": ALGORITHM,
+        "tensors": {
+            name: {"output": digest.outputs[output], "inputs": list(digest.inputs)}
+            for name, digest in sorted(digests.items())
+        },
+        "files": files,
+    }
+    (folder / MANIFEST).write_bytes(dump_json(content))
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Read the manifest of an output.
+
+    Raises:
+        FormatError: If there is none, or it is of another format.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise FormatError(f"{folder}: holds no {MANIFEST}, so it was not written by warmkit")
+    content = parse_json(path.read_bytes(), path)
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise FormatError(f"{path}: expected a warmkit manifest of format {FORMAT}")
+    return content

@@ -1,0 +1,178 @@
+"""The safetensors container: read and check a header, and build one.
+
+A file is an 8-byte little-endian header length, a JSON header, and the tensors' bytes without gaps. The header is
+trusted for nothing: every length and offset is checked against the file before it is used.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from warmkit.checkpoints.dtypes import DTYPES, QUANTISED, DType
+from warmkit.errors import CheckpointError, FormatError, UnsupportedError, nearest
+
+MAX_HEADER_BYTES = 100_000_000  # the limit of the reference implementation
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """One tensor of a file: its type, shape, and place.
+
+    Attributes:
+        name: Its key.
+        dtype: Element type.
+        shape: Dimensions; `()` is a scalar.
+        file: The file that holds it.
+        offset: First byte, counted from the start of the file.
+    """
+
+    name: str
+    dtype: DType
+    shape: tuple[int, ...]
+    file: Path
+    offset: int
+
+    @property
+    def elements(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return self.elements * self.dtype.itemsize
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says of itself."""
+
+    entries: tuple[TensorEntry, ...]
+    metadata: dict[str, str]
+
+
+class _Duplicate(ValueError):
+    pass
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    seen: dict[str, Any] = dict(pairs)
+    if len(seen) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise _Duplicate(f"{twice!r} is there twice")
+    return seen
+
+
+def _refuse_constant(text: str) -> NoReturn:
+    raise ValueError(f"{text} is not JSON")
+
+
+def parse_json(text: bytes, path: Path) -> Any:
+    """Parse strict JSON: UTF-8, no duplicate keys, no NaN.
+
+    Raises:
+        FormatError: If `text`, read from `path`, is anything else.
+    """
+    try:
+        return json.loads(text.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant)
+    except _Duplicate as error:
+        raise FormatError(f"{path}: duplicate names in the JSON: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"{path}: expected JSON, found something else ({str(error)[:120]})") from None
+
+
+def read_header(path: Path) -> Header:
+    """Read and check the header of a safetensors file.
+
+    Returns:
+        Its tensors in the order of their bytes, and its metadata.
+
+    Raises:
+        FormatError: If lengths, types, shapes or offsets contradict each other or the file.
+        UnsupportedError: If a tensor is of a quantised type.
+    """
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size < 8:
+                raise FormatError(f"{path}: expected a safetensors file, found {size} bytes (truncated?)")
+            length = int.from_bytes(file.read(8), "little")
+            if length > MAX_HEADER_BYTES or length > size - 8:
+                raise FormatError(
+                    f"{path}: its header claims {length:,} bytes, the file has {size - 8:,} after the length "
+                    "(truncated, or not a safetensors file)"
+                )
+            raw = file.read(length)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
+    if not raw.startswith(b"{"):
+        raise FormatError(f"{path}: expected a JSON header, found {raw[:12]!r}")
+    return _check(parse_json(raw, path), path, 8 + length, size)
+
+
+def _check(header: Any, path: Path, start: int, size: int) -> Header:
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        raise FormatError(f"{path}: __metadata__ must map strings to strings")
+    entries = sorted((_entry(name, value, path, start) for name, value in header.items()), key=_place)
+    end = start
+    for entry in entries:
+        if entry.offset != end:
+            what = "overlaps the one before it" if entry.offset < end else "leaves a gap before it"
+            raise FormatError(f"{path}: tensor {entry.name!r} {what} (offset {entry.offset - start:,})")
+        end += entry.nbytes
+    if end != size:
+        what = "truncated" if size < end else "longer than its header says"
+        raise FormatError(f"{path}: {what}: expected {end:,} bytes, found {size:,}")
+    return Header(tuple(entries), dict(metadata))
+
+
+def _place(entry: TensorEntry) -> tuple[int, int]:
+    return entry.offset, entry.nbytes
+
+
+def _naturals(value: Any) -> bool:
+    return isinstance(value, list) and all(type(n) is int and 0 <= n < 1 << 63 for n in value)
+
+
+def _entry(name: str, value: Any, path: Path, start: int) -> TensorEntry:
+    if not isinstance(value, dict) or set(value) != {"dtype", "shape", "data_offsets"}:
+        raise FormatError(f"{path}: tensor {name!r}: expected the keys dtype, shape and data_offsets")
+    dtype_name, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
+    if not isinstance(dtype_name, str) or dtype_name not in DTYPES:
+        if dtype_name in QUANTISED:
+            raise UnsupportedError(
+                f"{path}: tensor {name!r} is {dtype_name}, a quantised type that cannot be averaged; "
+                "merge the bfloat16 or float32 checkpoints and quantise the result"
+            )
+        raise FormatError(f"{path}: tensor {name!r}: unknown dtype {dtype_name!r}{nearest(str(dtype_name), DTYPES)}")
+    if not _naturals(shape) or not _naturals(offsets) or len(offsets) != 2:
+        raise FormatError(f"{path}: tensor {name!r}: shape and data_offsets must be lists of natural numbers")
+    entry = TensorEntry(name, DTYPES[dtype_name], tuple(shape), path, start + offsets[0])
+    if offsets[1] - offsets[0] != entry.nbytes:
+        raise FormatError(
+            f"{path}: tensor {name!r}: {dtype_name} of shape {list(shape)} takes {entry.nbytes:,} bytes, "
+            f"its offsets give {offsets[1] - offsets[0]:,}"
+        )
+    return entry
+
+
+def build_header(tensors: Iterable[tuple[str, DType, tuple[int, ...]]], metadata: dict[str, str]) -> bytes:
+    """Build the length and header of a file that holds `tensors` in the given order, without gaps.
+
+    Returns:
+        The first bytes of the file, padded with spaces to a multiple of 8, so that data start aligned.
+    """
+    header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
+    end = 0
+    for name, dtype, shape in tensors:
+        begin, end = end, end + math.prod(shape) * dtype.itemsize
+        header[name] = {"dtype": dtype.name, "shape": list(shape), "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text

@@ -1,0 +1,141 @@
+"""Where the rows of a merge are read from: files, or tensors in memory."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from warmkit.checkpoints.checkpoint import read_exactly
+from warmkit.checkpoints.dtypes import BY_TORCH_NAME, DType
+from warmkit.checkpoints.safetensors_format import TensorEntry
+from warmkit.errors import MismatchError, UnsupportedError
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Source(Protocol):
+    """One checkpoint, read block by block from any thread.
+
+    Attributes:
+        name: What the user calls it.
+    """
+
+    name: str
+
+    def dtype(self, tensor: str) -> DType: ...
+
+    def shape(self, tensor: str) -> tuple[int, ...]: ...
+
+    def read(self, tensor: str, start: int, view: memoryview) -> None:
+        """Fill `view` with the bytes from element `start` on."""
+        ...
+
+    def ahead(self, tensor: str, start: int, elements: int) -> None:
+        """Announce a coming read, so that it overlaps the work before it."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class FileSource:
+    """A checkpoint on disk, through one descriptor per file."""
+
+    def __init__(self, name: str, entries: Mapping[str, TensorEntry]) -> None:
+        self.name = name
+        self._entries = entries
+        self._descriptors: dict[Path, int] = {}
+        self._lock = threading.Lock()
+
+    def dtype(self, tensor: str) -> DType:
+        return self._entries[tensor].dtype
+
+    def shape(self, tensor: str) -> tuple[int, ...]:
+        return self._entries[tensor].shape
+
+    def read(self, tensor: str, start: int, view: memoryview) -> None:
+        entry = self._entries[tensor]
+        read_exactly(self._descriptor(entry.file), view, entry.offset + start * entry.dtype.itemsize, entry.file)
+
+    def ahead(self, tensor: str, start: int, elements: int) -> None:
+        entry = self._entries[tensor]
+        if start < entry.elements and hasattr(os, "posix_fadvise"):
+            size = entry.dtype.itemsize
+            place = entry.offset + start * size
+            os.posix_fadvise(self._descriptor(entry.file), place, elements * size, os.POSIX_FADV_WILLNEED)
+
+    def close(self) -> None:
+        for descriptor in self._descriptors.values():
+            os.close(descriptor)
+        self._descriptors.clear()
+
+    def _descriptor(self, file: Path) -> int:
+        if file not in self._descriptors:
+            with self._lock:
+                if file not in self._descriptors:
+                    self._descriptors[file] = os.open(file, os.O_RDONLY)
+        return self._descriptors[file]
+
+
+class MemorySource:
+    """A state dict. Tensors on a GPU, or not contiguous, are copied once."""
+
+    def __init__(self, name: str, state_dict: Mapping[str, torch.Tensor]) -> None:
+        self.name = name
+        self._tensors: dict[str, tuple[DType, tuple[int, ...], NDArray[np.uint8]]] = {}
+        for key, tensor in state_dict.items():
+            torch_name = str(tensor.dtype).removeprefix("torch.")
+            if torch_name not in BY_TORCH_NAME:
+                raise UnsupportedError(f"{name}: tensor {key!r} is {torch_name}, which cannot be averaged")
+            self._tensors[key] = (BY_TORCH_NAME[torch_name], tuple(tensor.shape), _bytes_of(tensor))
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._tensors)
+
+    def dtype(self, tensor: str) -> DType:
+        return self._tensors[tensor][0]
+
+    def shape(self, tensor: str) -> tuple[int, ...]:
+        return self._tensors[tensor][1]
+
+    def read(self, tensor: str, start: int, view: memoryview) -> None:
+        dtype, _, data = self._tensors[tensor]
+        first = start * dtype.itemsize
+        view[:] = memoryview(data)[first : first + view.nbytes]
+
+    def ahead(self, tensor: str, start: int, elements: int) -> None:
+        """Nothing to announce: it is in memory."""
+
+    def close(self) -> None:
+        self._tensors.clear()
+
+
+def _bytes_of(tensor: torch.Tensor) -> NDArray[np.uint8]:
+    import torch
+
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+
+
+def check_state_dicts(sources: list[MemorySource]) -> None:
+    """Check that all hold the same names with the same shapes and kinds.
+
+    Raises:
+        MismatchError: Naming the first difference.
+    """
+    reference, *others = sources
+    for other in others:
+        if different := set(reference.names) ^ set(other.names):
+            raise MismatchError(f"{other.name} and {reference.name} do not both hold {sorted(different)[:6]}")
+        for name in reference.names:
+            if reference.shape(name) != other.shape(name):
+                raise MismatchError(f"{name!r}: {list(other.shape(name))} in {other.name}, not {list(reference.shape(name))}")
+            kinds = {reference.dtype(name), other.dtype(name)}
+            if len(kinds) > 1 and any(dtype.kind == "exact" for dtype in kinds):
+                raise MismatchError(f"{name!r}: {other.name} and {reference.name} hold different kinds of numbers")

@@ -1,0 +1,96 @@
+"""Every exception a user can cause.
+
+    WarmkitError                    exit 1: the run failed on its input or its environment
+    ├── CheckpointError             a checkpoint cannot be read
+    │   ├── FormatError             a safetensors file, index or config lies or is broken
+    │   ├── UnsupportedError        readable, but of a kind that warmkit refuses (pickle, fp8, adapters)
+    │   └── HubError                a Hub repository cannot be reached or has no weights
+    ├── MismatchError               checkpoints that cannot be averaged with each other
+    ├── NonFiniteError              NaN or infinity in an input, or an overflow of the output type
+    ├── DegenerateError             the geometry of the task vectors admits no answer (antiparallel)
+    ├── OutputError                 the destination cannot be written
+    ├── VerificationError           an output on disk is not what its manifest says
+    ├── ScoreError                  a score command failed or printed no number
+    └── UsageError                  exit 2: an unknown name, or a value out of range
+        └── RecipeError             exit 2: the same, in a recipe, with its line
+
+Messages take one or two lines: what was expected, what was found, which file, tensor or key, and what to do.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class WarmkitError(Exception):
+    """Base of all errors that a user can cause and mend; the command line maps these and nothing else."""
+
+    exit_code = 1
+
+
+class CheckpointError(WarmkitError):
+    """A checkpoint cannot be read."""
+
+
+class FormatError(CheckpointError):
+    """A safetensors file, an index or a config is malformed."""
+
+
+class UnsupportedError(CheckpointError):
+    """A checkpoint is of a kind that warmkit refuses by name."""
+
+
+class HubError(CheckpointError):
+    """A Hub repository cannot be fetched."""
+
+
+class MismatchError(WarmkitError):
+    """Checkpoints differ in names, shapes, kinds, configs or vocabularies."""
+
+
+class NonFiniteError(WarmkitError):
+    """An input holds NaN or infinity, or a result overflows its type."""
+
+
+class DegenerateError(WarmkitError):
+    """The angles of the task vectors admit no merge."""
+
+
+class OutputError(WarmkitError):
+    """The destination cannot be written."""
+
+
+class VerificationError(WarmkitError):
+    """An output is not what its manifest says."""
+
+
+class ScoreError(WarmkitError):
+    """A score command failed or printed no number."""
+
+
+class UsageError(WarmkitError):
+    """An unknown name or a value out of range."""
+
+    exit_code = 2
+
+
+class RecipeError(UsageError):
+    """A recipe that cannot be followed; the message starts with file and line."""
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """Return `; did you mean 'x'?` for the closest valid name, else the list of valid names."""
+    names = list(valid)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; choose from: {', '.join(names)}"
+
+
+def listed(problems: list[str], limit: int = 12) -> str:
+    """Join problems of one kind, one a line, naming how many were left out past `limit`."""
+    lines = [f"  {problem}" for problem in problems[:limit]]
+    if len(problems) > limit:
+        lines.append(f"  ... and {len(problems) - limit} more")
+    return "\n".join(lines)

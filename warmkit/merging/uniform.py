@@ -1,0 +1,27 @@
+"""Uniform soup: the plain mean."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from warmkit.merging.types import Coefficients, Gram
+
+
+def uniform(gram: Gram | None, shares: Coefficients) -> Coefficients:
+    """Return the coefficients of the plain mean, merged = (1/M) sum_m x_m.
+
+    Args:
+        gram: Unused.
+        shares: [M]; only M matters.
+
+    Returns:
+        [M] float64, each 1/M.
+
+    Source: Wortsman et al., 2022, "Model soups", section 2 (uniform soup); WARM (Ramé et al., 2024), equation 2.
+
+    Example:
+        >>> import numpy as np
+        >>> uniform(None, np.ones(4)).tolist()
+        [0.25, 0.25, 0.25, 0.25]
+    """
+    return np.full(len(shares), 1 / len(shares))

@@ -1,0 +1,5 @@
+"""`python -m warmkit`."""
+
+from warmkit.cli.app import main
+
+main()

@@ -1,0 +1,42 @@
+"""The command line: one function per verb, each in a file of its own."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from warmkit._version import __version__
+from warmkit.cli import compare, demo, ema, inspect, liti, merge, methods, soup, verify
+
+app = typer.Typer(
+    name="warmkit",
+    help="Weight averaging for aligning language models: merge checkpoints of one architecture into a better one.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"warmkit {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """Weight averaging for aligning language models: merge checkpoints of one architecture into a better one."""
+
+
+for verb in (merge.merge, liti.liti, soup.soup, ema.ema, compare.compare, inspect.inspect, verify.verify, methods.methods):
+    app.command(verb.__name__)(verb)
+app.command("demo")(demo.demo)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

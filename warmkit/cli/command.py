@@ -1,0 +1,85 @@
+"""How a function becomes a command: shared options, error mapping and exit codes, declared once."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import signal
+import typing
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any
+
+import typer
+
+from warmkit.cli.console import Console
+from warmkit.errors import WarmkitError
+
+INTERRUPTED, TERMINATED = 130, 143
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived."""
+
+
+def console_options(
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+) -> None:
+    """Options that every command takes."""
+
+
+def command(*shared: Callable[..., Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Turn `function(console, ...)` into a command.
+
+    Its parameters and those of every function in `shared` become options; the shared ones arrive as keyword arguments.
+    """
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        def run(**given: Any) -> None:
+            console = Console(given.pop("quiet"), given.pop("verbose"), given.pop("json"))
+            with exit_codes(console):
+                function(console, **given)
+
+        groups = (function, *shared, console_options)
+        parameters = {each.name: each for group in groups for each in _parameters(group)}
+        required_first = sorted(parameters.values(), key=lambda each: each.default is not inspect.Parameter.empty)
+        run.__name__, run.__doc__ = function.__name__, function.__doc__
+        run.__signature__ = inspect.Signature(required_first)  # pyright: ignore[reportFunctionMemberAccess]
+        run.__annotations__ = {each.name: each.annotation for each in parameters.values()}
+        return run
+
+    return decorate
+
+
+def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    hints = typing.get_type_hints(function, include_extras=True)
+    plain = (each for each in inspect.signature(function).parameters.values() if each.kind != each.VAR_KEYWORD)
+    return [
+        each.replace(annotation=hints[each.name], kind=inspect.Parameter.KEYWORD_ONLY)
+        for each in plain
+        if each.name != "console"
+    ]
+
+
+@contextlib.contextmanager
+def exit_codes(console: Console) -> Iterator[None]:
+    """Map a user's error to one or two lines and its exit code; a bug keeps its traceback."""
+
+    def stop(*_: Any) -> None:
+        raise Terminated
+
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except WarmkitError as error:
+        console.error(str(error), type(error).__name__)
+        raise typer.Exit(error.exit_code) from None
+    except KeyboardInterrupt:
+        console.error("interrupted; the same command goes on where this one stopped", "Interrupted")
+        raise typer.Exit(INTERRUPTED) from None
+    except Terminated:
+        console.error("terminated; the same command goes on where this one stopped", "Terminated")
+        raise typer.Exit(TERMINATED) from None
+    finally:
+        signal.signal(signal.SIGTERM, previous)

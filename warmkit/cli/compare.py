@@ -1,0 +1,64 @@
+"""`warmkit compare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from warmkit.cli.command import command
+from warmkit.cli.console import Console, number, table
+from warmkit.cli.options import Models
+
+
+@command()
+def compare(
+    console: Console,
+    models: Models,
+    init: Annotated[str, typer.Option("--init", help="What the models were fine-tuned from.", show_default=False)],
+    granularity: Annotated[str, typer.Option("--granularity", help="layer, tensor or model.")] = "layer",
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="Draw the histograms of WARP's figure 11 into a picture.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option("--threads", help="Worker threads.", show_default="one a core")] = None,
+) -> None:
+    """Measure norms and angles of task vectors and of full weights, group by group.
+
+    Example:
+
+    - `warmkit compare --init SFT A B C --plot angles.png`
+    """
+    from warmkit.checkpoints.compare import compare as compare_checkpoints
+
+    with console.progress("comparing") as advance:
+        comparison = compare_checkpoints(models, init=init, granularity=granularity, threads=threads, advance=advance)
+    if plot is not None:
+        from warmkit.report.geometry import draw_comparison
+
+        draw_comparison(comparison, plot)
+        console.note(f"drew {plot}")
+    for note in comparison.notes:
+        console.note(note)
+
+    def degrees(value: float | None) -> str:
+        return "" if value is None else f"{value:.2f}"
+
+    rows = [
+        [
+            group.name if pair == 0 else "",
+            number(group.parameters) if pair == 0 else "",
+            f"{each.first} / {each.second}",
+            degrees(each.task_vector_angle),
+            degrees(each.weight_angle),
+            degrees(each.task_vector_norm_ratio),
+            f"{group.task_vector_norms[each.first_index]:.3g} / {group.task_vector_norms[each.second_index]:.3g}",
+        ]
+        for group in comparison.groups
+        for pair, each in enumerate(group.pairs)
+    ] or [
+        [group.name, number(group.parameters), comparison.models[0], "", "", "", f"{group.task_vector_norms[0]:.3g}"]
+        for group in comparison.groups
+    ]
+    columns = ["group", "parameters", "pair", "angle of task vectors", "of weights", "norm ratio", "norms"]
+    console.result(comparison.as_document(), table(None, columns, rows), comparison.summary())

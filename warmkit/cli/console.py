@@ -1,0 +1,106 @@
+"""What a command says: results on stdout, progress and diagnostics on stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+WIDTH = 120  # of tables where stdout is no terminal
+
+
+class Console:
+    """One command's output.
+
+    Args:
+        quiet: Say nothing but errors.
+        verbose: Say more.
+        json: Print one JSON document on stdout instead of text.
+    """
+
+    def __init__(self, quiet: bool, verbose: bool, json: bool) -> None:
+        self.quiet, self.verbose, self.json = quiet, verbose, json
+
+    def result(self, document: Any, *parts: str | Table) -> None:
+        """Print the result: `document` with --json, else the parts."""
+        if self.json:
+            print(json.dumps(document, indent=2, ensure_ascii=False, default=str))
+        elif not self.quiet:
+            for part in parts:
+                self._show(part)
+
+    def _show(self, part: str | Table) -> None:
+        if isinstance(part, str):
+            print(part)
+            return
+        from rich.console import Console as Rich
+
+        Rich(width=None if sys.stdout.isatty() else WIDTH).print(part)
+
+    def note(self, text: str) -> None:
+        """Say something harmless on stderr."""
+        if not self.quiet:
+            print(f"note: {text}", file=sys.stderr)
+
+    def detail(self, text: str) -> None:
+        """Say something on stderr that only -v shows."""
+        if self.verbose:
+            print(text, file=sys.stderr)
+
+    def error(self, text: str, kind: str) -> None:
+        """Say what went wrong: on stderr, and with --json also as the document."""
+        print(f"error: {text}", file=sys.stderr)
+        if self.json:
+            print(json.dumps({"error": {"kind": kind, "message": text}}, ensure_ascii=False))
+
+    @contextlib.contextmanager
+    def progress(self, label: str) -> Iterator[Callable[[int, int], None] | None]:
+        """Show a bar with rate and time left while the block runs; None where nobody would see it."""
+        if self.quiet or not sys.stderr.isatty():
+            yield None
+            return
+        from rich.console import Console as Rich
+        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+        bar = Progress(*columns, TransferSpeedColumn(), TimeRemainingColumn(), console=Rich(stderr=True), transient=True)
+        with bar:
+            task = bar.add_task(label, total=None)
+            yield lambda size, total: bar.update(task, advance=size, total=total)
+
+
+def table(title: str | None, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """Build a table; columns whose cells are numbers are set to the right."""
+    from rich import box
+    from rich.table import Table
+
+    result = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    for place, column in enumerate(columns):
+        numeric = all(row[place][:1].isdigit() or row[place][:1] in "-+" for row in rows if row[place])
+        result.add_column(column, justify="right" if numeric and rows else "left", overflow="fold")
+    for row in rows:
+        result.add_row(*row)
+    return result
+
+
+def size(count: float) -> str:
+    """Write a number of bytes as people read it."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.2f} TB"
+
+
+def number(count: float) -> str:
+    """Write a number of parameters as people read it."""
+    for unit in ("", "K", "M"):
+        if count < 1000:
+            return f"{count:.0f}" if not unit else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.2f} B"

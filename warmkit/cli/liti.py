@@ -1,0 +1,39 @@
+"""`warmkit liti`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from warmkit.cli import merged
+from warmkit.cli.command import command
+from warmkit.cli.console import Console
+from warmkit.cli.options import OutputPath, etas, given, output_options
+
+
+@command(output_options)
+def liti(
+    console: Console,
+    model: Annotated[str, typer.Argument(help="Directory, .safetensors file or Hub repository.")],
+    output: OutputPath,
+    init: Annotated[str, typer.Option("--init", help="What the model was fine-tuned from.", show_default=False)],
+    eta: Annotated[
+        str, typer.Option("--eta", help="Update rate; several (0,0.3,1) write OUT/eta-0, OUT/eta-0.3, ... at once.")
+    ] = "0.3",
+    **options: Any,
+) -> None:
+    """Interpolate a model towards its initialisation: (1 - eta) init + eta model.
+
+    Examples:
+
+    - `warmkit liti --init SFT MODEL --eta 0.3 -o OUT`
+    - `warmkit liti --init SFT MODEL --eta 0,0.1,0.3,0.5,0.8,1.0,1.2 -o SWEEP`, reading the inputs once
+    """
+    from warmkit.checkpoints.merge import liti as liti_checkpoints
+
+    rates = etas(eta)
+    assert rates is not None
+    with console.progress("interpolating") as advance:
+        result = liti_checkpoints(model, output, init=init, eta=rates, **given(options), advance=advance)
+    merged.show(console, result)

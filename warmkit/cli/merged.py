@@ -1,0 +1,54 @@
+"""What every verb that writes a model prints."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from warmkit.cli.console import Console, number, size, table
+
+if TYPE_CHECKING:
+    from warmkit.checkpoints.merge import MergeResult
+
+
+def show(console: Console, result: MergeResult, **extra: Any) -> None:
+    """Print a merge, or the plan of one."""
+    for note in result.notes:
+        console.note(note)
+    document = {**dataclasses.asdict(result), "outputs": {f"{eta:g}": path for eta, path in result.outputs.items()}, **extra}
+    console.result(document, *(_written(result) if result.written else _plan(result)))
+    if console.verbose and result.groups and not console.json:
+        console.result(None, _groups(result))
+
+
+def _written(result: MergeResult) -> list[str]:
+    angle = f", mean angle {result.mean_angle:.1f} degrees" if result.mean_angle is not None else ""
+    again = f" ({result.resumed} tensors were there from an interrupted run)" if result.resumed else ""
+    places = [str(path) for path in result.outputs.values()]
+    what = f"{result.method}: {number(result.parameters)} parameters{angle}"
+    return [f"{what}, {size(result.bytes_written)} written in {result.seconds:.2f} s{again}", *places]
+
+
+def _plan(result: MergeResult) -> list[Any]:
+    rows = [[str(path), name, size(count)] for path in result.outputs.values() for name, count in result.files.items()]
+    what = f"{result.method}: {number(result.parameters)} parameters"
+    return [
+        f"{what}; would read {size(result.bytes_read)} and write {size(result.bytes_written)}",
+        table(None, ["directory", "file", "size"], rows),
+    ]
+
+
+def _groups(result: MergeResult) -> Any:
+    rows = [
+        [
+            group.name,
+            number(group.parameters),
+            " ".join(f"{coefficient:.4f}" for coefficient in group.coefficients),
+            " ".join(f"{norm:.3g}" for norm in group.norms or []),
+            " ".join(
+                f"{angle:.1f}" for i, line in enumerate(group.angles or []) for angle in line[i + 1 :] if angle is not None
+            ),
+        ]
+        for group in result.groups
+    ]
+    return table(None, ["group", "parameters", "coefficients", "norms", "angles"], rows)

@@ -1,0 +1,55 @@
+"""`warmkit soup`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from warmkit.cli import merged
+from warmkit.cli.command import command
+from warmkit.cli.console import Console, table
+from warmkit.cli.options import Models, OutputPath, given, output_options
+from warmkit.errors import UsageError
+
+
+@command(output_options)
+def soup(
+    console: Console,
+    models: Models,
+    output: OutputPath,
+    greedy: Annotated[bool, typer.Option("--greedy", help="Choose the members by a held-out score.")] = False,
+    score: Annotated[
+        str | None,
+        typer.Option("--score", help="Command that prints a model's score on its last line; {} is its directory."),
+    ] = None,
+    minimize: Annotated[bool, typer.Option("--minimize", help="The score is a loss.")] = False,
+    **options: Any,
+) -> None:
+    """Average models uniformly, or choose greedily which ones to average.
+
+    Greedy: models are sorted by their score; each stays if the soup with it scores no worse than the soup without it.
+
+    Examples:
+
+    - `warmkit soup A B C -o OUT`
+    - `warmkit soup --greedy --score 'python evaluate.py {}' A B C -o OUT`
+    """
+    if not greedy:
+        if score is not None or minimize:
+            raise UsageError("--score and --minimize choose members, so they go with --greedy")
+        from warmkit.checkpoints.merge import soup as uniform_soup
+
+        with console.progress("averaging") as advance:
+            result = uniform_soup(models, output, **given(options), advance=advance)
+        merged.show(console, result)
+        return
+    if score is None:
+        raise UsageError("--greedy needs --score 'COMMAND {}', which prints a number for the model directory {}")
+    from warmkit.checkpoints.greedy_soup import greedy_soup
+
+    chosen = greedy_soup(models, output, score=score, minimize=minimize, report=console.detail, **given(options))
+    rows = [[trial.name, f"{trial.score:.6g}", "stays" if trial.stays else "left out"] for trial in chosen.trials]
+    merged.show(console, chosen.result, trials=[vars(trial) for trial in chosen.trials], members=chosen.members)
+    if not console.json:
+        console.result(None, table("soup after adding", ["model", "score", ""], rows))

@@ -1,0 +1,33 @@
+"""`warmkit verify`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from warmkit.cli.command import command
+from warmkit.cli.console import Console, size
+
+
+@command()
+def verify(
+    console: Console,
+    output: Annotated[Path, typer.Argument(help="Directory that warmkit wrote, a sweep's included.")],
+    threads: Annotated[int | None, typer.Option("--threads", help="Worker threads.", show_default="one a core")] = None,
+) -> None:
+    """Read a result again and check every tensor and file against its manifest.
+
+    Example:
+
+    - `warmkit verify OUT`
+    """
+    from warmkit.checkpoints.verify import verify as verify_output
+
+    with console.progress("verifying") as advance:
+        report = verify_output(output, threads=threads, advance=advance)
+    console.result(
+        {"path": str(output), "tensors": report.tensors, "files": report.files, "bytes": report.nbytes, "ok": True},
+        f"{output}: {report.tensors} tensors and {report.files} files as written, {size(report.nbytes)}",
+    )

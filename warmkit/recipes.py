@@ -1,0 +1,207 @@
+"""Recipes: what a command does, in YAML; strict, so that a typing error never becomes a default.
+
+Every section is a dataclass. Its fields are the allowed keys (a trailing underscore is dropped: `lambda_` is `lambda`),
+their annotations the types, and `metadata["check"]` a function that raises UsageError for a bad value. Errors name file
+and line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar, Union
+
+import yaml
+
+from warmkit.errors import RecipeError, UsageError, nearest
+
+T = TypeVar("T")
+
+
+def _checked(check: str) -> Any:
+    """Declare an optional key whose value `check`, a name in `_checks`, looks at."""
+    return field(default=None, metadata={"check": check})
+
+
+@dataclass(frozen=True)
+class MergeSection:
+    """`merge:`, the parameters of `warmkit.merge`."""
+
+    models: list[str]
+    init: str | None = None
+    method: str | None = _checked("method")
+    lambda_: float | None = _checked("eta")
+    coefficients: list[float] | None = None
+    granularity: str | None = _checked("granularity")
+    eta: float | list[float] | None = _checked("eta")
+    antiparallel: str | None = None
+    angles: bool | None = None
+
+
+@dataclass(frozen=True)
+class OutputSection:
+    """`output:`, where and how the result is written."""
+
+    path: str | None = None
+    dtype: str | None = _checked("dtype")
+    max_shard_size: str | int | None = _checked("size")
+    threads: int | None = None
+    device: str | None = None
+    allow_nonfinite: bool | None = None
+    sha256: bool | None = None
+
+
+@dataclass(frozen=True)
+class MergeRecipe:
+    """A recipe of `warmkit merge`."""
+
+    merge: MergeSection
+    output: OutputSection = OutputSection()
+
+
+def _checks() -> dict[str, Any]:
+    from warmkit.checkpoints.dtypes import parse_output_dtype
+    from warmkit.checkpoints.groups import group
+    from warmkit.checkpoints.plan import parse_size
+    from warmkit.checkpoints.spec import check_etas
+    from warmkit.merging.methods import find_method
+
+    return {
+        "method": find_method,
+        "granularity": lambda name: group([], name),
+        "eta": check_etas,
+        "dtype": parse_output_dtype,
+        "size": parse_size,
+    }
+
+
+@dataclass(frozen=True)
+class Recipe(typing.Generic[T]):
+    """A recipe that was read, and where each of its keys stands.
+
+    Attributes:
+        content: The typed sections.
+        path: The file.
+        lines: Line of every key, `merge.eta` for instance.
+    """
+
+    content: T
+    path: Path
+    lines: dict[str, int]
+
+    def blame(self, error: UsageError) -> RecipeError:
+        """Give an error that concerns several keys the line of the first one that it names."""
+        text = str(error)
+        named = (line for key, line in self.lines.items() if key.split(".")[-1] in text)
+        return RecipeError(f"{self.path}:{next(named, 1)}: {text}")
+
+
+def read_recipe(path: Path, schema: type[T]) -> Recipe[T]:
+    """Read a YAML file as `schema`, a dataclass of sections.
+
+    Raises:
+        RecipeError: If it is not YAML, has unknown, repeated or missing keys, or values of the wrong type or range.
+    """
+    try:
+        node = yaml.compose(path.read_text("utf-8"), Loader=yaml.SafeLoader)
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = mark.line + 1 if mark else 1
+        raise RecipeError(f"{path}:{line}: not YAML: {getattr(error, 'problem', None) or error}") from None
+    reader = _Reader(path)
+    if node is None:
+        raise RecipeError(f"{path}:1: the recipe is empty")
+    return Recipe(reader.section(node, schema, ""), path, reader.lines)
+
+
+class _Reader:
+    def __init__(self, path: Path) -> None:
+        self.path, self.lines, self._checks = path, dict[str, int](), _checks()
+
+    def section(self, node: Any, schema: type[Any], prefix: str) -> Any:
+        if not isinstance(node, yaml.MappingNode):
+            raise self._error(node, f"expected {prefix.rstrip('.') or 'the recipe'} to be a mapping of keys to values")
+        hints = typing.get_type_hints(schema)
+        fields = {each.name.rstrip("_"): each for each in dataclasses.fields(schema)}
+        values: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            key = str(key_node.value)
+            if key not in fields:
+                raise self._error(key_node, f"unknown key {prefix + key!r}{nearest(key, fields)}")
+            if prefix + key in self.lines:
+                raise self._error(key_node, f"{prefix + key!r} is there twice")
+            self.lines[prefix + key] = key_node.start_mark.line + 1
+            values[fields[key].name] = self._value(value_node, prefix + key, fields[key], hints[fields[key].name])
+        for key, each in fields.items():
+            required = each.default is dataclasses.MISSING and each.default_factory is dataclasses.MISSING
+            if required and each.name not in values:
+                raise self._error(node, f"missing key {prefix + key!r}")
+        return schema(**values)
+
+    def _value(self, node: Any, key: str, declared: dataclasses.Field[Any], hint: Any) -> Any:
+        if dataclasses.is_dataclass(hint):
+            return self.section(node, typing.cast("type[Any]", hint), key + ".")
+        value = self._plain(node)
+        if not _fits(value, hint):
+            raise self._error(node, f"{key} must be {_described(hint)}, found {value!r}")
+        check = declared.metadata.get("check")
+        if check and value is not None:
+            try:
+                self._checks[check](value)
+            except UsageError as error:
+                raise self._error(node, f"{key}: {error}") from None
+        return value
+
+    def _plain(self, node: Any) -> Any:
+        """Return the Python value of a node; YAML 1.1 reads 1e-5 as text, which nobody means."""
+        loader = yaml.SafeLoader("")
+        try:
+            value = loader.construct_object(node, deep=True)
+        except yaml.YAMLError as error:
+            raise self._error(node, str(getattr(error, "problem", error))) from None
+        if isinstance(node, yaml.ScalarNode) and isinstance(value, str) and node.style is None:
+            try:
+                return float(value)
+            except ValueError:
+                return value
+        return value
+
+    def _error(self, node: Any, message: str) -> RecipeError:
+        return RecipeError(f"{self.path}:{node.start_mark.line + 1}: {message}")
+
+
+def _options(hint: Any) -> tuple[Any, ...]:
+    return typing.get_args(hint) if typing.get_origin(hint) in (Union, types.UnionType) else (hint,)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    for option in _options(hint):
+        if typing.get_origin(option) is list:
+            (inner,) = typing.get_args(option)
+            if isinstance(value, list) and all(_fits(each, inner) for each in typing.cast("list[Any]", value)):
+                return True
+        elif option is float:
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                return True
+        elif isinstance(value, option) and (option is bool or not isinstance(value, bool)):
+            return True
+    return False
+
+
+_WORDS = {str: "text", float: "a number", int: "a whole number", bool: "true or false"}
+
+
+def _described(hint: Any) -> str:
+    words: list[str] = []
+    for option in _options(hint):
+        if typing.get_origin(option) is list:
+            inner = "texts" if typing.get_args(option) == (str,) else "numbers"
+            words.append(f"a list of {inner}")
+        elif option in _WORDS:
+            words.append(_WORDS[option])
+    return " or ".join(words)

@@ -324,6 +324,8 @@ def find_kernels(device: str) -> Kernels:
         from warmkit.merging.kernels import NumbaKernels
 
         return NumbaKernels()
+    if not device.startswith("cuda"):
+        raise UsageError(f"unknown device {device!r}; choose cpu or cuda")
     from warmkit.merging.kernels_torch import TorchKernels
 
     return TorchKernels(device)

@@ -149,7 +149,7 @@ class Stream:
     Args:
         job: What to compute.
         kernels: How.
-        sink: Where to.
+        sink: Where to; None to take Gram matrices only.
         done: What need not be done again.
         advance: Called from worker threads with the bytes read and written by a task.
     """
@@ -158,7 +158,7 @@ class Stream:
         self,
         job: Job,
         kernels: Kernels,
-        sink: Sink,
+        sink: Sink | None,
         done: Done | None = None,
         advance: Callable[[int], None] = lambda _: None,
     ) -> None:
@@ -234,6 +234,8 @@ class Stream:
                     return
             # summed in the order of the blocks, whichever thread finished last
             self.grams[group] = np.sum([part for part in parts if part is not None], axis=0)
+            if self.sink is None:
+                return
             self.sink.solved(group, self.grams[group])
             self._solve(group)
             with self._state:
@@ -328,7 +330,7 @@ class Stream:
                     "choose a wider --dtype"
                 )
             progress.outputs[number][block] = block_digest(view)
-            self.sink.write(number, name, block * BLOCK, view)
+            self._write(number, name, block, view)
         self._advance(name, count, progress)
 
     def _copy(self, work: _Workspace, name: str, block: int) -> None:
@@ -345,8 +347,12 @@ class Stream:
         digest = block_digest(view)
         for number in range(self.job.outputs):
             progress.outputs[number][block] = digest
-            self.sink.write(number, name, block * BLOCK, view)
+            self._write(number, name, block, view)
         self._advance(name, inputs.shape[1], progress)
+
+    def _write(self, output: int, name: str, block: int, view: memoryview) -> None:
+        assert self.sink is not None
+        self.sink.write(output, name, block * BLOCK, view)
 
     def _advance(self, name: str, count: int, progress: _Tensor) -> None:
         written = count * self.job.dtypes[name].itemsize * self.job.outputs
@@ -360,6 +366,7 @@ class Stream:
     def _finish(self, name: str, progress: _Tensor) -> None:
         self.digests[name] = progress.digests()
         del self._tensors[name]
+        assert self.sink is not None
         self.sink.finished(name, self.digests[name], self.job.elements(name) * self.job.dtypes[name].itemsize)
 
     def _blame_input(self, work: _Workspace, name: str, inputs: Block) -> None:

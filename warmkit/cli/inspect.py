@@ -13,7 +13,7 @@ from warmkit.cli.console import Console, number, size, table
 @command()
 def inspect(
     console: Console,
-    path: Annotated[str, typer.Argument(help="Directory, .safetensors file or Hub repository.")],
+    path: Annotated[str, typer.Argument(metavar="PATH", help="Directory, .safetensors file or Hub repository.")],
     granularity: Annotated[str, typer.Option("--granularity", help="One row per layer, tensor or model.")] = "layer",
 ) -> None:
     """Show what a checkpoint holds, from its headers.

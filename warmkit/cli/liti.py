@@ -15,7 +15,7 @@ from warmkit.cli.options import OutputPath, etas, given, output_options
 @command(output_options)
 def liti(
     console: Console,
-    model: Annotated[str, typer.Argument(help="Directory, .safetensors file or Hub repository.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Directory, .safetensors file or Hub repository.")],
     output: OutputPath,
     init: Annotated[str, typer.Option("--init", help="What the model was fine-tuned from.", show_default=False)],
     eta: Annotated[

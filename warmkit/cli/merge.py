@@ -43,7 +43,7 @@ def merge(
 ) -> None:
     """Merge models into one.
 
-    MODELS are checkpoints, or one recipe (a .yaml file) that says the same; options override it.
+    The models are checkpoints, or one recipe (a .yaml file) that says the same; options override it.
 
     Examples:
 

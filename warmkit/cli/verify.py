@@ -14,7 +14,7 @@ from warmkit.cli.console import Console, size
 @command()
 def verify(
     console: Console,
-    output: Annotated[Path, typer.Argument(help="Directory that warmkit wrote, a sweep's included.")],
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="Directory that warmkit wrote, a sweep's included.")],
     threads: Annotated[int | None, typer.Option("--threads", help="Worker threads.", show_default="one a core")] = None,
 ) -> None:
     """Read a result again and check every tensor and file against its manifest.

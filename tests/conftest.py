@@ -1,0 +1,117 @@
+"""Checkpoints made on the spot, and the command line as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+CONFIG = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "tie_word_embeddings": False}
+SHAPES = {
+    "model.embed_tokens.weight": (40, 8),
+    **{
+        f"model.layers.{layer}.{name}": shape
+        for layer in range(3)
+        for name, shape in {"attn.weight": (8, 8), "mlp.weight": (24, 8), "norm.weight": (8,)}.items()
+    },
+    "model.norm.weight": (8,),
+    "lm_head.weight": (40, 8),
+}
+
+
+def weights(seed: int, dtype: torch.dtype = torch.float32, scale: float = 0.1) -> dict[str, torch.Tensor]:
+    """Return base weights for seed 0; for others the base plus a task vector of their own."""
+    base, own = torch.Generator().manual_seed(99), torch.Generator().manual_seed(seed)
+    tensors = {}
+    for name, shape in SHAPES.items():
+        value = torch.randn(shape, generator=base)
+        if seed:
+            value = value + scale * torch.randn(shape, generator=own)
+        tensors[name] = value.to(dtype)
+    return tensors
+
+
+def save(
+    path: Path, tensors: Mapping[str, torch.Tensor], config: Mapping[str, Any] | None = CONFIG, shards: int = 1
+) -> Path:
+    """Write a model directory, sharded where asked."""
+    path.mkdir(parents=True, exist_ok=True)
+    names = list(tensors)
+    if shards == 1:
+        save_file(dict(tensors), path / "model.safetensors", metadata={"format": "pt"})
+    else:
+        mapping = {}
+        for number in range(shards):
+            file = f"model-{number + 1:05d}-of-{shards:05d}.safetensors"
+            part = names[number::shards]
+            save_file({name: tensors[name] for name in part}, path / file, metadata={"format": "pt"})
+            mapping |= dict.fromkeys(part, file)
+        (path / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": mapping}))
+    if config is not None:
+        (path / "config.json").write_text(json.dumps(config))
+    return path
+
+
+@dataclass(frozen=True)
+class Family:
+    """An initialisation and three models fine-tuned from it."""
+
+    init: Path
+    a: Path
+    b: Path
+    c: Path
+
+    @property
+    def models(self) -> list[Path]:
+        return [self.a, self.b, self.c]
+
+
+@pytest.fixture
+def family(tmp_path: Path) -> Family:
+    """float32 checkpoints in one file each."""
+    return make_family(tmp_path)
+
+
+def make_family(folder: Path, dtype: torch.dtype = torch.float32, shards: int = 1) -> Family:
+    return Family(*(save(folder / name, weights(seed, dtype), shards=shards) for seed, name in enumerate(("sft", "a", "b", "c"))))
+
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Run `warmkit ARGS` in a process of its own, in the temporary directory."""
+
+    def call(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "warmkit", *map(str, arguments)]
+        environment = {**os.environ, "COLUMNS": "120", "NO_COLOR": "1", **options.pop("env", {})}
+        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=120, **options)
+
+    return call
+
+
+@pytest.fixture
+def refused(run: Run, tmp_path: Path) -> Callable[..., str]:
+    """Run a command that must fail cleanly: its exit code, at most a few lines, no traceback, no destination."""
+
+    def call(*arguments: object, code: int = 1, output: str = "out") -> str:
+        before = sorted(path.name for path in tmp_path.iterdir())
+        done = run(*arguments)
+        assert done.returncode == code, done.stderr
+        assert "Traceback" not in done.stderr
+        assert done.stdout == ""
+        assert not (tmp_path / output).exists()
+        assert sorted(path.name for path in tmp_path.iterdir()) == before
+        return " ".join(done.stderr.split())
+
+    return call

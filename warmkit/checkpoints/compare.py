@@ -1,0 +1,190 @@
+"""Norms and angles of task vectors and of full weights: what WARP's figure 11 shows."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from warmkit.checkpoints.checkpoint import open_checkpoint
+from warmkit.checkpoints.compatibility import align
+from warmkit.checkpoints.groups import group
+from warmkit.checkpoints.merge import Advance, cores, find_kernels
+from warmkit.checkpoints.sources import FileSource
+from warmkit.checkpoints.stream import Job, Stream
+from warmkit.errors import UsageError
+from warmkit.merging.geometry import angles, cosines, norms
+from warmkit.merging.types import Coefficients, Gram
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two models in one group; angles in degrees, None beside a zero vector.
+
+    Attributes:
+        first: Source of the first model.
+        second: Source of the second.
+        first_index: Its place among the models.
+        second_index: Its place among the models.
+        task_vector_angle: Angle between x_i - x0 and x_j - x0.
+        weight_angle: Angle between x_i and x_j.
+        task_vector_cosine: Cosine of the former.
+        weight_cosine: Cosine of the latter.
+        task_vector_norm_ratio: ||x_i - x0|| / ||x_j - x0||.
+        weight_norm_ratio: ||x_i|| / ||x_j||.
+    """
+
+    first: str
+    second: str
+    first_index: int
+    second_index: int
+    task_vector_angle: float | None
+    weight_angle: float | None
+    task_vector_cosine: float | None
+    weight_cosine: float | None
+    task_vector_norm_ratio: float | None
+    weight_norm_ratio: float | None
+
+
+@dataclass(frozen=True)
+class GroupComparison:
+    """One group: norms of the initialisation, of every model and of its task vector, and every pair."""
+
+    name: str
+    parameters: int
+    init_norm: float
+    weight_norms: list[float]
+    task_vector_norms: list[float]
+    pairs: list[Pair]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` measured."""
+
+    init: str
+    models: list[str]
+    granularity: str
+    groups: list[GroupComparison]
+    notes: list[str]
+
+    def as_document(self) -> dict[str, Any]:
+        """Return everything as plain JSON values, with the means over groups weighted by parameters."""
+        return {**dataclasses.asdict(self), "mean_angles": self.mean_angles()}
+
+    def mean_angles(self) -> list[dict[str, Any]]:
+        """Return, for every pair of models, its mean angles over the groups, weighted by parameters."""
+        pairs = self.groups[0].pairs if self.groups else []
+        return [
+            {
+                "first": pair.first,
+                "second": pair.second,
+                "task_vectors": self._mean([(g.pairs[place].task_vector_angle, g.parameters) for g in self.groups]),
+                "weights": self._mean([(g.pairs[place].weight_angle, g.parameters) for g in self.groups]),
+            }
+            for place, pair in enumerate(pairs)
+        ]
+
+    @staticmethod
+    def _mean(values: list[tuple[float | None, int]]) -> float | None:
+        kept = [(value, weight) for value, weight in values if value is not None and weight]
+        if not kept:
+            return None
+        return float(np.average([value for value, _ in kept], weights=[weight for _, weight in kept]))
+
+    def summary(self) -> str:
+        """Return one line per pair of models."""
+
+        def degrees(value: float | None) -> str:
+            return "undefined" if value is None else f"{value:.2f} degrees"
+
+        return "\n".join(
+            f"{mean['first']} / {mean['second']}: mean angle of task vectors {degrees(mean['task_vectors'])}, "
+            f"of weights {degrees(mean['weights'])}"
+            for mean in self.mean_angles()
+        )
+
+
+def compare(
+    models: Sequence[str | os.PathLike[str]],
+    *,
+    init: str | os.PathLike[str],
+    granularity: str = "layer",
+    threads: int | None = None,
+    device: str = "cpu",
+    advance: Advance | None = None,
+) -> Comparison:
+    """Measure norms and pairwise angles, group by group, in one pass.
+
+    Both come from the Gram matrix of (x0, d_1, ..., d_M): <x_i, x_j> = <x0 + d_i, x0 + d_j> loses no digits, where
+    recovering small task vectors from the products of large weights would.
+
+    Raises:
+        WarmkitError: If the checkpoints cannot be read or do not fit together.
+
+    Source: WARP (Ramé et al., 2024), appendix C.2 and figure 11; Jang et al., 2024.
+    """
+    if not models:
+        raise UsageError("expected at least one model")
+    checkpoints = [open_checkpoint(each) for each in (init, *models)]
+    aligned = align(checkpoints)
+    rows = [FileSource(each.source, entries) for each, entries in zip(checkpoints, aligned.entries)]
+    floats = [name for name, entry in checkpoints[0].entries.items() if entry.dtype.kind == "float"]
+    job = Job(
+        rows=rows,
+        groups=group(floats, granularity),
+        exact=[],
+        dtypes={name: rows[0].dtype(name) for name in floats},
+        outputs=0,
+        space="init and task vectors",
+        solve=_no_outputs,
+    )
+    total = sum(map(job.bytes_read, floats))
+    report = (lambda size: advance(size, total)) if advance else (lambda size: None)
+    try:
+        stream = Stream(job, find_kernels(device), None, advance=report)
+        stream.run(threads or cores())
+    finally:
+        for row in rows:
+            row.close()
+    names = [each.source for each in checkpoints[1:]]
+    groups = [
+        _describe(name, sum(map(job.elements, tensors)), stream.grams[name], names) for name, tensors in job.groups.items()
+    ]
+    return Comparison(checkpoints[0].source, names, granularity, groups, list(aligned.notes))
+
+
+def _no_outputs(group_name: str, gram: Gram | None) -> Coefficients:
+    return np.empty((0, 0))
+
+
+def _describe(name: str, parameters: int, gram: Gram, models: list[str]) -> GroupComparison:
+    tasks = gram[1:, 1:]
+    with_init = gram[0, 1:]
+    weights = gram[0, 0] + with_init[:, None] + with_init[None, :] + tasks
+    task_norms, weight_norms = norms(tasks), norms(weights)
+    measures = (angles(tasks), angles(weights), cosines(tasks), cosines(weights))
+    pairs = [
+        Pair(
+            models[i],
+            models[j],
+            i,
+            j,
+            *(_number(measure[i, j]) for measure in measures),
+            *(_number(length[i] / length[j]) if length[j] else None for length in (task_norms, weight_norms)),
+        )
+        for i in range(len(models))
+        for j in range(i + 1, len(models))
+    ]
+    return GroupComparison(
+        name, parameters, float(np.sqrt(gram[0, 0])), weight_norms.tolist(), task_norms.tolist(), pairs
+    )
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)

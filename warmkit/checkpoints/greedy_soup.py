@@ -1,0 +1,193 @@
+"""Greedy soup: average the members that a held-out score wants."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import shlex
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import xxhash
+from typing_extensions import Unpack
+
+from warmkit.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from warmkit.checkpoints.merge import MergeResult, OutputOptions, soup, write
+from warmkit.checkpoints.spec import merge_spec
+from warmkit.checkpoints.staging import Staging, writing
+from warmkit.errors import ScoreError, UsageError
+
+PLACEHOLDER = "{}"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One step of the recipe: the score of the soup with this model added, and whether the model stays."""
+
+    name: str
+    score: float
+    stays: bool
+
+
+@dataclass(frozen=True)
+class GreedySoup:
+    """A greedy soup and how it came about.
+
+    Attributes:
+        result: The merge that was written.
+        members: Sources of the models in it, in the order they were added.
+        scores: Held-out score of every single model.
+        score: Score of the soup.
+        trials: Every step, in order.
+    """
+
+    result: MergeResult
+    members: list[str]
+    scores: dict[str, float]
+    score: float
+    trials: list[Trial]
+
+
+def greedy_soup(
+    models: Sequence[str | os.PathLike[str]],
+    output: str | os.PathLike[str],
+    *,
+    score: str,
+    minimize: bool = False,
+    report: Callable[[str], None] = lambda _: None,
+    **options: Unpack[OutputOptions],
+) -> GreedySoup:
+    """Build the greedy soup of models.
+
+    Sort the models by their held-out score, best first. Start with the best; add each next one if the uniform soup with
+    it scores no worse. Scores are cached beside the destination until the soup is written, so a run that was interrupted
+    pays for no score twice.
+
+    Args:
+        models: Checkpoints.
+        output: Directory to create.
+        score: Shell command; `{}` is replaced by a candidate's directory, the last line of its output is the score.
+        minimize: Whether smaller scores are better.
+        report: Called with a line per score.
+        **options: See `OutputOptions`; with `dry_run` models and soups are scored and nothing is kept.
+
+    Raises:
+        UsageError: If the command has no `{}`.
+        ScoreError: If it fails or prints no number.
+        WarmkitError: What `soup` raises.
+
+    Source: Wortsman et al., 2022, "Model soups", recipe 1.
+    """
+    if PLACEHOLDER not in score:
+        raise UsageError(f"--score needs {PLACEHOLDER} where the model directory goes, found {score!r}")
+    destination = Path(output)
+    soup(models, destination, **{**options, "dry_run": True, "advance": None})  # every problem that headers show, first
+    opened = [open_checkpoint(model) for model in models]
+    if len({each.path.resolve() for each in opened}) < len(opened):
+        raise UsageError("the same model is listed twice")
+    kitchen = _Kitchen(destination, score, minimize, report, options)
+    chosen = kitchen.choose(opened)
+    if not options.get("dry_run", False):
+        chosen = replace(chosen, result=kitchen.write(chosen))
+    with contextlib.suppress(OSError):
+        shutil.rmtree(kitchen.root)
+    return chosen
+
+
+class _Kitchen:
+    """Scores candidates, each once, in a directory beside the destination."""
+
+    def __init__(
+        self, destination: Path, score: str, minimize: bool, report: Callable[[str], None], options: OutputOptions
+    ) -> None:
+        absolute = destination.absolute()
+        self.destination, self.score, self.minimize, self.report, self.options = destination, score, minimize, report, options
+        self.root = absolute.parent / f".{absolute.name}.warmkit-greedy"
+        self._cache_file = self.root / "scores.json"
+        with writing(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+        self._cache: dict[str, float] = {}
+        with contextlib.suppress(OSError, ValueError):
+            self._cache = json.loads(self._cache_file.read_text())
+
+    def choose(self, models: list[Checkpoint]) -> GreedySoup:
+        singles = {model.source: self._score([model], model.path) for model in models}
+        sign = 1 if self.minimize else -1
+        ranked = sorted(models, key=lambda model: sign * singles[model.source])
+        members, best = [ranked[0]], singles[ranked[0].source]
+        trials = [Trial(ranked[0].source, best, True)]
+        for model in ranked[1:]:
+            found = self._score_soup([*members, model])
+            stays = sign * found <= sign * best
+            trials.append(Trial(model.source, found, stays))
+            if stays:
+                members, best = [*members, model], found
+        names = [member.source for member in members]
+        planned = soup(names, self.destination, **{**self.options, "dry_run": True, "advance": None})
+        return GreedySoup(planned, names, singles, best, trials)
+
+    def write(self, chosen: GreedySoup) -> MergeResult:
+        record = {
+            "greedy": {
+                "score": self.score,
+                "minimize": self.minimize,
+                "scores": chosen.scores,
+                "trials": [vars(trial) for trial in chosen.trials],
+            }
+        }
+        spec = replace(merge_spec("uniform", len(chosen.members)), name="greedy-soup", parameters={})
+        return write(spec, chosen.members, None, self.destination, self.options, record)
+
+    def _score_soup(self, members: list[Checkpoint]) -> float:
+        key = self._key(members)
+        if key in self._cache:
+            return self._cache[key]
+        folder = self.root / "candidate"
+        shutil.rmtree(folder, ignore_errors=True)
+        options: OutputOptions = {**self.options, "dry_run": False, "resume": False, "advance": None, "sha256": False}
+        soup([member.path for member in members], folder, **options)
+        try:
+            return self._score(members, folder)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _score(self, members: list[Checkpoint], folder: Path) -> float:
+        key = self._key(members)
+        if key not in self._cache:
+            self._cache[key] = run_score(self.score, folder)
+            with writing(self._cache_file):
+                self._cache_file.write_text(json.dumps(self._cache))
+        names = " + ".join(member.source for member in members)
+        self.report(f"{names}: {self._cache[key]:.6g}")
+        return self._cache[key]
+
+    def _key(self, members: list[Checkpoint]) -> str:
+        identity = [self.score, sorted(json.dumps(member.fingerprint()) for member in members)]
+        return xxhash.xxh3_128_hexdigest(json.dumps(identity).encode())
+
+
+def run_score(command: str, folder: Path) -> float:
+    """Run a score command on one model directory and return the number on the last line that it prints.
+
+    Raises:
+        ScoreError: If it exits with an error, or that line is not one finite number.
+    """
+    line = command.replace(PLACEHOLDER, shlex.quote(str(folder)))
+    done = subprocess.run(line, shell=True, capture_output=True, text=True, check=False)  # noqa: S602  (a user's own command)
+    if done.returncode:
+        said = (done.stderr.strip() or done.stdout.strip()).splitlines()
+        raise ScoreError(f"the score command exited with {done.returncode} for {folder}: {said[-1][:300] if said else line}")
+    printed = done.stdout.strip().splitlines()
+    try:
+        value = float(printed[-1])
+    except (IndexError, ValueError):
+        shown = repr(printed[-1][:120]) if printed else "nothing"
+        raise ScoreError(f"expected a number on the last line of the score command for {folder}, found {shown}") from None
+    if not math.isfinite(value):
+        raise ScoreError(f"the score command printed {value} for {folder}; a score must be finite")
+    return value

@@ -1,0 +1,96 @@
+"""Read a result again and check it against its manifest."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from warmkit.checkpoints.checkpoint import open_checkpoint, read_exactly
+from warmkit.checkpoints.digests import BLOCK, block_digest, file_digest, tensor_digest
+from warmkit.checkpoints.manifest import MANIFEST, read_manifest
+from warmkit.checkpoints.merge import Advance, cores
+from warmkit.checkpoints.safetensors_format import TensorEntry
+from warmkit.errors import CheckpointError, FormatError, VerificationError, listed
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """What was checked."""
+
+    tensors: int
+    files: int
+    nbytes: int
+
+
+def verify(output: Path, *, threads: int | None = None, advance: Advance | None = None) -> VerifyReport:
+    """Check every tensor and file of a result, or of every eta of a sweep, against its manifest.
+
+    Raises:
+        FormatError: If `output` was not written by warmkit.
+        VerificationError: Listing what is missing, altered or extra.
+    """
+    if not output.is_dir():
+        raise CheckpointError(f"{output}: expected a directory that warmkit wrote")
+    sweep = sorted(child for child in output.glob("eta-*") if (child / MANIFEST).is_file())
+    folders = [output] if (output / MANIFEST).is_file() or not sweep else sweep
+    manifests = {folder: read_manifest(folder) for folder in folders}
+    total = sum(record["bytes"] for manifest in manifests.values() for record in manifest["files"].values())
+    report = (lambda size: advance(size, total)) if advance else (lambda size: None)
+    problems: list[str] = []
+    tensors = files = 0
+    for folder, manifest in manifests.items():
+        problems += _check_files(folder, manifest)
+        problems += _check_tensors(folder, manifest, threads or cores(), report)
+        tensors += len(manifest["tensors"])
+        files += len(manifest["files"])
+    if problems:
+        raise VerificationError(f"{output} is not what was written:\n{listed(problems)}")
+    return VerifyReport(tensors, files, total)
+
+
+def _check_files(folder: Path, manifest: dict[str, Any]) -> list[str]:
+    recorded = manifest["files"]
+    present = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} - {MANIFEST}
+    problems = [f"{folder / name}: missing" for name in sorted(recorded.keys() - present)]
+    problems += [f"{folder / name}: not in the manifest" for name in sorted(present - recorded.keys())]
+    for name in sorted(present & recorded.keys()):
+        path, record = folder / name, recorded[name]
+        if path.stat().st_size != record["bytes"]:
+            problems.append(f"{path}: {path.stat().st_size:,} bytes, {record['bytes']:,} were written")
+            continue
+        algorithms = (algorithm for algorithm in ("xxh3-128", "sha256") if algorithm in record)
+        problems += [f"{path}: altered ({name})" for name in algorithms if file_digest(path, name) != record[name]]
+    return problems
+
+
+def _check_tensors(folder: Path, manifest: dict[str, Any], threads: int, report: Any) -> list[str]:
+    try:
+        entries = open_checkpoint(folder).entries
+    except (CheckpointError, FormatError) as error:
+        return [str(error)]
+    recorded = manifest["tensors"]
+    problems = [f"tensor {name!r}: missing" for name in sorted(recorded.keys() - entries.keys())]
+    problems += [f"tensor {name!r}: not in the manifest" for name in sorted(entries.keys() - recorded.keys())]
+    both = sorted(recorded.keys() & entries.keys())
+    with ThreadPoolExecutor(threads) as pool:
+        digests = pool.map(lambda name: _digest(entries[name], report), both)
+        problems += [
+            f"{entries[name].file}: tensor {name!r} was altered"
+            for name, digest in zip(both, digests)
+            if digest != recorded[name]["output"]
+        ]
+    return problems
+
+
+def _digest(entry: TensorEntry, report: Any) -> str:
+    size = BLOCK * entry.dtype.itemsize
+    buffer, digests = bytearray(min(size, entry.nbytes)), list[bytes]()
+    with entry.file.open("rb", buffering=0) as file:
+        for start in range(0, entry.nbytes, size):
+            view = memoryview(buffer)[: min(size, entry.nbytes - start)]
+            read_exactly(file.fileno(), view, entry.offset + start, entry.file)
+            digests.append(block_digest(view))
+            report(view.nbytes)
+    return tensor_digest(digests)

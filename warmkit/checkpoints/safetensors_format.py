@@ -18,6 +18,7 @@ from warmkit.checkpoints.dtypes import DTYPES, QUANTISED, DType
 from warmkit.errors import CheckpointError, FormatError, UnsupportedError, nearest
 
 MAX_HEADER_BYTES = 100_000_000  # the limit of the reference implementation
+MAX_DIMENSIONS = 64  # that of numpy; a header of a million dimensions is an attack
 
 
 @dataclass(frozen=True)
@@ -144,16 +145,16 @@ def _entry(name: str, value: Any, path: Path, start: int) -> TensorEntry:
     if not isinstance(value, dict) or set(value) != {"dtype", "shape", "data_offsets"}:
         raise FormatError(f"{path}: tensor {name!r}: expected the keys dtype, shape and data_offsets")
     dtype_name, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
-    if not isinstance(dtype_name, str) or dtype_name not in DTYPES:
-        if dtype_name in QUANTISED:
+    if str(dtype_name) not in DTYPES:
+        if str(dtype_name) in QUANTISED:
             raise UnsupportedError(
                 f"{path}: tensor {name!r} is {dtype_name}, a quantised type that cannot be averaged; "
                 "merge the bfloat16 or float32 checkpoints and quantise the result"
             )
         raise FormatError(f"{path}: tensor {name!r}: unknown dtype {dtype_name!r}{nearest(str(dtype_name), DTYPES)}")
-    if not _naturals(shape) or not _naturals(offsets) or len(offsets) != 2:
-        raise FormatError(f"{path}: tensor {name!r}: shape and data_offsets must be lists of natural numbers")
-    entry = TensorEntry(name, DTYPES[dtype_name], tuple(shape), path, start + offsets[0])
+    if not _naturals(shape) or len(shape) > MAX_DIMENSIONS or not _naturals(offsets) or len(offsets) != 2:
+        raise FormatError(f"{path}: tensor {name!r}: shape and data_offsets must be short lists of natural numbers")
+    entry = TensorEntry(name, DTYPES[str(dtype_name)], tuple(shape), path, start + offsets[0])
     if offsets[1] - offsets[0] != entry.nbytes:
         raise FormatError(
             f"{path}: tensor {name!r}: {dtype_name} of shape {list(shape)} takes {entry.nbytes:,} bytes, "

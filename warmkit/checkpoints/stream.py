@@ -197,6 +197,9 @@ class Stream:
         """Yield batches of tasks that can start at any time; products come before the sums that wait for them."""
         for group, names in self.job.groups.items():
             todo = [name for name in names if name not in self.digests]
+            if self.job.space is not None and not any(map(self.job.elements, names)):
+                vectors = len(self.job.rows) - (self.job.space == "task vectors")
+                self.grams[group] = np.zeros((vectors, vectors))
             if self.job.space is None or group in self.grams:
                 self._solve(group)
                 yield self._sums(group, todo)
@@ -220,8 +223,7 @@ class Stream:
             yield lambda work, block=block: task(work, name, block)
 
     def _products(self, group: str, names: Sequence[str], todo: Sequence[str]) -> Iterator[Task]:
-        # a group of empty tensors has one empty block, whose products are zero
-        places = [(name, block) for name in names for block in range(self.job.blocks(name))] or [(names[0], 0)]
+        places = [(name, block) for name in names for block in range(self.job.blocks(name))]
         parts: list[Gram | None] = [None] * len(places)
         missing = len(places)
 
@@ -297,11 +299,11 @@ class Stream:
             if block % AHEAD == 0:
                 row.ahead(name, start + AHEAD * BLOCK, AHEAD * BLOCK)
             raw = inputs[place] if stored[place] == common else work.block("raw", 1, stored[place])[0, :count]
-            view = memoryview(raw).cast("B") if count else memoryview(b"")
+            view = memoryview(raw).cast("B")
             row.read(name, start, view)
             if hashes is not None:
                 hashes.inputs[place][block] = block_digest(view)
-            if stored[place] != common and count:
+            if stored[place] != common:
                 work.kernels.convert(raw, inputs[place])
         return inputs
 
@@ -312,7 +314,7 @@ class Stream:
         if not np.isfinite(gram).all():
             self._blame_input(work, name, inputs)
             raise DegenerateError(f"tensor {name!r} holds NaN or infinity, so its task vectors have no angle; use lerp")
-        self.advance(self.job.bytes_read(name) * inputs.shape[1] // self.job.elements(name) if inputs.size else 0)
+        self.advance(sum(inputs.shape[1] * row.dtype(name).itemsize for row in self.job.rows))
         return gram
 
     def _combine(self, work: _Workspace, group: str, name: str, block: int) -> None:

@@ -1,0 +1,100 @@
+"""Recipes say what the command line says, strictly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Family, Run
+from warmkit.recipes import MergeRecipe, read_recipe
+
+ROOT = Path(__file__).parents[2]
+RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
+
+RECIPE = """\
+# a comment
+merge:
+  method: slerp
+  init: {init}
+  models: [{a}, {b}]
+  lambda: 0.3
+  eta: 0.3
+output:
+  path: out
+  dtype: bfloat16
+  max_shard_size: 2KB
+"""
+
+
+def written(tmp_path: Path, family: Family, change: Callable[[str], str] = str) -> Path:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(change(RECIPE.format(init=family.init, a=family.a, b=family.b)))
+    return path
+
+
+def test_a_recipe_does_what_the_options_do(family: Family, run: Run, tmp_path: Path) -> None:
+    recipe = run("merge", written(tmp_path, family))
+    assert recipe.returncode == 0, recipe.stderr
+    options = ("--lambda", 0.3, "--eta", 0.3, "--dtype", "bfloat16", "--max-shard-size", "2KB")
+    assert run("merge", "--init", family.init, family.a, family.b, *options, "-o", "same").returncode == 0
+    shards = sorted((tmp_path / "out").glob("*.safetensors"))
+    assert len(shards) > 1
+    assert [path.read_bytes() for path in shards] == [path.read_bytes() for path in sorted((tmp_path / "same").glob("*.safetensors"))]
+
+
+def test_options_override_the_recipe(family: Family, run: Run, tmp_path: Path) -> None:
+    path = written(tmp_path, family)
+    done = run("merge", path, "-o", "other", "--dtype", "float32", "--method", "lerp", "--coefficients", "1,3", "--eta", "1")
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "out").exists()
+    arguments = ("merge", "--method", "lerp", "--lambda", 0.75, family.a, family.b, "-o", "same", "--max-shard-size", "2KB")
+    assert run(*arguments).returncode == 0
+    names = sorted(path.name for path in (tmp_path / "same").glob("*.safetensors"))
+    assert all((tmp_path / "other" / name).read_bytes() == (tmp_path / "same" / name).read_bytes() for name in names)
+
+
+MISTAKES: dict[str, tuple[Callable[[str], str], str]] = {
+    "unknown key": (lambda text: text.replace("  eta:", "  etta:"), ":7: unknown key 'merge.etta'; did you mean 'eta'?"),
+    "unknown section": (lambda text: text.replace("output:", "outputs:"), ":8: unknown key 'outputs'; did you mean 'output'?"),
+    "wrong type": (lambda text: text.replace("eta: 0.3", "eta: much"), ":7: merge.eta must be a number or a list of numbers"),
+    "boolean for a number": (lambda text: text.replace("eta: 0.3", "eta: yes"), ":7: merge.eta must be"),
+    "not finite": (lambda text: text.replace("eta: 0.3", "eta: .nan"), ":7: merge.eta: eta must be a finite number"),
+    "unknown method": (lambda text: text.replace("slerp", "slrp"), ":3: merge.method: unknown method 'slrp'; did you mean 'slerp'?"),
+    "unknown dtype": (lambda text: text.replace("bfloat16", "bf17"), ":10: output.dtype: unknown dtype"),
+    "a key twice": (lambda text: text.replace("  eta: 0.3", "  eta: 0.3\n  eta: 0.4"), ":8: 'merge.eta' is there twice"),
+    "missing models": (lambda text: "merge:\n  method: slerp\noutput:\n  path: out\n", ":2: missing key 'merge.models'"),
+    "not YAML": (lambda text: text + "  - [", "not YAML"),
+    "empty": (lambda text: "", ":1: the recipe is empty"),
+    "a list": (lambda text: "- merge", ":1: expected the recipe to be a mapping"),
+    "mix for three models": (
+        lambda text: text.replace("lambda: 0.3", "coefficients: [1, 2, 3]"),
+        ":6: expected 2 coefficients, one per model, found 3",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_in_a_recipe_exits_with_2_and_names_the_line(
+    mistake: str, family: Family, refused: Callable[..., str], tmp_path: Path
+) -> None:
+    change, expected = MISTAKES[mistake]
+    path = written(tmp_path, family, change)
+    said = refused("merge", path, code=2)
+    assert "recipe.yaml" in said
+    assert expected in said
+
+
+def test_numbers_without_a_point_are_numbers(family: Family, tmp_path: Path) -> None:
+    path = written(tmp_path, family, lambda text: text.replace("eta: 0.3", "eta: 1e-3"))
+    assert read_recipe(path, MergeRecipe).content.merge.eta == 1e-3
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
+def test_every_recipe_that_we_ship_is_valid(path: Path) -> None:
+    assert read_recipe(path, MergeRecipe).content.merge.models
+
+
+def test_there_are_recipes() -> None:
+    assert len(RECIPES) >= 3

@@ -40,9 +40,7 @@ def weights(seed: int, dtype: torch.dtype = torch.float32, scale: float = 0.1) -
     return tensors
 
 
-def save(
-    path: Path, tensors: Mapping[str, torch.Tensor], config: Mapping[str, Any] | None = CONFIG, shards: int = 1
-) -> Path:
+def save(path: Path, tensors: Mapping[str, torch.Tensor], config: Mapping[str, Any] | None = CONFIG, shards: int = 1) -> Path:
     """Write a model directory, sharded where asked."""
     path.mkdir(parents=True, exist_ok=True)
     names = list(tensors)
@@ -82,7 +80,9 @@ def family(tmp_path: Path) -> Family:
 
 
 def make_family(folder: Path, dtype: torch.dtype = torch.float32, shards: int = 1) -> Family:
-    return Family(*(save(folder / name, weights(seed, dtype), shards=shards) for seed, name in enumerate(("sft", "a", "b", "c"))))
+    return Family(
+        *(save(folder / name, weights(seed, dtype), shards=shards) for seed, name in enumerate(("sft", "a", "b", "c")))
+    )
 
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]

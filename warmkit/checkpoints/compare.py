@@ -181,9 +181,7 @@ def _describe(name: str, parameters: int, gram: Gram, models: list[str]) -> Grou
         for i in range(len(models))
         for j in range(i + 1, len(models))
     ]
-    return GroupComparison(
-        name, parameters, float(np.sqrt(gram[0, 0])), weight_norms.tolist(), task_norms.tolist(), pairs
-    )
+    return GroupComparison(name, parameters, float(np.sqrt(gram[0, 0])), weight_norms.tolist(), task_norms.tolist(), pairs)
 
 
 def _number(value: float) -> float | None:

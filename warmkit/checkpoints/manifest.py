@@ -92,8 +92,7 @@ def write_manifest(
         "groups": [vars(group) for group in groups],
         "digest": ALGORITHM,
         "tensors": {
-            name: {"output": digest.outputs[output], "inputs": list(digest.inputs)}
-            for name, digest in sorted(digests.items())
+            name: {"output": digest.outputs[output], "inputs": list(digest.inputs)} for name, digest in sorted(digests.items())
         },
         "files": files,
     }

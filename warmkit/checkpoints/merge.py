@@ -255,9 +255,7 @@ class Merger:
         names = rows[0].names
         wanted = parse_output_dtype(dtype) if dtype else None
         job = build_job(spec, rows, names, wanted, self._allow_nonfinite)
-        result = {
-            name: torch.empty(rows[0].shape(name), dtype=getattr(torch, job.dtypes[name].torch_name)) for name in names
-        }
+        result = {name: torch.empty(rows[0].shape(name), dtype=getattr(torch, job.dtypes[name].torch_name)) for name in names}
         stream = Stream(job, self._kernels, _MemorySink(result), Done(grams=self._grams))
         stream.run(self._threads)
         self._grams = stream.grams
@@ -340,9 +338,7 @@ def _rows(spec: MergeSpec, init: Any | None, models: Sequence[Any]) -> list[Any]
     return [init, *models]
 
 
-def build_job(
-    spec: MergeSpec, rows: Sequence[Source], names: Sequence[str], dtype: DType | None, allow_nonfinite: bool
-) -> Job:
+def build_job(spec: MergeSpec, rows: Sequence[Source], names: Sequence[str], dtype: DType | None, allow_nonfinite: bool) -> Job:
     """Turn a checked merge of aligned sources into a job."""
     own = {name: rows[0].dtype(name) for name in names}
     floats = [name for name in names if own[name].kind == "float"]
@@ -505,9 +501,7 @@ def _run(
     return stream, len(done.tensors)
 
 
-def _stream(
-    prepared: _Prepared, staging: Staging, kernels: Kernels, done: Done, options: OutputOptions
-) -> Stream:
+def _stream(prepared: _Prepared, staging: Staging, kernels: Kernels, done: Done, options: OutputOptions) -> Stream:
     total, report = prepared.bytes_read + prepared.bytes_written, options.get("advance")
     sink = FileSink(staging, prepared.plan, prepared.folders)
     advance = (lambda size: report(size, total)) if report else (lambda size: None)
@@ -563,9 +557,7 @@ def _reports(prepared: _Prepared, stream: Stream, number: int) -> tuple[GroupRep
     return tuple(report(name, names) for name, names in job.groups.items())
 
 
-def _result(
-    prepared: _Prepared, output: Path, stream: Stream | None, resumed: int, started: float
-) -> MergeResult:
+def _result(prepared: _Prepared, output: Path, stream: Stream | None, resumed: int, started: float) -> MergeResult:
     groups = _reports(prepared, stream, 0) if stream else ()
     return MergeResult(
         path=output,

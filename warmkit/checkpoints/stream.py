@@ -374,6 +374,4 @@ class Stream:
     def _blame_input(self, work: _Workspace, name: str, inputs: Block) -> None:
         for row, values in zip(self.job.rows, inputs):
             if not self.job.allow_nonfinite and not work.kernels.finite(values.reshape(1, -1)):
-                raise NonFiniteError(
-                    f"tensor {name!r} of {row.name} holds NaN or infinity; --allow-nonfinite lets it pass"
-                )
+                raise NonFiniteError(f"tensor {name!r} of {row.name} holds NaN or infinity; --allow-nonfinite lets it pass")

@@ -18,9 +18,7 @@ def compare(
     models: Models,
     init: Annotated[str, typer.Option("--init", help="What the models were fine-tuned from.", show_default=False)],
     granularity: Annotated[str, typer.Option("--granularity", help="layer, tensor or model.")] = "layer",
-    plot: Annotated[
-        Path | None, typer.Option("--plot", help="Draw the histograms of WARP's figure 11 into a picture.")
-    ] = None,
+    plot: Annotated[Path | None, typer.Option("--plot", help="Draw the histograms of WARP's figure 11 into a picture.")] = None,
     threads: Annotated[int | None, typer.Option("--threads", help="Worker threads.", show_default="one a core")] = None,
 ) -> None:
     """Measure norms and angles of task vectors and of full weights, group by group.

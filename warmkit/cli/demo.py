@@ -33,5 +33,7 @@ def demo(
         outcome = run_demo(output, seed=seed, advance=advance)
     rows = [[row.name, row.what, f"{row.loss:.4f}", f"{row.perplexity:.2f}"] for row in outcome.rows]
     console.result(
-        outcome.as_document(), table(outcome.title, ["model", "what it is", "held-out loss", "perplexity"], rows), outcome.summary()
+        outcome.as_document(),
+        table(outcome.title, ["model", "what it is", "held-out loss", "perplexity"], rows),
+        outcome.summary(),
     )

@@ -21,9 +21,7 @@ def merge(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Directory to create.", show_default="the recipe's")
     ] = None,
-    method: Annotated[
-        str | None, typer.Option("--method", "-m", help="See `warmkit methods`.", show_default="slerp")
-    ] = None,
+    method: Annotated[str | None, typer.Option("--method", "-m", help="See `warmkit methods`.", show_default="slerp")] = None,
     init: Init = None,
     lambda_: Annotated[float | None, typer.Option("--lambda", help="Of two models, the share of the second.")] = None,
     coefficients: Annotated[str | None, typer.Option("--coefficients", help="One per model: 0.5,0.3,0.2.")] = None,

@@ -29,9 +29,7 @@ def output_options(
     threads: Annotated[int | None, typer.Option("--threads", help="Worker threads.", show_default="one a core")] = None,
     device: Annotated[str | None, typer.Option("--device", help="cpu or cuda.", show_default="cpu")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, print the plan, write nothing.")] = False,
-    force: Annotated[
-        bool, typer.Option("--force", help="Replace a checkpoint at OUT, in one step at the end.")
-    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace a checkpoint at OUT, in one step at the end.")] = False,
     resume: Annotated[
         bool, typer.Option("--resume/--no-resume", help="Go on where an interrupted run of the same command stopped.")
     ] = True,

@@ -106,7 +106,6 @@ def magnitude(typing_context: Any, x: Any) -> Any:
 INFINITY = {"uint16": 0x7F80, "int16": 0x7C00, "float32": 0x7F800000, "float64": 0x7FF0000000000000}
 
 
-
 @_compiled()
 def _two(c, x, d, y, out):  # pyright: ignore
     top = magnitude(narrow(0.0, out[0]))

@@ -50,9 +50,7 @@ class Method:
 
 _TABLE = (
     Method("lerp", lerp, "none", False, "shares", 1, "weighted mean of the weights", "Utans 1996"),
-    Method(
-        "slerp", slerp, "task vectors", True, "shares", 1, "arc between task vectors, keeps their norm", "WARP eq. 26"
-    ),
+    Method("slerp", slerp, "task vectors", True, "shares", 1, "arc between task vectors, keeps their norm", "WARP eq. 26"),
     Method("uniform", uniform, "none", False, "none", 1, "plain mean of the weights", "Model soups, WARM"),
     Method(
         "task-arithmetic",
@@ -65,12 +63,8 @@ _TABLE = (
         "Ilharco et al. 2023",
     ),
     Method("karcher", karcher, "task vectors", True, "shares", 1, "spherical mean, independent of order", "Karcher 1977"),
-    Method(
-        "model-stock", model_stock, "task vectors", True, "none", 2, "mean, pulled to the init by its angles", "Jang 2024"
-    ),
-    Method(
-        "slerp-weights", slerp_weights, "weights", False, "shares", 1, "arc between full weights (ablation)", "WARP C.2"
-    ),
+    Method("model-stock", model_stock, "task vectors", True, "none", 2, "mean, pulled to the init by its angles", "Jang 2024"),
+    Method("slerp-weights", slerp_weights, "weights", False, "shares", 1, "arc between full weights (ablation)", "WARP C.2"),
 )
 METHODS: dict[str, Method] = {method.name: method for method in _TABLE}
 

@@ -52,9 +52,7 @@ def slerp(gram: Gram, shares: Coefficients, antiparallel: Antiparallel = "error"
     return running
 
 
-def _step(
-    gram: Gram, running: Coefficients, k: int, share: float, antiparallel: Antiparallel
-) -> tuple[float, float]:
+def _step(gram: Gram, running: Coefficients, k: int, share: float, antiparallel: Antiparallel) -> tuple[float, float]:
     """Return the factors of the running merge and of vector k."""
     square = float(running @ gram @ running)
     norms = np.sqrt(max(square, 0.0)) * np.sqrt(gram[k, k])

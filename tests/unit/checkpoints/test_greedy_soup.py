@@ -33,11 +33,19 @@ def kitchen(tmp_path: Path) -> tuple[str, Path, dict[str, Path]]:
     return f"{sys.executable} {tmp_path / 'score.py'} {{}} {log}", log, models
 
 
-def test_models_are_sorted_and_stay_if_the_soup_scores_no_worse(kitchen: tuple[str, Path, dict[str, Path]], tmp_path: Path) -> None:
+def test_models_are_sorted_and_stay_if_the_soup_scores_no_worse(
+    kitchen: tuple[str, Path, dict[str, Path]], tmp_path: Path
+) -> None:
     command, log, models = kitchen
-    soup = warmkit.greedy_soup([models["far"], models["opposite"], models["best"]], tmp_path / "out", score=command, minimize=True)
+    soup = warmkit.greedy_soup(
+        [models["far"], models["opposite"], models["best"]], tmp_path / "out", score=command, minimize=True
+    )
     assert soup.members == [str(models["best"]), str(models["opposite"])]
-    assert [(Path(trial.name).name, trial.stays) for trial in soup.trials] == [("best", True), ("opposite", True), ("far", False)]
+    assert [(Path(trial.name).name, trial.stays) for trial in soup.trials] == [
+        ("best", True),
+        ("opposite", True),
+        ("far", False),
+    ]
     assert soup.score == pytest.approx(0.05, abs=1e-6)
     assert warmkit.open_checkpoint(tmp_path / "out")["w"].load().item() == pytest.approx(0.95)
     assert len(log.read_text()) == 5  # three models and two soups
@@ -86,7 +94,9 @@ def test_scores_survive_an_interruption(kitchen: tuple[str, Path, dict[str, Path
         ("echo 'no such thing' >&2; exit 3; {}", "exited with 3 .* no such thing"),
     ],
 )
-def test_a_score_command_that_fails_is_quoted(command: str, expected: str, kitchen: tuple[str, Path, dict[str, Path]], tmp_path: Path) -> None:
+def test_a_score_command_that_fails_is_quoted(
+    command: str, expected: str, kitchen: tuple[str, Path, dict[str, Path]], tmp_path: Path
+) -> None:
     with pytest.raises(ScoreError, match=expected):
         warmkit.greedy_soup(list(kitchen[2].values()), tmp_path / "out", score=command)
     assert not (tmp_path / "out").exists()

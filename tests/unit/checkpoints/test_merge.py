@@ -97,7 +97,9 @@ def test_task_vectors_of_equal_norm_keep_it_under_slerp(tmp_path: Path) -> None:
 
 
 def outputs(folder: Path) -> dict[str, bytes]:
-    return {name: value.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() for name, value in tensors_of(folder).items()}
+    return {
+        name: value.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() for name, value in tensors_of(folder).items()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +110,12 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Family:
     for seed, name in enumerate(("sft", "a", "b", "c")):
         base, own = torch.Generator().manual_seed(5), torch.Generator().manual_seed(seed)
         tensors = {}
-        for key, shape in {"embed.weight": (700, 1000), "layers.0.w": (1000, 600), "layers.0.b": (7,), "layers.1.w": (3, 5)}.items():
+        for key, shape in {
+            "embed.weight": (700, 1000),
+            "layers.0.w": (1000, 600),
+            "layers.0.b": (7,),
+            "layers.1.w": (3, 5),
+        }.items():
             value = torch.randn(shape, generator=base) + (0.1 * torch.randn(shape, generator=own) if seed else 0)
             tensors[key] = value.bfloat16()
         tensors["steps"] = torch.arange(9)
@@ -133,9 +140,7 @@ def test_the_bytes_do_not_depend_on_threads_or_shards(method: str, threads: int,
 @pytest.mark.parametrize("method", METHODS)
 def test_a_merge_in_memory_has_the_bytes_of_one_on_disk(method: str, wide: Family, tmp_path: Path) -> None:
     warmkit.merge(wide.models, tmp_path / "out", init=wide.init, method=method, eta=0.4)
-    state = warmkit.merged_state_dict(
-        [tensors_of(wide.a), wide.b, str(wide.c)], init=wide.init, method=method, eta=0.4
-    )
+    state = warmkit.merged_state_dict([tensors_of(wide.a), wide.b, str(wide.c)], init=wide.init, method=method, eta=0.4)
     on_disk = tensors_of(tmp_path / "out")
     assert state.keys() == on_disk.keys()
     assert all(torch.equal(state[name], on_disk[name]) for name in state)

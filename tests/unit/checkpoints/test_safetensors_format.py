@@ -24,7 +24,9 @@ VALID = save(
     {"a.0.w": torch.arange(6.0).reshape(2, 3), "b": torch.tensor([1, 2]), "c": torch.ones(3, dtype=torch.bfloat16)},
     metadata={"format": "pt"},
 )
-MANY = settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+MANY = settings(
+    max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 
 
 def split(content: bytes) -> tuple[dict[str, Any], bytes]:
@@ -72,7 +74,14 @@ def test_cut_and_extended_files_are_refused_or_read_alike(cut: int, tail: bytes,
         assert not read
 
 
-odd = st.one_of(st.none(), st.booleans(), st.integers(-(2**70), 2**70), st.floats(), st.text(max_size=5), st.lists(st.integers(-9, 99), max_size=4))
+odd = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**70), 2**70),
+    st.floats(),
+    st.text(max_size=5),
+    st.lists(st.integers(-9, 99), max_size=4),
+)
 fields = st.fixed_dictionaries(
     {},
     optional={
@@ -85,7 +94,11 @@ fields = st.fixed_dictionaries(
 
 
 @MANY
-@given(name=st.sampled_from(["a.0.w", "b", "c", "new", "__metadata__"]), change=fields, drop=st.sets(st.sampled_from(["dtype", "shape", "data_offsets"]), max_size=1))
+@given(
+    name=st.sampled_from(["a.0.w", "b", "c", "new", "__metadata__"]),
+    change=fields,
+    drop=st.sets(st.sampled_from(["dtype", "shape", "data_offsets"]), max_size=1),
+)
 def test_changed_entries_are_refused_or_read_alike(name: str, change: dict[str, Any], drop: set[str], tmp_path: Path) -> None:
     header, data = split(VALID)
     entry = {**header.get(name, {}), **change}
@@ -94,7 +107,15 @@ def test_changed_entries_are_refused_or_read_alike(name: str, change: dict[str, 
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(text=st.one_of(st.binary(max_size=60), st.text(max_size=60).map(str.encode), st.recursive(odd, lambda x: st.lists(x) | st.dictionaries(st.text(max_size=3), x)).map(lambda x: json.dumps(x).encode())))
+@given(
+    text=st.one_of(
+        st.binary(max_size=60),
+        st.text(max_size=60).map(str.encode),
+        st.recursive(odd, lambda x: st.lists(x) | st.dictionaries(st.text(max_size=3), x)).map(
+            lambda x: json.dumps(x).encode()
+        ),
+    )
+)
 def test_any_header_text_is_refused_or_read_alike(text: bytes, tmp_path: Path) -> None:
     check_clean_or_correct(struct.pack("<Q", len(text)) + text + bytes(8), tmp_path / "x.safetensors")
 
@@ -133,7 +154,9 @@ tensors = st.lists(
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=tensors, limit=st.integers(1, 300))
-def test_planned_files_are_read_by_the_reference_library(rows: list[tuple[str, str, list[int]]], limit: int, tmp_path: Path) -> None:
+def test_planned_files_are_read_by_the_reference_library(
+    rows: list[tuple[str, str, list[int]]], limit: int, tmp_path: Path
+) -> None:
     outputs = [Output(name, BY_TORCH_NAME[dtype], tuple(shape)) for name, dtype, shape in rows]
     plan = plan_output(outputs, limit, {"format": "pt"})
     seen: set[str] = set()

@@ -50,9 +50,7 @@ GOLDEN = (
     Golden("slerp", "90 degrees, norms 1 and 3: they do not enter", ((1, 0), (0, 9)), (2 / 3, 1 / 3), (sqrt(3) / 2, 1 / 2)),
     Golden("slerp", "parallel, norms 1 and 2", ((1, 2), (2, 4)), (0.7, 0.3), (0.7, 0.3)),
     Golden("slerp", "a zero task vector", ((1, 0), (0, 0)), (0.7, 0.3), (0.7, 0.3)),
-    Golden(
-        "slerp", "three at right angles: then sin 60, sin 30", ORTHOGONAL_3, EQUAL_3, (sqrt(6) / 4, sqrt(6) / 4, 1 / 2)
-    ),
+    Golden("slerp", "three at right angles: then sin 60, sin 30", ORTHOGONAL_3, EQUAL_3, (sqrt(6) / 4, sqrt(6) / 4, 1 / 2)),
     Golden(
         "slerp",
         "four at right angles: then sin 67.5, sin 22.5",
@@ -82,9 +80,7 @@ GOLDEN = (
     Golden("karcher", "a zero task vector shortens by its share", ((1, 0), (0, 0)), (0.75, 0.25), (0.75, 0)),
     Golden("model-stock", "two at 60 degrees: t = 2/3", SIXTY, EQUAL_2, (1 / 3, 1 / 3)),
     Golden("model-stock", "norms do not enter", ((1, 1.5), (1.5, 9)), EQUAL_2, (1 / 3, 1 / 3)),
-    Golden(
-        "model-stock", "three at 60 degrees: t = 3/4", ((1, 0.5, 0.5), (0.5, 1, 0.5), (0.5, 0.5, 1)), EQUAL_3, (1 / 4,) * 3
-    ),
+    Golden("model-stock", "three at 60 degrees: t = 3/4", ((1, 0.5, 0.5), (0.5, 1, 0.5), (0.5, 0.5, 1)), EQUAL_3, (1 / 4,) * 3),
     Golden(
         "model-stock",
         "mean cosine 0.3 of 0.6, 0.3 and 0: t = 9/16",
@@ -97,7 +93,5 @@ GOLDEN = (
     Golden("model-stock", "mean cosine below zero: the init", ((1, -0.5), (-0.5, 1)), EQUAL_2, (0, 0)),
     Golden("slerp-weights", "collinear weights: LERP", ((4, 4), (4, 4)), (0.7, 0.3), (0.7, 0.3)),
     Golden("slerp-weights", "60 degrees: sin 30 / sin 60", SIXTY, EQUAL_2, (1 / sqrt(3), 1 / sqrt(3))),
-    Golden(
-        "slerp-weights", "three at right angles, as SLERP", ORTHOGONAL_3, EQUAL_3, (sqrt(6) / 4, sqrt(6) / 4, 1 / 2)
-    ),
+    Golden("slerp-weights", "three at right angles, as SLERP", ORTHOGONAL_3, EQUAL_3, (sqrt(6) / 4, sqrt(6) / 4, 1 / 2)),
 )

@@ -124,9 +124,7 @@ def test_combine_reads_part_of_a_wider_buffer(storage: str) -> None:
 def test_combine_of_the_parts_of_a_block_is_that_of_the_whole(kernels: Any, storage: str) -> None:
     inputs, coefficients = random_rows(storage, 4, 5000), random_coefficients(4)
     cuts = [0, 1, 300, 2048, 4999, 5000]
-    parts = [
-        combined(kernels, coefficients, np.ascontiguousarray(inputs[:, a:b]), storage) for a, b in zip(cuts, cuts[1:])
-    ]
+    parts = [combined(kernels, coefficients, np.ascontiguousarray(inputs[:, a:b]), storage) for a, b in zip(cuts, cuts[1:])]
     np.testing.assert_array_equal(bits_of(np.concatenate(parts)), bits_of(combined(kernels, coefficients, inputs, storage)))
 
 

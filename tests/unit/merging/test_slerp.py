@@ -112,9 +112,7 @@ def test_any_shares_step_by_the_share_among_those_so_far(count: int, seed: int) 
     rng = np.random.default_rng(seed)
     vectors = rng.normal(size=(count, 40)) * rng.uniform(0.1, 10, size=(count, 1)) + rng.normal(size=40)
     shares = random_shares(rng, count)
-    np.testing.assert_allclose(
-        slerp(gram_of(vectors), shares) @ vectors, equation_26(vectors, shares), rtol=1e-8, atol=1e-9
-    )
+    np.testing.assert_allclose(slerp(gram_of(vectors), shares) @ vectors, equation_26(vectors, shares), rtol=1e-8, atol=1e-9)
 
 
 @deterministic
@@ -128,7 +126,9 @@ def test_equal_norms_are_kept_for_any_number_of_models(count: int, seed: int) ->
 
 def test_order_matters_for_three_models() -> None:
     vectors = np.random.default_rng(0).normal(size=(3, 40)) * np.array([[1.0], [2.0], [3.0]])
-    merged = [slerp(gram_of(vectors[[*order]]), equal_shares(3)) @ vectors[[*order]] for order in itertools.permutations(range(3))]
+    merged = [
+        slerp(gram_of(vectors[[*order]]), equal_shares(3)) @ vectors[[*order]] for order in itertools.permutations(range(3))
+    ]
     assert np.ptp(merged, axis=0).max() > 1e-3
 
 

@@ -10,7 +10,18 @@ from warmkit.errors import DegenerateError
 from warmkit.merging.methods import METHODS
 from warmkit.merging.slerp_weights import slerp_weights
 
-from .properties import Vector, assert_streams_to_rounding, deterministic, equal_shares, gram_of, merge, norms, seeds, shares_of_second, unit_pair
+from .properties import (
+    Vector,
+    assert_streams_to_rounding,
+    deterministic,
+    equal_shares,
+    gram_of,
+    merge,
+    norms,
+    seeds,
+    shares_of_second,
+    unit_pair,
+)
 from .test_slerp import equation_26
 
 

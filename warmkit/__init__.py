@@ -40,7 +40,23 @@ _HOMES = {
     "soup": "checkpoints.merge",
     "verify": "checkpoints.verify",
 }
-__all__ = sorted([*_HOMES, "__version__"])  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = [
+    "METHODS",
+    "Checkpoint",
+    "MergeResult",
+    "Merger",
+    "WarmkitError",
+    "__version__",
+    "compare",
+    "ema",
+    "greedy_soup",
+    "liti",
+    "merge",
+    "merged_state_dict",
+    "open_checkpoint",
+    "soup",
+    "verify",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -168,7 +168,8 @@ def _compare_configs(reference: Checkpoint, other: Checkpoint) -> list[str]:
         raise MismatchError(f"{other.source} has another architecture (config.json):\n{listed(problems)}")
     keys = sorted((mine.keys() | theirs.keys()) - BOOKKEEPING - set(STRUCTURE))
     return [
-        f"{other.source}: config.json has {key} = {_shown(theirs, key)}; the merge keeps {_shown(mine, key)} of {reference.source}"
+        f"{other.source}: config.json has {key} = {_shown(theirs, key)}; "
+        f"the merge keeps {_shown(mine, key)} of {reference.source}"
         for key in keys
         if mine.get(key) != theirs.get(key)
     ]

@@ -19,7 +19,7 @@ from typing_extensions import Unpack
 from warmkit.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from warmkit.checkpoints.merge import MergeResult, OutputOptions, soup, write
 from warmkit.checkpoints.spec import merge_spec
-from warmkit.checkpoints.staging import Staging, writing
+from warmkit.checkpoints.staging import writing
 from warmkit.errors import ScoreError, UsageError
 
 PLACEHOLDER = "{}"

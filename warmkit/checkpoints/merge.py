@@ -296,7 +296,7 @@ class _MemorySink:
     def __init__(self, tensors: dict[str, torch.Tensor]) -> None:
         import torch
 
-        self._views = {name: memoryview(t.reshape(-1).view(torch.uint8).numpy()) for name, t in tensors.items()}
+        self._views = {name: t.reshape(-1).view(torch.uint8).numpy().data for name, t in tensors.items()}
         self._itemsizes = {name: tensor.element_size() for name, tensor in tensors.items()}
 
     def write(self, output: int, tensor: str, start: int, data: memoryview) -> None:

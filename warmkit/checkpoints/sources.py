@@ -108,7 +108,7 @@ class MemorySource:
     def read(self, tensor: str, start: int, view: memoryview) -> None:
         dtype, _, data = self._tensors[tensor]
         first = start * dtype.itemsize
-        view[:] = memoryview(data)[first : first + view.nbytes]
+        view[:] = data.data[first : first + view.nbytes]
 
     def ahead(self, tensor: str, start: int, elements: int) -> None:
         """Nothing to announce: it is in memory."""

@@ -207,7 +207,7 @@ class Stream:
                 yield self._products(group, names, todo)
         for name in self.job.exact:
             if name not in self.digests:
-                yield self._tasks(name, lambda work, name, block: self._copy(work, name, block))
+                yield self._tasks(name, self._copy)
 
     def _sums(self, group: str, names: Sequence[str]) -> Iterator[Task]:
         for name in names:
@@ -299,7 +299,7 @@ class Stream:
             if block % AHEAD == 0:
                 row.ahead(name, start + AHEAD * BLOCK, AHEAD * BLOCK)
             raw = inputs[place] if stored[place] == common else work.block("raw", 1, stored[place])[0, :count]
-            view = memoryview(raw).cast("B")
+            view = raw.data.cast("B")
             row.read(name, start, view)
             if hashes is not None:
                 hashes.inputs[place][block] = block_digest(view)
@@ -322,7 +322,7 @@ class Stream:
         inputs = self._load(work, name, block, progress)
         count = inputs.shape[1]
         output = work.block("output", 1, dtype.storage)[0, :count]
-        view = memoryview(output).cast("B")
+        view = output.data.cast("B")
         for number, coefficients in enumerate(self.coefficients[group]):
             finite = work.kernels.combine(coefficients, inputs, output)
             if not finite and not self.job.allow_nonfinite:
@@ -345,7 +345,7 @@ class Stream:
                     f"tensor {name!r} ({kind}) differs between {row.name} and {self.job.rows[0].name}; tensors of integers "
                     "are copied, so they must agree"
                 )
-        view = memoryview(inputs[0]).cast("B")
+        view = inputs[0].data.cast("B")
         digest = block_digest(view)
         for number in range(self.job.outputs):
             progress.outputs[number][block] = digest

@@ -6,7 +6,7 @@ import contextlib
 import inspect
 import signal
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Annotated, Any
 
 import typer
@@ -63,7 +63,7 @@ def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
 
 
 @contextlib.contextmanager
-def exit_codes(console: Console) -> Iterator[None]:
+def exit_codes(console: Console) -> Generator[None, None, None]:
     """Map a user's error to one or two lines and its exit code; a bug keeps its traceback."""
 
     def stop(*_: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Console:
             print(json.dumps({"error": {"kind": kind, "message": text}}, ensure_ascii=False))
 
     @contextlib.contextmanager
-    def progress(self, label: str) -> Iterator[Callable[[int, int], None] | None]:
+    def progress(self, label: str) -> Generator[Callable[[int, int], None] | None, None, None]:
         """Show a bar with rate and time left while the block runs; None where nobody would see it."""
         if self.quiet or not sys.stderr.isatty():
             yield None

@@ -26,7 +26,7 @@ def ema(count: int, mu: float) -> Coefficients:
         >>> ema(3, 0.5).tolist()
         [0.25, 0.25, 0.5]
     """
-    ages = np.arange(count - 1, -1, -1)
+    ages = np.arange(count - 1, -1, -1, dtype=np.float64)
     coefficients = mu * (1.0 - mu) ** ages
     coefficients[0] = (1.0 - mu) ** (count - 1)
     return coefficients

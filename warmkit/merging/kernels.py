@@ -1,263 +1,26 @@
 """The two kernels of every merge, on the CPU: `combine` and `gram`.
 
 A block is a [V, n] array: the same n elements of V checkpoints, the initialisation first where there is one, in the
-storage type of its elements (`checkpoints.dtypes`: bfloat16 as uint16, float16 as int16). Sums run in float64, in the
-order of the rows, without fused multiply-add, and are rounded to float32 and then to the output type: any machine, the
-torch kernels included, writes the same bytes.
-
-Compiled by numba, cached on disk; `docs/performance.md` has the measurements that chose it.
+storage type of its elements (`checkpoints.dtypes`: bfloat16 as uint16, float16 as int16). Sums run in float64 and in the
+order of the rows: any machine, the torch kernels included, writes the same bytes. `docs/performance.md` has the
+measurements that chose numba.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
-import numba
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.core import registry
-from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from warmkit.merging import compiled
 from warmkit.merging.types import Coefficients, Gram
 
 Block: TypeAlias = NDArray[Any]
 Space: TypeAlias = Literal["weights", "task vectors", "init and task vectors"]
 
-CHUNK = 2048  # elements whose float64 copies of a few models stay in the first-level cache
-FLOAT, DOUBLE, HALF = ir.FloatType(), ir.DoubleType(), ir.HalfType()
-INT16, INT32 = ir.IntType(16), ir.IntType(32)
-
-# numba loads half of itself at the first call otherwise: half a second that looks like work
-registry.cpu_target.typing_context.refresh()
-registry.cpu_target.target_context.refresh()
-
-
-def _compiled(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Compile without the interpreter lock; cache the machine code where some directory takes it."""
-
-    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        try:
-            return numba.njit(nogil=True, cache=True, **options)(function)
-        except RuntimeError:  # no writable place for a cache
-            return numba.njit(nogil=True, **options)(function)
-
-    return decorate
-
-
-@intrinsic
-def widen(typing_context: Any, x: Any) -> Any:
-    """Turn a stored element into float64, exactly."""
-
-    def generate(context: Any, build: Any, signature: Any, args: Any) -> Any:
-        (value,), (stored,) = args, signature.args
-        if stored == types.uint16:
-            value = build.bitcast(build.shl(build.zext(value, INT32), ir.Constant(INT32, 16)), FLOAT)
-        elif stored == types.int16:
-            value = build.fpext(build.bitcast(value, HALF), FLOAT)
-        return value if stored == types.float64 else build.fpext(value, DOUBLE)
-
-    return types.float64(x), generate
-
-
-@intrinsic
-def narrow(typing_context: Any, x: Any, like: Any) -> Any:
-    """Round a float64 to the storage type of `like`: to float32, then, for 16-bit types, once more, ties to even."""
-
-    def generate(context: Any, build: Any, signature: Any, args: Any) -> Any:
-        value, stored = args[0], signature.args[1]
-        if stored == types.float64:
-            return value
-        value = build.fptrunc(value, FLOAT)
-        if stored == types.int16:
-            return build.bitcast(build.fptrunc(value, HALF), INT16)
-        if stored == types.uint16:
-            return _round_to_bfloat16(build, value)
-        return value
-
-    return like(x, like), generate
-
-
-def _round_to_bfloat16(build: Any, value: Any) -> Any:
-    """Add half a unit, keep the upper half; NaN keeps its sign and becomes quiet instead of carrying into infinity."""
-    bits = build.bitcast(value, INT32)
-    upper = build.lshr(bits, ir.Constant(INT32, 16))
-    odd = build.and_(upper, ir.Constant(INT32, 1))
-    rounded = build.lshr(build.add(bits, build.add(odd, ir.Constant(INT32, 0x7FFF))), ir.Constant(INT32, 16))
-    quiet = build.or_(upper, ir.Constant(INT32, 0x40))
-    return build.trunc(build.select(build.fcmp_unordered("uno", value, value), quiet, rounded), INT16)
-
-
-@intrinsic
-def magnitude(typing_context: Any, x: Any) -> Any:
-    """Return the bits of a stored element without its sign, as an unsigned integer: they order as |x| does."""
-    width = {types.uint16: 16, types.int16: 16, types.float32: 32, types.float64: 64}[x]
-
-    def generate(context: Any, build: Any, signature: Any, args: Any) -> Any:
-        integer = ir.IntType(width)
-        return build.and_(build.bitcast(args[0], integer), ir.Constant(integer, (1 << (width - 1)) - 1))
-
-    return getattr(types, f"uint{width}")(x), generate
-
-
 # The first magnitude that is not finite, by storage type.
 INFINITY = {"uint16": 0x7F80, "int16": 0x7C00, "float32": 0x7F800000, "float64": 0x7FF0000000000000}
-
-
-@_compiled()
-def _two(c, x, d, y, out):  # pyright: ignore
-    top = magnitude(narrow(0.0, out[0]))
-    for i in range(out.size):
-        value = narrow(c * widen(x[i]) + d * widen(y[i]), out[i])
-        out[i] = value
-        bits = magnitude(value)
-        top = bits if bits > top else top
-    return top
-
-
-@_compiled()
-def _three(c, x, d, y, e, z, out):  # pyright: ignore
-    top = magnitude(narrow(0.0, out[0]))
-    for i in range(out.size):
-        value = narrow(c * widen(x[i]) + d * widen(y[i]) + e * widen(z[i]), out[i])
-        out[i] = value
-        bits = magnitude(value)
-        top = bits if bits > top else top
-    return top
-
-
-@_compiled()
-def _add_two(total, c, x, d, y):  # pyright: ignore
-    for i in range(total.size):
-        total[i] = (total[i] + c * widen(x[i])) + d * widen(y[i])
-
-
-@_compiled()
-def _scale(total, c, x):  # pyright: ignore
-    for i in range(total.size):
-        total[i] = c * widen(x[i])
-
-
-@_compiled()
-def _finish(total, out):  # pyright: ignore
-    top = magnitude(narrow(0.0, out[0]))
-    for i in range(out.size):
-        value = narrow(total[i], out[i])
-        out[i] = value
-        bits = magnitude(value)
-        top = bits if bits > top else top
-    return top
-
-
-@_compiled()
-def _finish_one(total, c, x, out):  # pyright: ignore
-    top = magnitude(narrow(0.0, out[0]))
-    for i in range(out.size):
-        value = narrow(total[i] + c * widen(x[i]), out[i])
-        out[i] = value
-        bits = magnitude(value)
-        top = bits if bits > top else top
-    return top
-
-
-@_compiled()
-def _many(c, x, rows, out):  # pyright: ignore
-    """Sum any number of rows chunk by chunk, two rows a pass over a total that stays in cache."""
-    top = magnitude(narrow(0.0, out[0]))
-    scratch = np.empty(CHUNK)
-    for start in range(0, out.size, CHUNK):
-        stop = min(out.size, start + CHUNK)
-        total = scratch[: stop - start]
-        _scale(total, c[0], x[rows[0], start:stop])
-        k = 1
-        while k + 1 < rows.size:
-            _add_two(total, c[k], x[rows[k], start:stop], c[k + 1], x[rows[k + 1], start:stop])
-            k += 2
-        if k < rows.size:
-            bits = _finish_one(total, c[k], x[rows[k], start:stop], out[start:stop])
-        else:
-            bits = _finish(total, out[start:stop])
-        top = bits if bits > top else top
-    return top
-
-
-@_compiled()
-def _combine(c, x, rows, out):  # pyright: ignore
-    if rows.size == 2:
-        return _two(c[0], x[rows[0]], c[1], x[rows[1]], out)
-    if rows.size == 3:
-        return _three(c[0], x[rows[0]], c[1], x[rows[1]], c[2], x[rows[2]], out)
-    return _many(c, x, rows, out)
-
-
-@_compiled()
-def _peak(x):  # pyright: ignore
-    top = magnitude(x[0])
-    for i in range(x.size):
-        bits = magnitude(x[i])
-        top = bits if bits > top else top
-    return top
-
-
-@_compiled()
-def _as_double(x, out):  # pyright: ignore
-    for i in range(out.size):
-        out[i] = widen(x[i])
-
-
-@_compiled()
-def _less(x, init, out):  # pyright: ignore
-    for i in range(out.size):
-        out[i] = widen(x[i]) - widen(init[i])
-
-
-@_compiled(fastmath={"reassoc"})
-def _dot(a, b):  # pyright: ignore
-    total = 0.0
-    for i in range(a.size):
-        total += a[i] * b[i]
-    return total
-
-
-@_compiled(fastmath={"reassoc"})
-def _gram_of_two(init, x, y):  # pyright: ignore
-    xx = xy = yy = 0.0
-    for i in range(x.size):
-        zero = widen(init[i])
-        a = widen(x[i]) - zero
-        b = widen(y[i]) - zero
-        xx += a * a
-        xy += a * b
-        yy += b * b
-    return xx, xy, yy
-
-
-@_compiled()
-def _gram(x, subtract, first):  # pyright: ignore
-    count = x.shape[0] - first
-    gram = np.zeros((count, count))
-    if subtract and count == 2 and first == 1:
-        gram[0, 0], gram[0, 1], gram[1, 1] = _gram_of_two(x[0], x[1], x[2])
-        gram[1, 0] = gram[0, 1]
-        return gram
-    scratch = np.empty((count, CHUNK))
-    for start in range(0, x.shape[1], CHUNK):
-        stop = min(x.shape[1], start + CHUNK)
-        size = stop - start
-        for row in range(first, x.shape[0]):
-            if subtract and row > 0:
-                _less(x[row, start:stop], x[0, start:stop], scratch[row - first, :size])
-            else:
-                _as_double(x[row, start:stop], scratch[row - first, :size])
-        for a in range(count):
-            for b in range(a, count):
-                gram[a, b] += _dot(scratch[a, :size], scratch[b, :size])
-    for a in range(count):
-        for b in range(a):
-            gram[a, b] = gram[b, a]
-    return gram
 
 
 class NumbaKernels:
@@ -289,12 +52,12 @@ class NumbaKernels:
         if rows.size == 1 and coefficients[rows[0]] == 1.0 and inputs.dtype == output.dtype:
             output[:] = inputs[rows[0]]
             return self.finite(inputs)
-        finite = int(_combine(coefficients[rows], inputs, rows, output)) < INFINITY[output.dtype.name]
+        finite = int(compiled.combine(coefficients[rows], inputs, rows, output)) < INFINITY[output.dtype.name]
         return finite and (rows.size == len(inputs) or self.finite(np.delete(inputs, rows, axis=0)))
 
     def finite(self, inputs: Block) -> bool:
         """Return whether every element of [V, n] is finite."""
-        return all(int(_peak(row)) < INFINITY[inputs.dtype.name] for row in inputs)
+        return all(int(compiled.peak(row)) < INFINITY[inputs.dtype.name] for row in inputs)
 
     def gram(self, inputs: Block, space: Space) -> Gram:
         """Return the float64 inner products of the rows of one block.
@@ -304,8 +67,8 @@ class NumbaKernels:
             space: `weights`: of all rows, [V, V]. `task vectors`: of rows 1.. less row 0, [V-1, V-1].
                 `init and task vectors`: of row 0 and the task vectors, [V, V].
         """
-        return _gram(inputs, space != "weights", int(space == "task vectors"))
+        return compiled.gram(inputs, space != "weights", int(space == "task vectors"))
 
     def convert(self, source: Block, target: Block) -> None:
         """Write `source` to `target`, two blocks [n] of any storage types, rounding where `target` is narrower."""
-        _combine(np.ones(1), source.reshape(1, -1), np.zeros(1, np.int64), target)
+        compiled.combine(np.ones(1), source.reshape(1, -1), np.zeros(1, np.int64), target)

@@ -46,7 +46,7 @@ def slerp(gram: Gram, shares: Coefficients, antiparallel: Antiparallel = "error"
     total = shares[used[0]]
     for k in used[1:]:
         total += shares[k]
-        here, there = _step(gram, running, int(k), shares[k] / total, antiparallel)
+        here, there = _step(gram, running, int(k), float(shares[k] / total), antiparallel)
         running *= here
         running[k] += there
     return running

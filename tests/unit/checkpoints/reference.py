@@ -26,6 +26,8 @@ def angle(a: Vector, b: Vector) -> float:
 
 
 def slerp_pair(a: Vector, b: Vector, share: float) -> Vector:
+    if not a.any() or not b.any():  # no direction: a straight line
+        return (1 - share) * a + share * b
     omega = angle(a, b)
     return (np.sin((1 - share) * omega) * a + np.sin(share * omega) * b) / np.sin(omega)
 
@@ -39,6 +41,8 @@ def slerp(tasks: list[Vector], shares: list[float]) -> Vector:
 
 
 def karcher(tasks: list[Vector], shares: list[float]) -> Vector:
+    if not any(task.any() for task in tasks):
+        return tasks[0]
     units = [task / np.linalg.norm(task) for task in tasks]
     mean = sum(share * unit for share, unit in zip(shares, units))
     for _ in range(200):

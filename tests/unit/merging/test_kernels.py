@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from fractions import Fraction
 from typing import Any
 
@@ -11,12 +12,12 @@ import torch
 from numpy.typing import NDArray
 
 from warmkit.errors import UsageError
-from warmkit.merging.kernels import CHUNK, NumbaKernels
+from warmkit.merging.kernels import NumbaKernels
 from warmkit.merging.kernels_torch import TorchKernels
 
 from .properties import STORAGES, Vector, stored, ulp, widened
 
-SIZES = (1, 7, CHUNK - 1, CHUNK, CHUNK + 1, 5000)
+SIZES = (1, 7, 2047, 2048, 2049, 5000)  # around the chunk of many rows, which is 2048
 NARROW = ("uint16", "int16")
 INTEGERS = {"uint16": np.uint16, "int16": np.uint16, "float32": np.uint32, "float64": np.uint64}
 LARGEST = {"uint16": 0x7F7F, "int16": 0x7BFF, "float32": 0x7F7FFFFF, "float64": 0x7FEFFFFFFFFFFFFF}
@@ -124,7 +125,9 @@ def test_combine_reads_part_of_a_wider_buffer(storage: str) -> None:
 def test_combine_of_the_parts_of_a_block_is_that_of_the_whole(kernels: Any, storage: str) -> None:
     inputs, coefficients = random_rows(storage, 4, 5000), random_coefficients(4)
     cuts = [0, 1, 300, 2048, 4999, 5000]
-    parts = [combined(kernels, coefficients, np.ascontiguousarray(inputs[:, a:b]), storage) for a, b in zip(cuts, cuts[1:])]
+    parts = [
+        combined(kernels, coefficients, np.ascontiguousarray(inputs[:, a:b]), storage) for a, b in itertools.pairwise(cuts)
+    ]
     np.testing.assert_array_equal(bits_of(np.concatenate(parts)), bits_of(combined(kernels, coefficients, inputs, storage)))
 
 
@@ -153,6 +156,15 @@ def test_end_points_return_an_input_bit_for_bit(kernels: Any, storage: str, rows
     assert (bits_of(inputs) == bits_of(from_bits([0], storage)) + (1 << (8 * inputs.itemsize - 1))).any(), "no -0.0 in the test"
     for row, whole in enumerate(np.eye(rows)):
         np.testing.assert_array_equal(bits_of(combined(kernels, whole, inputs, storage)), bits_of(inputs[row]))
+
+
+@storages
+@pytest.mark.parametrize("coefficients", [(1.0,), (0.0, 1.0), (0.0, 0.0, 1.0)])
+def test_end_points_return_even_nan_bit_for_bit(storage: str, coefficients: tuple[float, ...]) -> None:
+    payloads = from_bits(INFINITY[storage] + np.arange(1, 100), storage)
+    inputs, output = np.stack([payloads] * len(coefficients)), np.empty(payloads.size, storage)
+    assert not NumbaKernels().combine(np.array(coefficients), inputs, output)
+    np.testing.assert_array_equal(bits_of(output), bits_of(payloads))
 
 
 @both
@@ -197,7 +209,7 @@ def test_overflow_is_reported(kernels: Any, storage: str, rows: int, place: int)
         inputs = stored(np.ones((rows, 2501)), storage)
         inputs[:, place] = from_bits(LARGEST[storage], storage)
         output = np.empty(2501, storage)
-        assert kernels.combine(np.full(rows, sign / rows), inputs, output)
+        assert kernels.combine(np.full(rows, sign / rows), inputs.copy(), output)
         assert not kernels.combine(np.full(rows, sign * 1.01 / rows), inputs, output)
         assert bits_of(output[place : place + 1])[0] & INFINITY[storage] == INFINITY[storage]
 
@@ -332,9 +344,12 @@ def test_float64_is_rounded_to_float32_and_back_exactly(kernels: Any) -> None:
 @both
 @pytest.mark.parametrize("storage", NARROW)
 def test_float64_is_rounded_by_way_of_float32(kernels: Any, storage: str) -> None:
-    values = np.random.default_rng(0).normal(size=5000)
-    found = np.empty(5000, storage)
+    """A hair above a tie: float32 makes it the tie, which goes to the even neighbour, here down."""
+    half = float(ulp(np.array(1.0), storage)) / 2
+    values = np.concatenate([[1 + half + 2.0**-40, 1 + half - 2.0**-40], np.random.default_rng(0).normal(size=5000)])
+    found = np.empty(values.size, storage)
     kernels.convert(values, found)
+    np.testing.assert_array_equal(widened(found)[:2], [1, 1])
     np.testing.assert_array_equal(bits_of(found), bits_of(stored_from_float32(values.astype(np.float32), storage)))
 
 

@@ -9,6 +9,7 @@ from warmkit.merging.types import Antiparallel, Coefficients, Gram
 
 MAX_STEPS = 200
 TOLERANCE = 1e-13
+CANCELLED = 7e-4  # length of the mean of two unit vectors at the cosine that SLERP calls antiparallel
 
 
 def karcher(gram: Gram, shares: Coefficients, antiparallel: Antiparallel = "error") -> Coefficients:
@@ -59,7 +60,7 @@ def _mean_direction(cosines: Gram, weights: Coefficients) -> Coefficients | None
     mean = weights.copy()
     for _ in range(MAX_STEPS):
         length = np.sqrt(max(float(mean @ cosines @ mean), 0.0))
-        if length < 1e-6:
+        if length < CANCELLED:
             return None
         mean = mean / length
         toward = np.clip(cosines @ mean, -1.0, 1.0)
@@ -69,7 +70,7 @@ def _mean_direction(cosines: Gram, weights: Coefficients) -> Coefficients | None
         pull = weights / np.sinc(np.arccos(toward) / np.pi)
         tangent = pull - float(pull @ toward) * mean
         if np.abs(tangent).max() < TOLERANCE:
-            break
+            return mean if float(pull @ toward) > 0 else None  # else a saddle: the directions lie all around
         size = np.sqrt(max(float(tangent @ cosines @ tangent), 0.0))
         mean = np.cos(size) * mean + np.sinc(size / np.pi) * tangent
-    return mean
+    return None

@@ -1,4 +1,4 @@
-"""The two kernels of every merge, in torch: the GPU path, equal to `kernels` byte for byte in `combine`.
+"""The two kernels of every merge, in torch: the GPU path, equal to `kernels` byte for byte in `combine` of finite values.
 
 Blocks move through pinned host memory, each worker thread on a stream of its own, so that copies and sums of different
 workers overlap. Multiplication and addition are separate kernels: fused, they would round once less than the CPU does.
@@ -48,7 +48,7 @@ class TorchKernels:
                 return bool(x.isfinite().all())
             total = torch.zeros((), dtype=torch.float64, device=self.device)
             for place, row in enumerate(rows):
-                term = x[row].double().mul_(float(coefficients[row]))
+                term = x[row].double() * float(coefficients[row])
                 total = term if place == 0 else total.add_(term)
             wanted = _TORCH[output.dtype.name]
             result = total if wanted == torch.float64 else total.float().to(wanted)
@@ -64,7 +64,7 @@ class TorchKernels:
         with self._stream():
             vectors = self._load(inputs).double()
             if space != "weights":
-                vectors[1:] -= vectors[:1].clone()
+                vectors = torch.cat([vectors[:1], vectors[1:] - vectors[:1]])
             if space == "task vectors":
                 vectors = vectors[1:]
             return (vectors @ vectors.T).cpu().numpy()

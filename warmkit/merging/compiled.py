@@ -1,7 +1,7 @@
 """The loops of the two kernels, compiled by numba without the interpreter lock and cached on disk.
 
-An element is widened to float64, summed in the order of the rows without fused multiply-add, and rounded once to float32
-and then to its type. bfloat16 comes as uint16 and float16 as int16, so that a type says how to widen.
+An element is widened to the type of the coefficients, summed in the order of the rows without fused multiply-add, and
+rounded to float32 and then to its type. bfloat16 comes as uint16 and float16 as int16, so that a type says how to widen.
 """
 # numba rewrites what follows; a type checker cannot follow it there
 # pyright: basic, reportCallIssue=false, reportArgumentType=false
@@ -40,29 +40,30 @@ def _compiled(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., An
 
 
 @intrinsic
-def widen(typing_context: Any, x: Any) -> Any:
-    """Turn a stored element into float64, exactly."""
+def widen(typing_context: Any, x: Any, like: Any) -> Any:
+    """Turn a stored element into the type of `like`, float64 or (for 16-bit elements) float32, exactly."""
 
     def generate(context: Any, build: Any, signature: Any, args: Any) -> Any:
-        (value,), (stored,) = args, signature.args
+        value, (stored, wanted) = args[0], signature.args
         if stored == types.uint16:
             value = build.bitcast(build.shl(build.zext(value, INT32), ir.Constant(INT32, 16)), FLOAT)
         elif stored == types.int16:
             value = build.fpext(build.bitcast(value, HALF), FLOAT)
-        return value if stored == types.float64 else build.fpext(value, DOUBLE)
+        return value if wanted == types.float32 or stored == types.float64 else build.fpext(value, DOUBLE)
 
-    return types.float64(x), generate
+    return like(x, like), generate
 
 
 @intrinsic
 def narrow(typing_context: Any, x: Any, like: Any) -> Any:
-    """Round a float64 to the storage type of `like`: to float32, then, for 16-bit types, once more, ties to even."""
+    """Round a float64 or float32 to the storage type of `like`: to float32, then, for 16-bit types, once more, ties to even."""
 
     def generate(context: Any, build: Any, signature: Any, args: Any) -> Any:
         value, stored = args[0], signature.args[1]
         if stored == types.float64:
             return value
-        value = build.fptrunc(value, FLOAT)
+        if signature.args[0] == types.float64:
+            value = build.fptrunc(value, FLOAT)
         if stored == types.int16:
             return build.bitcast(build.fptrunc(value, HALF), INT16)
         if stored == types.uint16:
@@ -98,7 +99,7 @@ def magnitude(typing_context: Any, x: Any) -> Any:
 def _two(c, x, d, y, out):
     top = magnitude(narrow(0.0, out[0]))
     for i in range(out.size):
-        value = narrow(c * widen(x[i]) + d * widen(y[i]), out[i])
+        value = narrow(c * widen(x[i], c) + d * widen(y[i], d), out[i])
         out[i] = value
         bits = magnitude(value)
         top = bits if bits > top else top
@@ -109,7 +110,7 @@ def _two(c, x, d, y, out):
 def _three(c, x, d, y, e, z, out):
     top = magnitude(narrow(0.0, out[0]))
     for i in range(out.size):
-        value = narrow(c * widen(x[i]) + d * widen(y[i]) + e * widen(z[i]), out[i])
+        value = narrow(c * widen(x[i], c) + d * widen(y[i], d) + e * widen(z[i], e), out[i])
         out[i] = value
         bits = magnitude(value)
         top = bits if bits > top else top
@@ -119,13 +120,13 @@ def _three(c, x, d, y, e, z, out):
 @_compiled()
 def _add_two(total, c, x, d, y):
     for i in range(total.size):
-        total[i] = (total[i] + c * widen(x[i])) + d * widen(y[i])
+        total[i] = (total[i] + c * widen(x[i], c)) + d * widen(y[i], d)
 
 
 @_compiled()
 def _scale(total, c, x):
     for i in range(total.size):
-        total[i] = c * widen(x[i])
+        total[i] = c * widen(x[i], c)
 
 
 @_compiled()
@@ -143,7 +144,7 @@ def _finish(total, out):
 def _finish_one(total, c, x, out):
     top = magnitude(narrow(0.0, out[0]))
     for i in range(out.size):
-        value = narrow(total[i] + c * widen(x[i]), out[i])
+        value = narrow(total[i] + c * widen(x[i], c), out[i])
         out[i] = value
         bits = magnitude(value)
         top = bits if bits > top else top
@@ -154,7 +155,7 @@ def _finish_one(total, c, x, out):
 def _many(c, x, rows, out):
     """Sum any number of rows chunk by chunk, two rows a pass over a total that stays in cache."""
     top = magnitude(narrow(0.0, out[0]))
-    scratch = np.empty(CHUNK)
+    scratch = np.empty(CHUNK, c.dtype)
     for start in range(0, out.size, CHUNK):
         stop = min(out.size, start + CHUNK)
         total = scratch[: stop - start]
@@ -192,13 +193,13 @@ def peak(x):
 @_compiled()
 def _as_double(x, out):
     for i in range(out.size):
-        out[i] = widen(x[i])
+        out[i] = widen(x[i], 0.0)
 
 
 @_compiled()
 def _less(x, init, out):
     for i in range(out.size):
-        out[i] = widen(x[i]) - widen(init[i])
+        out[i] = widen(x[i], 0.0) - widen(init[i], 0.0)
 
 
 @_compiled(fastmath={"reassoc"})
@@ -213,9 +214,9 @@ def _dot(a, b):
 def _gram_of_two(init, x, y):
     xx = xy = yy = 0.0
     for i in range(x.size):
-        zero = widen(init[i])
-        a = widen(x[i]) - zero
-        b = widen(y[i]) - zero
+        zero = widen(init[i], 0.0)
+        a = widen(x[i], 0.0) - zero
+        b = widen(y[i], 0.0) - zero
         xx += a * a
         xy += a * b
         yy += b * b

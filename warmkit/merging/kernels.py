@@ -1,9 +1,9 @@
 """The two kernels of every merge, on the CPU: `combine` and `gram`.
 
 A block is a [V, n] array: the same n elements of V checkpoints, the initialisation first where there is one, in the
-storage type of its elements (`checkpoints.dtypes`: bfloat16 as uint16, float16 as int16). Sums run in float64 and in the
-order of the rows: any machine, the torch kernels included, writes the same bytes. `docs/performance.md` has the
-measurements that chose numba.
+storage type of its elements (`checkpoints.dtypes`: bfloat16 as uint16, float16 as int16). Sums run in the order of the
+rows, in float64, or in float32 from 16-bit types to 16-bit types, whose own rounding is thousands of times coarser. Any
+machine, the torch kernels included, writes the same bytes. `docs/performance.md` has the measurements that chose numba.
 """
 
 from __future__ import annotations
@@ -21,6 +21,11 @@ Space: TypeAlias = Literal["weights", "task vectors", "init and task vectors"]
 
 # The first magnitude that is not finite, by storage type.
 INFINITY = {"uint16": 0x7F80, "int16": 0x7C00, "float32": 0x7F800000, "float64": 0x7FF0000000000000}
+
+
+def precision(inputs: Block, output: Block) -> type[np.floating[Any]]:
+    """Return the type that sums run in."""
+    return np.float32 if inputs.itemsize == output.itemsize == 2 else np.float64
 
 
 class NumbaKernels:
@@ -52,7 +57,8 @@ class NumbaKernels:
         if rows.size == 1 and coefficients[rows[0]] == 1.0 and inputs.dtype == output.dtype:
             output[:] = inputs[rows[0]]
             return self.finite(inputs)
-        finite = int(compiled.combine(coefficients[rows], inputs, rows, output)) < INFINITY[output.dtype.name]
+        factors = coefficients[rows].astype(precision(inputs, output))
+        finite = int(compiled.combine(factors, inputs, rows, output)) < INFINITY[output.dtype.name]
         return finite and (rows.size == len(inputs) or self.finite(np.delete(inputs, rows, axis=0)))
 
     def finite(self, inputs: Block) -> bool:

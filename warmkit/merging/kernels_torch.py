@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from warmkit.errors import UsageError
-from warmkit.merging.kernels import Block, Space
+from warmkit.merging.kernels import Block, Space, precision
 from warmkit.merging.types import Coefficients, Gram
 
 _TORCH = {"uint16": torch.bfloat16, "int16": torch.float16, "float32": torch.float32, "float64": torch.float64}
@@ -46,9 +46,10 @@ class TorchKernels:
             if rows.size == 0:
                 output[:] = 0
                 return bool(x.isfinite().all())
-            total = torch.zeros((), dtype=torch.float64, device=self.device)
+            kind = precision(inputs, output)
+            total = torch.zeros((), device=self.device)
             for place, row in enumerate(rows):
-                term = x[row].double() * float(coefficients[row])
+                term = x[row].to(_TORCH[kind.__name__]) * float(kind(coefficients[row]))
                 total = term if place == 0 else total.add_(term)
             wanted = _TORCH[output.dtype.name]
             result = total if wanted == torch.float64 else total.float().to(wanted)

@@ -1,0 +1,167 @@
+"""One table in one run: a copy floor, warmkit, and mergekit when it is installed.
+
+    python -m tests.benchmarks.merge --folder /dev/shm/bench --mergekit /path/to/venv/bin/mergekit-yaml
+
+Every row is a whole process, started afresh: wall time, CPU time and peak memory from the operating system. `work` is what
+the process itself measured after its imports. Contenders take turns, run by run; each writes to a directory that was
+removed before, after pages were given to the machine again (a virtual machine hands out memory slowly at first touch).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.benchmarks.llama import build
+
+FLOOR = str(Path(__file__).with_name("copy_floor.py"))
+MERGEKIT = {
+    "mergekit linear": "merge_method: linear\nmodels:\n{models}\ndtype: bfloat16\n",
+    "mergekit nuslerp": "merge_method: nuslerp\nbase_model: {init}\nmodels:\n{models}\ndtype: bfloat16\n",
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one process took: seconds, CPU seconds, seconds after imports, megabytes."""
+
+    wall: float
+    cpu: float
+    work: float | None
+    memory: float
+
+
+def measure(command: list[str], output: Path) -> Run:
+    shutil.rmtree(output, ignore_errors=True)
+    warm_memory(output.parent)
+    log = output.parent / "log"
+    with log.open("w+") as file:
+        began = time.perf_counter()
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
+        _, status, usage = os.wait4(process.pid, 0)
+        wall = time.perf_counter() - began
+        file.seek(0)
+        said = file.read()
+    if status:
+        raise SystemExit(f"{' '.join(command)} failed:\n{said[-2000:]}")
+    return Run(wall, usage.ru_utime + usage.ru_stime, _work(said), usage.ru_maxrss / 1000)
+
+
+def warm_memory(folder: Path, size: int = 5 << 29) -> None:
+    """Touch and free as much memory as an output takes, so that no contender pays for the host's page faults."""
+    with (folder / "warm").open("wb", buffering=0) as file:
+        for _ in range(size >> 24):
+            file.write(bytes(1 << 24))
+    (folder / "warm").unlink()
+
+
+def _work(said: str) -> float | None:
+    start = said.find("{")
+    return json.loads(said[start : said.rfind("}") + 1])["seconds"] if start >= 0 and '"seconds"' in said else None
+
+
+def mergekit(binary: str, name: str, folder: Path, output: Path) -> list[str]:
+    models = "\n".join(f"  - model: {folder / model}\n    parameters: {{weight: 0.5}}" for model in ("m1", "m2"))
+    recipe = folder / f"{name.replace(' ', '-')}.yaml"
+    recipe.write_text(MERGEKIT[name].format(models=models, init=folder / "m0"))
+    return [binary, str(recipe), str(output)]
+
+
+def contenders(folder: Path, output: Path, binary: str | None) -> dict[str, list[str]]:
+    """Name every command, in the order of the table."""
+    init, models = folder / "m0", [str(folder / "m1"), str(folder / "m2")]
+    warmkit = [sys.executable, "-m", "warmkit", "merge", "-o", str(output), "--json", "--threads", "2"]
+    arc = [*warmkit, "--method", "slerp", "--init", str(init), *models]
+    commands = {
+        "copy floor, 2 in 1 out": [sys.executable, FLOOR, str(output), *models],
+        "copy floor, 3 in 1 out": [sys.executable, FLOOR, str(output), str(init), *models],
+        "warmkit lerp": [*warmkit, "--method", "lerp", *models],
+        "warmkit slerp": arc,
+    }
+    if binary:
+        commands |= {name: mergekit(binary, name, folder, output) for name in MERGEKIT}
+    return commands
+
+
+def scaling(folder: Path, output: Path) -> dict[str, list[str]]:
+    """Name the commands that show how time and memory grow with bytes and models."""
+    warmkit = [sys.executable, "-m", "warmkit", "merge", "-o", str(output), "--json", "--threads", "2"]
+    small, large = folder.parent / "0.3B", folder
+    commands: dict[str, list[str]] = {}
+    for size, place, counts in (("0.3B", small, (2, 4, 8)), ("1.1B", large, (2,))):
+        for count in counts:
+            models = [str(place / f"m{number}") for number in range(1, count + 1)]
+            commands[f"lerp of {count}, {size}"] = [*warmkit, "--method", "lerp", *models]
+            commands[f"slerp of {count}, {size}"] = arc = [*warmkit, "--method", "slerp", "--init", str(place / "m0"), *models]
+            if (size, count) == ("0.3B", 2):
+                commands["slerp of 2, one eta, 0.3B"] = [*arc, "--eta", "0.3"]
+                commands["slerp of 2, six etas, 0.3B"] = [*arc, "--eta", "0,0.1,0.3,0.5,0.8,1"]
+    return commands
+
+
+def table(commands: dict[str, list[str]], output: Path, runs: int) -> dict[str, list[Run]]:
+    measured: dict[str, list[Run]] = {name: [] for name in commands}
+    for number in range(-1, runs):  # the first round warms up
+        for name, command in commands.items():
+            result = measure(command, output)
+            print(f"\r{number + 1}/{runs} {name}: {result.wall:.2f} s  ", end="", file=sys.stderr, flush=True)
+            if number >= 0:
+                measured[name].append(result)
+            shutil.rmtree(output, ignore_errors=True)
+    print(file=sys.stderr)
+    print(f"{'':26} {'wall s':>8} {'min-max':>13} {'cpu s':>7} {'work s':>7} {'peak MB':>8}")
+    for name, results in measured.items():
+        wall = [result.wall for result in results]
+        work = [result.work for result in results if result.work is not None]
+        print(
+            f"{name:26} {statistics.median(wall):8.2f} {min(wall):6.2f}-{max(wall):<6.2f} "
+            f"{statistics.median(result.cpu for result in results):7.2f} "
+            f"{(f'{statistics.median(work):.2f}' if work else ''):>7} {max(result.memory for result in results):8.0f}",
+            flush=True,
+        )
+    return measured
+
+
+def ratio(measured: dict[str, list[Run]], first: str, second: str, attribute: str) -> None:
+    """Print the median of the ratios of runs that took turns."""
+    if first in measured and second in measured:
+        pairs = zip(measured[first], measured[second])
+        ratios = [getattr(a, attribute) / getattr(b, attribute) for a, b in pairs]
+        print(f"{attribute}: {first} / {second} = {statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=Path("/dev/shm/warmkit-bench"), help="in memory, for the engine alone")
+    parser.add_argument("--mergekit", help="its mergekit-yaml, in a virtual environment of its own")
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--scaling", action="store_true", help="instead, time and memory over sizes and numbers of models")
+    given = parser.parse_args()
+    for size, count in (("0.3B", 9), ("1.1B", 3)) if given.scaling else (("1.1B", 3),):
+        for number in range(count):
+            if not (given.folder / size / f"m{number}" / "config.json").exists():
+                build(given.folder / size / f"m{number}", size, number)
+    folder, output = given.folder / "1.1B", given.folder / "out"
+    if given.scaling:
+        measured = table(scaling(folder, output), output, given.runs)
+        ratio(measured, "slerp of 2, six etas, 0.3B", "slerp of 2, one eta, 0.3B", "wall")
+        ratio(measured, "slerp of 2, 1.1B", "slerp of 2, 0.3B", "work")
+        ratio(measured, "lerp of 8, 0.3B", "lerp of 2, 0.3B", "work")
+        return
+    measured = table(contenders(folder, output, given.mergekit), output, given.runs)
+    ratio(measured, "mergekit linear", "warmkit lerp", "wall")
+    ratio(measured, "mergekit nuslerp", "warmkit slerp", "wall")
+    ratio(measured, "warmkit lerp", "copy floor, 2 in 1 out", "work")
+    ratio(measured, "warmkit slerp", "copy floor, 3 in 1 out", "work")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,6 @@
 """The floor: read every input once and write one output of their size, two threads, no arithmetic, plain pread and pwrite.
 
-    python copy_floor.py OUT MODEL [MODEL ...]
+python copy_floor.py OUT MODEL [MODEL ...]
 """
 
 from __future__ import annotations

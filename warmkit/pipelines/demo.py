@@ -2,7 +2,7 @@
 
 The text is the docstrings of the standard library that runs this. A tiny Llama learns the general modules, is fine-tuned
 several times on the networking modules, each time in another order, and the results are merged by the engine, on disk.
-Losses are those of networking modules that nothing was trained on. Everything runs on the CPU, in about a minute.
+Losses are those of networking modules that nothing was trained on. It takes about a minute on two cores.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ NETWORKING = frozenset((
 SKIPPED = frozenset(("__pycache__", "idlelib", "lib2to3", "site-packages", "dist-packages", "test", "tests"))
 END = "<|end|>"  # token 0, after every docstring
 MOST_THREADS = 4  # the matrices are too small to feed more
+Kind: TypeAlias = Literal["init", "run", "mean", "merge", "ensemble"]
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ class DemoRow:
 
     name: str
     what: str
-    kind: Literal["init", "run", "mean", "merge", "ensemble"]
+    kind: Kind
     loss: float
 
     @property
@@ -144,15 +145,18 @@ class DemoOutcome:
         """Return the row called `name`."""
         return next(row for row in self.rows if row.name == name)
 
+    def best(self, *kinds: Kind) -> DemoRow:
+        """Return the row of the lowest loss among some kinds."""
+        return min((row for row in self.rows if row.kind in kinds), key=lambda row: row.loss)
+
     def summary(self) -> str:
         """Say in a few lines what the numbers say, whatever they are."""
-        best = min((row for row in self.rows if row.kind in ("init", "run", "merge")), key=lambda row: row.loss)
-        run = min((row for row in self.rows if row.kind == "run"), key=lambda row: row.loss)
-        mean = self.row("mean of runs")
+        best, mean, run = self.best("init", "run", "merge"), self.row("mean of runs"), self.best("run")
+        shown = dict.fromkeys((self.row("lerp"), self.row("slerp"), self.best("merge")))
         return "\n".join(
             [
-                f"Best single model: {best.name} ({best.what}), loss {best.loss:.4f}.",
-                *(_compared(row, mean, run) for row in self.rows if row.kind == "merge"),
+                f"Best single model on this text: {best.name} ({best.what}), perplexity {best.perplexity:.2f}.",
+                *(_compared(row, mean, run) for row in shown),
                 "Mean angles between the task vectors of the runs, in degrees:",
                 *("  " + " ".join(f"{angle:6.1f}" for angle in line) for line in self.angles),
                 f"Checkpoints: {self.path}" if self.path else "The checkpoints were temporary; -o DIRECTORY keeps them.",
@@ -196,8 +200,9 @@ def _read(size: DemoSize) -> _Text:
     files = [path for path in _sources(library) if SKIPPED.isdisjoint(path.relative_to(library).parts)]
     networking = [path for path in files if _module(path, library) in NETWORKING][: size.files]
     general = [path for path in files if _module(path, library) not in NETWORKING][: size.files]
+    training, held_out = [path for number, path in enumerate(networking) if number % 4], networking[::4]
     seen: set[str] = set()  # what two files say belongs to the first, so nothing held out was ever trained on
-    parts = [_docstrings(part, seen) for part in (general, _training(networking), networking[::4])]
+    parts = [_docstrings(part, seen) for part in (general, training, held_out)]
     if any(sum(map(len, part)) < 16 * size.context * size.batch for part in parts):
         raise WarmkitError(f"{library}: expected the source files of the standard library, with their docstrings")
     tokenizer = _train_tokenizer(parts[0], size.vocabulary)
@@ -212,10 +217,6 @@ def _sources(library: Path) -> Iterator[Path]:
 
 def _module(path: Path, library: Path) -> str:
     return path.relative_to(library).with_suffix("").parts[0]
-
-
-def _training(files: Sequence[Path]) -> list[Path]:
-    return [path for number, path in enumerate(files) if number % 4]
 
 
 def _docstrings(files: Iterable[Path], seen: set[str]) -> list[str]:
@@ -382,16 +383,16 @@ def _compare(shop: _Workshop) -> tuple[tuple[DemoRow, ...], tuple[tuple[float, .
     scores = torch.stack([shop.evaluate(run) for run in runs])
     ensemble = torch.logsumexp(scores, 0) - math.log(len(runs))
 
-    def row(path: Path, what: str, kind: Literal["init", "merge"]) -> DemoRow:
+    def row(path: Path, what: str, kind: Kind) -> DemoRow:
         return DemoRow(str(path.relative_to(folder)), what, kind, _loss(shop.evaluate(path)))
 
     rows = (
         row(init, "pre-trained on general modules", "init"),
-        *(DemoRow(run.name, "fine-tuned on networking", "run", _loss(score)) for run, score in zip(runs, scores)),
+        *(DemoRow(run.name, "fine-tuned on networking modules", "run", _loss(score)) for run, score in zip(runs, scores)),
         DemoRow("mean of runs", "mean of their losses", "mean", _loss(scores)),
-        row(lerp.path, "mean of the runs' weights", "merge"),
+        row(lerp.path, "mean of the weights of the runs", "merge"),
         row(slerp.path, "arc between task vectors, by layer", "merge"),
-        *(row(path, f"slerp, {eta:g} of the way from init", "merge") for eta, path in liti.outputs.items()),
+        *(row(path, f"init + {eta:g} (slerp - init)", "merge") for eta, path in liti.outputs.items()),
         DemoRow("ensemble", f"mean of the probabilities of {len(runs)} runs", "ensemble", _loss(ensemble)),
     )
     return rows, _mean_angles(slerp.groups)

@@ -1,0 +1,57 @@
+"""The page of the command line, generated from the commands.
+
+python -m tests.docs.cli_page > docs/cli.md
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import typer
+
+from warmkit.cli.app import app
+
+HEAD = """\
+# The command line
+
+Generated from the commands: `python -m tests.docs.cli_page > docs/cli.md`.
+
+- Results go to stdout, progress and diagnostics to stderr; `--json` prints one JSON document on stdout.
+- Exit codes: 0 done, 1 the run failed on its input or environment, 2 usage, 130 interrupted, 143 terminated.
+- No progress bar when stderr is no terminal; `NO_COLOR` is honoured; `-q` is silent.
+- A path is a directory, a `.safetensors` file, or a Hub repository: `hf://owner/name[@revision]`, or `owner/name` where no
+  such local path exists.
+"""
+
+
+def commands() -> dict[str, Any]:
+    """Return every command by name."""
+    return dict(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+
+
+def page() -> str:
+    return "\n".join([HEAD, *(_section(name, command) for name, command in commands().items())])
+
+
+def _section(name: str, command: Any) -> str:
+    arguments = [each for each in command.params if each.param_type_name == "argument"]
+    options = [each for each in command.params if each.param_type_name == "option" and "--help" not in each.opts]
+    usage = " ".join(["warmkit", name, *map(_metavar, arguments)])
+    rows = ["| option | meaning | default |", "|---|---|---|", *map(_row, options)]
+    return f"## `{usage} [OPTIONS]`\n\n{inspect.cleandoc(command.help)}\n\n" + "\n".join(rows) + "\n"
+
+
+def _metavar(argument: Any) -> str:
+    return (argument.metavar or argument.name.upper()) + ("..." if argument.nargs == -1 else "")
+
+
+def _row(option: Any) -> str:
+    names = ", ".join(f"`{name}`" for name in [*option.opts, *option.secondary_opts])
+    shown = option.show_default if isinstance(option.show_default, str) else option.default
+    default = "required" if option.required else "" if shown in (None, False) else f"{shown}"
+    return f"| {names} | {option.help} | {default} |"
+
+
+if __name__ == "__main__":
+    print(page(), end="")

@@ -1,0 +1,79 @@
+"""The documentation tells the truth."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Run
+from tests.docs.cli_page import commands, page
+from warmkit.merging.methods import METHODS
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+
+
+def test_the_page_of_the_command_line_is_what_the_commands_say() -> None:
+    assert (ROOT / "docs" / "cli.md").read_text() == page(), "run: python -m tests.docs.cli_page > docs/cli.md"
+
+
+def test_every_command_is_documented_with_an_example_and_the_shared_options() -> None:
+    text = page()
+    for name, command in commands().items():
+        assert f"## `warmkit {name}" in text
+        if name != "methods":
+            assert f"`warmkit {name} " in command.help, f"{name} has no example"
+        options = {option for each in command.params for option in each.opts}
+        assert {"-q", "-v", "--json"} <= options
+
+
+def test_the_readme_lists_every_method() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert all(f"`{name}`" in text for name in METHODS)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_links_between_pages_lead_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", path.read_text()):
+        if not target.startswith(("http://", "https://")):
+            assert (path.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_every_option_and_command_that_a_page_shows_exists(path: Path) -> None:
+    known = commands()
+    for line in re.findall(r"^\s*(?:\$ )?warmkit ([^\n#|>]*)", path.read_text(), re.MULTILINE):
+        words = line.split()
+        if not words or words[0].startswith("-"):
+            continue
+        name = words[0]
+        assert name in known, line
+        options = {option for each in known[name].params for option in [*each.opts, *each.secondary_opts]}
+        shown = {word.split("=")[0] for word in words if re.fullmatch(r"--?[a-z][\w-]*(=.*)?", word)}
+        assert shown <= options | {"--help", "-h"}, line
+
+
+def test_help_imports_neither_torch_nor_numpy(run: Run) -> None:
+    code = "import sys; from warmkit.cli.app import app; import warmkit; print(sorted({'torch', 'numpy', 'numba'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]"
+    for name in ("", *commands()):
+        done = run(*filter(None, [name]), "--help")
+        assert done.returncode == 0
+        assert "Usage: warmkit" in " ".join(done.stdout.replace("python -m ", "").split())
+
+
+def test_a_merge_on_the_cpu_imports_no_torch(run: Run, tmp_path: Path) -> None:
+    from tests.conftest import make_family
+
+    family = make_family(tmp_path)
+    arguments = ["merge", "--init", str(family.init), str(family.a), str(family.b), "-o", str(tmp_path / "out")]
+    code = (
+        f"import sys; from warmkit.cli.app import app; app({arguments!r}, standalone_mode=False); print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip().endswith("False")

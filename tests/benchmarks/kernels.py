@@ -69,7 +69,7 @@ def main() -> None:
         single = torch.compile(lambda a, b: (0.6 * a.float() + 0.4 * b.float()).bfloat16())
         single3 = torch.compile(lambda a, b, c: (0.6 * a.float() + 0.3 * b.float() + 0.1 * c.float()).bfloat16())
         row("combine, torch.compile, float32", lambda: single(*rows[:2]), lambda: single3(*rows))
-    except Exception as error:  # noqa: BLE001  (any failure of a compiler that users may lack)
+    except Exception as error:
         print(f"torch.compile: {type(error).__name__}: {str(error).splitlines()[0][:80]}")
     row("gram, numba", lambda: numba.gram(block[:2], "task vectors"), lambda: numba.gram(block, "task vectors"))
     row("gram, TorchKernels", lambda: generic.gram(block[:2], "task vectors"), lambda: generic.gram(block, "task vectors"))

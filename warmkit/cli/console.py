@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rich.progress import ProgressColumn
     from rich.table import Table
 
 WIDTH = 120  # of tables where stdout is no terminal
@@ -59,19 +60,32 @@ class Console:
             print(json.dumps({"error": {"kind": kind, "message": text}}, ensure_ascii=False))
 
     @contextlib.contextmanager
-    def progress(self, label: str) -> Generator[Callable[[int, int], None] | None, None, None]:
-        """Show a bar with rate and time left while the block runs; None where nobody would see it."""
+    def progress(self, label: str, unit: str = "bytes") -> Generator[Callable[[int, int], None] | None, None, None]:
+        """Show a bar with rate and time left while the block runs; None where nobody would see it.
+
+        Args:
+            label: What is being done.
+            unit: What is counted: `bytes`, or another word (`steps`), which stands behind the count.
+        """
         if self.quiet or not sys.stderr.isatty():
             yield None
             return
         from rich.console import Console as Rich
-        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-        bar = Progress(*columns, TransferSpeedColumn(), TimeRemainingColumn(), console=Rich(stderr=True), transient=True)
+        columns = (TextColumn("{task.description}"), BarColumn(), *_counters(unit), TimeRemainingColumn())
+        bar = Progress(*columns, console=Rich(stderr=True), transient=True)
         with bar:
             task = bar.add_task(label, total=None)
             yield lambda size, total: bar.update(task, advance=size, total=total)
+
+
+def _counters(unit: str) -> tuple[ProgressColumn, ...]:
+    from rich.progress import DownloadColumn, MofNCompleteColumn, TaskProgressColumn, TextColumn, TransferSpeedColumn
+
+    if unit == "bytes":
+        return DownloadColumn(), TransferSpeedColumn()
+    return TaskProgressColumn(), MofNCompleteColumn(), TextColumn(unit)
 
 
 def table(title: str | None, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:

@@ -29,7 +29,7 @@ def demo(
     """
     from warmkit.pipelines.demo import run_demo
 
-    with console.progress("training") as advance:
+    with console.progress("training", unit="steps") as advance:
         outcome = run_demo(output, seed=seed, advance=advance)
     rows = [[row.name, row.what, f"{row.loss:.4f}", f"{row.perplexity:.2f}"] for row in outcome.rows]
     console.result(

@@ -17,14 +17,21 @@ TINY = DemoSize(
     width=16,
     layers=1,
     context=16,
-    batch=4,
+    batch=8,
     pretraining=Schedule(12, 1e-2, 1e-3),
     finetuning=Schedule(6, 1e-2, 1e-2),
     runs=3,
     etas=(0.3, 0.7),
-    files=40,
+    files=20,
 )
 MODELS = ["init", "run-1", "run-2", "run-3", "lerp", "slerp", "liti/eta-0.3", "liti/eta-0.7"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("warmkit.pipelines.demo.MOST_THREADS", 1)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -35,14 +42,25 @@ def kept(tmp_path_factory):
     return folder, outcome, calls
 
 
-def test_a_seed_decides_every_number(kept):
+def test_a_seed_decides_every_number_and_nothing_is_printed(kept, capfd):
     again = run_demo(None, seed=3, size=TINY)
     assert (again.rows, again.angles) == (kept[1].rows, kept[1].angles)
+    assert capfd.readouterr() == ("", "")
 
 
-def test_another_seed_gives_other_numbers(kept):
-    other = run_demo(None, seed=4, size=TINY)
+def test_another_seed_gives_other_numbers_and_leaves_torch_and_transformers_as_they_were(kept):
+    from transformers.utils import logging
+
+    threads, state, verbosity = torch.get_num_threads(), torch.get_rng_state(), logging.get_verbosity()
+    logging.set_verbosity_info()
+    try:
+        other = run_demo(None, seed=4, size=TINY)
+        assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == (logging.INFO, True)
+    finally:
+        logging.set_verbosity(verbosity)
     assert all(one.loss != two.loss for one, two in zip(kept[1].rows, other.rows))
+    assert torch.get_num_threads() == threads
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_rows_tell_the_story_in_order(kept):
@@ -79,7 +97,7 @@ def test_angles_are_a_symmetric_matrix_between_runs_that_differ(kept):
     angles = torch.tensor(kept[1].angles, dtype=torch.float64)
     assert angles.shape == (3, 3)
     assert torch.equal(angles, angles.T)
-    assert torch.equal(angles.diagonal(), torch.zeros(3, dtype=torch.float64))
+    assert (angles.diagonal() < 1e-6).all()
     assert ((angles + 90 * torch.eye(3)) > 1).all()
 
 
@@ -144,26 +162,6 @@ def test_an_interrupted_demo_leaves_the_output_as_it_was(tmp_path, existed):
     with pytest.raises(KeyboardInterrupt):
         run_demo(output, advance=interrupt, size=TINY)
     assert list(tmp_path.rglob("*")) == ([output] if existed else [])
-
-
-def test_torch_and_transformers_are_left_as_they_were():
-    from transformers.utils import logging
-
-    logging.set_verbosity_info()
-    before = torch.get_num_threads(), torch.get_rng_state()
-    try:
-        run_demo(None, size=TINY)
-        assert logging.get_verbosity() == logging.INFO
-        assert logging.is_progress_bar_enabled()
-    finally:
-        logging.set_verbosity_warning()
-    assert torch.get_num_threads() == before[0]
-    assert torch.equal(torch.get_rng_state(), before[1])
-
-
-def test_nothing_is_printed(capfd):
-    run_demo(None, size=TINY)
-    assert capfd.readouterr() == ("", "")
 
 
 def test_without_transformers_it_says_what_to_install(monkeypatch):

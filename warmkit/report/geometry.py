@@ -23,6 +23,7 @@ def draw_comparison(comparison: Comparison, path: Path) -> None:
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator
     except ImportError:
         raise UsageError("--plot needs matplotlib: pip install 'warmkit[plot]'") from None
     if not comparison.groups or not comparison.groups[0].pairs:
@@ -36,14 +37,16 @@ def draw_comparison(comparison: Comparison, path: Path) -> None:
         ("weight_norm_ratio", "Norm ratio of weights"),
     )
     for axes, (attribute, title) in zip(figure.subplots(2, 2).flat, panels):
-        for place, pair in enumerate(comparison.groups[0].pairs):
-            values = [getattr(group.pairs[place], attribute) for group in comparison.groups]
-            kept = [value for value in values if value is not None]
-            axes.hist(kept, bins=20, alpha=0.55, label=f"{_short(pair.first)} / {_short(pair.second)}")
+        pairs = comparison.groups[0].pairs
+        values = [[getattr(group.pairs[place], attribute) for group in comparison.groups] for place in range(len(pairs))]
+        kept = [[value for value in row if value is not None] for row in values]
+        labels = [f"{_short(pair.first)} / {_short(pair.second)}" for pair in pairs]
+        axes.hist(kept, bins=12, label=labels)  # side by side over the same bins
         axes.set_title(title, loc="left", fontsize=11)
         axes.set_ylabel(f"{comparison.granularity}s")
         axes.ticklabel_format(axis="x", useOffset=False)
-        axes.tick_params(axis="x", labelrotation=20)
+        axes.xaxis.set_major_locator(MaxNLocator(6))
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         axes.spines[["top", "right"]].set_visible(False)
     figure.axes[0].legend(frameon=False, fontsize=9)
     figure.suptitle(f"Models fine-tuned from {_short(comparison.init)}, by {comparison.granularity}", fontsize=12)

@@ -202,7 +202,7 @@ def _less(x, init, out):
         out[i] = widen(x[i], 0.0) - widen(init[i], 0.0)
 
 
-@_compiled(fastmath={"reassoc"})
+@_compiled(fastmath={"reassoc", "contract"})
 def _dot(a, b):
     total = 0.0
     for i in range(a.size):
@@ -210,7 +210,7 @@ def _dot(a, b):
     return total
 
 
-@_compiled(fastmath={"reassoc"})
+@_compiled(fastmath={"reassoc", "contract"})
 def _gram_of_two(init, x, y):
     xx = xy = yy = 0.0
     for i in range(x.size):

@@ -14,10 +14,11 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from warmkit.checkpoints.digests import BLOCK, block_digest
+from warmkit.checkpoints.digests import block_digests
 from warmkit.merging.kernels import NumbaKernels
 from warmkit.merging.kernels_torch import TorchKernels
 
+BLOCK = 1 << 18
 torch.set_num_threads(1)
 
 
@@ -73,7 +74,7 @@ def main() -> None:
         print(f"torch.compile: {type(error).__name__}: {str(error).splitlines()[0][:80]}")
     row("gram, numba", lambda: numba.gram(block[:2], "task vectors"), lambda: numba.gram(block, "task vectors"))
     row("gram, TorchKernels", lambda: generic.gram(block[:2], "task vectors"), lambda: generic.gram(block, "task vectors"))
-    row("digest of one row", lambda: block_digest(block[0].data.cast("B")))
+    row("digest of one row", lambda: block_digests(block[0].data.cast("B"), 2))
 
 
 if __name__ == "__main__":

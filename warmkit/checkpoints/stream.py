@@ -15,14 +15,17 @@ from typing import Protocol, TypeAlias
 
 import numpy as np
 
-from warmkit.checkpoints.digests import BLOCK, block_digest, tensor_digest
+from warmkit.checkpoints.digests import BLOCK, block_digests, tensor_digest
 from warmkit.checkpoints.dtypes import DType
 from warmkit.checkpoints.sources import Source
 from warmkit.errors import DegenerateError, MismatchError, NonFiniteError
 from warmkit.merging.kernels import Block, Space
 from warmkit.merging.types import Coefficients, Gram
 
-AHEAD = 32  # blocks announced to the kernel before they are read
+AHEAD = 8  # blocks announced to the kernel before they are read
+# A task takes one block, or two where the rows still fit into this: each task takes the interpreter lock a dozen times, and
+# threads that wait for it cost more than the cache that larger blocks overflow.
+TASK_BYTES, MOST_BLOCKS = 1 << 24, 2
 
 
 class Kernels(Protocol):
@@ -97,6 +100,12 @@ class Job:
     def blocks(self, tensor: str) -> int:
         return -(-self.elements(tensor) // BLOCK)
 
+    def starts(self, tensor: str) -> range:
+        """Return the first block of every task of a tensor."""
+        row_bytes = sum(row.dtype(tensor).itemsize for row in self.rows)
+        step = min(MOST_BLOCKS, max(1, TASK_BYTES // (row_bytes * BLOCK)))
+        return range(0, self.blocks(tensor), step)
+
     def bytes_read(self, tensor: str) -> int:
         """Bytes that one pass over a tensor reads."""
         return sum(self.elements(tensor) * row.dtype(tensor).itemsize for row in self.rows)
@@ -123,21 +132,21 @@ class _Workspace:
         self.kernels = kernels
         self._blocks: dict[tuple[str, int, str], Block] = {}
 
-    def block(self, purpose: str, rows: int, storage: str) -> Block:
-        """Return a [rows, BLOCK] buffer, the same one at every call."""
+    def block(self, purpose: str, rows: int, size: int, storage: str) -> Block:
+        """Return a [rows, size] buffer, part of the same one at every call."""
         key = (purpose, rows, storage)
-        if key not in self._blocks:
-            self._blocks[key] = self.kernels.empty((rows, BLOCK), storage)
-        return self._blocks[key]
+        if key not in self._blocks or self._blocks[key].shape[1] < size:
+            self._blocks[key] = self.kernels.empty((rows, size), storage)
+        return self._blocks[key][:, :size]
 
 
 class _Tensor:
-    """The progress of one tensor: digests by block, and how many blocks are still to come."""
+    """The progress of one tensor: digests by block, and how many tasks are still to come."""
 
-    def __init__(self, rows: int, outputs: int, blocks: int) -> None:
+    def __init__(self, rows: int, outputs: int, blocks: int, tasks: int) -> None:
         self.inputs = [[b""] * blocks for _ in range(rows)]
         self.outputs = [[b""] * blocks for _ in range(outputs)]
-        self.missing = blocks
+        self.missing = tasks
 
     def digests(self) -> Digests:
         return Digests(tuple(map(tensor_digest, self.inputs)), tuple(map(tensor_digest, self.outputs)))
@@ -214,16 +223,16 @@ class Stream:
             yield from self._tasks(name, lambda work, name, block: self._combine(work, group, name, block))
 
     def _tasks(self, name: str, task: Callable[[_Workspace, str, int], None]) -> Iterator[Task]:
-        blocks = self.job.blocks(name)
-        progress = _Tensor(len(self.job.rows), self.job.outputs, blocks)
+        starts = self.job.starts(name)
+        progress = _Tensor(len(self.job.rows), self.job.outputs, self.job.blocks(name), len(starts))
         self._tensors[name] = progress
-        if not blocks:
+        if not starts:
             self._finish(name, progress)
-        for block in range(blocks):
+        for block in starts:
             yield lambda work, block=block: task(work, name, block)
 
     def _products(self, group: str, names: Sequence[str], todo: Sequence[str]) -> Iterator[Task]:
-        places = [(name, block) for name in names for block in range(self.job.blocks(name))]
+        places = [(name, block) for name in names for block in self.job.starts(name)]
         parts: list[Gram | None] = [None] * len(places)
         missing = len(places)
 
@@ -289,20 +298,21 @@ class Stream:
     # ---- tasks ------------------------------------------------------------------------------------------------------
 
     def _load(self, work: _Workspace, name: str, block: int, hashes: _Tensor | None) -> Block:
-        """Read one block of every row into [rows, n], in the one storage type that holds them all."""
+        """Read the task of every row that starts at a block into [rows, n], in the one storage type that holds them all."""
         rows, start = self.job.rows, block * BLOCK
-        count = min(BLOCK, self.job.elements(name) - start)
+        count = min(BLOCK * self.job.starts(name).step, self.job.elements(name) - start)
         stored = [row.dtype(name).storage for row in rows]
         common = stored[0] if len(set(stored)) == 1 else "float64" if "float64" in stored else "float32"
-        inputs = work.block("inputs", len(rows), common)[:, :count]
+        inputs = work.block("inputs", len(rows), count, common)
         for place, row in enumerate(rows):
             if block % AHEAD == 0:
                 row.ahead(name, start + AHEAD * BLOCK, AHEAD * BLOCK)
-            raw = inputs[place] if stored[place] == common else work.block("raw", 1, stored[place])[0, :count]
+            raw = inputs[place] if stored[place] == common else work.block("raw", 1, count, stored[place])[0]
             view = raw.data.cast("B")
             row.read(name, start, view)
             if hashes is not None:
-                hashes.inputs[place][block] = block_digest(view)
+                digests = block_digests(view, raw.itemsize)
+                hashes.inputs[place][block : block + len(digests)] = digests
             if stored[place] != common:
                 work.kernels.convert(raw, inputs[place])
         return inputs
@@ -321,7 +331,7 @@ class Stream:
         progress, dtype = self._tensors[name], self.job.dtypes[name]
         inputs = self._load(work, name, block, progress)
         count = inputs.shape[1]
-        output = work.block("output", 1, dtype.storage)[0, :count]
+        output = work.block("output", 1, count, dtype.storage)[0]
         view = output.data.cast("B")
         for number, coefficients in enumerate(self.coefficients[group]):
             finite = work.kernels.combine(coefficients, inputs, output)
@@ -331,7 +341,8 @@ class Stream:
                     f"tensor {name!r}: the merge exceeds {dtype.largest:g}, the largest {dtype.torch_name}; "
                     "choose a wider --dtype"
                 )
-            progress.outputs[number][block] = block_digest(view)
+            digests = block_digests(view, output.itemsize)
+            progress.outputs[number][block : block + len(digests)] = digests
             self._write(number, name, block, view)
         self._advance(name, count, progress)
 
@@ -346,9 +357,9 @@ class Stream:
                     "are copied, so they must agree"
                 )
         view = inputs[0].data.cast("B")
-        digest = block_digest(view)
+        digests = block_digests(view, inputs.itemsize)
         for number in range(self.job.outputs):
-            progress.outputs[number][block] = digest
+            progress.outputs[number][block : block + len(digests)] = digests
             self._write(number, name, block, view)
         self._advance(name, inputs.shape[1], progress)
 

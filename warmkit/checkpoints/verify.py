@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from warmkit.checkpoints.checkpoint import open_checkpoint, read_exactly
-from warmkit.checkpoints.digests import BLOCK, block_digest, file_digest, tensor_digest
+from warmkit.checkpoints.digests import BLOCK, block_digests, file_digest, tensor_digest
 from warmkit.checkpoints.manifest import MANIFEST, read_manifest
 from warmkit.checkpoints.merge import Advance, cores
 from warmkit.checkpoints.safetensors_format import TensorEntry
@@ -91,6 +91,6 @@ def _digest(entry: TensorEntry, report: Any) -> str:
         for start in range(0, entry.nbytes, size):
             view = memoryview(buffer)[: min(size, entry.nbytes - start)]
             read_exactly(file.fileno(), view, entry.offset + start, entry.file)
-            digests.append(block_digest(view))
+            digests += block_digests(view, entry.dtype.itemsize)
             report(view.nbytes)
     return tensor_digest(digests)

@@ -67,8 +67,8 @@ class Schedule:
 class DemoSize:
     """How big the demonstration is.
 
-    The rate of fine-tuning stays high, so that runs end far from each other. It is no straw man: at 5e-4, which is best for
-    a single run, the runs reach 4.19 and their best merge 4.16; at this rate 4.26 and 4.11 (seed 0).
+    The rate of fine-tuning stays high to the end, so that runs end far from each other: task vectors lie 34 to 36 degrees
+    apart. A single run alone would do better at a lower rate, and gain less from merging.
 
     Attributes:
         vocabulary: Tokens, at most.

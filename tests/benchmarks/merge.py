@@ -109,8 +109,10 @@ def scaling(folder: Path, output: Path) -> dict[str, list[str]]:
 
 def table(commands: dict[str, list[str]], output: Path, runs: int) -> dict[str, list[Run]]:
     measured: dict[str, list[Run]] = {name: [] for name in commands}
-    for number in range(-1, runs):  # the first round warms up
+    for number in range(-1, runs):  # the first round warms up, what takes long excepted
         for name, command in commands.items():
+            if number < 0 and name in MERGEKIT:
+                continue
             result = measure(command, output)
             print(f"\r{number + 1}/{runs} {name}: {result.wall:.2f} s  ", end="", file=sys.stderr, flush=True)
             if number >= 0:

@@ -38,7 +38,7 @@ def command(*shared: Callable[..., Any]) -> Callable[[Callable[..., None]], Call
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         def run(**given: Any) -> None:
             console = Console(given.pop("quiet"), given.pop("verbose"), given.pop("json"))
-            with exit_codes(console):
+            with exit_codes(console, resumes=bool(shared)):
                 function(console, **given)
 
         groups = (function, *shared, console_options)
@@ -63,8 +63,9 @@ def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
 
 
 @contextlib.contextmanager
-def exit_codes(console: Console) -> Generator[None, None, None]:
+def exit_codes(console: Console, resumes: bool) -> Generator[None, None, None]:
     """Map a user's error to one or two lines and its exit code; a bug keeps its traceback."""
+    advice = "; the same command goes on where this one stopped" if resumes else ""
 
     def stop(*_: Any) -> None:
         raise Terminated
@@ -76,10 +77,10 @@ def exit_codes(console: Console) -> Generator[None, None, None]:
         console.error(str(error), type(error).__name__)
         raise typer.Exit(error.exit_code) from None
     except KeyboardInterrupt:
-        console.error("interrupted; the same command goes on where this one stopped", "Interrupted")
+        console.error("interrupted" + advice, "Interrupted")
         raise typer.Exit(INTERRUPTED) from None
     except Terminated:
-        console.error("terminated; the same command goes on where this one stopped", "Terminated")
+        console.error("terminated" + advice, "Terminated")
         raise typer.Exit(TERMINATED) from None
     finally:
         signal.signal(signal.SIGTERM, previous)

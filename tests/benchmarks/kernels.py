@@ -60,7 +60,7 @@ def main() -> None:
     def row(name: str, *functions: Callable[[], object]) -> None:
         print(f"{name:34} " + " ".join(f"{nanoseconds(function):9.3f}" for function in functions), flush=True)
 
-    row("combine, numba, float64", *(lambda n=n: numba.combine(coefficients[:n], block[:n], output) for n in (2, 3)))
+    row("combine, numba (float32)", *(lambda n=n: numba.combine(coefficients[:n], block[:n], output) for n in (2, 3)))
     row("combine, torch blocks, float32", *(torch_blocks(rows[:n], coefficients[:n].tolist(), out) for n in (2, 3)))
     row("combine, TorchKernels, float64", *(lambda n=n: generic.combine(coefficients[:n], block[:n], output) for n in (2, 3)))
     try:

@@ -19,6 +19,7 @@ from numba.core import registry
 from numba.extending import intrinsic
 
 CHUNK = 2048  # elements whose float64 copies of a few models stay in the first-level cache
+GRAM_DOUBLES = 8192  # float64 values of all rows at a time; fewer cost more calls, more leave the cache
 FLOAT, DOUBLE, HALF = ir.FloatType(), ir.DoubleType(), ir.HalfType()
 INT16, INT32 = ir.IntType(16), ir.IntType(32)
 
@@ -199,15 +200,22 @@ def _as_double(x, out):
 @_compiled()
 def _less(x, init, out):
     for i in range(out.size):
-        out[i] = widen(x[i], 0.0) - widen(init[i], 0.0)
+        out[i] = widen(x[i], 0.0) - init[i]
 
 
 @_compiled(fastmath={"reassoc", "contract"})
-def _dot(a, b):
-    total = 0.0
+def _add_products(a, b, c, d, gram, row, column):
+    """Add the four products of two rows with two rows: two loads for two sums, as many as a core does at once."""
+    ac = ad = bc = bd = 0.0
     for i in range(a.size):
-        total += a[i] * b[i]
-    return total
+        ac += a[i] * c[i]
+        ad += a[i] * d[i]
+        bc += b[i] * c[i]
+        bd += b[i] * d[i]
+    gram[row, column] += ac
+    gram[row, column + 1] += ad
+    gram[row + 1, column] += bc
+    gram[row + 1, column + 1] += bd
 
 
 @_compiled(fastmath={"reassoc", "contract"})
@@ -231,19 +239,25 @@ def gram(x, subtract, first):
         gram[0, 0], gram[0, 1], gram[1, 1] = _gram_of_two(x[0], x[1], x[2])
         gram[1, 0] = gram[0, 1]
         return gram
-    scratch = np.empty((count, CHUNK))
-    for start in range(0, x.shape[1], CHUNK):
-        stop = min(x.shape[1], start + CHUNK)
+    even = count + count % 2  # an odd last row is paired with zeros
+    width = max(64, GRAM_DOUBLES // even // 64 * 64)
+    scratch = np.zeros((even, width))
+    init = np.zeros(width)
+    sums = np.zeros((even, even))
+    for start in range(0, x.shape[1], width):
+        stop = min(x.shape[1], start + width)
         size = stop - start
+        if subtract:
+            _as_double(x[0, start:stop], init[:size])
         for row in range(first, x.shape[0]):
             if subtract and row > 0:
-                _less(x[row, start:stop], x[0, start:stop], scratch[row - first, :size])
+                _less(x[row, start:stop], init[:size], scratch[row - first, :size])
             else:
                 _as_double(x[row, start:stop], scratch[row - first, :size])
-        for a in range(count):
-            for b in range(a, count):
-                gram[a, b] += _dot(scratch[a, :size], scratch[b, :size])
+        for a in range(0, even, 2):
+            for b in range(a, even, 2):
+                _add_products(scratch[a, :size], scratch[a + 1, :size], scratch[b, :size], scratch[b + 1, :size], sums, a, b)
     for a in range(count):
-        for b in range(a):
-            gram[a, b] = gram[b, a]
+        for b in range(a, count):
+            gram[a, b] = gram[b, a] = sums[a, b]
     return gram

@@ -8,9 +8,12 @@
     ├── MismatchError               checkpoints that cannot be averaged with each other
     ├── NonFiniteError              NaN or infinity in an input, or an overflow of the output type
     ├── DegenerateError             the geometry of the task vectors admits no answer (antiparallel)
+    ├── DataError                   rows of a data set that cannot be used, all of them with their lines
+    ├── EndpointError               a judge's endpoint gave no answer that could be used
     ├── OutputError                 the destination cannot be written
     ├── VerificationError           an output on disk is not what its manifest says
     ├── ScoreError                  a score command failed or printed no number
+    ├── TrainingError               a run that cannot go on: a loss that is not finite, no memory
     └── UsageError                  exit 2: an unknown name, or a value out of range
         └── RecipeError             exit 2: the same, in a recipe, with its line
 
@@ -57,6 +60,14 @@ class DegenerateError(WarmkitError):
     """The angles of the task vectors admit no merge."""
 
 
+class DataError(WarmkitError):
+    """Rows of a data set cannot be used; the message names each with file and line."""
+
+
+class EndpointError(WarmkitError):
+    """A judge's endpoint gave no answer that could be used."""
+
+
 class OutputError(WarmkitError):
     """The destination cannot be written."""
 
@@ -67,6 +78,10 @@ class VerificationError(WarmkitError):
 
 class ScoreError(WarmkitError):
     """A score command failed or printed no number."""
+
+
+class TrainingError(WarmkitError):
+    """A training run cannot go on."""
 
 
 class UsageError(WarmkitError):

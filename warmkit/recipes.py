@@ -1,8 +1,8 @@
 """Recipes: what a command does, in YAML; strict, so that a typing error never becomes a default.
 
 Every section is a dataclass. Its fields are the allowed keys (a trailing underscore is dropped: `lambda_` is `lambda`),
-their annotations the types, and `metadata["check"]` a function that raises UsageError for a bad value. Errors name file
-and line.
+their annotations the types, and `metadata["check"]` a function (or its name in `_checks`) that raises UsageError for a bad
+value. Errors name file and line. `--set section.key=value` lays single keys over a file.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, Union
+from typing import Any, Literal, TypeVar, Union
 
 import yaml
 
@@ -99,29 +100,85 @@ class Recipe(typing.Generic[T]):
         return RecipeError(f"{self.path}:{next(named, 1)}: {text}")
 
 
-def read_recipe(path: Path, schema: type[T]) -> Recipe[T]:
+def read_recipe(path: Path, schema: type[T], overrides: Sequence[str] = ()) -> Recipe[T]:
     """Read a YAML file as `schema`, a dataclass of sections.
+
+    Args:
+        path: The file.
+        schema: What it must hold.
+        overrides: `section.key=value`, each laid over the file.
 
     Raises:
         RecipeError: If it is not YAML, has unknown, repeated or missing keys, or values of the wrong type or range.
     """
     try:
-        node = yaml.compose(path.read_text("utf-8"), Loader=yaml.SafeLoader)
+        text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = mark.line + 1 if mark else 1
-        raise RecipeError(f"{path}:{line}: not YAML: {getattr(error, 'problem', None) or error}") from None
     reader = _Reader(path)
+    node = reader.compose(text, str(path))
     if node is None:
         raise RecipeError(f"{path}:1: the recipe is empty")
+    for override in overrides:
+        reader.lay_over(node, override)
     return Recipe(reader.section(node, schema, ""), path, reader.lines)
+
+
+def recipe_text(content: Any) -> str:
+    """Write a recipe with every key resolved, as YAML that `read_recipe` reads back."""
+    return yaml.safe_dump(plain(content), sort_keys=False, allow_unicode=True, width=120)
+
+
+def plain(content: Any) -> dict[str, Any]:
+    """Turn sections into dictionaries, without the keys that are not set."""
+    result: dict[str, Any] = {}
+    for each in dataclasses.fields(content):
+        value = getattr(content, each.name)
+        if value is not None:
+            result[each.name.rstrip("_")] = plain(value) if dataclasses.is_dataclass(value) else value
+    return result
 
 
 class _Reader:
     def __init__(self, path: Path) -> None:
         self.path, self.lines, self._checks = path, dict[str, int](), _checks()
+        self._places: dict[int, str] = {}  # of nodes that do not stand in the file
+
+    def compose(self, text: str, place: str) -> Any:
+        try:
+            return yaml.compose(text, Loader=yaml.SafeLoader)
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            line = mark.line + 1 if mark else 1
+            raise RecipeError(f"{place}:{line}: not YAML: {getattr(error, 'problem', None) or error}") from None
+
+    def lay_over(self, node: Any, override: str) -> None:
+        """Put `section.key=value` into the tree, in the place of what is there."""
+        keys, equals, text = override.partition("=")
+        place = f"--set {override}"
+        if not equals or not keys:
+            raise UsageError(f"{place}: expected section.key=value")
+        value = self.compose(text, place) or yaml.ScalarNode("tag:yaml.org,2002:null", "")
+        *sections, last = keys.split(".")
+        for section in sections:
+            node = self._entry(node, section, yaml.MappingNode("tag:yaml.org,2002:map", []), place)
+        if not isinstance(node, yaml.MappingNode):
+            raise UsageError(f"{place}: {'.'.join(sections)} is no section")
+        node.value = [entry for entry in node.value if entry[0].value != last]
+        key = yaml.ScalarNode("tag:yaml.org,2002:str", last)
+        node.value.append((key, value))
+        self._places |= {id(key): place, id(value): place}
+
+    def _entry(self, node: Any, key: str, default: Any, place: str) -> Any:
+        if not isinstance(node, yaml.MappingNode):
+            raise UsageError(f"{place}: {key} stands in no section")
+        for key_node, value_node in node.value:
+            if key_node.value == key:
+                return value_node
+        key_node = yaml.ScalarNode("tag:yaml.org,2002:str", key)
+        node.value.append((key_node, default))
+        self._places |= {id(key_node): place, id(default): place}
+        return default
 
     def section(self, node: Any, schema: type[Any], prefix: str) -> Any:
         if not isinstance(node, yaml.MappingNode):
@@ -135,30 +192,37 @@ class _Reader:
                 raise self._error(key_node, f"unknown key {prefix + key!r}{nearest(key, fields)}")
             if prefix + key in self.lines:
                 raise self._error(key_node, f"{prefix + key!r} is there twice")
-            self.lines[prefix + key] = key_node.start_mark.line + 1
+            self.lines[prefix + key] = key_node.start_mark.line + 1 if key_node.start_mark else 0
             values[fields[key].name] = self._value(value_node, prefix + key, fields[key], hints[fields[key].name])
         for key, each in fields.items():
             required = each.default is dataclasses.MISSING and each.default_factory is dataclasses.MISSING
             if required and each.name not in values:
                 raise self._error(node, f"missing key {prefix + key!r}")
-        return schema(**values)
+        try:
+            return schema(**values)
+        except UsageError as error:  # keys that do not go together
+            raise self._error(node, f"{prefix.rstrip('.')}: {error}") from None
 
     def _value(self, node: Any, key: str, declared: dataclasses.Field[Any], hint: Any) -> Any:
-        if dataclasses.is_dataclass(hint):
-            return self.section(node, typing.cast("type[Any]", hint), key + ".")
+        section = next((option for option in _options(hint) if dataclasses.is_dataclass(option)), None)
+        if section is not None and not (isinstance(node, yaml.ScalarNode) and self._plain(node) is None):
+            return self.section(node, typing.cast("type[Any]", section), key + ".")
         value = self._plain(node)
         if not _fits(value, hint):
-            raise self._error(node, f"{key} must be {_described(hint)}, found {value!r}")
+            near = nearest(value, choices) if isinstance(value, str) and (choices := _choices(hint)) else ""
+            raise self._error(node, f"{key} must be {_described(hint)}, found {value!r}{near}")
         check = declared.metadata.get("check")
         if check and value is not None:
             try:
-                self._checks[check](value)
+                (check if callable(check) else self._checks[check])(value)
             except UsageError as error:
                 raise self._error(node, f"{key}: {error}") from None
         return value
 
     def _plain(self, node: Any) -> Any:
         """Return the Python value of a node; YAML 1.1 reads 1e-5 as text, which nobody means."""
+        if isinstance(node, yaml.SequenceNode):
+            return [self._plain(each) for each in node.value]
         loader = yaml.SafeLoader("")
         try:
             value = loader.construct_object(node, deep=True)
@@ -172,16 +236,24 @@ class _Reader:
         return value
 
     def _error(self, node: Any, message: str) -> RecipeError:
-        return RecipeError(f"{self.path}:{node.start_mark.line + 1}: {message}")
+        place = self._places.get(id(node)) or f"{self.path}:{node.start_mark.line + 1}"
+        return RecipeError(f"{place}: {message}")
 
 
 def _options(hint: Any) -> tuple[Any, ...]:
     return typing.get_args(hint) if typing.get_origin(hint) in (Union, types.UnionType) else (hint,)
 
 
+def _choices(hint: Any) -> list[str]:
+    return [name for option in _options(hint) if typing.get_origin(option) is Literal for name in typing.get_args(option)]
+
+
 def _fits(value: Any, hint: Any) -> bool:
     for option in _options(hint):
-        if typing.get_origin(option) is list:
+        if typing.get_origin(option) is Literal:
+            if value in typing.get_args(option):
+                return True
+        elif typing.get_origin(option) is list:
             (inner,) = typing.get_args(option)
             if isinstance(value, list) and all(_fits(each, inner) for each in typing.cast("list[Any]", value)):
                 return True
@@ -193,6 +265,7 @@ def _fits(value: Any, hint: Any) -> bool:
     return False
 
 
+_PLURALS = {str: "texts", float: "numbers", int: "whole numbers"}
 _WORDS = {str: "text", float: "a number", int: "a whole number", bool: "true or false"}
 
 
@@ -200,8 +273,9 @@ def _described(hint: Any) -> str:
     words: list[str] = []
     for option in _options(hint):
         if typing.get_origin(option) is list:
-            inner = "texts" if typing.get_args(option) == (str,) else "numbers"
-            words.append(f"a list of {inner}")
+            words.append(f"a list of {_PLURALS[typing.get_args(option)[0]]}")
+        elif typing.get_origin(option) is Literal:
+            words.append(" or ".join(typing.get_args(option)))
         elif option in _WORDS:
             words.append(_WORDS[option])
     return " or ".join(words)

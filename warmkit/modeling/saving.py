@@ -1,0 +1,95 @@
+"""Write a trained model as a plain directory that transformers, old and new, vLLM and RewardBench load as it is.
+
+The config and the tokenizer are those of the checkpoint that training started from, edited only where training makes them
+untrue: saving them through transformers has silently changed values for older readers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from warmkit.checkpoints.checkpoint import dump_json, open_checkpoint
+from warmkit.checkpoints.companions import companion_files, copy_companions
+from warmkit.checkpoints.staging import writing
+from warmkit.modeling.quiet import quiet
+
+SCALAR = {"num_labels": 1, "id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}
+
+
+def save_model(
+    model: Any, init: str, target: Path, *, config: dict[str, Any] | None = None, pad_token: str | None = None
+) -> None:
+    """Write weights, config and tokenizer; `target` appears complete or not at all.
+
+    Args:
+        model: A transformers model.
+        init: The checkpoint that it started from, donor of config and tokenizer.
+        target: Directory, replaced if it is there.
+        config: Entries of `config.json` that training changed.
+        pad_token: The padding token to write into the tokenizer's files.
+
+    Raises:
+        OutputError: If it cannot be written.
+    """
+    donor = open_checkpoint(init)
+    partial = target.with_name(f".{target.name}.partial")
+    with writing(target):
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        with quiet():
+            model.save_pretrained(partial)
+        edits = {"architectures": [type(model).__name__], "dtype": "float32", **(config or {})}
+        copy_companions(donor, companion_files(donor), partial, None)
+        (partial / "config.json").write_bytes(dump_json(readable_everywhere({**donor.config, **edits})))
+        _edit_tokenizer(partial, pad_token)
+        for file in partial.iterdir():
+            _flush(file)
+        shutil.rmtree(target, ignore_errors=True)
+        partial.rename(target)
+        _flush(target.parent)
+
+
+def readable_everywhere(config: dict[str, Any]) -> dict[str, Any]:
+    """Add the names that older or newer transformers read for the same thing."""
+    rope = config.get("rope_parameters")
+    if isinstance(rope, dict) and "rope_theta" in rope and "rope_theta" not in config:
+        config = {**config, "rope_theta": rope["rope_theta"]}
+    if "dtype" in config:
+        config = {**config, "torch_dtype": config["dtype"]}
+    return config
+
+
+def _edit_tokenizer(folder: Path, pad_token: str | None) -> None:
+    file = folder / "tokenizer_config.json"
+    if not file.exists():
+        return
+    content = json.loads(file.read_text("utf-8"))
+    edits: dict[str, Any] = {}
+    if content.get("tokenizer_class") == "TokenizersBackend":  # the name of transformers 5 alone
+        edits["tokenizer_class"] = "PreTrainedTokenizerFast"
+    if pad_token is not None and _content(content.get("pad_token")) != pad_token:
+        edits["pad_token"] = pad_token
+        _edit_map(folder / "special_tokens_map.json", pad_token)
+    if edits:
+        file.write_bytes(dump_json({**content, **edits}))
+
+
+def _edit_map(file: Path, pad_token: str) -> None:
+    if file.exists():
+        file.write_bytes(dump_json({**json.loads(file.read_text("utf-8")), "pad_token": pad_token}))
+
+
+def _content(token: Any) -> Any:
+    return token.get("content") if isinstance(token, dict) else token
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

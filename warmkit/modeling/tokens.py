@@ -1,0 +1,208 @@
+"""From (prompt, answer) to tokens: the one place that knows about EOS, chat templates, truncation and padding.
+
+Every model that scores or learns reads its text through `Encoder`, so that training, evaluation and RL cannot differ.
+
+    decoder    [BOS] prompt answer EOS      too long: the oldest tokens go first, BOS and EOS stay
+    encoder    [CLS] prompt [SEP] answer [SEP]   too long: the end of the prompt goes first, then the end of the answer
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+
+from warmkit.checkpoints.hub import resolve
+from warmkit.data.preferences import Messages
+from warmkit.errors import UnsupportedError
+
+Text: TypeAlias = "str | Messages"
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """One encoded text.
+
+    Attributes:
+        ids: Token ids.
+        answer: Where the answer starts in `ids`; for an encoder also where the second token type starts.
+        truncated: How many tokens were cut away.
+    """
+
+    ids: list[int]
+    answer: int
+    truncated: int = 0
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Right-padded tokens.
+
+    Attributes:
+        ids: [B, T].
+        mask: [B, T], 1 for tokens.
+        types: [B, T], 1 from the answer on; None for decoders.
+    """
+
+    ids: torch.Tensor
+    mask: torch.Tensor
+    types: torch.Tensor | None
+
+    def inputs(self) -> dict[str, torch.Tensor]:
+        """Return the arguments of a transformers model."""
+        arguments = {"input_ids": self.ids, "attention_mask": self.mask}
+        return arguments if self.types is None else {**arguments, "token_type_ids": self.types}
+
+
+class Encoder:
+    """Encodes text for one model.
+
+    Args:
+        tokenizer: Of transformers.
+        max_length: Tokens a text may have.
+        pad_token: What to pad with; by default `padding_token` chooses.
+
+    Raises:
+        UnsupportedError: If the tokenizer has no token to end or to pad a text with.
+    """
+
+    def __init__(self, tokenizer: Any, max_length: int, pad_token: str | None = None) -> None:
+        self.tokenizer, self.max_length = tokenizer, max_length
+        self.pairs = tokenizer.cls_token_id is not None and tokenizer.sep_token_id is not None
+        if not self.pairs and tokenizer.eos_token_id is None:
+            raise UnsupportedError(
+                f"{tokenizer.name_or_path}: the tokenizer has no EOS token, so no answer ends; set eos_token in its "
+                "tokenizer_config.json"
+            )
+        self.pad_token = padding_token(tokenizer, pad_token)
+        self.pad_id: int = tokenizer.convert_tokens_to_ids(self.pad_token)
+
+    def encode(self, texts: Sequence[tuple[Text, Text]]) -> list[Tokens]:
+        """Return the tokens of (prompt, answer) pairs."""
+        if self.pairs:
+            prompts = self._ids([_plain(prompt) for prompt, _ in texts])
+            answers = self._ids([_plain(answer) for _, answer in texts])
+            return [self._pair(prompt, answer) for prompt, answer in zip(prompts, answers)]
+        rendered = [self._render(prompt, answer) for prompt, answer in texts]
+        wholes = self._ids([prompt + answer for prompt, answer in rendered])
+        prompts = self._ids([prompt for prompt, _ in rendered])
+        return [self._sequence(whole, len(prompt)) for whole, prompt in zip(wholes, prompts)]
+
+    def batch(self, tokens: Sequence[Tokens], device: torch.device | str = "cpu") -> Batch:
+        """Pad on the right."""
+        width = max(map(len, tokens))
+        ids = torch.full((len(tokens), width), self.pad_id)
+        mask = torch.zeros_like(ids)
+        types = torch.zeros_like(ids) if self.pairs else None
+        for row, each in enumerate(tokens):
+            ids[row, : len(each)] = torch.tensor(each.ids)
+            mask[row, : len(each)] = 1
+            if types is not None:
+                types[row, each.answer : len(each)] = 1
+        return Batch(ids.to(device), mask.to(device), None if types is None else types.to(device))
+
+    def _ids(self, texts: list[str]) -> list[list[int]]:
+        return self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else []
+
+    def _pair(self, prompt: list[int], answer: list[int]) -> Tokens:
+        start, end, room = self.tokenizer.cls_token_id, self.tokenizer.sep_token_id, self.max_length - 3
+        kept_answer = answer[:room]
+        kept_prompt = prompt[: room - len(kept_answer)]
+        cut = len(prompt) + len(answer) - len(kept_prompt) - len(kept_answer)
+        return Tokens([start, *kept_prompt, end, *kept_answer, end], len(kept_prompt) + 2, cut)
+
+    def _sequence(self, whole: list[int], prompt: int) -> Tokens:
+        first = [] if self._start is None or whole[:1] == [self._start] else [self._start]
+        end = self.tokenizer.eos_token_id
+        last = [] if whole[-1:] == [end] else [end]
+        cut = max(0, len(first) + len(whole) + len(last) - self.max_length)
+        return Tokens([*first, *whole[cut:], *last], len(first) + max(0, prompt - cut), cut)
+
+    @property
+    def _start(self) -> int | None:
+        """BOS, where the tokenizer itself would put it."""
+        ids = self.tokenizer("a")["input_ids"]
+        return ids[0] if ids and ids[0] == self.tokenizer.bos_token_id else None
+
+    def _render(self, prompt: Text, answer: Text) -> tuple[str, str]:
+        if isinstance(prompt, str) and isinstance(answer, str):
+            return prompt, answer
+        before = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+        after = [{"role": "assistant", "content": answer}] if isinstance(answer, str) else answer
+        if not self.tokenizer.chat_template:
+            raise UnsupportedError(
+                f"{self.tokenizer.name_or_path}: the data are chats, and the tokenizer has no chat template; give texts, or "
+                "put a chat_template.jinja beside the tokenizer"
+            )
+        opening: str = self.tokenizer.apply_chat_template(before, tokenize=False, add_generation_prompt=True)
+        whole: str = self.tokenizer.apply_chat_template([*before, *after], tokenize=False)
+        return (opening, whole[len(opening) :]) if whole.startswith(opening) else ("", whole)
+
+
+def padding_token(tokenizer: Any, wanted: str | None = None) -> str:
+    """Choose what to pad with: a token that never ends a text, so that pooling finds the last token.
+
+    `AutoModelForSequenceClassification` of a decoder reads the rightmost token that is not padding. Where padding is EOS
+    it would read the token before the end. So: the tokenizer's own padding if it is not EOS, else its unknown token, else BOS.
+
+    Raises:
+        UnsupportedError: If there is none of these, or `wanted` is not in the vocabulary or is EOS.
+    """
+    end = tokenizer.eos_token
+    if wanted is not None:
+        if wanted not in tokenizer.get_vocab() or wanted == end:
+            raise UnsupportedError(f"pad_token {wanted!r}: expected a token of the vocabulary other than EOS ({end!r})")
+        return wanted
+    for token in (tokenizer.pad_token, tokenizer.unk_token, tokenizer.bos_token):
+        if token is not None and token != end:
+            return token
+    raise UnsupportedError(
+        f"{tokenizer.name_or_path}: no padding token other than EOS; set model.pad_token to a token that no text ends with"
+    )
+
+
+def _plain(text: Text) -> str:
+    return text if isinstance(text, str) else "\n".join(message["content"] for message in text)
+
+
+def by_length(lengths: Sequence[int], most: int, waste: float = 0.2, least: int = 4) -> list[list[int]]:
+    """Group places by length, longest first, so that little is padded.
+
+    A group is closed when it is full, or when the next text is shorter than (1 - waste) of the group's longest and the group
+    has `least` members (tiny batches cost more than padding).
+
+    Args:
+        lengths: Tokens of every text.
+        most: Padded tokens that a group may have.
+        waste: Share of padding that a single text may have.
+        least: Texts that a group takes whatever their lengths.
+
+    Example:
+        >>> by_length([5, 90, 6, 100], most=1000, waste=0.2)
+        [[3, 1, 2, 0]]
+        >>> by_length([10] * 4 + [100] * 4, most=10_000)
+        [[4, 5, 6, 7], [0, 1, 2, 3]]
+    """
+    groups: list[list[int]] = []
+    for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
+        longest = lengths[groups[-1][0]] if groups else 0
+        full = (len(groups[-1]) + 1) * longest > most if groups else True
+        if full or (len(groups[-1]) >= least and lengths[place] < (1 - waste) * longest):
+            groups.append([])
+        groups[-1].append(place)
+    return groups
+
+
+def tokenizer_of(path: str | Path) -> Any:
+    """Load a tokenizer, padding on the right."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(resolve(str(path)))
+    tokenizer.padding_side = "right"
+    return tokenizer

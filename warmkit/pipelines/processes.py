@@ -1,0 +1,120 @@
+"""Runs as processes of their own, several at a time, watched through the metrics that they write."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from warmkit.checkpoints.merge import cores
+from warmkit.training.loop import Advance
+
+POLL = 0.3  # seconds
+
+
+@dataclass(frozen=True)
+class Job:
+    """A warmkit command.
+
+    Attributes:
+        name: For messages.
+        arguments: Of `warmkit`.
+        metrics: A file that gets a line a step.
+    """
+
+    name: str
+    arguments: Sequence[str]
+    metrics: Path
+
+
+def run_jobs(jobs: Sequence[Job], most: int, steps: int, advance: Advance | None = None) -> dict[str, str]:
+    """Run every job, at most `most` at a time; one that fails does not stop the others.
+
+    Args:
+        jobs: What to run.
+        most: Processes at a time; they share the cores, and on GPUs each gets its own.
+        steps: Lines of metrics that a job writes.
+        advance: Progress callback, in steps of all jobs.
+
+    Returns:
+        The last words of every job that failed, by name.
+    """
+    waiting, running, failed = list(jobs), dict[int, _Process](), dict[str, str]()
+    shown = 0
+    try:
+        while waiting or running:
+            while waiting and len(running) < most:
+                slot = min(set(range(most)) - set(running))
+                running[slot] = _Process(waiting.pop(0), slot, min(most, len(jobs)))
+            time.sleep(POLL)
+            for slot, process in list(running.items()):
+                if process.over():
+                    del running[slot]
+                    if (why := process.failure()) is not None:
+                        failed[process.job.name] = why
+            done = sum(_lines(job.metrics) for job in jobs)
+            if advance is not None and done > shown:
+                advance(done - shown, steps * len(jobs))
+                shown = done
+    finally:
+        for process in running.values():
+            process.stop()
+    return failed
+
+
+class _Process:
+    def __init__(self, job: Job, slot: int, share: int) -> None:
+        self.job = job
+        self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "warmkit", *job.arguments],
+            stdout=subprocess.DEVNULL,
+            stderr=self._errors,
+            env=_environment(slot, share),
+        )
+
+    def over(self) -> bool:
+        return self._process.poll() is not None
+
+    def failure(self) -> str | None:
+        if self._process.returncode == 0:
+            return None
+        self._errors.seek(0)
+        lines = self._errors.read().decode("utf-8", "replace").strip().splitlines()
+        said = next((line for line in lines if line.startswith("error:")), lines[-1] if lines else "")
+        return f"{said.removeprefix('error: ')} (exit {self._process.returncode})".strip()
+
+    def stop(self) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def _environment(slot: int, share: int) -> dict[str, str]:
+    """Give each process its share of the cores, or a GPU of its own: processes that fight for cores crawl."""
+    environment = {**os.environ, "OMP_NUM_THREADS": str(max(1, cores() // share)), "TOKENIZERS_PARALLELISM": "false"}
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    devices = visible.split(",") if visible else [str(number) for number in range(_gpus())]
+    return {**environment, "CUDA_VISIBLE_DEVICES": devices[slot % len(devices)]} if devices else environment
+
+
+def _gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def _lines(file: Path) -> int:
+    try:
+        return file.read_bytes().count(b"\n")
+    except FileNotFoundError:
+        return 0

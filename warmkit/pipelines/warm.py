@@ -1,0 +1,296 @@
+"""WARM from preference data to one merged model: probe, runs, ranking, averages, final model.
+
+    OUT/recipe.yaml           every key resolved
+    OUT/data/train.jsonl      the training pairs, swapped labels marked
+    OUT/probe/model           the shared head on frozen features: the init of all runs, and the baseline
+    OUT/runs/run-1/...        the fine-tunings, each a run directory
+    OUT/evaluation/*.npz      scores of every model and average
+    OUT/model                 the final model, written by the merge engine
+    OUT/accuracy.png, orders.png, summary.json
+
+Every step leaves its result, so a killed pipeline goes on where it was and nothing finished is done again.
+
+Source: WARM (Ramé et al., 2024), section 3 and appendix C.3.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from warmkit.checkpoints.checkpoint import dump_json, open_checkpoint
+from warmkit.checkpoints.compatibility import align
+from warmkit.checkpoints.merge import cores, merge
+from warmkit.data.preferences import write_pairs
+from warmkit.errors import TrainingError, UsageError, listed
+from warmkit.evaluation.accuracy import agreement, interval, pairwise_accuracy, report
+from warmkit.evaluation.averaging import Contest
+from warmkit.evaluation.comparisons import Comparisons
+from warmkit.modeling.reward_model import RewardModel
+from warmkit.pipelines.processes import Job, run_jobs
+from warmkit.recipes import recipe_text
+from warmkit.training.loop import Advance
+from warmkit.training.recipe import RewardModelRecipe, RunOutput, WarmRecipe
+from warmkit.training.reward_modeling import (
+    describe,
+    load_comparisons,
+    open_for_training,
+    probe_head,
+    save_reward_model,
+    split,
+    training_pairs,
+)
+from warmkit.training.run import RunDirectory, write_whole
+
+
+@dataclass(frozen=True)
+class WarmResult:
+    """What the pipeline found.
+
+    Attributes:
+        path: The final model.
+        summary: What `summary.json` holds.
+    """
+
+    path: Path
+    summary: dict[str, Any]
+
+
+def run_warm(recipe: WarmRecipe, *, force: bool = False, advance: Advance | None = None) -> WarmResult:
+    """Run the whole procedure, or go on where a killed one stopped.
+
+    Raises:
+        DataError: If a row of the data cannot be used.
+        TrainingError: If runs failed; the finished ones stay, and `warm.exclude` leaves the failed ones out.
+        UsageError: If the recipe has no validation set to rank the runs on, or excludes too many.
+    """
+    if recipe.data.validation is None:
+        raise UsageError("data.validation: expected a held-out set, which ranks the runs")
+    out = Path(recipe.output.path)
+    RunDirectory(out, recipe_text(recipe), force, identity=recipe_text(_identity(recipe)))
+    _same_family([recipe.model.path, *(recipe.warm.inits or [])])
+    recipe = replace(recipe, data=_prepared_data(recipe, out))
+    if not (out / "probe" / "model").exists():
+        _probe(recipe, out)
+    runs = run_recipes(recipe, out)
+    names = [name for name in runs if name not in recipe.warm.exclude]
+    if len(names) < 2:
+        raise UsageError(f"warm.exclude leaves {len(names)} of {len(runs)} runs; expected at least 2")
+    _fine_tune({name: runs[name] for name in names}, recipe, out, advance)
+    model = open_for_training(replace(recipe.model, path=str(out / "probe" / "model")))
+    data = split(load_comparisons(recipe.data, recipe.model, model))
+    return _conclude(recipe, out, names, runs, model, data)
+
+
+# ---- runs -----------------------------------------------------------------------------------------------------------
+
+
+def run_recipes(recipe: WarmRecipe, out: Path) -> dict[str, RewardModelRecipe]:
+    """Return the recipe of every run: the grid of rates, dropouts and inits in a drawn order, each with its own data order."""
+    warm = recipe.warm
+    grid = list(
+        itertools.product(warm.lr or [recipe.rm.lr], warm.dropout or [recipe.rm.dropout], warm.inits or [recipe.model.path])
+    )
+    order = np.random.default_rng(warm.seed).permutation(len(grid))
+    runs: dict[str, RewardModelRecipe] = {}
+    for number in range(warm.runs):
+        lr, dropout, init = grid[order[number % len(grid)]]
+        name = f"run-{number + 1}"
+        runs[name] = RewardModelRecipe(
+            model=replace(recipe.model, path=init, head=str(out / "probe" / "model")),
+            data=replace(recipe.data, corrupt=0.0),
+            output=RunOutput(str(out / "runs" / name)),
+            rm=replace(recipe.rm, lr=lr, dropout=dropout, order=recipe.rm.order + number, seed=recipe.rm.seed + number),
+            probe=recipe.probe,
+            lora=recipe.lora,
+        )
+    return runs
+
+
+def _fine_tune(runs: dict[str, RewardModelRecipe], recipe: WarmRecipe, out: Path, advance: Advance | None) -> None:
+    jobs: list[Job] = []
+    for name, each in runs.items():
+        directory = Path(each.output.path)
+        file = out / "runs" / f"{name}.yaml"
+        file.parent.mkdir(exist_ok=True)
+        write_whole(file, recipe_text(each).encode())
+        if not (directory / "summary.json").exists():
+            jobs.append(Job(name, ["train", "rm", str(file), "--quiet"], directory / "metrics.jsonl"))
+    steps = recipe.rm.steps_for(sum(1 for _ in (out / "data" / "train.jsonl").open()))
+    failed = run_jobs(jobs, recipe.warm.jobs or default_jobs(), steps, advance)
+    if failed:
+        names = ", ".join(failed)
+        raise TrainingError(
+            f"{len(failed)} of {len(runs)} runs failed; the others are finished and stay. Run again to try them again, or "
+            f"leave them out with --set 'warm.exclude=[{names}]':\n{listed([f'{name}: {why}' for name, why in failed.items()])}"
+        )
+
+
+def default_jobs() -> int:
+    """Return how many runs go at the same time: one per GPU, else one per two cores."""
+    import torch
+
+    return torch.cuda.device_count() or max(1, cores() // 2)
+
+
+def _probe(recipe: WarmRecipe, out: Path) -> None:
+    model = open_for_training(recipe.model)
+    data = load_comparisons(recipe.data, recipe.model, model)
+    probe_head(model, recipe.probe.l2, {"train": data["train"]})
+    save_reward_model(model, out / "probe" / "model")
+
+
+def _prepared_data(recipe: WarmRecipe, out: Path) -> Any:
+    """Write the training pairs with their swapped labels once, so that all runs and evaluations read the same."""
+    file = out / "data" / "train.jsonl"
+    if not file.exists():
+        file.parent.mkdir(exist_ok=True)
+        write_pairs(training_pairs(recipe.data), file)
+    return replace(recipe.data, train=str(file), corrupt=0.0)
+
+
+def _same_family(paths: Sequence[str]) -> None:
+    """Refuse inits whose weights or vocabularies cannot be averaged, before anything is trained."""
+    if len(paths) > 1:
+        align([open_checkpoint(path) for path in paths])
+
+
+def _identity(recipe: WarmRecipe) -> WarmRecipe:
+    """Return the recipe without the keys that change what is concluded, not what is trained."""
+    return replace(recipe, warm=replace(recipe.warm, jobs=None, exclude=[], orders=0, final="all", m=None))
+
+
+# ---- conclusions ----------------------------------------------------------------------------------------------------
+
+
+def _conclude(
+    recipe: WarmRecipe,
+    out: Path,
+    names: list[str],
+    runs: dict[str, RewardModelRecipe],
+    model: RewardModel,
+    data: dict[str, Comparisons],
+) -> WarmResult:
+    paths = {name: out / "runs" / name / "model" for name in names} | {"probe": out / "probe" / "model"}
+    contest = Contest(model, data, paths, out / "evaluation", recipe.rm.precision)
+    ranked = sorted(names, key=lambda name: -_validation(contest, [name]))
+    averages = [ranked[:count] for count in range(1, len(ranked) + 1)]
+    greedy = _greedy(contest, ranked)
+    members = _members(recipe, contest, averages, greedy)
+    rows = [row for chosen in averages for row in _rows(contest, chosen)]
+    orders = _orders(contest, names, recipe.warm.orders, recipe.warm.seed)
+    _write_final(out, [paths[name] for name in members])
+    summary = {
+        "data": {name: describe(each) for name, each in data.items()},
+        "runs": [
+            {"name": name, "lr": runs[name].rm.lr, "dropout": runs[name].rm.dropout, "init": runs[name].model.path}
+            for name in ranked
+        ],
+        "excluded": recipe.warm.exclude,
+        "accuracy": rows,
+        "individuals": {name: _reports(contest, [name]) for name in [*ranked, "probe"]},
+        "final": {"members": members, "method": "uniform", **_reports(contest, members)},
+        "greedy": {"members": greedy, "validation": _validation(contest, greedy)},
+        "orders": {"ranked": [_validation(contest, chosen) for chosen in averages], "random": orders},
+        "agreement": _agreements(contest, ranked),
+    }
+    _draw(out, summary, list(data))
+    write_whole(out / "summary.json", dump_json(summary))
+    return WarmResult(out / "model", summary)
+
+
+def _validation(contest: Contest, names: Sequence[str]) -> float:
+    return pairwise_accuracy(contest.average(names)["validation"])
+
+
+def _rows(contest: Contest, chosen: Sequence[str]) -> list[dict[str, Any]]:
+    """Return one row a data set: WA, ENS and the last individual, with WA less ENS and its interval over the pairs."""
+    wa, ens = contest.average(chosen), contest.ensemble(chosen)
+    last, probe = contest.individual(chosen[-1]), contest.individual("probe")
+    rows: list[dict[str, Any]] = []
+    for name in contest.data:
+        accuracies = interval(wa[name].correct)
+        rows.append(
+            {
+                "data": name,
+                "m": len(chosen),
+                "wa": accuracies.value,
+                "wa_low": accuracies.low,
+                "wa_high": accuracies.high,
+                "ens": pairwise_accuracy(ens[name]),
+                "individual": pairwise_accuracy(last[name]),
+                "probe": pairwise_accuracy(probe[name]),
+                "wa_less_ens": dataclasses.asdict(interval(wa[name].correct - ens[name].correct)),
+            }
+        )
+    return rows
+
+
+def _greedy(contest: Contest, ranked: Sequence[str]) -> list[str]:
+    """Return the greedy soup's members: a model stays if the soup with it is no worse on the validation set.
+
+    Source: Wortsman et al. (2022), recipe 1.
+    """
+    members, best = list(ranked[:1]), _validation(contest, [ranked[0]])
+    for name in ranked[1:]:
+        value = _validation(contest, [*members, name])
+        if value >= best:
+            members, best = [*members, name], value
+    return members
+
+
+def _members(recipe: WarmRecipe, contest: Contest, averages: list[list[str]], greedy: list[str]) -> list[str]:
+    warm = recipe.warm
+    if warm.final == "greedy":
+        return greedy
+    if warm.final == "top":
+        return averages[min(warm.m or len(averages), len(averages)) - 1]
+    if warm.final == "best":
+        return max(averages, key=lambda chosen: _validation(contest, chosen))
+    return averages[-1]
+
+
+def _orders(contest: Contest, names: Sequence[str], count: int, seed: int) -> list[list[float]]:
+    generator = np.random.default_rng((seed, 1))
+    result: list[list[float]] = []
+    for _ in range(count):
+        order: list[str] = [names[int(place)] for place in generator.permutation(len(names))]
+        result.append([_validation(contest, order[: m + 1]) for m in range(len(order))])
+    return result
+
+
+def _reports(contest: Contest, names: Sequence[str]) -> dict[str, Any]:
+    scores = contest.average(names)
+    return {name: report(scores[name], data.answer_lengths) for name, data in contest.data.items()}
+
+
+def _agreements(contest: Contest, names: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Return how often each run prefers the same answer as each other one, on the validation set."""
+    scores = {name: contest.individual(name)["validation"] for name in names}
+    return {a: {b: agreement(scores[a], scores[b]) for b in names} for a in names}
+
+
+def _write_final(out: Path, paths: Sequence[Path]) -> None:
+    target = out / "model"
+    if len(paths) == 1:
+        shutil.copytree(paths[0], target, dirs_exist_ok=True)
+        return
+    merge([str(path) for path in paths], target, method="uniform", force=target.exists())
+
+
+def _draw(out: Path, summary: dict[str, Any], names: list[str]) -> None:
+    import importlib.util
+
+    if importlib.util.find_spec("matplotlib") is None:
+        return
+    from warmkit.report.reward_models import draw_accuracies, draw_orders
+
+    draw_accuracies(summary["accuracy"], names, out / "accuracy.png")
+    draw_orders(summary["orders"]["ranked"], summary["orders"]["random"], out / "orders.png", "validation")

@@ -1,0 +1,41 @@
+"""LoRA through peft: adapters learn, and are merged into the weights in the end, so that every output is a plain model."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+from warmkit.errors import UsageError
+from warmkit.training.recipe import LoraSection
+
+
+def add_adapters(model: Any, lora: LoraSection, kind: str) -> Any:
+    """Wrap a model so that adapters (and a reward model's head) learn alone.
+
+    Args:
+        model: A transformers model.
+        lora: The recipe's section.
+        kind: peft's task type, `SEQ_CLS` or `CAUSAL_LM`.
+
+    Raises:
+        UsageError: If peft is not installed.
+
+    Source: Hu et al. (2021).
+    """
+    if importlib.util.find_spec("peft") is None:
+        raise UsageError("lora needs peft; install it: pip install 'warmkit[train]'")
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,  # pyright: ignore[reportArgumentType]
+        lora_dropout=lora.dropout,
+        target_modules=lora.targets or "all-linear",
+        task_type=kind,
+    )
+    return get_peft_model(model, config)
+
+
+def merged(model: Any) -> Any:
+    """Return the plain model, adapters merged; a model without adapters as it is."""
+    return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model

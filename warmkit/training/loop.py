@@ -1,0 +1,200 @@
+"""The one training loop: SFT and reward models differ in their loss alone.
+
+What is random in a step follows from the seed and the step's number, and the order of the data from its own seed and the
+epoch. So the state is weights, optimiser and a number, and a killed run resumes to the same bytes.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from warmkit.errors import TrainingError
+from warmkit.training.optimizers import build_optimizer, rate
+from warmkit.training.recipe import Optimization
+from warmkit.training.run import RunDirectory
+
+Advance = Callable[[int, int], None]
+"""Called with the steps done since the last call and the total to do."""
+
+
+class Task(Protocol):
+    """What is learned.
+
+    Attributes:
+        model: The module whose parameters learn.
+        examples: How many examples there are.
+        section: The recipe's section, for advice.
+    """
+
+    model: Any
+    examples: int
+    section: str
+
+    def loss(self, rows: Sequence[int]) -> tuple[torch.Tensor, dict[str, float]]:
+        """Return the mean loss of some examples, and numbers to log, sums over the examples."""
+        ...
+
+    def places(self, rows: Sequence[int]) -> str:
+        """Say where examples stand, for messages."""
+        ...
+
+    def evaluate(self) -> dict[str, float]:
+        """Return numbers about held-out data."""
+        ...
+
+    def save(self, run: RunDirectory, name: str) -> None:
+        """Write the model to a directory of the run."""
+        ...
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a loop did.
+
+    Attributes:
+        steps: Updates in all.
+        resumed: Updates that an earlier, killed run had done.
+        seconds: Of this process.
+        last: The last line of the metrics.
+    """
+
+    steps: int
+    resumed: int
+    seconds: float
+    last: dict[str, Any]
+
+
+def train(task: Task, how: Optimization, run: RunDirectory, advance: Advance | None = None) -> Outcome:
+    """Train a task to its last step, or go on where a killed run stopped.
+
+    Raises:
+        TrainingError: If the loss is not finite, or memory runs out; the last state stays.
+    """
+    steps = how.steps_for(task.examples)
+    optimizer = build_optimizer(task.model, how)
+    first = _resume(task.model, optimizer, run)
+    run.open_metrics(first)
+    tick = advance or (lambda done, total: None)
+    tick(first, steps)
+    began = time.perf_counter()
+    values: dict[str, Any] = {}
+    task.model.train()
+    try:
+        for step in range(first, steps):
+            values = _step(task, how, optimizer, step, steps, run)
+            if how.evaluate_every and (step + 1) % how.evaluate_every == 0:
+                values |= task.evaluate()
+            run.log(values)
+            if step + 1 in how.keep:
+                task.save(run, run.kept(step + 1).name)
+            if (step + 1) % how.save_every == 0 and step + 1 < steps:
+                run.save_state(_state(task.model, optimizer, step + 1))
+            tick(1, steps)
+    finally:
+        run.close()
+    return Outcome(steps, first, time.perf_counter() - began, values or run.metrics()[-1])
+
+
+def _step(
+    task: Task, how: Optimization, optimizer: torch.optim.Optimizer, step: int, steps: int, run: RunDirectory
+) -> dict[str, Any]:
+    began = time.perf_counter()
+    rows = batch_rows(task.examples, how.batch_size, how.order, step)
+    torch.manual_seed(zlib.crc32(f"{how.seed} {step}".encode()))
+    for group in optimizer.param_groups:
+        group["lr"] = rate(how, step, steps)
+    loss, logged = 0.0, dict[str, float]()
+    try:
+        for part in _parts(rows, how.accumulation):
+            with torch.autocast(_device(task.model).type, torch.bfloat16, enabled=how.precision == "bfloat16"):
+                mean, numbers = task.loss(part)
+            (mean * (len(part) / len(rows))).backward()
+            loss += float(mean.detach()) * len(part) / len(rows)
+            for name, value in numbers.items():
+                logged[name] = logged.get(name, 0.0) + value / len(rows)
+        learned = [parameter for parameter in task.model.parameters() if parameter.requires_grad]
+        norm = float(torch.nn.utils.clip_grad_norm_(learned, how.clip or math.inf))
+        if not math.isfinite(loss) or not math.isfinite(norm):
+            raise _not_finite(task, how, rows, step, loss, run)
+        optimizer.step()
+    except (torch.OutOfMemoryError, RuntimeError) as error:
+        raise _out_of_memory(task, error, step) from None
+    optimizer.zero_grad()
+    seconds = time.perf_counter() - began
+    return {
+        "step": step + 1,
+        "loss": loss,
+        **logged,
+        "lr": optimizer.param_groups[0]["lr"],
+        "grad_norm": norm,
+        "examples_per_second": len(rows) / seconds,
+    }
+
+
+def batch_rows(examples: int, size: int, order: int, step: int) -> list[int]:
+    """Return the examples of a step: every epoch is a permutation that follows from the seed and the epoch's number.
+
+    Batches run over the end of an epoch, so that every example is seen equally often.
+
+    Example:
+        >>> sorted(batch_rows(6, 3, order=0, step=0) + batch_rows(6, 3, order=0, step=1))
+        [0, 1, 2, 3, 4, 5]
+    """
+    rows: list[int] = []
+    place = step * size
+    while len(rows) < size:
+        epoch, inside = divmod(place + len(rows), examples)
+        permutation = np.random.default_rng((order, epoch)).permutation(examples)
+        rows += permutation[inside : inside + size - len(rows)].tolist()
+    return rows
+
+
+def _parts(rows: Sequence[int], count: int) -> list[Sequence[int]]:
+    size = -(-len(rows) // count)
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+
+def _device(model: Any) -> torch.device:
+    return next(model.parameters()).device
+
+
+def _state(model: Any, optimizer: torch.optim.Optimizer, step: int) -> dict[str, Any]:
+    return {"step": step, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
+
+
+def _resume(model: Any, optimizer: torch.optim.Optimizer, run: RunDirectory) -> int:
+    state = run.load_state()
+    if state is None:
+        return 0
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    return int(state["step"])
+
+
+def _not_finite(task: Task, how: Optimization, rows: Sequence[int], step: int, loss: float, run: RunDirectory) -> TrainingError:
+    saved = step // how.save_every * how.save_every
+    kept = f"; the state of step {saved} is kept in {run.path}" if saved else ""
+    what = "the gradient is not finite" if math.isfinite(loss) else f"the loss is {loss}"
+    return TrainingError(
+        f"step {step + 1}: {what} in the batch of "
+        f"{task.places(rows)}{kept}. Lower {task.section}.lr, raise {task.section}.warmup, or look at these rows"
+    )
+
+
+def _out_of_memory(task: Task, error: RuntimeError, step: int) -> Exception:
+    words = str(error)
+    if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in words or "out of memory" in words:
+        section = task.section
+        return TrainingError(
+            f"step {step + 1}: out of memory; raise {section}.accumulation (the same result in smaller parts), set "
+            f"{section}.gradient_checkpointing: true, or lower model.max_length or {section}.batch_size"
+        )
+    return error

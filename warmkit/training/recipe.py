@@ -1,0 +1,233 @@
+"""What the training recipes hold: one dataclass a section, one a recipe.
+
+A key's annotation is its type, its default the default; `recipes.read_recipe` reports what does not fit with file and line.
+Paper defaults are those of WARM, appendix C.3, where they transfer to small models; `docs/recipes.md` lists every key.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from warmkit.errors import UsageError
+
+
+def _number(low: float, high: float | None = None, *, default: Any) -> Any:
+    """Declare a key whose value lies in [low, high]."""
+
+    def check(value: Any) -> None:
+        for each in value if isinstance(value, list) else [value]:
+            if not (low <= each and (high is None or each <= high)):
+                wanted = f"at least {low:g}" if high is None else f"between {low:g} and {high:g}"
+                raise UsageError(f"expected a number {wanted}, found {each!r}")
+
+    return field(default=default, metadata={"check": check})
+
+
+@dataclass(frozen=True)
+class ModelSection:
+    """`model:`, what is trained.
+
+    Attributes:
+        path: The checkpoint to start from.
+        head: A trained reward model whose head is taken over; by default a probe is trained.
+        max_length: Tokens of prompt and answer together; by default what the model allows.
+        overlong: Whether longer texts are truncated or refused.
+        pad_token: What to pad with, where the tokenizer has no token of its own for it.
+    """
+
+    path: str
+    head: str | None = None
+    max_length: int | None = _number(8, default=None)
+    overlong: Literal["truncate", "refuse"] = "truncate"
+    pad_token: str | None = None
+
+
+@dataclass(frozen=True)
+class DataSection:
+    """`data:`, files or `datasets` names.
+
+    Attributes:
+        train: What is learned.
+        validation: Held out, of the same distribution; ranks the runs of WARM.
+        ood: Held out, of another distribution.
+        corrupt: Share of the training pairs whose labels are swapped.
+        corrupt_seed: Which ones.
+    """
+
+    train: str
+    validation: str | None = None
+    ood: str | None = None
+    corrupt: float = _number(0, 1, default=0.0)
+    corrupt_seed: int = 0
+
+
+@dataclass(frozen=True)
+class LoraSection:
+    """`lora:`, low-rank adapters instead of all weights; merged into the weights at the end.
+
+    Attributes:
+        rank: Of the adapters.
+        alpha: Their scale is alpha / rank.
+        dropout: On their input.
+        targets: Names of the adapted layers; by default all linear layers.
+    """
+
+    rank: int = _number(1, default=16)
+    alpha: float = _number(0, default=32.0)
+    dropout: float = _number(0, 1, default=0.0)
+    targets: list[str] | None = None
+
+
+@dataclass(frozen=True)
+class Optimization:
+    """How long, how fast and in what order a model learns.
+
+    Attributes:
+        lr: Learning rate at its highest.
+        steps: Updates; or `epochs`.
+        epochs: Passes over the data, where `steps` is not given.
+        batch_size: Examples (pairs, texts) in an update.
+        accumulation: Parts that a batch is computed in, one after the other.
+        optimizer: `adamw`, or `adafactor`, the papers'.
+        beta1: Of AdamW.
+        beta2: Of AdamW.
+        epsilon: Of AdamW.
+        weight_decay: Of matrices.
+        warmup: Steps in which the rate rises from 0.
+        schedule: What the rate does then.
+        clip: Largest norm of the gradient; 0 for none.
+        dropout: Probability in every dropout of the model; by default the model's own.
+        precision: `bfloat16` computes in it over float32 weights.
+        gradient_checkpointing: Compute activations twice to store fewer.
+        seed: Of dropout.
+        order: Seed of the order of the data.
+        save_every: Steps between states that a killed run resumes from.
+        evaluate_every: Steps between evaluations on the validation set; 0 for the end alone.
+        keep: Steps whose models are kept (Baklava's inits).
+    """
+
+    lr: float = _number(0, default=1e-5)
+    steps: int | None = _number(1, default=None)
+    epochs: float | None = _number(0, default=None)
+    batch_size: int = _number(1, default=16)
+    accumulation: int = _number(1, default=1)
+    optimizer: Literal["adamw", "adafactor"] = "adamw"
+    beta1: float = _number(0, 1, default=0.9)
+    beta2: float = _number(0, 1, default=0.999)
+    epsilon: float = _number(0, default=1e-8)
+    weight_decay: float = _number(0, default=0.0)
+    warmup: int = _number(0, default=0)
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    clip: float = _number(0, default=1.0)
+    dropout: float | None = _number(0, 0.99, default=None)
+    precision: Literal["float32", "bfloat16"] = "float32"
+    gradient_checkpointing: bool = False
+    seed: int = 0
+    order: int = 0
+    save_every: int = _number(1, default=100)
+    evaluate_every: int = _number(0, default=0)
+    keep: list[int] = field(default_factory=lambda: [])
+
+    def __post_init__(self) -> None:
+        if self.steps is not None and self.epochs is not None:
+            raise UsageError("steps and epochs say the same thing twice; give one of them")
+        if self.accumulation > self.batch_size:
+            raise UsageError(f"accumulation {self.accumulation} splits a batch_size of {self.batch_size} into less than one")
+
+    def steps_for(self, examples: int) -> int:
+        """Return the number of updates over a data set."""
+        if self.steps is not None:
+            return self.steps
+        epochs = 1.0 if self.epochs is None else self.epochs
+        return max(1, round(epochs * examples / self.batch_size))
+
+
+@dataclass(frozen=True)
+class ProbeSection:
+    """`probe:`, the head trained on frozen features, shared by all runs.
+
+    Attributes:
+        l2: Weight of the squared norm of the head, on features of unit variance. Under a large head dropout is loud.
+    """
+
+    l2: float = _number(1e-9, default=0.1)
+
+
+@dataclass(frozen=True)
+class RunOutput:
+    """`output:`, where the run goes."""
+
+    path: str
+
+
+@dataclass(frozen=True)
+class SftRecipe:
+    """A recipe of `warmkit train sft`."""
+
+    model: ModelSection
+    data: DataSection
+    output: RunOutput
+    sft: Optimization = Optimization()
+    lora: LoraSection | None = None
+
+
+@dataclass(frozen=True)
+class RewardModelRecipe:
+    """A recipe of `warmkit train rm`."""
+
+    model: ModelSection
+    data: DataSection
+    output: RunOutput
+    rm: Optimization = Optimization()
+    probe: ProbeSection = ProbeSection()
+    lora: LoraSection | None = None
+
+
+@dataclass(frozen=True)
+class WarmSection:
+    """`warm:`, how many runs, how they differ, and what becomes of them.
+
+    Attributes:
+        runs: Fine-tunings.
+        lr: Rates of the grid; by default `rm.lr` alone.
+        dropout: Probabilities of the grid; by default `rm.dropout` alone.
+        inits: Checkpoints of one SFT trajectory (Baklava); by default `model.path` alone.
+        seed: Of the grid's order and of the random soups.
+        jobs: Runs at the same time, each a process; by default as many as cores or GPUs allow.
+        exclude: Names of runs to leave out.
+        orders: Random orders of the runs to compare the ranking with (WARM, figure 6).
+        final: What becomes the final model: the best M of every M by validation (`best`), all runs (`all`), the greedy soup
+            (`greedy`), or the M best (`top`, with `m`).
+        m: Of `top`.
+    """
+
+    runs: int = _number(2, default=6)
+    lr: list[float] | None = _number(0, default=None)
+    dropout: list[float] | None = _number(0, 0.99, default=None)
+    inits: list[str] | None = None
+    seed: int = 0
+    jobs: int | None = _number(1, default=None)
+    exclude: list[str] = field(default_factory=lambda: [])
+    orders: int = _number(0, default=5)
+    final: Literal["all", "best", "greedy", "top"] = "all"
+    m: int | None = _number(1, default=None)
+
+    def __post_init__(self) -> None:
+        if (self.final == "top") != (self.m is not None):
+            raise UsageError("final: top needs m, the number of models, and m needs final: top")
+        if self.m is not None and self.m > self.runs:
+            raise UsageError(f"m {self.m} is more than the {self.runs} runs")
+
+
+@dataclass(frozen=True)
+class WarmRecipe:
+    """A recipe of `warmkit warm`."""
+
+    model: ModelSection
+    data: DataSection
+    output: RunOutput
+    rm: Optimization = Optimization()
+    warm: WarmSection = WarmSection()
+    probe: ProbeSection = ProbeSection()
+    lora: LoraSection | None = None

@@ -1,0 +1,220 @@
+"""Train one reward model: probe the head, fine-tune everything, write what transformers loads."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from warmkit.data.corruption import corrupt
+from warmkit.data.preferences import Pair, read_pairs
+from warmkit.errors import DataError, MismatchError
+from warmkit.evaluation.accuracy import pairwise_accuracy, report
+from warmkit.evaluation.comparisons import Comparisons, encode_pairs, same_after_encoding, score
+from warmkit.modeling.quiet import evaluating
+from warmkit.modeling.reward_model import RewardModel, load_reward_model
+from warmkit.modeling.saving import SCALAR, save_model
+from warmkit.recipes import recipe_text
+from warmkit.training.adapters import add_adapters, merged
+from warmkit.training.loop import Advance, train
+from warmkit.training.losses import bradley_terry
+from warmkit.training.probe import train_probe
+from warmkit.training.recipe import DataSection, ModelSection, RewardModelRecipe
+from warmkit.training.run import RunDirectory
+
+ALL_TOKENS = 1 << 40  # a batch that learns is split for padding alone: its activations are kept in any case
+MOST_PARTS = 3  # each part brings a gradient of the whole embedding, which costs more than some padding
+
+
+@dataclass(frozen=True)
+class RewardModelResult:
+    """What a run left.
+
+    Attributes:
+        path: The model's directory.
+        summary: What `summary.json` holds.
+        resumed: Steps that an earlier, killed run had done; all of them where it was finished before.
+    """
+
+    path: Path
+    summary: dict[str, Any]
+    resumed: int
+
+
+class RewardModelTask:
+    """Fine-tuning on preferences, for the training loop."""
+
+    section = "rm"
+
+    def __init__(self, reward_model: RewardModel, data: dict[str, Comparisons]) -> None:
+        self.reward_model, self.data = reward_model, data
+        self.train_set, self.examples = data["train"], len(data["train"])
+
+    @property
+    def model(self) -> Any:
+        return self.reward_model.model
+
+    def loss(self, rows: Sequence[int]) -> tuple[torch.Tensor, dict[str, float]]:
+        """Return the Bradley-Terry loss of some pairs, and how many of them are ranked right."""
+        chosen = [self.train_set.chosen[row] for row in rows]
+        rejected = [self.train_set.rejected[row] for row in rows]
+        rewards = self.reward_model.forward([*chosen, *rejected], most=ALL_TOKENS, least=-(-2 * len(rows) // MOST_PARTS))
+        first, second = rewards[: len(rows)], rewards[len(rows) :]
+        margins = (first - second).detach()
+        return bradley_terry(first, second), {"accuracy": float((margins >= 0).sum()), "margin": float(margins.sum())}
+
+    def places(self, rows: Sequence[int]) -> str:
+        return ", ".join(self.train_set.pairs[row].where or f"pair {row}" for row in rows[:4]) + (
+            ", ..." if len(rows) > 4 else ""
+        )
+
+    def evaluate(self) -> dict[str, float]:
+        if "validation" not in self.data:
+            return {}
+        return {"validation_accuracy": pairwise_accuracy(score(self.reward_model, self.data["validation"]))}
+
+    def save(self, run: RunDirectory, name: str) -> None:
+        save_reward_model(self.reward_model, run.path / name)
+
+
+def train_reward_model(recipe: RewardModelRecipe, *, force: bool = False, advance: Advance | None = None) -> RewardModelResult:
+    """Train a reward model, or go on where a killed run stopped; a finished run is returned as it is.
+
+    Raises:
+        DataError: If a row of the data cannot be used.
+        UnsupportedError: If the checkpoint or its tokenizer cannot become a reward model.
+        TrainingError: If the loss is not finite, or memory runs out.
+        OutputError: If the directory holds something else.
+
+    Source: WARM (Ramé et al., 2024), sections 2.1 and 3.1, appendix C.3.
+    """
+    run = RunDirectory(Path(recipe.output.path), recipe_text(recipe), force)
+    if (summary := run.summary()) is not None:
+        return RewardModelResult(run.model, summary, int(summary["steps"]))
+    reward_model = open_for_training(recipe.model, recipe.rm.dropout)
+    data = load_comparisons(recipe.data, recipe.model, reward_model)
+    probe = set_head(reward_model, recipe, data)
+    prepare(reward_model, recipe)
+    task = RewardModelTask(reward_model, data)
+    outcome = train(task, recipe.rm, run, advance)
+    reward_model.model = merged(reward_model.model)
+    save_reward_model(reward_model, run.model)
+    summary = {
+        "steps": outcome.steps,
+        "seconds": outcome.seconds,
+        "probe": probe,
+        "data": {name: describe(each) for name, each in data.items()},
+        "evaluation": {name: report(score(reward_model, each), each.answer_lengths) for name, each in split(data).items()},
+        "last": outcome.last,
+    }
+    run.finish(summary)
+    return RewardModelResult(run.model, summary, outcome.resumed)
+
+
+def open_for_training(section: ModelSection, dropout: float | None = None) -> RewardModel:
+    """Load the checkpoint that a recipe names as a reward model."""
+    return load_reward_model(section.path, max_length=section.max_length, pad_token=section.pad_token, dropout=dropout)
+
+
+def load_comparisons(section: DataSection, model: ModelSection, reward_model: RewardModel) -> dict[str, Comparisons]:
+    """Read and encode the data sets of a recipe: `train`, and `validation` and `ood` where it names them."""
+    pairs = {"train": training_pairs(section)}
+    for name, source in (("validation", section.validation), ("ood", section.ood)):
+        if source is not None:
+            pairs[name] = read_pairs(source)
+    data = {name: encode_pairs(each, reward_model.encoder, model.overlong) for name, each in pairs.items()}
+    if same := same_after_encoding(data["train"]):
+        raise DataError(
+            f"{section.train}: {same} pairs are the same to the model, after truncation to {reward_model.encoder.max_length} "
+            "tokens; raise model.max_length, or take these rows out"
+        )
+    return data
+
+
+def training_pairs(section: DataSection) -> list[Pair]:
+    """Read the training pairs, with the share of swapped labels that the recipe asks for."""
+    pairs = read_pairs(section.train)
+    return corrupt(pairs, section.corrupt, section.corrupt_seed) if section.corrupt else pairs
+
+
+def split(data: dict[str, Comparisons]) -> dict[str, Comparisons]:
+    """Return the data sets to evaluate on: the training set as `train clean` and `train corrupt` where labels were swapped."""
+    result: dict[str, Comparisons] = {}
+    for name, each in data.items():
+        parts = each.subsets() if name == "train" else {}
+        if "corrupt" in parts:
+            result |= {f"{name} {part}": each.only(parts[part]) for part in ("clean", "corrupt") if part in parts}
+        else:
+            result[name] = each
+    return result
+
+
+def describe(comparisons: Comparisons) -> dict[str, int]:
+    """Count the pairs of a data set, those that were truncated and those whose labels were swapped."""
+    swapped = sum(pair.corrupt for pair in comparisons.pairs)
+    return {"pairs": len(comparisons), "truncated": comparisons.truncated, "corrupt": swapped}
+
+
+def set_head(reward_model: RewardModel, recipe: RewardModelRecipe, data: dict[str, Comparisons]) -> dict[str, Any] | None:
+    """Give the model the head of `model.head`, or a probe where it has none yet; say how good the probe is."""
+    if recipe.model.head is not None:
+        copy_head(recipe.model.head, reward_model)
+        return None
+    if bool(reward_model.head.weight.any()):
+        return None
+    return probe_head(reward_model, recipe.probe.l2, data)
+
+
+def probe_head(reward_model: RewardModel, l2: float, data: dict[str, Comparisons]) -> dict[str, Any]:
+    """Train the head on frozen features of the training set; return its accuracies."""
+    train_set = data["train"]
+    features = reward_model.features([*train_set.chosen, *train_set.rejected])
+    chosen, rejected = features[: len(train_set)], features[len(train_set) :]
+    weight = train_probe(chosen, rejected, l2)
+    with torch.no_grad():
+        reward_model.head.weight.copy_(weight)
+    return {"train_accuracy": float(((chosen - rejected) @ weight[0] >= 0).double().mean())}
+
+
+def copy_head(source: str, target: RewardModel) -> None:
+    """Copy the head of a trained reward model.
+
+    Raises:
+        MismatchError: If its features have another width.
+    """
+    head = load_reward_model(source, device="cpu").head
+    if head.weight.shape != target.head.weight.shape:
+        raise MismatchError(
+            f"{source}: its head reads {head.in_features} features, and {target.path} has {target.head.in_features}"
+        )
+    with torch.no_grad():
+        target.head.weight.copy_(head.weight)
+
+
+def prepare(reward_model: RewardModel, recipe: RewardModelRecipe) -> None:
+    """Add adapters and checkpointing where the recipe asks for them."""
+    if recipe.lora is not None:
+        reward_model.model = add_adapters(reward_model.model, recipe.lora, "SEQ_CLS")
+    if recipe.rm.gradient_checkpointing:
+        reward_model.model.config.use_cache = False
+        reward_model.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
+
+def save_reward_model(reward_model: RewardModel, target: Path) -> None:
+    """Write a reward model that `AutoModelForSequenceClassification` loads with the same scores."""
+    model = reward_model.model
+    if hasattr(model, "merge_and_unload"):
+        model = merged(copy.deepcopy(model))
+    encoder = reward_model.encoder
+    with evaluating(model):
+        save_model(
+            model,
+            reward_model.path,
+            target,
+            config={**SCALAR, "pad_token_id": encoder.pad_id},
+            pad_token=encoder.pad_token,
+        )

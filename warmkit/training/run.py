@@ -1,0 +1,135 @@
+"""A run's directory: its recipe, its metrics, the state that a killed run resumes from, and what it leaves.
+
+RUN/recipe.yaml       every key resolved
+RUN/metrics.jsonl     one line a step
+RUN/state.pt          weights, optimiser, step; gone when the run is done
+RUN/step-N/           models kept on the way
+RUN/model/            the result
+RUN/summary.json      written last: a run that has one is done
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from warmkit.checkpoints.checkpoint import dump_json
+from warmkit.checkpoints.staging import writing
+from warmkit.errors import OutputError
+
+
+class RunDirectory:
+    """The directory of one run.
+
+    Args:
+        path: Where.
+        recipe: The resolved recipe, as text.
+        identity: The part of it that makes two runs the same; by default all of it.
+        force: Start again where another recipe's run lies.
+
+    Raises:
+        OutputError: If it holds something else, or a run of another recipe.
+    """
+
+    def __init__(self, path: Path, recipe: str, force: bool = False, identity: str | None = None) -> None:
+        self.path, self.recipe = path, recipe
+        known, written = self._file("identity.yaml" if identity else "recipe.yaml"), identity or recipe
+        with writing(path):
+            if path.exists() and not path.is_dir():
+                raise OutputError(f"{path}: expected a directory")
+            if path.exists() and any(path.iterdir()) and not known.exists():
+                raise OutputError(f"{path}: holds something that is no run; choose another output.path")
+            path.mkdir(parents=True, exist_ok=True)
+            if known.exists() and known.read_text("utf-8") != written:
+                if not force:
+                    raise OutputError(
+                        f"{path}: holds a run of another recipe; choose another output.path, or start again with --force"
+                    )
+                self._clear()
+            write_whole(known, written.encode())
+            write_whole(self._file("recipe.yaml"), recipe.encode())
+        self._metrics: Any = None
+
+    @property
+    def model(self) -> Path:
+        return self._file("model")
+
+    def summary(self) -> dict[str, Any] | None:
+        """Return the summary of a run that is done, else None."""
+        file = self._file("summary.json")
+        return json.loads(file.read_text("utf-8")) if file.exists() else None
+
+    def finish(self, summary: dict[str, Any]) -> None:
+        """Write the summary, and let go of the state."""
+        write_whole(self._file("summary.json"), dump_json(summary))
+        self._file("state.pt").unlink(missing_ok=True)
+
+    def save_state(self, state: dict[str, Any]) -> None:
+        """Write the state that a killed run resumes from; the one before stays until this one is on disk."""
+        with writing(self.path):
+            partial = self._file("state.partial")
+            torch.save(state, partial)
+            _flush_and_rename(partial, self._file("state.pt"))
+
+    def load_state(self) -> dict[str, Any] | None:
+        """Return the last state, if a run was killed here."""
+        file = self._file("state.pt")
+        return torch.load(file, map_location="cpu", weights_only=True) if file.exists() else None
+
+    def kept(self, step: int) -> Path:
+        """Return where the model of a step is kept."""
+        return self._file(f"step-{step}")
+
+    def open_metrics(self, step: int) -> None:
+        """Go on with the metrics after `step` steps; lines of later ones, which will be computed again, go."""
+        file = self._file("metrics.jsonl")
+        lines = [line for line in file.read_bytes().splitlines(keepends=True) if _step(line) <= step] if file.exists() else []
+        write_whole(file, b"".join(lines))
+        self._metrics = file.open("a", encoding="utf-8")
+
+    def log(self, values: dict[str, Any]) -> None:
+        """Add a line to the metrics."""
+        self._metrics.write(json.dumps(values) + "\n")
+        self._metrics.flush()
+
+    def close(self) -> None:
+        if self._metrics is not None:
+            self._metrics.close()
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Return every line of the metrics."""
+        return [json.loads(line) for line in self._file("metrics.jsonl").read_text("utf-8").splitlines()]
+
+    def _file(self, name: str) -> Path:
+        return self.path / name
+
+    def _clear(self) -> None:
+        import shutil
+
+        for entry in self.path.iterdir():
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+
+def write_whole(file: Path, content: bytes) -> None:
+    """Write a file so that it is there whole or not at all, power loss included."""
+    with writing(file):
+        partial = file.with_name(f".{file.name}.partial")
+        partial.write_bytes(content)
+        _flush_and_rename(partial, file)
+
+
+def _flush_and_rename(partial: Path, file: Path) -> None:
+    with partial.open("rb+") as stream:
+        os.fsync(stream.fileno())
+    partial.replace(file)
+
+
+def _step(line: bytes) -> int:
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError):  # the line that a kill cut short
+        return 1 << 62

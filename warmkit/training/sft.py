@@ -1,0 +1,147 @@
+"""Supervised fine-tuning of a causal language model, with checkpoints kept on the way (WARM's Baklava needs several)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from warmkit.checkpoints.hub import resolve
+from warmkit.data.texts import Text, read_texts
+from warmkit.errors import DataError, listed
+from warmkit.modeling.dropout import set_dropout
+from warmkit.modeling.quiet import evaluating, quiet
+from warmkit.modeling.saving import save_model
+from warmkit.modeling.tokens import Encoder, Tokens, by_length, tokenizer_of
+from warmkit.recipes import recipe_text
+from warmkit.training.adapters import add_adapters, merged
+from warmkit.training.loop import Advance, train
+from warmkit.training.losses import completion_nll
+from warmkit.training.recipe import SftRecipe
+from warmkit.training.run import RunDirectory
+
+EVALUATION_TOKENS = 8192
+
+
+@dataclass(frozen=True)
+class SftResult:
+    """What a run left.
+
+    Attributes:
+        path: The model's directory.
+        kept: Directories of the models kept on the way, by step.
+        summary: What `summary.json` holds.
+    """
+
+    path: Path
+    kept: dict[int, Path]
+    summary: dict[str, Any]
+
+
+class SftTask:
+    """Fine-tuning on completions, for the training loop."""
+
+    section = "sft"
+
+    def __init__(self, model: Any, encoder: Encoder, path: str, data: dict[str, tuple[list[Text], list[Tokens]]]) -> None:
+        self.model, self.encoder, self.path, self.data = model, encoder, path, data
+        self.texts, self.tokens = data["train"]
+        self.examples = len(self.tokens)
+
+    def loss(self, rows: Sequence[int]) -> tuple[torch.Tensor, dict[str, float]]:
+        """Return the mean negative log-likelihood of the completions' tokens, EOS included."""
+        tokens = [self.tokens[row] for row in rows]
+        total, count = self._sum(tokens)
+        return total / count, {"tokens": float(count)}
+
+    def _sum(self, tokens: Sequence[Tokens]) -> tuple[torch.Tensor, int]:
+        total, count = torch.zeros((), device=self.model.device), 0
+        for places in by_length([len(each) for each in tokens], EVALUATION_TOKENS):
+            group = [tokens[place] for place in places]
+            batch = self.encoder.batch(group, self.model.device)
+            starts = torch.tensor([max(1, each.answer) for each in group], device=batch.ids.device)[:, None]
+            learned = (torch.arange(batch.ids.shape[1], device=batch.ids.device) >= starts) & batch.mask.bool()
+            size = int(learned.sum())
+            logits = self.model(**batch.inputs(), use_cache=False).logits
+            total = total + completion_nll(logits, batch.ids, learned) * size
+            count += size
+        return total, count
+
+    def places(self, rows: Sequence[int]) -> str:
+        return ", ".join(self.texts[row].where or f"text {row}" for row in rows[:4]) + (", ..." if len(rows) > 4 else "")
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, float]:
+        if "validation" not in self.data:
+            return {}
+        with evaluating(self.model):
+            total, count = self._sum(self.data["validation"][1])
+        return {"validation_loss": float(total) / count}
+
+    def save(self, run: RunDirectory, name: str) -> None:
+        model = merged(copy.deepcopy(self.model)) if hasattr(self.model, "merge_and_unload") else self.model
+        save_model(model, self.path, run.path / name)
+
+
+def train_sft(recipe: SftRecipe, *, force: bool = False, advance: Advance | None = None) -> SftResult:
+    """Fine-tune a language model, or go on where a killed run stopped; a finished run is returned as it is.
+
+    Raises:
+        DataError: If a row of the data cannot be used.
+        TrainingError: If the loss is not finite, or memory runs out.
+        OutputError: If the directory holds something else.
+
+    Source: WARM (Ramé et al., 2024), appendix C.3.1 (SFT) and C.3.2 (Baklava).
+    """
+    run = RunDirectory(Path(recipe.output.path), recipe_text(recipe), force)
+    kept = {step: run.kept(step) for step in recipe.sft.keep}
+    if (summary := run.summary()) is not None:
+        return SftResult(run.model, kept, summary)
+    task = open_task(recipe)
+    if recipe.lora is not None:
+        task.model = add_adapters(task.model, recipe.lora, "CAUSAL_LM")
+    if recipe.sft.gradient_checkpointing:
+        task.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    outcome = train(task, recipe.sft, run, advance)
+    task.save(run, run.model.name)
+    data = {
+        name: {"texts": len(tokens), "truncated": sum(bool(each.truncated) for each in tokens)}
+        for name, (_, tokens) in task.data.items()
+    }
+    summary = {"steps": outcome.steps, "seconds": outcome.seconds, "data": data, **task.evaluate(), "last": outcome.last}
+    run.finish(summary)
+    return SftResult(run.model, kept, summary)
+
+
+def open_task(recipe: SftRecipe) -> SftTask:
+    """Load the model and the data of a recipe."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    path = recipe.model.path
+    home = resolve(path)
+    config = AutoConfig.from_pretrained(home)
+    if recipe.sft.dropout is not None:
+        set_dropout(config, recipe.sft.dropout)
+    limit = recipe.model.max_length or min(4096, config.get_text_config().max_position_embeddings)
+    encoder = Encoder(tokenizer_of(path), limit, recipe.model.pad_token)
+    with quiet():
+        model: Any = AutoModelForCausalLM.from_pretrained(home, config=config, dtype=torch.float32)
+    if recipe.sft.dropout is not None:
+        set_dropout(model, recipe.sft.dropout)
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    sources = {"train": recipe.data.train, "validation": recipe.data.validation}
+    data = {name: _read(source, encoder, recipe.model.overlong) for name, source in sources.items() if source is not None}
+    return SftTask(model, encoder, path, data)
+
+
+def _read(source: str, encoder: Encoder, overlong: str) -> tuple[list[Text], list[Tokens]]:
+    texts = read_texts(source)
+    tokens = encoder.encode([(text.prompt, text.completion) for text in texts])
+    long = [f"{text.where}: {len(each) + each.truncated} tokens" for text, each in zip(texts, tokens) if each.truncated]
+    if overlong == "refuse" and long:
+        raise DataError(f"{len(long)} texts are longer than model.max_length {encoder.max_length}:\n{listed(long)}")
+    return texts, tokens

@@ -13,7 +13,11 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import settings
 from safetensors.torch import save_file
+
+settings.register_profile("here", deadline=None)  # shared machines pause
+settings.load_profile("here")
 
 CONFIG = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "tie_word_embeddings": False}
 SHAPES = {

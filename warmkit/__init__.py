@@ -20,8 +20,15 @@ if TYPE_CHECKING:
     from warmkit.checkpoints.merge import merged_state_dict as merged_state_dict
     from warmkit.checkpoints.merge import soup as soup
     from warmkit.checkpoints.verify import verify as verify
+    from warmkit.data.preferences import Pair as Pair
+    from warmkit.data.preferences import read_pairs as read_pairs
     from warmkit.errors import WarmkitError as WarmkitError
     from warmkit.merging.methods import METHODS as METHODS
+    from warmkit.modeling.reward_model import RewardModel as RewardModel
+    from warmkit.modeling.reward_model import load_reward_model as load_reward_model
+    from warmkit.pipelines.warm import run_warm as run_warm
+    from warmkit.training.reward_modeling import train_reward_model as train_reward_model
+    from warmkit.training.sft import train_sft as train_sft
 
 # Loaded at first use: `import warmkit` and `warmkit --help` cost nothing.
 _HOMES = {
@@ -29,15 +36,22 @@ _HOMES = {
     "METHODS": "merging.methods",
     "MergeResult": "checkpoints.merge",
     "Merger": "checkpoints.merge",
+    "Pair": "data.preferences",
+    "RewardModel": "modeling.reward_model",
     "WarmkitError": "errors",
     "compare": "checkpoints.compare",
     "ema": "checkpoints.merge",
     "greedy_soup": "checkpoints.greedy_soup",
     "liti": "checkpoints.merge",
+    "load_reward_model": "modeling.reward_model",
     "merge": "checkpoints.merge",
     "merged_state_dict": "checkpoints.merge",
     "open_checkpoint": "checkpoints.checkpoint",
+    "read_pairs": "data.preferences",
+    "run_warm": "pipelines.warm",
     "soup": "checkpoints.merge",
+    "train_reward_model": "training.reward_modeling",
+    "train_sft": "training.sft",
     "verify": "checkpoints.verify",
 }
 __all__ = [
@@ -45,16 +59,23 @@ __all__ = [
     "Checkpoint",
     "MergeResult",
     "Merger",
+    "Pair",
+    "RewardModel",
     "WarmkitError",
     "__version__",
     "compare",
     "ema",
     "greedy_soup",
     "liti",
+    "load_reward_model",
     "merge",
     "merged_state_dict",
     "open_checkpoint",
+    "read_pairs",
+    "run_warm",
     "soup",
+    "train_reward_model",
+    "train_sft",
     "verify",
 ]
 

@@ -109,3 +109,9 @@ def listed(problems: list[str], limit: int = 12) -> str:
     if len(problems) > limit:
         lines.append(f"  ... and {len(problems) - limit} more")
     return "\n".join(lines)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Say whether an exception means that memory ran out, on the CPU or a GPU; torch has two ways to say so."""
+    words = str(error)
+    return isinstance(error, MemoryError) or "can't allocate memory" in words or "out of memory" in words

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
@@ -135,8 +135,14 @@ def plain(content: Any) -> dict[str, Any]:
     for each in dataclasses.fields(content):
         value = getattr(content, each.name)
         if value is not None:
-            result[each.name.rstrip("_")] = plain(value) if dataclasses.is_dataclass(value) else value
+            result[each.name.rstrip("_")] = _plainly(value)
     return result
+
+
+def _plainly(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_plainly(each) for each in typing.cast("list[Any]", value)]
+    return plain(value) if dataclasses.is_dataclass(value) else value
 
 
 class _Reader:
@@ -167,7 +173,7 @@ class _Reader:
         node.value = [entry for entry in node.value if entry[0].value != last]
         key = yaml.ScalarNode("tag:yaml.org,2002:str", last)
         node.value.append((key, value))
-        self._places |= {id(key): place, id(value): place}
+        self._places |= {id(key): place, **dict.fromkeys(map(id, _nodes(value)), place)}
 
     def _entry(self, node: Any, key: str, default: Any, place: str) -> Any:
         if not isinstance(node, yaml.MappingNode):
@@ -201,12 +207,17 @@ class _Reader:
         try:
             return schema(**values)
         except UsageError as error:  # keys that do not go together
-            raise self._error(node, f"{prefix.rstrip('.')}: {error}") from None
+            place = f"{prefix.rstrip('.')}: " if prefix else ""
+            raise self._error(node, f"{place}{error}") from None
 
     def _value(self, node: Any, key: str, declared: dataclasses.Field[Any], hint: Any) -> Any:
         section = next((option for option in _options(hint) if dataclasses.is_dataclass(option)), None)
         if section is not None and not (isinstance(node, yaml.ScalarNode) and self._plain(node) is None):
             return self.section(node, typing.cast("type[Any]", section), key + ".")
+        listed = next((inner for inner in _inner(hint) if dataclasses.is_dataclass(inner)), None)
+        if listed is not None and isinstance(node, yaml.SequenceNode):
+            kind = typing.cast("type[Any]", listed)
+            return [self.section(each, kind, f"{key}[{place}].") for place, each in enumerate(node.value)]
         value = self._plain(node)
         if not _fits(value, hint):
             near = nearest(value, choices) if isinstance(value, str) and (choices := _choices(hint)) else ""
@@ -240,8 +251,22 @@ class _Reader:
         return RecipeError(f"{place}: {message}")
 
 
+def _nodes(node: Any) -> Iterator[Any]:
+    """Yield a node and all below it."""
+    yield node
+    if isinstance(node, yaml.MappingNode):
+        for pair in node.value:
+            yield from (each for part in pair for each in _nodes(part))
+    elif isinstance(node, yaml.SequenceNode):
+        yield from (each for part in node.value for each in _nodes(part))
+
+
 def _options(hint: Any) -> tuple[Any, ...]:
     return typing.get_args(hint) if typing.get_origin(hint) in (Union, types.UnionType) else (hint,)
+
+
+def _inner(hint: Any) -> list[Any]:
+    return [typing.get_args(option)[0] for option in _options(hint) if typing.get_origin(option) is list]
 
 
 def _choices(hint: Any) -> list[str]:
@@ -273,9 +298,11 @@ def _described(hint: Any) -> str:
     words: list[str] = []
     for option in _options(hint):
         if typing.get_origin(option) is list:
-            words.append(f"a list of {_PLURALS[typing.get_args(option)[0]]}")
+            words.append(f"a list of {_PLURALS.get(typing.get_args(option)[0], 'mappings of keys to values')}")
         elif typing.get_origin(option) is Literal:
             words.append(" or ".join(typing.get_args(option)))
+        elif dataclasses.is_dataclass(option):
+            words.append("a mapping of keys to values")
         elif option in _WORDS:
             words.append(_WORDS[option])
     return " or ".join(words)

@@ -26,8 +26,12 @@ Generated from the commands: `python -m tests.docs.cli_page > docs/cli.md`.
 
 
 def commands() -> dict[str, Any]:
-    """Return every command by name."""
-    return dict(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+    """Return every command by name, those of a sub-app by two words: `train rm`."""
+    found: dict[str, Any] = {}
+    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+        below = getattr(command, "commands", None)
+        found |= {name: command} if below is None else {f"{name} {each}": child for each, child in below.items()}
+    return found
 
 
 def page() -> str:
@@ -49,7 +53,8 @@ def _metavar(argument: Any) -> str:
 def _row(option: Any) -> str:
     names = ", ".join(f"`{name}`" for name in [*option.opts, *option.secondary_opts])
     shown = option.show_default if isinstance(option.show_default, str) else option.default
-    default = "required" if option.required else "" if shown in (None, False) else f"{shown}"
+    value = getattr(shown, "value", shown)  # of an enumeration
+    default = "required" if option.required else "" if value in (None, False) else f"{value}"
     return f"| {names} | {option.help} | {default} |"
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from tests.conftest import Run
 from tests.docs.cli_page import commands, page
+from tests.docs.recipes_page import page as recipes_page
 from warmkit.merging.methods import METHODS
 
 ROOT = Path(__file__).parents[2]
@@ -19,6 +20,12 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 def test_the_page_of_the_command_line_is_what_the_commands_say() -> None:
     assert (ROOT / "docs" / "cli.md").read_text() == page(), "run: python -m tests.docs.cli_page > docs/cli.md"
+
+
+def test_the_page_of_the_recipes_is_what_their_dataclasses_say() -> None:
+    assert (ROOT / "docs" / "recipes.md").read_text() == recipes_page(), (
+        "run: python -m tests.docs.recipes_page > docs/recipes.md"
+    )
 
 
 def test_every_command_is_documented_with_an_example_and_the_shared_options() -> None:
@@ -50,8 +57,8 @@ def test_every_option_and_command_that_a_page_shows_exists(path: Path) -> None:
         words = line.split()
         if not words or words[0].startswith("-"):
             continue
-        name = words[0]
-        assert name in known, line
+        name = next((name for name in (words[0], " ".join(words[:2])) if name in known), None)
+        assert name is not None, line
         options = {option for each in known[name].params for option in [*each.opts, *each.secondary_opts]}
         shown = {word.split("=")[0] for word in words if re.fullmatch(r"--?[a-z][\w-]*(=.*)?", word)}
         assert shown <= options | {"--help", "-h"}, line
@@ -63,7 +70,7 @@ def test_help_imports_neither_torch_nor_numpy(run: Run) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"
     for name in ("", *commands()):
-        done = run(*filter(None, [name]), "--help")
+        done = run(*name.split(), "--help")
         assert done.returncode == 0
         assert "Usage: warmkit" in " ".join(done.stdout.replace("python -m ", "").split())
 

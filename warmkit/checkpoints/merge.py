@@ -227,8 +227,8 @@ class Merger:
         **parameters: Any,
     ) -> None:
         self._method, self._parameters = method, parameters
-        self._models = [_memory(weights, f"model {number + 1}") for number, weights in enumerate(models)]
-        self._init = None if init is None else _memory(init, "init")
+        self._models = [_source(weights, f"model {number + 1}") for number, weights in enumerate(models)]
+        self._init = None if init is None else _source(init, "init")
         check_state_dicts([*([self._init] if self._init else []), *self._models])
         self._threads, self._kernels = threads or cores(), find_kernels(device)
         self._allow_nonfinite = allow_nonfinite
@@ -285,11 +285,12 @@ def merged_state_dict(
     return merger.state_dict(eta=eta, lambda_=lambda_, coefficients=coefficients, dtype=dtype)
 
 
-def _memory(weights: Weights, name: str) -> MemorySource:
+def _source(weights: Weights, name: str) -> MemorySource | FileSource:
+    """Read a state dict from memory, and a checkpoint block by block from its files."""
     if isinstance(weights, Mapping):
         return MemorySource(name, weights)
     checkpoint = open_checkpoint(weights)
-    return MemorySource(checkpoint.source, {key: checkpoint[key].load() for key in checkpoint})
+    return FileSource(checkpoint.source, checkpoint.entries)
 
 
 class _MemorySink:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -52,6 +52,13 @@ class FileSource:
         self._entries = entries
         self._descriptors: dict[Path, int] = {}
         self._lock = threading.Lock()
+
+    def __del__(self) -> None:
+        self.close()
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._entries)
 
     def dtype(self, tensor: str) -> DType:
         return self._entries[tensor].dtype
@@ -123,7 +130,7 @@ def _bytes_of(tensor: torch.Tensor) -> NDArray[np.uint8]:
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
 
 
-def check_state_dicts(sources: list[MemorySource]) -> None:
+def check_state_dicts(sources: Sequence[MemorySource | FileSource]) -> None:
     """Check that all hold the same names with the same shapes and kinds.
 
     Raises:

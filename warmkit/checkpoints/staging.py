@@ -150,14 +150,17 @@ def _is_checkpoint(directory: Path) -> bool:
 @contextlib.contextmanager
 def writing(path: Path) -> Generator[None, None, None]:
     """Turn what the system says of a failed write into an OutputError about `path`."""
+    full = f"{path}: the disk is full; free some space and run the same command again: it goes on from here"
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise OutputError(
-                f"{path}: the disk is full; free some space and run the same command again: it goes on from here"
-            ) from None
+            raise OutputError(full) from None
         raise OutputError(f"{path}: cannot be written: {error.strerror}") from None
+    except Exception as error:  # safetensors and torch have exceptions of their own for a failed write
+        if any(words in str(error) for words in ("No space left on device", "PytorchStreamWriter failed")):
+            raise OutputError(full) from None
+        raise
 
 
 def _publishing(directory: Path) -> bytes:

@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+from inspect import cleandoc
 from typing import Annotated
 
 import typer
 
 from warmkit._version import __version__
-from warmkit.cli import compare, corrupt, demo, docstrings, ema, inspect, label, liti, merge, methods, soup, train, verify, warm
+from warmkit.cli import (
+    compare,
+    corrupt,
+    demo,
+    docstrings,
+    ema,
+    evaluate,
+    inspect,
+    label,
+    liti,
+    lmc,
+    merge,
+    methods,
+    score,
+    soup,
+    train,
+    verify,
+    warm,
+)
 
 app = typer.Typer(
     name="warmkit",
@@ -32,11 +51,18 @@ def root(
     """Weight averaging for aligning language models: merge checkpoints of one architecture into a better one."""
 
 
+def _alias(name: str, of: str, text: str | None) -> str:
+    own = cleandoc(text or "").replace(f"warmkit {of} ", f"warmkit {name} ")
+    return f"The same as `warmkit {of}`.\n\n{own}"
+
+
 for verb in (merge.merge, liti.liti, soup.soup, ema.ema, compare.compare, inspect.inspect, verify.verify, methods.methods):
     app.command(verb.__name__)(verb)
 app.add_typer(train.app, name="train")
-app.command("train-rm", help="The same as `warmkit train rm`.\n\n" + (train.rm.__doc__ or ""))(train.rm)
-for verb in (warm.warm, corrupt.corrupt, docstrings.docstrings, label.label, demo.demo):
+app.command("train-rm", help=_alias("train-rm", "train rm", train.rm.__doc__))(train.rm)
+app.command("warm")(warm.warm)
+app.add_typer(evaluate.app, name="eval")
+for verb in (lmc.lmc, score.score, label.label, corrupt.corrupt, docstrings.docstrings, demo.demo):
     app.command(verb.__name__)(verb)
 
 

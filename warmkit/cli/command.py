@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from warmkit.cli.console import Console
-from warmkit.errors import WarmkitError
+from warmkit.errors import WarmkitError, out_of_memory
 
 INTERRUPTED, TERMINATED = 130, 143
 
@@ -29,16 +29,20 @@ def console_options(
     """Options that every command takes."""
 
 
-def command(*shared: Callable[..., Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def command(*shared: Callable[..., Any], resumes: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Turn `function(console, ...)` into a command.
 
     Its parameters and those of every function in `shared` become options; the shared ones arrive as keyword arguments.
+
+    Args:
+        shared: Functions whose parameters are options of several commands.
+        resumes: Whether the same command goes on where an interrupted one stopped; those that write a merge do.
     """
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         def run(**given: Any) -> None:
             console = Console(given.pop("quiet"), given.pop("verbose"), given.pop("json"))
-            with exit_codes(console, resumes=bool(shared)):
+            with exit_codes(console, resumes=resumes or bool(shared)):
                 function(console, **given)
 
         groups = (function, *shared, console_options)
@@ -76,6 +80,11 @@ def exit_codes(console: Console, resumes: bool) -> Generator[None, None, None]:
     except WarmkitError as error:
         console.error(str(error), type(error).__name__)
         raise typer.Exit(error.exit_code) from None
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        console.error("out of memory; lower the length (max_length), the batch or the jobs at a time", "OutOfMemory")
+        raise typer.Exit(WarmkitError.exit_code) from None
     except KeyboardInterrupt:
         console.error("interrupted" + advice, "Interrupted")
         raise typer.Exit(INTERRUPTED) from None

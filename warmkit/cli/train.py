@@ -20,7 +20,7 @@ Force = Annotated[bool, typer.Option("--force", help="Start again where a run of
 app = typer.Typer(help="Train reward models and language models from recipes.", no_args_is_help=True)
 
 
-@command()
+@command(resumes=True)
 def rm(
     console: Console, recipe: RecipePath, overrides: Overrides = None, dry_run: DryRun = False, force: Force = False
 ) -> None:
@@ -65,7 +65,7 @@ def rm(
     )
 
 
-@command()
+@command(resumes=True)
 def sft(
     console: Console, recipe: RecipePath, overrides: Overrides = None, dry_run: DryRun = False, force: Force = False
 ) -> None:
@@ -105,7 +105,7 @@ def need_transformers() -> None:
     from warmkit.errors import UsageError
 
     if importlib.util.find_spec("transformers") is None:
-        raise UsageError("training needs transformers; install it: pip install 'warmkit[train]'")
+        raise UsageError("this needs transformers; install it: pip install 'warmkit[train]'")
 
 
 def _plan(console: Console, content: Any, model: Any, steps: int, data: dict[str, Any]) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from warmkit.cli.command import command
-from warmkit.cli.console import Console, table
+from warmkit.cli.console import Console, number, table
 from warmkit.cli.train import DryRun, Force, Overrides, RecipePath, need_transformers
 
 
-@command()
+@command(resumes=True)
 def warm(
     console: Console, recipe: RecipePath, overrides: Overrides = None, dry_run: DryRun = False, force: Force = False
 ) -> None:
@@ -30,13 +30,21 @@ def warm(
     need_transformers()
     from pathlib import Path
 
-    from warmkit.pipelines.warm import run_recipes, run_warm
+    from warmkit.pipelines.warm import check, run_recipes, run_warm
 
     if dry_run:
+        check(content)
+        from warmkit.data.preferences import read_pairs
+        from warmkit.modeling.reward_model import load_reward_model
+
+        steps = content.rm.steps_for(len(read_pairs(content.data.train)))
+        parameters = sum(each.numel() for each in load_reward_model(content.model.path).model.parameters())
         runs = run_recipes(content, Path(content.output.path))
         rows = [[name, f"{each.rm.lr:g}", _text(each.rm.dropout), each.model.path] for name, each in runs.items()]
-        document = {"recipe": plain(content), "runs": {name: plain(each) for name, each in runs.items()}}
-        console.result(document, recipe_text(content), table("Runs", ["run", "lr", "dropout", "init"], rows))
+        sizes = {"parameters": parameters, "steps": steps}
+        document = {"recipe": plain(content), **sizes, "runs": {name: plain(each) for name, each in runs.items()}}
+        what = f"{number(parameters)} parameters, {steps} steps a run"
+        console.result(document, recipe_text(content), table("Runs", ["run", "lr", "dropout", "init"], rows), what)
         return
     with console.progress("fine-tuning", unit="steps") as advance:
         result = run_warm(content, force=force, advance=advance)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from warmkit.evaluation.accuracy import Scores, ensemble
 from warmkit.evaluation.comparisons import Comparisons, score
 from warmkit.modeling.reward_model import RewardModel
 
+MOST_CHARACTERS = 120  # of a file's name, which ends at 255 bytes
 ByData = dict[str, Scores]
 """Scores of one model on every data set."""
 
@@ -42,13 +44,21 @@ class Contest:
         """Return the scores of one member."""
         return self.average([name])
 
-    def average(self, names: Sequence[str], coefficients: Sequence[float] | None = None) -> ByData:
-        """Return the scores of WA: one model, the mean of the members' weights (or another linear combination)."""
+    def average(
+        self, names: Sequence[str], coefficients: Sequence[float] | None = None, only: Sequence[str] | None = None
+    ) -> ByData:
+        """Return the scores of WA: one model, the mean of the members' weights (or another linear combination).
+
+        Args:
+            names: Of members.
+            coefficients: Of the members; by default the mean.
+            only: Data sets to score; by default all.
+        """
         names, coefficients = list(names), None if coefficients is None else list(coefficients)
         if coefficients is None:
             names = sorted(names)  # the mean of a set, whatever its order
         label = "+".join(names if coefficients is None else [f"{c:g}x{name}" for c, name in zip(coefficients, names)])
-        return self._cached(label, lambda: self._weights(names, coefficients))
+        return self._cached(label, lambda: self._weights(names, coefficients), only or list(self.data))
 
     def ensemble(self, names: Sequence[str]) -> ByData:
         """Return the scores of ENS: the mean of the members' rewards, M models at inference."""
@@ -63,21 +73,30 @@ class Contest:
             return merged_state_dict(paths, method="uniform")
         return merged_state_dict(paths, method="lerp", coefficients=coefficients)
 
-    def _cached(self, label: str, weights: Callable[[], dict[str, torch.Tensor]]) -> ByData:
-        file = None if self.cache is None else self.cache / f"{label}.npz"
-        if file is not None and file.exists():
-            with np.load(file) as stored:
-                if all(f"{name} chosen" in stored for name in self.data):
-                    return {name: Scores(stored[f"{name} chosen"], stored[f"{name} rejected"]) for name in self.data}
-        self.model.load_weights(weights())
+    def _cached(self, label: str, weights: Callable[[], dict[str, torch.Tensor]], wanted: Sequence[str]) -> ByData:
+        stem = label if len(label) < MOST_CHARACTERS else hashlib.sha256(label.encode()).hexdigest()
+        files = {name: self.cache and self.cache / f"{stem} {name} {self.data[name].digest}.npz" for name in wanted}
+        result = {name: _load(file) for name, file in files.items() if file is not None and file.exists()}
+        if len(result) < len(wanted):
+            self.model.load_weights(weights())
         with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            result = {name: score(self.model, data) for name, data in self.data.items()}
-        if file is not None:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            arrays = {
-                f"{name} {side}": getattr(scores, side) for name, scores in result.items() for side in ("chosen", "rejected")
-            }
-            partial = file.with_suffix(".partial.npz")
-            np.savez(partial, **arrays)
-            partial.replace(file)
-        return result
+            for name in wanted:
+                if name not in result:
+                    result[name] = score(self.model, self.data[name])
+                    _store(files[name], result[name])
+        return {name: result[name] for name in wanted}
+
+
+def _load(file: Path) -> Scores:
+    with np.load(file) as stored:
+        return Scores(stored["chosen"], stored["rejected"])
+
+
+def _store(file: Path | None, scores: Scores) -> None:
+    """Keep scores; the file is there whole or not at all."""
+    if file is None:
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f".{file.name}")
+    np.savez(partial, chosen=scores.chosen, rejected=scores.rejected)
+    partial.replace(file)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
+import xxhash
 
 from warmkit.data.preferences import Pair
 from warmkit.errors import DataError, listed
@@ -43,6 +45,14 @@ class Comparisons:
     def answer_lengths(self) -> tuple[Array, Array]:
         """Tokens of the chosen and the rejected answers, [n] each."""
         return _answers(self.chosen), _answers(self.rejected)
+
+    @cached_property
+    def digest(self) -> str:
+        """What tells these texts from others."""
+        state = xxhash.xxh3_64()
+        for each in (*self.chosen, *self.rejected):
+            state.update(np.array([*each.ids, -1], dtype=np.int64).tobytes())
+        return state.hexdigest()
 
     def only(self, places: Sequence[int]) -> Comparisons:
         """Return some of the pairs."""

@@ -1,4 +1,4 @@
-"""States that a block of code sets and gives back: no dropout, and transformers without its reports and bars."""
+"""States that a block of code sets and gives back: no dropout, and transformers without its reports, bars and tracebacks."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import contextlib
 from collections.abc import Generator
 
 from torch import nn
+
+from warmkit.errors import CheckpointError
 
 
 @contextlib.contextmanager
@@ -33,3 +35,12 @@ def quiet() -> Generator[None, None, None]:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
+
+
+@contextlib.contextmanager
+def loading(source: str) -> Generator[None, None, None]:
+    """Turn what transformers says of a checkpoint that it cannot load into a CheckpointError."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{source}: transformers cannot load it: {' '.join(str(error).split())[:300]}") from None

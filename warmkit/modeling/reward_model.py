@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from warmkit.checkpoints.checkpoint import open_checkpoint
+from warmkit.checkpoints.checkpoint import LazyTensor, open_checkpoint
 from warmkit.checkpoints.hub import resolve
 from warmkit.errors import MismatchError, UnsupportedError
 from warmkit.modeling.dropout import set_dropout
-from warmkit.modeling.quiet import evaluating, quiet
-from warmkit.modeling.tokens import Encoder, Text, Tokens, by_length, tokenizer_of
+from warmkit.modeling.quiet import evaluating, loading, quiet
+from warmkit.modeling.tokens import Encoder, Text, Tokens, by_length, longest, tokenizer_of
 
 HEADS = ("score.weight", "classifier.weight", "classifier.out_proj.weight", "classifier.dense.weight")
 SCORING_TOKENS = 16_384  # padded tokens in one batch without gradients
@@ -113,22 +113,27 @@ def load_reward_model(
         device: `cpu` or `cuda`; by default a GPU where there is one.
 
     Raises:
+        CheckpointError: If transformers cannot load it.
         UnsupportedError: If its head was trained with more than one label, or the tokenizer cannot end or pad a text.
+        UsageError: If `max_length` is more than the model has positions.
     """
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
     source = str(path)
-    trained = _trained_head(source)
-    home = resolve(source)
-    config = AutoConfig.from_pretrained(home)
+    trained = trained_head(source) is not None
+    with loading(source):
+        home = resolve(source)
+        config = AutoConfig.from_pretrained(home)
+        tokenizer = tokenizer_of(source)
     config.num_labels = 1
-    tokenizer = tokenizer_of(source)
-    encoder = Encoder(tokenizer, max_length or min(4096, _positions(config)), pad_token)
+    config.use_cache = False
+    encoder = Encoder(tokenizer, longest(config, tokenizer, max_length), pad_token)
     config.get_text_config().pad_token_id = encoder.pad_id
     config.pad_token_id = encoder.pad_id
     if dropout is not None:
         set_dropout(config, dropout)
-    with quiet():
+    with quiet(), loading(source), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # of layers that the checkpoint lacks (BERT's pooler): every run must start from the same
         model: Any = AutoModelForSequenceClassification.from_pretrained(home, config=config, dtype=torch.float32)
     if dropout is not None:
         set_dropout(model, dropout)
@@ -137,8 +142,9 @@ def load_reward_model(
         if not trained:
             head.weight.zero_()
         if "bias" in dict(head.named_parameters()):
-            head.bias.zero_()
             head.bias.requires_grad_(False)
+            if not trained:
+                head.bias.zero_()
     model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     return RewardModel(model.eval(), encoder, source)
 
@@ -151,21 +157,29 @@ def head_of(model: nn.Module) -> nn.Linear:
     return layers[-1]
 
 
-def load_scorer(path: str | Path) -> RewardModel:
+def load_scorer(path: str | Path, max_length: int | None = None) -> RewardModel:
     """Load a trained reward model to score with.
+
+    Args:
+        path: A directory or a Hub repository.
+        max_length: See `load_reward_model`.
 
     Raises:
         UnsupportedError: If the checkpoint has no scalar head.
     """
-    if not _trained_head(str(path)):
+    if trained_head(str(path)) is None:
         raise UnsupportedError(
             f"{path}: has no scalar head ({' or '.join(HEADS[:2])}), so it is no reward model; train one first"
         )
-    return load_reward_model(path)
+    return load_reward_model(path, max_length=max_length)
 
 
-def _trained_head(source: str) -> bool:
-    """Say whether a checkpoint has a scalar head; refuse one of several labels."""
+def trained_head(source: str) -> LazyTensor | None:
+    """Return the weight of a checkpoint's scalar head, [1, hidden], not read yet; None where it has none.
+
+    Raises:
+        UnsupportedError: If it was trained with several labels.
+    """
     checkpoint = open_checkpoint(source)
     for name in HEADS:
         if name in checkpoint:
@@ -175,9 +189,5 @@ def _trained_head(source: str) -> bool:
                     f"{source}: {name} has {labels} labels, expected a scalar reward of one; a head trained on classes "
                     "cannot be read as a reward. Start from the checkpoint without its head"
                 )
-            return True
-    return False
-
-
-def _positions(config: Any) -> int:
-    return getattr(config.get_text_config(), "max_position_embeddings", None) or 4096
+            return checkpoint[name]
+    return None

@@ -21,7 +21,7 @@ SCALAR = {"num_labels": 1, "id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0":
 
 
 def save_model(
-    model: Any, init: str, target: Path, *, config: dict[str, Any] | None = None, pad_token: str | None = None
+    model: Any, init: str, target: Path, *, config: dict[str, Any] | None = None, tokenizer: dict[str, Any] | None = None
 ) -> None:
     """Write weights, config and tokenizer; `target` appears complete or not at all.
 
@@ -30,7 +30,7 @@ def save_model(
         init: The checkpoint that it started from, donor of config and tokenizer.
         target: Directory, replaced if it is there.
         config: Entries of `config.json` that training changed.
-        pad_token: The padding token to write into the tokenizer's files.
+        tokenizer: Entries of `tokenizer_config.json` that training changed.
 
     Raises:
         OutputError: If it cannot be written.
@@ -45,7 +45,7 @@ def save_model(
         edits = {"architectures": [type(model).__name__], "dtype": "float32", **(config or {})}
         copy_companions(donor, companion_files(donor), partial, None)
         (partial / "config.json").write_bytes(dump_json(readable_everywhere({**donor.config, **edits})))
-        _edit_tokenizer(partial, pad_token)
+        _edit_tokenizer(partial, tokenizer or {})
         for file in partial.iterdir():
             _flush(file)
         shutil.rmtree(target, ignore_errors=True)
@@ -63,24 +63,21 @@ def readable_everywhere(config: dict[str, Any]) -> dict[str, Any]:
     return config
 
 
-def _edit_tokenizer(folder: Path, pad_token: str | None) -> None:
+def _edit_tokenizer(folder: Path, changed: dict[str, Any]) -> None:
     file = folder / "tokenizer_config.json"
     if not file.exists():
         return
     content = json.loads(file.read_text("utf-8"))
-    edits: dict[str, Any] = {}
+    edits = {key: value for key, value in changed.items() if _content(content.get(key)) != value}
     if content.get("tokenizer_class") == "TokenizersBackend":  # the name of transformers 5 alone
         edits["tokenizer_class"] = "PreTrainedTokenizerFast"
-    if pad_token is not None and _content(content.get("pad_token")) != pad_token:
-        edits["pad_token"] = pad_token
-        _edit_map(folder / "special_tokens_map.json", pad_token)
+    if isinstance(content.get("extra_special_tokens"), list):  # transformers 4 expects a mapping under this name
+        edits["additional_special_tokens"] = content.pop("extra_special_tokens")
     if edits:
         file.write_bytes(dump_json({**content, **edits}))
-
-
-def _edit_map(file: Path, pad_token: str) -> None:
-    if file.exists():
-        file.write_bytes(dump_json({**json.loads(file.read_text("utf-8")), "pad_token": pad_token}))
+    special = folder / "special_tokens_map.json"
+    if "pad_token" in edits and special.exists():
+        special.write_bytes(dump_json({**json.loads(special.read_text("utf-8")), "pad_token": edits["pad_token"]}))
 
 
 def _content(token: Any) -> Any:

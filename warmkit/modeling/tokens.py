@@ -8,16 +8,18 @@ Every model that scores or learns reads its text through `Encoder`, so that trai
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
+from jinja2 import TemplateError
 
 from warmkit.checkpoints.hub import resolve
 from warmkit.data.preferences import Messages
-from warmkit.errors import UnsupportedError
+from warmkit.errors import DataError, UnsupportedError, UsageError
 
 Text: TypeAlias = "str | Messages"
 
@@ -47,7 +49,7 @@ class Batch:
     Attributes:
         ids: [B, T].
         mask: [B, T], 1 for tokens.
-        types: [B, T], 1 from the answer on; None for decoders.
+        types: [B, T], 1 from the answer on; None for models without token types.
     """
 
     ids: torch.Tensor
@@ -80,6 +82,7 @@ class Encoder:
                 f"{tokenizer.name_or_path}: the tokenizer has no EOS token, so no answer ends; set eos_token in its "
                 "tokenizer_config.json"
             )
+        self.typed = self.pairs and "token_type_ids" in tokenizer.model_input_names  # RoBERTa and DistilBERT have no types
         self.pad_token = padding_token(tokenizer, pad_token)
         self.pad_id: int = tokenizer.convert_tokens_to_ids(self.pad_token)
 
@@ -94,12 +97,16 @@ class Encoder:
         prompts = self._ids([prompt for prompt, _ in rendered])
         return [self._sequence(whole, len(prompt)) for whole, prompt in zip(wholes, prompts)]
 
+    def encode_prompts(self, prompts: Sequence[Text], room: int) -> list[Tokens]:
+        """Return what an answer is sampled after: no EOS, a chat opened for the assistant, the newest `room` tokens."""
+        return [self._opening(ids, room) for ids in self._ids([self._opened(prompt) for prompt in prompts])]
+
     def batch(self, tokens: Sequence[Tokens], device: torch.device | str = "cpu") -> Batch:
         """Pad on the right."""
         width = max(map(len, tokens))
         ids = torch.full((len(tokens), width), self.pad_id)
         mask = torch.zeros_like(ids)
-        types = torch.zeros_like(ids) if self.pairs else None
+        types = torch.zeros_like(ids) if self.typed else None
         for row, each in enumerate(tokens):
             ids[row, : len(each)] = torch.tensor(each.ids)
             mask[row, : len(each)] = 1
@@ -111,38 +118,71 @@ class Encoder:
         return self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else []
 
     def _pair(self, prompt: list[int], answer: list[int]) -> Tokens:
-        start, end, room = self.tokenizer.cls_token_id, self.tokenizer.sep_token_id, self.max_length - 3
+        first, between, last = self._frame
+        room = self.max_length - len(first) - len(between) - len(last)
         kept_answer = answer[:room]
         kept_prompt = prompt[: room - len(kept_answer)]
         cut = len(prompt) + len(answer) - len(kept_prompt) - len(kept_answer)
-        return Tokens([start, *kept_prompt, end, *kept_answer, end], len(kept_prompt) + 2, cut)
+        start = len(first) + len(kept_prompt) + len(between)
+        return Tokens([*first, *kept_prompt, *between, *kept_answer, *last], start, cut)
+
+    @functools.cached_property
+    def _frame(self) -> tuple[list[int], list[int], list[int]]:
+        """What the tokenizer puts before, between and after two texts: BERT one separator between, RoBERTa two."""
+        both = self.tokenizer("a", "b", return_special_tokens_mask=True)
+        ids, mask = both["input_ids"], both["special_tokens_mask"]
+        texts = [place for place, special in enumerate(mask) if not special]
+        gap = next(place for place in texts if mask[place + 1])
+        after = next(place for place in texts if place > gap)
+        return ids[: texts[0]], ids[gap + 1 : after], ids[texts[-1] + 1 :]
 
     def _sequence(self, whole: list[int], prompt: int) -> Tokens:
-        first = [] if self._start is None or whole[:1] == [self._start] else [self._start]
-        end = self.tokenizer.eos_token_id
-        last = [] if whole[-1:] == [end] else [end]
-        cut = max(0, len(first) + len(whole) + len(last) - self.max_length)
-        return Tokens([*first, *whole[cut:], *last], len(first) + max(0, prompt - cut), cut)
+        start, end = [self.tokenizer.bos_token_id], self.tokenizer.eos_token_id
+        opened = whole[:1] == start  # by the chat template
+        first = start if opened or self._starts else []
+        body = whole[opened:]
+        last = [] if body[-1:] == [end] else [end]
+        cut = max(0, len(first) + len(body) + len(last) - self.max_length)
+        ids = [*first, *body[cut:], *last]
+        return Tokens(ids, min(len(first) + max(0, prompt - opened - cut), len(ids) - 1), cut)
 
-    @property
-    def _start(self) -> int | None:
-        """BOS, where the tokenizer itself would put it."""
-        ids = self.tokenizer("a")["input_ids"]
-        return ids[0] if ids and ids[0] == self.tokenizer.bos_token_id else None
+    def _opening(self, body: list[int], room: int) -> Tokens:
+        start = [self.tokenizer.bos_token_id]
+        opened = body[:1] == start
+        first = start if opened or self._starts else []
+        body = body[opened:]
+        cut = max(0, len(first) + len(body) - room)
+        ids = [*first, *body[cut:]]
+        return Tokens(ids, len(ids), cut)
+
+    @functools.cached_property
+    def _starts(self) -> bool:
+        """Whether the tokenizer itself would put BOS."""
+        start = self.tokenizer.bos_token_id
+        return start is not None and self.tokenizer("a")["input_ids"][:1] == [start]
 
     def _render(self, prompt: Text, answer: Text) -> tuple[str, str]:
         if isinstance(prompt, str) and isinstance(answer, str):
             return prompt, answer
         before = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
         after = [{"role": "assistant", "content": answer}] if isinstance(answer, str) else answer
+        opening, whole = self._template(before, True), self._template([*before, *after], False)
+        return (opening, whole[len(opening) :]) if whole.startswith(opening) else ("", whole)
+
+    def _opened(self, prompt: Text) -> str:
+        return prompt if isinstance(prompt, str) else self._template(prompt, True)
+
+    def _template(self, messages: Messages, opened: bool) -> str:
         if not self.tokenizer.chat_template:
             raise UnsupportedError(
                 f"{self.tokenizer.name_or_path}: the data are chats, and the tokenizer has no chat template; give texts, or "
                 "put a chat_template.jinja beside the tokenizer"
             )
-        opening: str = self.tokenizer.apply_chat_template(before, tokenize=False, add_generation_prompt=True)
-        whole: str = self.tokenizer.apply_chat_template([*before, *after], tokenize=False)
-        return (opening, whole[len(opening) :]) if whole.startswith(opening) else ("", whole)
+        try:
+            return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=opened)
+        except TemplateError as error:
+            roles = ", ".join(message["role"] for message in messages)
+            raise DataError(f"the chat template of {self.tokenizer.name_or_path} refuses a chat of {roles}: {error}") from None
 
 
 def padding_token(tokenizer: Any, wanted: str | None = None) -> str:
@@ -206,3 +246,15 @@ def tokenizer_of(path: str | Path) -> Any:
     tokenizer = AutoTokenizer.from_pretrained(resolve(str(path)))
     tokenizer.padding_side = "right"
     return tokenizer
+
+
+def longest(config: Any, tokenizer: Any, wanted: int | None) -> int:
+    """Return how many tokens a text may have: `wanted`, or what model and tokenizer allow, 4096 at most.
+
+    Raises:
+        UsageError: If `wanted` is more than the model has positions.
+    """
+    positions = getattr(config.get_text_config(), "max_position_embeddings", None) or 1 << 30
+    if wanted is not None and wanted > positions:
+        raise UsageError(f"max_length {wanted}: {tokenizer.name_or_path} has {positions} positions")
+    return wanted or min(4096, positions, tokenizer.model_max_length)

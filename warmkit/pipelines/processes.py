@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from warmkit.checkpoints.merge import cores
 from warmkit.training.loop import Advance
 
 POLL = 0.3  # seconds
+ORPHANED = 137
+CHILD = "from warmkit.pipelines.processes import follow_parent; follow_parent()"
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ def run_jobs(jobs: Sequence[Job], most: int, steps: int, advance: Advance | None
         while waiting or running:
             while waiting and len(running) < most:
                 slot = min(set(range(most)) - set(running))
-                running[slot] = _Process(waiting.pop(0), slot, min(most, len(jobs)))
+                running[slot] = _Process(waiting.pop(0), slot, most)
             time.sleep(POLL)
             for slot, process in list(running.items()):
                 if process.over():
@@ -73,7 +76,8 @@ class _Process:
         self.job = job
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "warmkit", *job.arguments],
+            [sys.executable, "-c", CHILD, *job.arguments],
+            stdin=subprocess.PIPE,  # never written to: it closes when this process ends, however it ends
             stdout=subprocess.DEVNULL,
             stderr=self._errors,
             env=_environment(slot, share),
@@ -83,10 +87,11 @@ class _Process:
         return self._process.poll() is not None
 
     def failure(self) -> str | None:
-        if self._process.returncode == 0:
-            return None
         self._errors.seek(0)
         lines = self._errors.read().decode("utf-8", "replace").strip().splitlines()
+        self._close()
+        if self._process.returncode == 0:
+            return None
         said = next((line for line in lines if line.startswith("error:")), lines[-1] if lines else "")
         return f"{said.removeprefix('error: ')} (exit {self._process.returncode})".strip()
 
@@ -97,11 +102,34 @@ class _Process:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self._close()
+
+    def _close(self) -> None:
+        self._errors.close()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+
+
+def follow_parent() -> None:
+    """Run the command in `sys.argv`, and end with the process that started it, even where that is killed.
+
+    A job that lived on would write to the same directory as the one that the next call starts.
+    """
+
+    def watch() -> None:
+        os.read(0, 1)
+        os._exit(ORPHANED)
+
+    threading.Thread(target=watch, daemon=True).start()
+    from warmkit.cli.app import main
+
+    main()
 
 
 def _environment(slot: int, share: int) -> dict[str, str]:
     """Give each process its share of the cores, or a GPU of its own: processes that fight for cores crawl."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(max(1, cores() // share)), "TOKENIZERS_PARALLELISM": "false"}
+    threads = os.environ.get("OMP_NUM_THREADS", str(max(1, cores() // share)))
+    environment = {**os.environ, "OMP_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false"}
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     devices = visible.split(",") if visible else [str(number) for number in range(_gpus())]
     return {**environment, "CUDA_VISIBLE_DEVICES": devices[slot % len(devices)]} if devices else environment

@@ -15,7 +15,6 @@ Source: WARM (Ramé et al., 2024), section 3 and appendix C.3.
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import shutil
 from collections.abc import Sequence
@@ -24,18 +23,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from warmkit.checkpoints.checkpoint import dump_json, open_checkpoint
 from warmkit.checkpoints.compatibility import align
 from warmkit.checkpoints.merge import cores, merge
 from warmkit.data.preferences import write_pairs
-from warmkit.errors import TrainingError, UsageError, listed
-from warmkit.evaluation.accuracy import agreement, interval, pairwise_accuracy, report
+from warmkit.errors import TrainingError, UsageError, listed, nearest
+from warmkit.evaluation.accuracy import agreement, pairwise_accuracy, report
 from warmkit.evaluation.averaging import Contest
 from warmkit.evaluation.comparisons import Comparisons
+from warmkit.evaluation.cost import inference_cost
+from warmkit.evaluation.side_by_side import PROBE, averages_row
 from warmkit.modeling.reward_model import RewardModel
 from warmkit.pipelines.processes import Job, run_jobs
 from warmkit.recipes import recipe_text
+from warmkit.training.identity import identity_text
 from warmkit.training.loop import Advance
 from warmkit.training.recipe import RewardModelRecipe, RunOutput, WarmRecipe
 from warmkit.training.reward_modeling import (
@@ -71,10 +74,9 @@ def run_warm(recipe: WarmRecipe, *, force: bool = False, advance: Advance | None
         TrainingError: If runs failed; the finished ones stay, and `warm.exclude` leaves the failed ones out.
         UsageError: If the recipe has no validation set to rank the runs on, or excludes too many.
     """
-    if recipe.data.validation is None:
-        raise UsageError("data.validation: expected a held-out set, which ranks the runs")
+    check(recipe)
     out = Path(recipe.output.path)
-    RunDirectory(out, recipe_text(recipe), force, identity=recipe_text(_identity(recipe)))
+    directory = RunDirectory(out, recipe_text(recipe), force, identity_text(_identity(recipe), recipe.data))
     _same_family([recipe.model.path, *(recipe.warm.inits or [])])
     recipe = replace(recipe, data=_prepared_data(recipe, out))
     if not (out / "probe" / "model").exists():
@@ -86,7 +88,25 @@ def run_warm(recipe: WarmRecipe, *, force: bool = False, advance: Advance | None
     _fine_tune({name: runs[name] for name in names}, recipe, out, advance)
     model = open_for_training(replace(recipe.model, path=str(out / "probe" / "model")))
     data = split(load_comparisons(recipe.data, recipe.model, model))
-    return _conclude(recipe, out, names, runs, model, data)
+    result = _conclude(recipe, out, names, runs, model, data)
+    del directory  # its lock
+    return result
+
+
+def check(recipe: WarmRecipe) -> None:
+    """Refuse what could only fail later.
+
+    Raises:
+        UsageError: If the runs cannot be ranked, share no head, or names to leave out are none of theirs.
+    """
+    if recipe.data.validation is None:
+        raise UsageError("data.validation: expected a held-out set, which ranks the runs")
+    if recipe.model.head is not None:
+        raise UsageError("model.head: the runs share the head that warm itself trains on frozen features; leave it out")
+    names = [f"run-{number + 1}" for number in range(recipe.warm.runs)]
+    for name in recipe.warm.exclude:
+        if name not in names:
+            raise UsageError(f"warm.exclude: no run is called {name!r}{nearest(name, names)}")
 
 
 # ---- runs -----------------------------------------------------------------------------------------------------------
@@ -123,8 +143,9 @@ def _fine_tune(runs: dict[str, RewardModelRecipe], recipe: WarmRecipe, out: Path
         write_whole(file, recipe_text(each).encode())
         if not (directory / "summary.json").exists():
             jobs.append(Job(name, ["train", "rm", str(file), "--quiet"], directory / "metrics.jsonl"))
-    steps = recipe.rm.steps_for(sum(1 for _ in (out / "data" / "train.jsonl").open()))
-    failed = run_jobs(jobs, recipe.warm.jobs or default_jobs(), steps, advance)
+    steps = recipe.rm.steps_for((out / "data" / "train.jsonl").read_bytes().count(b"\n"))
+    most = min(recipe.warm.jobs or default_jobs(), recipe.warm.runs)  # not the runs left: threads decide the last bits
+    failed = run_jobs(jobs, most, steps, advance)
     if failed:
         names = ", ".join(failed)
         raise TrainingError(
@@ -135,8 +156,6 @@ def _fine_tune(runs: dict[str, RewardModelRecipe], recipe: WarmRecipe, out: Path
 
 def default_jobs() -> int:
     """Return how many runs go at the same time: one per GPU, else one per two cores."""
-    import torch
-
     return torch.cuda.device_count() or max(1, cores() // 2)
 
 
@@ -145,6 +164,8 @@ def _probe(recipe: WarmRecipe, out: Path) -> None:
     data = load_comparisons(recipe.data, recipe.model, model)
     probe_head(model, recipe.probe.l2, {"train": data["train"]})
     save_reward_model(model, out / "probe" / "model")
+    del model
+    torch.cuda.empty_cache()  # the runs need it
 
 
 def _prepared_data(recipe: WarmRecipe, out: Path) -> Any:
@@ -164,7 +185,7 @@ def _same_family(paths: Sequence[str]) -> None:
 
 def _identity(recipe: WarmRecipe) -> WarmRecipe:
     """Return the recipe without the keys that change what is concluded, not what is trained."""
-    return replace(recipe, warm=replace(recipe.warm, jobs=None, exclude=[], orders=0, final="all", m=None))
+    return replace(recipe, warm=replace(recipe.warm, runs=2, jobs=None, exclude=[], orders=0, final="all", m=None))
 
 
 # ---- conclusions ----------------------------------------------------------------------------------------------------
@@ -178,7 +199,7 @@ def _conclude(
     model: RewardModel,
     data: dict[str, Comparisons],
 ) -> WarmResult:
-    paths = {name: out / "runs" / name / "model" for name in names} | {"probe": out / "probe" / "model"}
+    paths = {name: out / "runs" / name / "model" for name in names} | {PROBE: out / "probe" / "model"}
     contest = Contest(model, data, paths, out / "evaluation", recipe.rm.precision)
     ranked = sorted(names, key=lambda name: -_validation(contest, [name]))
     averages = [ranked[:count] for count in range(1, len(ranked) + 1)]
@@ -195,11 +216,12 @@ def _conclude(
         ],
         "excluded": recipe.warm.exclude,
         "accuracy": rows,
-        "individuals": {name: _reports(contest, [name]) for name in [*ranked, "probe"]},
+        "individuals": {name: _reports(contest, [name]) for name in [*ranked, PROBE]},
         "final": {"members": members, "method": "uniform", **_reports(contest, members)},
         "greedy": {"members": greedy, "validation": _validation(contest, greedy)},
         "orders": {"ranked": [_validation(contest, chosen) for chosen in averages], "random": orders},
         "agreement": _agreements(contest, ranked),
+        "cost": inference_cost(model, data["validation"], len(members), recipe.rm.precision),
     }
     _draw(out, summary, list(data))
     write_whole(out / "summary.json", dump_json(summary))
@@ -207,30 +229,13 @@ def _conclude(
 
 
 def _validation(contest: Contest, names: Sequence[str]) -> float:
-    return pairwise_accuracy(contest.average(names)["validation"])
+    return pairwise_accuracy(contest.average(names, only=["validation"])["validation"])
 
 
 def _rows(contest: Contest, chosen: Sequence[str]) -> list[dict[str, Any]]:
-    """Return one row a data set: WA, ENS and the last individual, with WA less ENS and its interval over the pairs."""
     wa, ens = contest.average(chosen), contest.ensemble(chosen)
-    last, probe = contest.individual(chosen[-1]), contest.individual("probe")
-    rows: list[dict[str, Any]] = []
-    for name in contest.data:
-        accuracies = interval(wa[name].correct)
-        rows.append(
-            {
-                "data": name,
-                "m": len(chosen),
-                "wa": accuracies.value,
-                "wa_low": accuracies.low,
-                "wa_high": accuracies.high,
-                "ens": pairwise_accuracy(ens[name]),
-                "individual": pairwise_accuracy(last[name]),
-                "probe": pairwise_accuracy(probe[name]),
-                "wa_less_ens": dataclasses.asdict(interval(wa[name].correct - ens[name].correct)),
-            }
-        )
-    return rows
+    last, probe = contest.individual(chosen[-1]), contest.individual(PROBE)
+    return [averages_row(name, len(chosen), wa[name], ens[name], last[name], probe) for name in contest.data]
 
 
 def _greedy(contest: Contest, ranked: Sequence[str]) -> list[str]:
@@ -280,7 +285,8 @@ def _agreements(contest: Contest, names: Sequence[str]) -> dict[str, dict[str, f
 def _write_final(out: Path, paths: Sequence[Path]) -> None:
     target = out / "model"
     if len(paths) == 1:
-        shutil.copytree(paths[0], target, dirs_exist_ok=True)
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(paths[0], target)
         return
     merge([str(path) for path in paths], target, method="uniform", force=target.exists())
 

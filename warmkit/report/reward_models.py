@@ -20,21 +20,22 @@ def require_matplotlib() -> None:
         raise UsageError("figures need matplotlib; install it: pip install 'warmkit[plot]'")
 
 
-def draw_accuracies(rows: Sequence[Mapping[str, Any]], names: Sequence[str], path: Path) -> None:
+def draw_accuracies(rows: Sequence[Mapping[str, Any]], names: Sequence[str], path: Path, members: str = "the M best") -> None:
     """Draw accuracy against M on every data set: WA, ENS, the individuals in their order, the probe.
 
     Args:
         rows: `{"data", "m", "wa", "ens", "individual", "probe"}`.
         names: Of the data sets, one panel each.
         path: Of the figure.
+        members: What the averages are of, for the legend.
     """
     figure, axes = _panels(len(names))
     for axis, name in zip(axes, names):
         lines = [row for row in rows if row["data"] == name]
         m = [row["m"] for row in lines]
         axis.plot(m, [100 * row["individual"] for row in lines], "o", color=GREY, label="individual number M")
-        axis.plot(m, [100 * row["wa"] for row in lines], "-o", color=BLUE, label="WA of the M best")
-        axis.plot(m, [100 * row["ens"] for row in lines], "--s", color=RED, label="ENS of the M best")
+        axis.plot(m, [100 * row["wa"] for row in lines], "-o", color=BLUE, label=f"WA of {members}")
+        axis.plot(m, [100 * row["ens"] for row in lines], "--s", color=RED, label=f"ENS of {members}")
         if lines and lines[0]["probe"] is not None:
             axis.axhline(100 * lines[0]["probe"], color=GREEN, linestyle=":", label="probe only")
         axis.set_title(name)

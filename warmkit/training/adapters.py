@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import importlib.util
+import warnings
 from typing import Any
+
+import torch
 
 from warmkit.errors import UsageError
 from warmkit.training.recipe import LoraSection
 
 
-def add_adapters(model: Any, lora: LoraSection, kind: str) -> Any:
+def add_adapters(model: Any, lora: LoraSection, kind: str, seed: int) -> Any:
     """Wrap a model so that adapters (and a reward model's head) learn alone.
 
     Args:
         model: A transformers model.
         lora: The recipe's section.
         kind: peft's task type, `SEQ_CLS` or `CAUSAL_LM`.
+        seed: Of the adapters' random half.
 
     Raises:
         UsageError: If peft is not installed.
@@ -33,7 +37,16 @@ def add_adapters(model: Any, lora: LoraSection, kind: str) -> Any:
         target_modules=lora.targets or "all-linear",
         task_type=kind,
     )
-    return get_peft_model(model, config)
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        warnings.filterwarnings("ignore", ".*gradient_checkpointing", FutureWarning)  # a name that transformers gave up
+        warnings.filterwarnings("ignore", "fan_in_fan_out is set to", UserWarning)  # GPT-2's matrices; peft sees it itself
+        wrapped: Any = get_peft_model(model, config)
+    for name, parameter in wrapped.named_parameters():
+        if name.removeprefix("base_model.model.").replace(".modules_to_save.default", "") in frozen:
+            parameter.requires_grad_(False)  # peft's copy of the head would learn its bias too
+    return wrapped
 
 
 def merged(model: Any) -> Any:

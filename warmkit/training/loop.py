@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from warmkit.errors import TrainingError
+from warmkit.errors import TrainingError, UsageError, out_of_memory
 from warmkit.training.optimizers import build_optimizer, rate
 from warmkit.training.recipe import Optimization
 from warmkit.training.run import RunDirectory
@@ -40,6 +40,10 @@ class Task(Protocol):
 
     def loss(self, rows: Sequence[int]) -> tuple[torch.Tensor, dict[str, float]]:
         """Return the mean loss of some examples, and numbers to log, sums over the examples."""
+        ...
+
+    def weight(self, rows: Sequence[int]) -> float:
+        """Return what the mean in `loss` counts: examples, or their tokens."""
         ...
 
     def places(self, rows: Sequence[int]) -> str:
@@ -77,8 +81,11 @@ def train(task: Task, how: Optimization, run: RunDirectory, advance: Advance | N
 
     Raises:
         TrainingError: If the loss is not finite, or memory runs out; the last state stays.
+        UsageError: If a step to keep is none of the run's.
     """
     steps = how.steps_for(task.examples)
+    if late := [step for step in how.keep if not 1 <= step <= steps]:
+        raise UsageError(f"{task.section}.keep: expected steps between 1 and {steps}, found {late}")
     optimizer = build_optimizer(task.model, how)
     first = _resume(task.model, optimizer, run)
     run.open_metrics(first)
@@ -111,13 +118,14 @@ def _step(
     torch.manual_seed(zlib.crc32(f"{how.seed} {step}".encode()))
     for group in optimizer.param_groups:
         group["lr"] = rate(how, step, steps)
-    loss, logged = 0.0, dict[str, float]()
+    loss, logged, whole = 0.0, dict[str, float](), task.weight(rows)
     try:
         for part in _parts(rows, how.accumulation):
             with torch.autocast(_device(task.model).type, torch.bfloat16, enabled=how.precision == "bfloat16"):
                 mean, numbers = task.loss(part)
-            (mean * (len(part) / len(rows))).backward()
-            loss += float(mean.detach()) * len(part) / len(rows)
+            share = task.weight(part) / whole
+            (mean * share).backward()
+            loss += float(mean.detach()) * share
             for name, value in numbers.items():
                 logged[name] = logged.get(name, 0.0) + value / len(rows)
         learned = [parameter for parameter in task.model.parameters() if parameter.requires_grad]
@@ -125,8 +133,8 @@ def _step(
         if not math.isfinite(loss) or not math.isfinite(norm):
             raise _not_finite(task, how, rows, step, loss, run)
         optimizer.step()
-    except (torch.OutOfMemoryError, RuntimeError) as error:
-        raise _out_of_memory(task, error, step) from None
+    except (MemoryError, RuntimeError) as error:
+        raise out_of_memory(task.section, error, step) from None
     optimizer.zero_grad()
     seconds = time.perf_counter() - began
     return {
@@ -189,10 +197,8 @@ def _not_finite(task: Task, how: Optimization, rows: Sequence[int], step: int, l
     )
 
 
-def _out_of_memory(task: Task, error: RuntimeError, step: int) -> Exception:
-    words = str(error)
-    if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in words or "out of memory" in words:
-        section = task.section
+def _out_of_memory(task: Task, error: Exception, step: int) -> Exception:
+    if out_of_memory(error):
         return TrainingError(
             f"step {step + 1}: out of memory; raise {section}.accumulation (the same result in smaller parts), set "
             f"{section}.gradient_checkpointing: true, or lower model.max_length or {section}.batch_size"

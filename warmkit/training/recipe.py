@@ -12,7 +12,7 @@ from typing import Any, Literal
 from warmkit.errors import UsageError
 
 
-def _number(low: float, high: float | None = None, *, default: Any) -> Any:
+def number_in(low: float, high: float | None = None, *, default: Any) -> Any:
     """Declare a key whose value lies in [low, high]."""
 
     def check(value: Any) -> None:
@@ -38,7 +38,7 @@ class ModelSection:
 
     path: str
     head: str | None = None
-    max_length: int | None = _number(8, default=None)
+    max_length: int | None = number_in(8, default=None)
     overlong: Literal["truncate", "refuse"] = "truncate"
     pad_token: str | None = None
 
@@ -58,8 +58,8 @@ class DataSection:
     train: str
     validation: str | None = None
     ood: str | None = None
-    corrupt: float = _number(0, 1, default=0.0)
-    corrupt_seed: int = 0
+    corrupt: float = number_in(0, 1, default=0.0)
+    corrupt_seed: int = number_in(0, default=0)
 
 
 @dataclass(frozen=True)
@@ -73,9 +73,9 @@ class LoraSection:
         targets: Names of the adapted layers; by default all linear layers.
     """
 
-    rank: int = _number(1, default=16)
-    alpha: float = _number(0, default=32.0)
-    dropout: float = _number(0, 1, default=0.0)
+    rank: int = number_in(1, default=16)
+    alpha: float = number_in(0, default=32.0)
+    dropout: float = number_in(0, 1, default=0.0)
     targets: list[str] | None = None
 
 
@@ -107,26 +107,26 @@ class Optimization:
         keep: Steps whose models are kept (Baklava's inits).
     """
 
-    lr: float = _number(0, default=1e-5)
-    steps: int | None = _number(1, default=None)
-    epochs: float | None = _number(0, default=None)
-    batch_size: int = _number(1, default=16)
-    accumulation: int = _number(1, default=1)
+    lr: float = number_in(0, default=1e-5)
+    steps: int | None = number_in(1, default=None)
+    epochs: float | None = number_in(0, default=None)
+    batch_size: int = number_in(1, default=16)
+    accumulation: int = number_in(1, default=1)
     optimizer: Literal["adamw", "adafactor"] = "adamw"
-    beta1: float = _number(0, 1, default=0.9)
-    beta2: float = _number(0, 1, default=0.999)
-    epsilon: float = _number(0, default=1e-8)
-    weight_decay: float = _number(0, default=0.0)
-    warmup: int = _number(0, default=0)
+    beta1: float = number_in(0, 1, default=0.9)
+    beta2: float = number_in(0, 1, default=0.999)
+    epsilon: float = number_in(0, default=1e-8)
+    weight_decay: float = number_in(0, default=0.0)
+    warmup: int = number_in(0, default=0)
     schedule: Literal["constant", "linear", "cosine"] = "constant"
-    clip: float = _number(0, default=1.0)
-    dropout: float | None = _number(0, 0.99, default=None)
+    clip: float = number_in(0, default=1.0)
+    dropout: float | None = number_in(0, 0.99, default=None)
     precision: Literal["float32", "bfloat16"] = "float32"
     gradient_checkpointing: bool = False
-    seed: int = 0
-    order: int = 0
-    save_every: int = _number(1, default=100)
-    evaluate_every: int = _number(0, default=0)
+    seed: int = number_in(0, default=0)
+    order: int = number_in(0, default=0)
+    save_every: int = number_in(1, default=100)
+    evaluate_every: int = number_in(0, default=0)
     keep: list[int] = field(default_factory=lambda: [])
 
     def __post_init__(self) -> None:
@@ -151,12 +151,16 @@ class ProbeSection:
         l2: Weight of the squared norm of the head, on features of unit variance. Under a large head dropout is loud.
     """
 
-    l2: float = _number(1e-9, default=0.1)
+    l2: float = number_in(1e-9, default=0.1)
 
 
 @dataclass(frozen=True)
 class RunOutput:
-    """`output:`, where the run goes."""
+    """`output:`, where the run goes.
+
+    Attributes:
+        path: Directory of the run; the model lies in its folder `model`.
+    """
 
     path: str
 
@@ -202,16 +206,16 @@ class WarmSection:
         m: Of `top`.
     """
 
-    runs: int = _number(2, default=6)
-    lr: list[float] | None = _number(0, default=None)
-    dropout: list[float] | None = _number(0, 0.99, default=None)
+    runs: int = number_in(2, default=6)
+    lr: list[float] | None = number_in(0, default=None)
+    dropout: list[float] | None = number_in(0, 0.99, default=None)
     inits: list[str] | None = None
-    seed: int = 0
-    jobs: int | None = _number(1, default=None)
+    seed: int = number_in(0, default=0)
+    jobs: int | None = number_in(1, default=None)
     exclude: list[str] = field(default_factory=lambda: [])
-    orders: int = _number(0, default=5)
+    orders: int = number_in(0, default=5)
     final: Literal["all", "best", "greedy", "top"] = "all"
-    m: int | None = _number(1, default=None)
+    m: int | None = number_in(1, default=None)
 
     def __post_init__(self) -> None:
         if (self.final == "top") != (self.m is not None):

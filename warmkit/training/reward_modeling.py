@@ -12,14 +12,16 @@ import torch
 
 from warmkit.data.corruption import corrupt
 from warmkit.data.preferences import Pair, read_pairs
-from warmkit.errors import DataError, MismatchError
+from warmkit.errors import DataError, MismatchError, UnsupportedError
 from warmkit.evaluation.accuracy import pairwise_accuracy, report
 from warmkit.evaluation.comparisons import Comparisons, encode_pairs, same_after_encoding, score
+from warmkit.modeling.checkpointing import recompute_activations
 from warmkit.modeling.quiet import evaluating
-from warmkit.modeling.reward_model import RewardModel, load_reward_model
+from warmkit.modeling.reward_model import RewardModel, load_reward_model, trained_head
 from warmkit.modeling.saving import SCALAR, save_model
 from warmkit.recipes import recipe_text
 from warmkit.training.adapters import add_adapters, merged
+from warmkit.training.identity import identity_text
 from warmkit.training.loop import Advance, train
 from warmkit.training.losses import bradley_terry
 from warmkit.training.probe import train_probe
@@ -67,6 +69,9 @@ class RewardModelTask:
         margins = (first - second).detach()
         return bradley_terry(first, second), {"accuracy": float((margins >= 0).sum()), "margin": float(margins.sum())}
 
+    def weight(self, rows: Sequence[int]) -> float:
+        return len(rows)
+
     def places(self, rows: Sequence[int]) -> str:
         return ", ".join(self.train_set.pairs[row].where or f"pair {row}" for row in rows[:4]) + (
             ", ..." if len(rows) > 4 else ""
@@ -92,7 +97,7 @@ def train_reward_model(recipe: RewardModelRecipe, *, force: bool = False, advanc
 
     Source: WARM (Ramé et al., 2024), sections 2.1 and 3.1, appendix C.3.
     """
-    run = RunDirectory(Path(recipe.output.path), recipe_text(recipe), force)
+    run = RunDirectory(Path(recipe.output.path), recipe_text(recipe), force, identity_text(recipe, recipe.data))
     if (summary := run.summary()) is not None:
         return RewardModelResult(run.model, summary, int(summary["steps"]))
     reward_model = open_for_training(recipe.model, recipe.rm.dropout)
@@ -108,11 +113,17 @@ def train_reward_model(recipe: RewardModelRecipe, *, force: bool = False, advanc
         "seconds": outcome.seconds,
         "probe": probe,
         "data": {name: describe(each) for name, each in data.items()},
-        "evaluation": {name: report(score(reward_model, each), each.answer_lengths) for name, each in split(data).items()},
+        "evaluation": evaluation(reward_model, data, recipe.rm.precision),
         "last": outcome.last,
     }
     run.finish(summary)
     return RewardModelResult(run.model, summary, outcome.resumed)
+
+
+def evaluation(reward_model: RewardModel, data: dict[str, Comparisons], precision: str) -> dict[str, Any]:
+    """Report on every data set, in the precision that the model was trained in."""
+    with torch.autocast(reward_model.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        return {name: report(score(reward_model, each), each.answer_lengths) for name, each in split(data).items()}
 
 
 def open_for_training(section: ModelSection, dropout: float | None = None) -> RewardModel:
@@ -185,23 +196,26 @@ def copy_head(source: str, target: RewardModel) -> None:
 
     Raises:
         MismatchError: If its features have another width.
+        UnsupportedError: If it has no head.
     """
-    head = load_reward_model(source, device="cpu").head
-    if head.weight.shape != target.head.weight.shape:
+    weight = trained_head(source)
+    if weight is None:
+        raise UnsupportedError(f"model.head: {source} has no scalar head; give a trained reward model, or leave the key out")
+    if weight.shape != target.head.weight.shape:
         raise MismatchError(
-            f"{source}: its head reads {head.in_features} features, and {target.path} has {target.head.in_features}"
+            f"{source}: its head reads {weight.shape[1]} features, and {target.path} has {target.head.in_features}"
         )
     with torch.no_grad():
-        target.head.weight.copy_(head.weight)
+        target.head.weight.copy_(weight.load())
 
 
 def prepare(reward_model: RewardModel, recipe: RewardModelRecipe) -> None:
     """Add adapters and checkpointing where the recipe asks for them."""
     if recipe.lora is not None:
-        reward_model.model = add_adapters(reward_model.model, recipe.lora, "SEQ_CLS")
+        reward_model.model = add_adapters(reward_model.model, recipe.lora, "SEQ_CLS", recipe.rm.seed)
     if recipe.rm.gradient_checkpointing:
         reward_model.model.config.use_cache = False
-        reward_model.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        recompute_activations(reward_model.model)
 
 
 def save_reward_model(reward_model: RewardModel, target: Path) -> None:
@@ -216,5 +230,5 @@ def save_reward_model(reward_model: RewardModel, target: Path) -> None:
             reward_model.path,
             target,
             config={**SCALAR, "pad_token_id": encoder.pad_id},
-            pad_token=encoder.pad_token,
+            tokenizer={"pad_token": encoder.pad_token, "model_max_length": encoder.max_length},
         )

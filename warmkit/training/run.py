@@ -10,8 +10,11 @@ RUN/summary.json      written last: a run that has one is done
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -21,38 +24,62 @@ from warmkit.checkpoints.checkpoint import dump_json
 from warmkit.checkpoints.staging import writing
 from warmkit.errors import OutputError
 
+_HELD: dict[tuple[int, int], int] = {}
+"""Locks of this process: the descriptor of every lock file, by device and inode."""
+
 
 class RunDirectory:
-    """The directory of one run.
+    """The directory of one run, locked as long as this process lives.
 
     Args:
         path: Where.
         recipe: The resolved recipe, as text.
-        identity: The part of it that makes two runs the same; by default all of it.
-        force: Start again where another recipe's run lies.
+        force: Delete a run of another identity that lies there, and start again.
+        identity: What makes two runs the same (`identity.identity_text`); by default the recipe.
 
     Raises:
-        OutputError: If it holds something else, or a run of another recipe.
+        OutputError: If it holds something else or a run of another recipe, or another process works in it.
     """
 
     def __init__(self, path: Path, recipe: str, force: bool = False, identity: str | None = None) -> None:
         self.path, self.recipe = path, recipe
-        known, written = self._file("identity.yaml" if identity else "recipe.yaml"), identity or recipe
+        known, identity = self._file("identity.yaml"), identity or recipe
         with writing(path):
             if path.exists() and not path.is_dir():
                 raise OutputError(f"{path}: expected a directory")
-            if path.exists() and any(path.iterdir()) and not known.exists():
+            if path.exists() and not known.exists() and any(not _early(each) for each in path.iterdir()):
                 raise OutputError(f"{path}: holds something that is no run; choose another output.path")
             path.mkdir(parents=True, exist_ok=True)
-            if known.exists() and known.read_text("utf-8") != written:
+            self._lock()
+            if known.exists() and known.read_text("utf-8") != identity and any(not _early(each) for each in path.iterdir()):
                 if not force:
                     raise OutputError(
-                        f"{path}: holds a run of another recipe; choose another output.path, or start again with --force"
+                        f"{path}: holds a run of another recipe or of other data; choose another output.path, or delete it and "
+                        "start again with --force"
                     )
                 self._clear()
-            write_whole(known, written.encode())
+            write_whole(known, identity.encode())
             write_whole(self._file("recipe.yaml"), recipe.encode())
         self._metrics: Any = None
+
+    def _lock(self) -> None:
+        descriptor = os.open(self._file("lock"), os.O_RDWR | os.O_CREAT)
+        status = os.fstat(descriptor)
+        place = status.st_dev, status.st_ino
+        if (held := _HELD.pop(place, None)) is not None:  # by a run of this process that failed; its traceback keeps it alive
+            os.close(held)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(descriptor)
+            raise OutputError(f"{self.path}: another warmkit is working here") from None
+        self._place, self._descriptor = place, descriptor
+        _HELD[place] = descriptor
+
+    def __del__(self) -> None:
+        with contextlib.suppress(AttributeError):  # where the directory was refused
+            if _HELD.get(self._place) == self._descriptor:
+                os.close(_HELD.pop(self._place))
 
     @property
     def model(self) -> Path:
@@ -108,10 +135,14 @@ class RunDirectory:
         return self.path / name
 
     def _clear(self) -> None:
-        import shutil
-
         for entry in self.path.iterdir():
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+            if entry.name != "lock":
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+
+def _early(entry: Path) -> bool:
+    """Say whether a run leaves this file before it has done anything worth keeping."""
+    return entry.name == "lock" or entry.name.endswith((".yaml", ".yaml.partial"))
 
 
 def write_whole(file: Path, content: bytes) -> None:

@@ -12,13 +12,15 @@ import torch
 
 from warmkit.checkpoints.hub import resolve
 from warmkit.data.texts import Text, read_texts
-from warmkit.errors import DataError, listed
+from warmkit.errors import DataError, UnsupportedError, UsageError, listed
+from warmkit.modeling.checkpointing import recompute_activations
 from warmkit.modeling.dropout import set_dropout
-from warmkit.modeling.quiet import evaluating, quiet
+from warmkit.modeling.quiet import evaluating, loading, quiet
 from warmkit.modeling.saving import save_model
-from warmkit.modeling.tokens import Encoder, Tokens, by_length, tokenizer_of
+from warmkit.modeling.tokens import Encoder, Tokens, by_length, longest, tokenizer_of
 from warmkit.recipes import recipe_text
 from warmkit.training.adapters import add_adapters, merged
+from warmkit.training.identity import identity_text
 from warmkit.training.loop import Advance, train
 from warmkit.training.losses import completion_nll
 from warmkit.training.recipe import SftRecipe
@@ -57,6 +59,10 @@ class SftTask:
         tokens = [self.tokens[row] for row in rows]
         total, count = self._sum(tokens)
         return total / count, {"tokens": float(count)}
+
+    def weight(self, rows: Sequence[int]) -> float:
+        """Count the tokens that are learned: the mean of a batch is over these, in however many parts it is computed."""
+        return sum(len(each) - max(1, each.answer) for each in (self.tokens[row] for row in rows))
 
     def _sum(self, tokens: Sequence[Tokens]) -> tuple[torch.Tensor, int]:
         total, count = torch.zeros((), device=self.model.device), 0
@@ -97,15 +103,15 @@ def train_sft(recipe: SftRecipe, *, force: bool = False, advance: Advance | None
 
     Source: WARM (Ramé et al., 2024), appendix C.3.1 (SFT) and C.3.2 (Baklava).
     """
-    run = RunDirectory(Path(recipe.output.path), recipe_text(recipe), force)
+    run = RunDirectory(Path(recipe.output.path), recipe_text(recipe), force, identity_text(recipe, recipe.data))
     kept = {step: run.kept(step) for step in recipe.sft.keep}
     if (summary := run.summary()) is not None:
         return SftResult(run.model, kept, summary)
     task = open_task(recipe)
     if recipe.lora is not None:
-        task.model = add_adapters(task.model, recipe.lora, "CAUSAL_LM")
+        task.model = add_adapters(task.model, recipe.lora, "CAUSAL_LM", recipe.sft.seed)
     if recipe.sft.gradient_checkpointing:
-        task.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        recompute_activations(task.model)
     outcome = train(task, recipe.sft, run, advance)
     task.save(run, run.model.name)
     data = {
@@ -122,13 +128,17 @@ def open_task(recipe: SftRecipe) -> SftTask:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     path = recipe.model.path
-    home = resolve(path)
-    config = AutoConfig.from_pretrained(home)
+    if recipe.model.head is not None or recipe.data.corrupt or recipe.data.ood is not None:
+        raise UsageError("model.head, data.corrupt and data.ood are for reward models; leave them out of an SFT recipe")
+    with loading(path):
+        home = resolve(path)
+        config, tokenizer = AutoConfig.from_pretrained(home), tokenizer_of(path)
     if recipe.sft.dropout is not None:
         set_dropout(config, recipe.sft.dropout)
-    limit = recipe.model.max_length or min(4096, config.get_text_config().max_position_embeddings)
-    encoder = Encoder(tokenizer_of(path), limit, recipe.model.pad_token)
-    with quiet():
+    encoder = Encoder(tokenizer, longest(config, tokenizer, recipe.model.max_length), recipe.model.pad_token)
+    if encoder.pairs:
+        raise UnsupportedError(f"{path}: an encoder does not write text; SFT needs a causal language model")
+    with quiet(), loading(path):
         model: Any = AutoModelForCausalLM.from_pretrained(home, config=config, dtype=torch.float32)
     if recipe.sft.dropout is not None:
         set_dropout(model, recipe.sft.dropout)
@@ -141,6 +151,11 @@ def open_task(recipe: SftRecipe) -> SftTask:
 def _read(source: str, encoder: Encoder, overlong: str) -> tuple[list[Text], list[Tokens]]:
     texts = read_texts(source)
     tokens = encoder.encode([(text.prompt, text.completion) for text in texts])
+    if lost := [text.where for text, each in zip(texts, tokens) if not isinstance(text.prompt, str) and not each.answer]:
+        raise DataError(
+            f"the chat template writes {len(lost)} chats so that the prompt is not their beginning, and prompts must not be "
+            f"learned:\n{listed(lost)}"
+        )
     long = [f"{text.where}: {len(each) + each.truncated} tokens" for text, each in zip(texts, tokens) if each.truncated]
     if overlong == "refuse" and long:
         raise DataError(f"{len(long)} texts are longer than model.max_length {encoder.max_length}:\n{listed(long)}")

@@ -1,0 +1,116 @@
+"""`warmkit eval rm`: one reward model, or several beside their averages."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.cli.conftest import Call, Rewards, json_lines
+from tests.unit.training import tiny
+from warmkit.evaluation.side_by_side import short_names
+
+
+def margins(call: Call, model: Path, pairs: Path, *more: object) -> np.ndarray:
+    rows = json_lines(call("score", model, "-i", pairs, *more).stdout)
+    return np.array([row["score_chosen"] - row["score_rejected"] for row in rows])
+
+
+def test_one_model_is_measured_whole_and_by_subset(call: Call, rewards: Rewards) -> None:
+    document = json.loads(call("eval", "rm", rewards.llamas[0], "--data", f"val={rewards.pairs}", "--json").stdout)
+    assert document.keys() == {"models", "data", "individuals", "probe"}
+    assert document["data"] == {"val": {"pairs": 20, "truncated": 0, "same": 0, "corrupt": 4}}
+    (report,) = (each["val"] for each in document["individuals"].values())
+    values = margins(call, rewards.llamas[0], rewards.pairs)
+    assert report["accuracy"] == (values >= 0).mean()
+    assert report["low"] <= report["accuracy"] <= report["high"]
+    assert report["loss"] == pytest.approx(np.log1p(np.exp(-values)).mean(), abs=1e-6)
+    places = {"corrupt": slice(4), "clean": slice(4, None), "even": slice(0, None, 2), "odd": slice(1, None, 2)}
+    assert report["subsets"].keys() == places.keys()
+    for name, part in places.items():
+        assert report["subsets"][name]["accuracy"] == (values[part] >= 0).mean()
+        assert report["subsets"][name]["pairs"] == len(values[part])
+
+
+def test_several_models_stand_beside_wa_ens_and_the_probe(call: Call, rewards: Rewards, tmp_path: Path) -> None:
+    other = tiny.write(tmp_path / "other.jsonl", tiny.rows(12, seed=80))
+    sets = ("--data", f"val={rewards.pairs}", "--data", other)
+    done = call("eval", "rm", *rewards.llamas, *sets, "--probe", rewards.probe, "--plot", "wa.png", "--json")
+    document = json.loads(done.stdout)
+    names = ["llama-1", "llama-2", "llama-3"]
+    assert list(document["models"]) == list(document["individuals"]) == names
+    assert [(row["data"], row["m"]) for row in document["averages"]] == [(d, m) for m in (1, 2, 3) for d in ("val", "other")]
+    call("merge", "--method", "uniform", *rewards.llamas, "-o", "merged")
+    merged = margins(call, Path("merged"), other)
+    alone = [margins(call, each, other) for each in rewards.llamas]
+    first, _, last = (row for row in document["averages"] if row["data"] == "other")
+    assert first["wa"] == first["ens"] == first["individual"] == (alone[0] >= 0).mean()
+    assert last["wa"] == (merged >= 0).mean() == document["wa"]["other"]["accuracy"]
+    assert last["ens"] == (np.mean(alone, axis=0) >= 0).mean() == document["ens"]["other"]["accuracy"]
+    assert last["individual"] == (alone[2] >= 0).mean()
+    assert last["probe"] == (margins(call, rewards.probe, other) >= 0).mean() == document["probe"]["other"]["accuracy"]
+    gain = last["wa_less_ens"]
+    assert gain["value"] == pytest.approx(last["wa"] - last["ens"])
+    assert gain["low"] <= gain["value"] <= gain["high"]
+    same = document["agreement"]["other"]
+    assert same["llama-1"]["llama-2"] == same["llama-2"]["llama-1"] == (np.sign(alone[0]) == np.sign(alone[1])).mean()
+    assert same["llama-3"]["llama-3"] == 1
+    assert document["cost"]["ens"]["passes"] == 3
+    assert document["cost"]["ens"]["weight_bytes"] == 3 * document["cost"]["wa"]["weight_bytes"]
+    picture = Path("wa.png").read_bytes()
+    assert picture.startswith(b"\x89PNG")
+    assert 20_000 < len(picture) < 500_000
+
+
+def test_rank_orders_the_models_and_the_text_shows_everything(call: Call, rewards: Rewards) -> None:
+    ranked = ("--data", f"val={rewards.pairs}", "--rank", "val")
+    document = json.loads(call("eval", "rm", *rewards.llamas, *ranked, "--json").stdout)
+    accuracies = [each["val"]["accuracy"] for each in document["individuals"].values()]
+    assert accuracies == sorted(accuracies, reverse=True)
+    shown = call("eval", "rm", *rewards.llamas, *ranked, "--precision", "bfloat16").stdout
+    for said in ("best first on val", "WA of 3", "ENS of 3", "clean", "odd", "Agreement on val", "seconds"):
+        assert said in shown
+
+
+def test_one_model_prints_its_table(call: Call, rewards: Rewards) -> None:
+    shown = call("eval", "rm", rewards.berts[0], "--data", rewards.pairs, "--max-length", 12)
+    assert "accuracy % (95%)" in shown.stdout
+    assert "pairs are longer than 12 tokens and were cut" in shown.stderr
+
+
+def test_models_that_cannot_be_averaged_are_refused_before_scoring(call: Call, rewards: Rewards, tmp_path: Path) -> None:
+    data = ("--data", rewards.pairs)
+    done = call("eval", "rm", rewards.llamas[0], rewards.berts[0], *data, "--json", code=1)
+    assert "bert-0 does not fit" in done.stderr
+    assert json.loads(done.stdout)["error"]["kind"] == "MismatchError"
+    renamed = shutil.copytree(rewards.llamas[0], tmp_path / "renamed")
+    content = json.loads((renamed / "tokenizer.json").read_text())
+    words = sorted(content["model"]["vocab"], key=content["model"]["vocab"].get)
+    content["model"]["vocab"] = dict(zip([*words[:-2], words[-1], words[-2]], range(len(words))))
+    (renamed / "tokenizer.json").write_text(json.dumps(content))
+    done = call("eval", "rm", rewards.llamas[1], renamed, *data, "--json", code=1)
+    assert json.loads(done.stdout)["error"]["kind"] == "MismatchError"
+    assert "token" in done.stderr
+
+
+def test_what_cannot_be_asked_is_refused(call: Call, rewards: Rewards) -> None:
+    a, b, data = rewards.llamas[0], rewards.llamas[1], ("--data", rewards.pairs)
+    for arguments, said in (
+        ((a, b, *data, "--rank", "pear"), "--rank pear: no such data set"),
+        ((a, a, *data), "twice"),
+        ((a, *data, "--plot", "x.png"), "give at least two"),
+        ((a, b, *data, "--plot", "x.docx"), "expected a picture"),
+        ((a, *data, *data), "there is another 'pairs'"),
+    ):
+        assert said in call("eval", "rm", *arguments, code=2).stderr
+    assert "cannot be read" in call("eval", "rm", a, "--data", "missing.jsonl", code=1).stderr
+
+
+def test_names_tell_paths_apart() -> None:
+    assert short_names(["runs/a/model"]) == ["runs/a/model"]
+    assert short_names(["a", "./b"]) == ["a", "b"]
+    assert short_names(["hf://x/rm@1", "hf://x/rm@2"]) == ["rm@1", "rm@2"]
+    assert short_names(["model", "a/model"]) == ["model", "a/model"]

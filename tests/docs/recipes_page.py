@@ -1,0 +1,77 @@
+"""The page of the training recipes, generated from their dataclasses.
+
+python -m tests.docs.recipes_page > docs/recipes.md
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import types
+import typing
+from typing import Any, Literal, Union
+
+from warmkit.training.recipe import RewardModelRecipe, SftRecipe, WarmRecipe
+
+HEAD = """\
+# Recipes
+
+Generated from the code: `python -m tests.docs.recipes_page > docs/recipes.md`.
+
+A recipe is YAML with these sections. Unknown keys, wrong types and values out of range are errors that name file and line.
+`--set section.key=value` lays a key over a recipe, `--dry-run` prints it with every key resolved, and every run directory holds it
+as `recipe.yaml`. A path can be a directory, a Hub repository, or `package://name/folder` inside an installed Python package.
+"""
+RECIPES = {"warmkit train sft": SftRecipe, "warmkit train rm": RewardModelRecipe, "warmkit warm": WarmRecipe}
+
+
+def page() -> str:
+    sections: dict[type, list[str]] = {}
+    for command, schema in RECIPES.items():
+        for name, hint in typing.get_type_hints(schema).items():
+            section = next(each for each in _options(hint) if dataclasses.is_dataclass(each))
+            sections.setdefault(section, []).append(f"`{name}:` of `{command}`")
+    return "\n".join([HEAD, *(_section(section, places) for section, places in sections.items())])
+
+
+def _section(section: type, places: list[str]) -> str:
+    meanings = dict(re.findall(r"^ {8}(\w+): ((?:.+\n?(?: {12}.+\n)*))", _attributes(section), re.MULTILINE))
+    rows = ["| key | type | default | meaning |", "|---|---|---|---|"]
+    hints = typing.get_type_hints(section)
+    for each in dataclasses.fields(section):
+        meaning = re.sub(r"\s+", " ", meanings.get(each.name, "")).strip()
+        rows.append(f"| `{each.name}` | {_type(hints[each.name])} | {_default(each)} | {meaning} |")
+    return f"## {', '.join(places)}\n\n" + "\n".join(rows) + "\n"
+
+
+def _attributes(section: type) -> str:
+    return (section.__doc__ or "").partition("Attributes:\n")[2]
+
+
+def _options(hint: Any) -> tuple[Any, ...]:
+    return typing.get_args(hint) if typing.get_origin(hint) in (Union, types.UnionType) else (hint,)
+
+
+def _type(hint: Any) -> str:
+    words = {str: "text", float: "number", int: "whole number", bool: "true or false"}
+    shown = []
+    for option in _options(hint):
+        if typing.get_origin(option) is Literal:
+            shown.append(", ".join(f"`{value}`" for value in typing.get_args(option)))
+        elif typing.get_origin(option) is list:
+            shown.append("list of " + words[typing.get_args(option)[0]] + "s")
+        elif option is not type(None):
+            shown.append(words[option])
+    return " or ".join(shown)
+
+
+def _default(each: dataclasses.Field[Any]) -> str:
+    if each.default is dataclasses.MISSING:
+        return "required" if each.default_factory is dataclasses.MISSING else f"{each.default_factory()}"
+    if isinstance(each.default, bool):
+        return str(each.default).lower()
+    return "" if each.default is None else f"{each.default:g}" if isinstance(each.default, float) else str(each.default)
+
+
+if __name__ == "__main__":
+    print(page(), end="")

@@ -1,0 +1,195 @@
+"""From text to tokens: ends, beginnings, chats, truncation, padding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.training import tiny
+from warmkit.errors import UnsupportedError
+from warmkit.modeling.tokens import Encoder, by_length, padding_token
+
+BOS, EOS = 1, 2
+QUESTION = [{"role": "user", "content": "the cat"}]
+ANSWER = [{"role": "assistant", "content": "sings"}]
+LONG = ("the cat sings the sun runs " * 3, "a grey moon sleeps " * 2)
+
+
+def llama(length: int = 96, **changes: Any) -> Encoder:
+    return Encoder(tiny.llama_tokenizer(**changes), length)
+
+
+def encoded(encoder: Encoder, prompt: Any = "the cat", answer: Any = " sings"):
+    return encoder.encode([(prompt, answer)])[0]
+
+
+# ---- decoders -------------------------------------------------------------------------------------------------------
+
+
+def test_a_decoder_reads_bos_prompt_answer_eos() -> None:
+    encoder = llama()
+    tokens = encoded(encoder)
+    assert tokens.ids[0] == BOS
+    assert tokens.ids[-1] == EOS
+    assert tokens.ids.count(BOS) == tokens.ids.count(EOS) == 1
+    assert encoder.tokenizer.decode(tokens.ids[1 : tokens.answer]) == "the cat"
+    assert encoder.tokenizer.decode(tokens.ids[tokens.answer : -1]) == " sings"
+    assert tokens.truncated == 0
+
+
+def test_there_is_no_bos_where_the_tokenizer_itself_puts_none() -> None:
+    tokens = encoded(Encoder(tiny.gpt2_tokenizer(), 96, "<|spare|>"))
+    assert tokens.ids.count(0) == 1, "EOS, which is BOS, only at the end"
+    assert tokens.ids[-1] == 0
+
+
+def test_an_end_that_is_there_is_not_put_twice() -> None:
+    assert encoded(llama(), answer=" sings</s>").ids == encoded(llama()).ids
+
+
+def test_a_chat_is_rendered_by_the_template_with_one_beginning_and_one_end() -> None:
+    encoder = llama()
+    tokens = encoded(encoder, QUESTION, ANSWER)
+    assert encoder.tokenizer.decode(tokens.ids) == "<s>[user]the cat</s>[assistant]sings</s>"
+    assert encoder.tokenizer.decode(tokens.ids[tokens.answer :]) == "sings</s>"
+
+
+def test_text_beside_messages_is_the_users_or_the_assistants() -> None:
+    encoder = llama()
+    chat = encoded(encoder, QUESTION, ANSWER)
+    assert encoded(encoder, QUESTION, "sings") == encoded(encoder, "the cat", ANSWER) == chat
+
+
+def test_a_chat_without_a_template_is_refused() -> None:
+    tokenizer = tiny.llama_tokenizer()
+    tokenizer.chat_template = None
+    with pytest.raises(UnsupportedError, match="no chat template"):
+        encoded(Encoder(tokenizer, 96), QUESTION, ANSWER)
+
+
+@pytest.mark.parametrize("chat", [False, True], ids=["text", "chat"])
+def test_the_oldest_tokens_of_a_decoder_go_first_and_bos_and_eos_stay(chat: bool) -> None:
+    texts = ([{"role": "user", "content": LONG[0]}], [{"role": "assistant", "content": LONG[1]}]) if chat else LONG
+    whole = encoded(llama(), *texts)
+    for length in range(8, len(whole) + 1):
+        cut = encoded(llama(length), *texts)
+        assert len(cut) == length
+        assert cut.truncated == len(whole) - length
+        assert cut.ids[0] == BOS
+        assert cut.ids[1:] == whole.ids[len(whole) - length + 1 :]
+        assert cut.answer == max(1, whole.answer - cut.truncated)
+
+
+def test_the_answer_starts_inside_the_tokens_even_where_it_is_empty() -> None:
+    tokens = encoded(llama(), "g", "")
+    assert tokens.answer <= len(tokens) - 1
+
+
+# ---- encoders -------------------------------------------------------------------------------------------------------
+
+
+def test_an_encoder_reads_two_segments() -> None:
+    encoder = Encoder(tiny.bert_tokenizer(), 96)
+    tokens = encoded(encoder)
+    theirs = encoder.tokenizer("the cat", " sings")
+    assert tokens.ids == theirs["input_ids"]
+    batch = encoder.batch([tokens])
+    assert batch.types is not None
+    assert batch.types[0].tolist() == theirs["token_type_ids"]
+
+
+def test_an_encoder_puts_between_texts_what_its_tokenizer_does() -> None:
+    encoder = Encoder(tiny.roberta_tokenizer(), 96)
+    tokens = encoded(encoder)
+    assert tokens.ids == encoder.tokenizer("the cat", " sings")["input_ids"]
+    assert encoder.tokenizer.decode(tokens.ids) == "<s>the cat</s></s> sings</s>"
+    assert encoder.tokenizer.decode(tokens.ids[tokens.answer :]) == " sings</s>"
+    cut = Encoder(tiny.roberta_tokenizer(), 8).encode([LONG])[0]
+    assert len(cut) == 8
+    assert cut.ids[-1] == 2
+
+
+def test_an_encoder_loses_the_end_of_the_prompt_then_of_the_answer() -> None:
+    tokenizer = tiny.bert_tokenizer()
+    whole = encoded(Encoder(tokenizer, 96), *LONG)
+    prompt, answer = whole.ids[1 : whole.answer - 1], whole.ids[whole.answer : -1]
+    for length in range(8, len(whole) + 1):
+        cut = encoded(Encoder(tokenizer, length), *LONG)
+        room = length - 3
+        assert cut.ids[1 : cut.answer - 1] == prompt[: max(0, room - len(answer))]
+        assert cut.ids[cut.answer : -1] == answer[:room]
+        assert [cut.ids[0], cut.ids[cut.answer - 1], cut.ids[-1]] == [whole.ids[0], whole.ids[-1], whole.ids[-1]]
+        assert cut.truncated == len(whole) - length
+
+
+def test_an_encoder_whose_tokenizer_knows_no_token_types_gets_none() -> None:
+    tokenizer = tiny.bert_tokenizer()
+    tokenizer.model_input_names = ["input_ids", "attention_mask"]  # RoBERTa has one type, DistilBERT none
+    encoder = Encoder(tokenizer, 96)
+    assert set(encoder.batch(encoder.encode([("a", "b")])).inputs()) == {"input_ids", "attention_mask"}
+
+
+# ---- padding --------------------------------------------------------------------------------------------------------
+
+
+def test_batches_are_padded_on_the_right() -> None:
+    encoder = llama()
+    batch = encoder.batch(encoder.encode([("the cat", " sings"), ("a", " grey dog sleeps")]))
+    short = int(batch.mask[0].sum())
+    assert batch.mask[0].tolist() == [1] * short + [0] * (batch.mask.shape[1] - short)
+    assert batch.ids[0, short:].unique().tolist() == [encoder.pad_id]
+
+
+PADDING = {
+    "its own": ({}, "<pad>"),
+    "none": ({"pad_token": None}, "<unk>"),
+    "EOS": ({"pad_token": "</s>"}, "<unk>"),
+    "EOS and no unknown": ({"pad_token": "</s>", "unk_token": None}, "<s>"),
+}
+
+
+@pytest.mark.parametrize("case", PADDING)
+def test_padding_is_never_the_token_that_ends_a_text(case: str) -> None:
+    changes, expected = PADDING[case]
+    assert llama(**changes).pad_token == expected
+
+
+def test_a_padding_token_can_be_chosen() -> None:
+    assert padding_token(tiny.gpt2_tokenizer(), "<|spare|>") == "<|spare|>"
+
+
+@pytest.mark.parametrize("wanted", ["</s>", "<nowhere>"])
+def test_a_chosen_padding_token_must_be_a_token_other_than_eos(wanted: str) -> None:
+    with pytest.raises(UnsupportedError, match=f"pad_token '{wanted}'.*other than EOS"):
+        padding_token(tiny.llama_tokenizer(), wanted)
+
+
+def test_a_tokenizer_without_another_token_to_pad_with_is_refused_with_advice() -> None:
+    with pytest.raises(UnsupportedError, match=r"no padding token other than EOS; set model\.pad_token"):
+        Encoder(tiny.gpt2_tokenizer(), 96)
+
+
+def test_a_decoder_without_eos_is_refused() -> None:
+    with pytest.raises(UnsupportedError, match="no EOS token, so no answer ends"):
+        llama(eos_token=None)
+
+
+# ---- groups ---------------------------------------------------------------------------------------------------------
+
+
+@given(
+    st.lists(st.integers(1, 120), max_size=60),
+    st.integers(1, 2000),
+    st.floats(0, 1),
+    st.integers(1, 30),
+)
+def test_groups_cover_every_text_once_and_only_a_text_alone_is_too_large(
+    lengths: list[int], most: int, waste: float, least: int
+) -> None:
+    groups = by_length(lengths, most, waste, least)
+    assert sorted(place for group in groups for place in group) == list(range(len(lengths)))
+    for group in groups:
+        assert len(group) * max(lengths[place] for place in group) <= most or len(group) == 1

@@ -1,0 +1,228 @@
+"""`warmkit eval rm`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from warmkit.cli.command import command
+from warmkit.cli.console import Console, size, table
+from warmkit.cli.score import MaxLength, RewardModels
+from warmkit.cli.train import need_transformers
+from warmkit.errors import UsageError
+
+if TYPE_CHECKING:
+    from warmkit.evaluation.averaging import Contest
+
+DataSets = Annotated[
+    list[str],
+    typer.Option("--data", metavar="[NAME=]FILE", help="Preference pairs; again for more.", show_default=False),
+]
+Plot = Annotated[Path | None, typer.Option("--plot", help="Draw it into a picture.")]
+
+
+class Number(str, Enum):
+    """What scores are computed in."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
+Precision = Annotated[Number, typer.Option("--precision", help="bfloat16 is faster and a little less exact.")]
+
+app = typer.Typer(help="Evaluate reward models.", no_args_is_help=True)
+
+
+@command()
+def rm(
+    console: Console,
+    models: RewardModels,
+    data: DataSets,
+    probe: Annotated[
+        str | None, typer.Option("--probe", help="The model before fine-tuning, its head trained alone; shown beside.")
+    ] = None,
+    rank: Annotated[
+        str | None, typer.Option("--rank", metavar="NAME", help="Order the models by their accuracy on this data set.")
+    ] = None,
+    plot: Plot = None,
+    max_length: MaxLength = None,
+    precision: Precision = Number.float32,
+) -> None:
+    """Measure reward models on preference pairs: one alone, or several beside WA and ENS of the first M, for every M.
+
+    WA is one model with the mean of the weights, ENS the mean of M models' scores; both are computed in memory.
+
+    Examples:
+
+    - `warmkit eval rm runs/a/model --data held-out.jsonl`
+    - `warmkit eval rm A B C --data val=val.jsonl --data ood=ood.jsonl --rank val --probe probe/model --plot accuracy.png`
+    """
+    need_transformers()
+    from warmkit.evaluation.side_by_side import open_contest, side_by_side
+
+    sources = data_sets(data)
+    if plot is not None:
+        check_figure(plot)
+        if len(models) == 1:
+            raise UsageError("--plot draws accuracy against the number of models: give at least two")
+    contest = open_contest(models, sources, probe=probe, max_length=max_length, precision=precision.value)
+    tell_truncation(console, contest)
+    with console.progress("scoring", unit="models") as advance:
+        document = side_by_side(contest, rank, advance)
+    if plot is not None:
+        from warmkit.report.reward_models import draw_accuracies
+
+        draw_accuracies(document["averages"], list(sources), plot, "the first M" if rank is None else f"the M best on {rank}")
+        console.note(f"drew {plot}")
+    console.result(document, *_tables(document, rank))
+
+
+def data_sets(given: Sequence[str]) -> dict[str, str]:
+    """Parse `NAME=FILE` or `FILE`; a file without a name is called as it is.
+
+    Raises:
+        UsageError: If two have the same name.
+    """
+    named: dict[str, str] = {}
+    for each in given:
+        name, equals, source = each.partition("=")
+        if not equals or not name or Path(each).exists():
+            name, source = Path(each).name.removesuffix(".jsonl").removesuffix(".parquet"), each
+        if name in named:
+            raise UsageError(f"--data {each}: there is another {name!r}; name it: --data NAME={source}")
+        named[name] = source
+    return named
+
+
+def check_figure(path: Path) -> None:
+    """Refuse a picture that cannot be drawn, before anything is scored.
+
+    Raises:
+        UsageError: If matplotlib is not installed or does not know the format.
+    """
+    from warmkit.report.reward_models import require_matplotlib
+
+    require_matplotlib()
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    known = FigureCanvasBase.get_supported_filetypes()
+    if path.suffix[1:].lower() not in known:
+        raise UsageError(f"--plot {path}: expected a picture ({', '.join(sorted(known))})")
+
+
+def tell_truncation(console: Console, contest: Contest) -> None:
+    """Say which data sets are not seen whole."""
+    from warmkit.evaluation.comparisons import same_after_encoding
+
+    length = contest.model.encoder.max_length
+    for name, each in contest.data.items():
+        if each.truncated:
+            console.note(f"{name}: {each.truncated} of {len(each)} pairs are longer than {length} tokens and were cut")
+        if same := same_after_encoding(each):
+            console.note(f"{name}: {same} pairs are the same text to the model; they tie, and ties count as right")
+
+
+def percent(value: float) -> str:
+    return f"{100 * value:.1f}"
+
+
+def span(estimate: dict[str, float]) -> str:
+    """Write a difference of accuracies with its interval."""
+    return f"{100 * estimate['value']:+.1f} ({100 * estimate['low']:+.1f} to {100 * estimate['high']:+.1f})"
+
+
+COLUMNS = ["data", "subset", "pairs", "accuracy % (95%)", "loss", "calibration error", "corr. with length", "ties"]
+
+
+def _report_rows(reports: dict[str, Any]) -> list[list[str]]:
+    return [
+        [
+            data if not subset else "",
+            subset,
+            str(each["pairs"]),
+            f"{percent(each['accuracy'])} ({percent(each['low'])}-{percent(each['high'])})",
+            f"{each['loss']:.4f}",
+            f"{each['calibration_error']:.3f}",
+            f"{each['length_correlation']:+.2f}",
+            str(each["tied"]),
+        ]
+        for data, whole in reports.items()
+        for subset, each in {"": whole, **whole["subsets"]}.items()
+    ]
+
+
+def _subset_rows(contenders: dict[str, Any]) -> list[list[str]]:
+    """Return a row a subset, with the accuracy of everyone."""
+    first = next(iter(contenders.values()))
+    return [
+        [data, subset, str(each["pairs"])]
+        + [percent(reports[data]["subsets"][subset]["accuracy"]) for reports in contenders.values()]
+        for data, whole in first.items()
+        for subset, each in whole["subsets"].items()
+    ]
+
+
+def _tables(document: dict[str, Any], rank: str | None) -> list[Any]:
+    individuals: dict[str, Any] = document["individuals"]
+    candidates = individuals | ({} if document["probe"] is None else {"probe only": document["probe"]})
+    if "averages" not in document:
+        return [table(name, COLUMNS, _report_rows(reports)) for name, reports in candidates.items()]
+    count, sets = len(individuals), list(document["data"])
+    order = "in the order given" if rank is None else f"best first on {rank}"
+    contenders = {**candidates, f"WA of {count}": document["wa"], f"ENS of {count}": document["ens"]}
+    everything = [
+        [name if data == sets[0] else "", data, *row]
+        for name, reports in contenders.items()
+        for data, _, *row in _report_rows(reports)
+        if data  # a subset's row has none
+    ]
+    by_subset = _subset_rows(contenders)
+    averages = [
+        [
+            row["data"] if row["m"] == 1 else "",
+            str(row["m"]),
+            percent(row["wa"]),
+            f"{percent(row['wa_low'])}-{percent(row['wa_high'])}",
+            percent(row["ens"]),
+            span(row["wa_less_ens"]),
+            percent(row["individual"]),
+            "" if row["probe"] is None else percent(row["probe"]),
+        ]
+        for data in sets
+        for row in document["averages"]
+        if row["data"] == data
+    ]
+    shown = rank or sets[0]
+    agreements = [[a, *(percent(value) for value in others.values())] for a, others in document["agreement"][shown].items()]
+    return [
+        table("Models", ["model", "data", *COLUMNS[2:]], everything),
+        *([table("Accuracy by subset, %", ["data", "subset", "pairs", *contenders], by_subset)] if by_subset else []),
+        table(
+            f"Accuracy, %, models {order}",
+            ["data", "M", "WA of first M", "95%", "ENS", "WA less ENS (95%)", "number M alone", "probe only"],
+            averages,
+        ),
+        table(f"Agreement on {shown}, %", ["", *individuals], agreements),
+        _cost(document["cost"]),
+    ]
+
+
+def _cost(cost: dict[str, Any]) -> Any:
+    rows = [
+        [kind, str(each["passes"]), f"{each['seconds']:.3f}", size(each["weight_bytes"])]
+        for kind, each in (("WA", cost["wa"]), ("ENS", cost["ens"]))
+    ]
+    columns = ["", "forward passes", "seconds", "weights in memory"]
+    return table(f"Inference, {cost['pairs']} pairs on {cost['device']}", columns, rows)
+
+
+app.command("rm")(rm)
+
+
+@app.callback()
+def _root() -> None:  # pyright: ignore[reportUnusedFunction]
+    """Evaluate reward models."""  # an app of one command would otherwise be that command

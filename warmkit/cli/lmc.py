@@ -1,0 +1,105 @@
+"""`warmkit lmc`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from warmkit.cli.command import command
+from warmkit.cli.console import Console, table
+from warmkit.cli.evaluate import DataSets, Number, Plot, Precision, check_figure, data_sets, percent, span, tell_truncation
+from warmkit.cli.options import numbers
+from warmkit.cli.score import MaxLength
+from warmkit.cli.train import need_transformers
+from warmkit.errors import OutputError, UsageError
+
+if TYPE_CHECKING:
+    from warmkit.evaluation.connectivity import ConnectivityPoint
+
+
+@command()
+def lmc(
+    console: Console,
+    a: Annotated[str, typer.Argument(metavar="A", help="Reward model at lambda 0.", show_default=False)],
+    b: Annotated[str, typer.Argument(metavar="B", help="Reward model at lambda 1.", show_default=False)],
+    data: DataSets,
+    points: Annotated[
+        int | None, typer.Option("--points", min=2, help="Places on the line, at equal distances.", show_default="11")
+    ] = None,
+    lambdas: Annotated[str | None, typer.Option("--lambda", help="The places themselves: 0,0.5,1.")] = None,
+    plot: Plot = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="JSON file to create.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file at OUT.")] = False,
+    max_length: MaxLength = None,
+    precision: Precision = Number.float32,
+) -> None:
+    """Slide from one reward model to another and measure accuracy on the line: linear mode connectivity.
+
+    WA has the weights (1 - lambda) A + lambda B, ENS the mixed scores; the diagonal mixes the two accuracies. WA above the
+    diagonal is connectivity. Two models of different criteria, with a data set of each, show what one average keeps of both.
+
+    Examples:
+
+    - `warmkit lmc runs/a/model runs/b/model --data val=val.jsonl --plot lmc.png`
+    - `warmkit lmc harmless helpful --data harmless=h1.jsonl --data helpful=h2.jsonl --lambda 0,0.25,0.5,0.75,1`
+    """
+    need_transformers()
+    from warmkit.evaluation.connectivity import connectivity
+    from warmkit.evaluation.side_by_side import open_contest
+
+    places, sources = _places(points, lambdas), data_sets(data)
+    if plot is not None:
+        check_figure(plot)
+    if output is not None and output.exists() and not force:
+        raise OutputError(f"{output}: already exists; choose another -o, or replace it with --force")
+    contest = open_contest([a, b], sources, max_length=max_length, precision=precision.value)
+    tell_truncation(console, contest)
+    first, second = contest.members
+    found = connectivity(contest, first, second, places)
+    if plot is not None:
+        from warmkit.report.reward_models import draw_connectivity
+
+        draw_connectivity(found, list(sources), (first, second), plot)
+        console.note(f"drew {plot}")
+    described = {name: {"pairs": len(each), "truncated": each.truncated} for name, each in contest.data.items()}
+    document = {"a": a, "b": b, "data": described, "points": [_document(point) for point in found]}
+    if output is not None:
+        from warmkit.checkpoints.checkpoint import dump_json
+        from warmkit.checkpoints.staging import writing
+
+        with writing(output):
+            output.write_bytes(dump_json(document))
+    rows = [_cells(point) for name in sources for point in found if point.data == name]
+    columns = ["data", "lambda", "WA %", "ENS %", "diagonal %", "WA less diagonal (95%)"]
+    console.result(document, table(f"From {first} (0) to {second} (1)", columns, rows))
+
+
+def _places(points: int | None, lambdas: str | None) -> list[float]:
+    """Return where on the line to measure."""
+    if points is not None and lambdas is not None:
+        raise UsageError("--points and --lambda both say where to measure; give one")
+    places = numbers(lambdas, "--lambda")
+    if places is None:
+        last = (points or 11) - 1
+        return [place / last for place in range(last + 1)]
+    if outside := [each for each in places if not 0 <= each <= 1]:
+        raise UsageError(f"--lambda: expected numbers from 0 to 1, found {outside[0]:g}")
+    return places
+
+
+def _document(point: ConnectivityPoint) -> dict[str, Any]:
+    return {
+        "data": point.data,
+        "lambda": point.lambda_,
+        "wa": point.wa,
+        "ens": point.ens,
+        "diagonal": point.diag,
+        "wa_less_diagonal": vars(point.gain),
+    }
+
+
+def _cells(point: ConnectivityPoint) -> list[str]:
+    gain = span(vars(point.gain))
+    return [point.data, f"{point.lambda_:.3g}", percent(point.wa), percent(point.ens), percent(point.diag), gain]

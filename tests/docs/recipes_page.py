@@ -11,6 +11,7 @@ import types
 import typing
 from typing import Any, Literal, Union
 
+from warmkit.training.policy_recipe import PolicyRecipe
 from warmkit.training.recipe import RewardModelRecipe, SftRecipe, WarmRecipe
 
 HEAD = """\
@@ -19,23 +20,31 @@ HEAD = """\
 Generated from the code: `python -m tests.docs.recipes_page > docs/recipes.md`.
 
 A recipe is YAML with these sections. Unknown keys, wrong types and values out of range are errors that name file and line.
-`--set section.key=value` lays a key over a recipe, `--dry-run` prints it with every key resolved, and every run directory holds it
-as `recipe.yaml`. A path can be a directory, a Hub repository, or `package://name/folder` inside an installed Python package.
+`--set section.key=value` lays a key over a recipe, `--dry-run` prints it with every key resolved, and every run directory holds
+it as `recipe.yaml`. A path can be a directory, a Hub repository, or `package://name/folder` inside an installed Python package.
 """
-RECIPES = {"warmkit train sft": SftRecipe, "warmkit train rm": RewardModelRecipe, "warmkit warm": WarmRecipe}
+RECIPES = {
+    "warmkit train sft": SftRecipe,
+    "warmkit train rm": RewardModelRecipe,
+    "warmkit warm": WarmRecipe,
+    "warmkit train policy": PolicyRecipe,
+}
 
 
 def page() -> str:
     sections: dict[type, list[str]] = {}
     for command, schema in RECIPES.items():
         for name, hint in typing.get_type_hints(schema).items():
-            section = next(each for each in _options(hint) if dataclasses.is_dataclass(each))
+            inner = typing.get_args(hint) if typing.get_origin(hint) is list else _options(hint)
+            section = next(each for each in inner if dataclasses.is_dataclass(each))
             sections.setdefault(section, []).append(f"`{name}:` of `{command}`")
     return "\n".join([HEAD, *(_section(section, places) for section, places in sections.items())])
 
 
 def _section(section: type, places: list[str]) -> str:
-    meanings = dict(re.findall(r"^ {8}(\w+): ((?:.+\n?(?: {12}.+\n)*))", _attributes(section), re.MULTILINE))
+    texts = [_attributes(each) for each in reversed(section.__mro__)]
+    found = [re.findall(r"^ {8}(\w+): ((?:.+\n?(?: {12}.+\n)*))", text, re.MULTILINE) for text in texts]
+    meanings = {name: meaning for pairs in found for name, meaning in pairs}
     rows = ["| key | type | default | meaning |", "|---|---|---|---|"]
     hints = typing.get_type_hints(section)
     for each in dataclasses.fields(section):
@@ -59,7 +68,8 @@ def _type(hint: Any) -> str:
         if typing.get_origin(option) is Literal:
             shown.append(", ".join(f"`{value}`" for value in typing.get_args(option)))
         elif typing.get_origin(option) is list:
-            shown.append("list of " + words[typing.get_args(option)[0]] + "s")
+            inner = typing.get_args(option)[0]
+            shown.append("list of " + (words[inner] + "s" if inner in words else "mappings"))
         elif option is not type(None):
             shown.append(words[option])
     return " or ".join(shown)

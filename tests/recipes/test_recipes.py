@@ -9,11 +9,12 @@ import pytest
 
 from tests.conftest import Family, Run
 from warmkit.recipes import MergeRecipe, read_recipe
+from warmkit.training.policy_recipe import PolicyRecipe
 from warmkit.training.recipe import RewardModelRecipe, SftRecipe, WarmRecipe
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
-SCHEMAS = {"merge": MergeRecipe, "rm": RewardModelRecipe, "sft": SftRecipe, "warm": WarmRecipe}
+SCHEMAS = {"merge": MergeRecipe, "policy": PolicyRecipe, "rm": RewardModelRecipe, "sft": SftRecipe, "warm": WarmRecipe}
 
 RECIPE = """\
 # a comment

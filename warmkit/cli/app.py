@@ -60,6 +60,7 @@ for verb in (merge.merge, liti.liti, soup.soup, ema.ema, compare.compare, inspec
     app.command(verb.__name__)(verb)
 app.add_typer(train.app, name="train")
 app.command("train-rm", help=_alias("train-rm", "train rm", train.rm.__doc__))(train.rm)
+app.command("train-policy", help=_alias("train-policy", "train policy", train.policy.__doc__))(train.policy)
 app.command("warm")(warm.warm)
 app.add_typer(evaluate.app, name="eval")
 for verb in (lmc.lmc, score.score, label.label, corrupt.corrupt, docstrings.docstrings, demo.demo):

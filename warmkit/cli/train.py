@@ -1,4 +1,4 @@
-"""`warmkit train rm`, `warmkit train sft` and `warmkit train-rm`."""
+"""`warmkit train rm`, `sft` and `policy`; `warmkit train-rm` and `train-policy`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Overrides = Annotated[
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the resolved recipe, the size and the steps; train nothing.")]
 Force = Annotated[bool, typer.Option("--force", help="Start again where a run of another recipe lies.")]
 
-app = typer.Typer(help="Train reward models and language models from recipes.", no_args_is_help=True)
+app = typer.Typer(help="Train reward models, language models and policies from recipes.", no_args_is_help=True)
 
 
 @command(resumes=True)
@@ -98,6 +98,55 @@ def sft(
     console.result({"path": str(result.path), "kept": kept, **result.summary}, *losses, *places)
 
 
+@command()
+def policy(
+    console: Console, recipe: RecipePath, overrides: Overrides = None, dry_run: DryRun = False, force: Force = False
+) -> None:
+    """Train a policy on rewards by REINFORCE, with a KL to an anchor: its own moving average (WARP) or its init.
+
+    A killed run goes on where it stopped when the same command is given again. Needs the `train` extra.
+
+    Examples:
+
+    - `warmkit train policy recipe.yaml`
+    - `warmkit train policy recipe.yaml --set policy.order=1 --set output.path=runs/b`
+    - `warmkit train policy recipe.yaml --dry-run`
+    """
+    from warmkit.recipes import read_recipe
+    from warmkit.training.policy_recipe import PolicyRecipe
+
+    content = read_recipe(recipe, PolicyRecipe, overrides or ()).content
+    need_transformers()
+    if dry_run:
+        from warmkit.training.policy_opening import open_policy
+
+        task = open_policy(content)
+        _plan(console, content, task.model, content.policy.steps_for(len(task.data["train"])), task.data)
+        return
+    from warmkit.training.policy import train_policy
+
+    with console.progress("training", unit="steps") as advance:
+        result = train_policy(content, force=force, advance=advance)
+    for warning in result.summary["warnings"]:
+        console.note(warning)
+    if result.summary["stopped"] is not None:
+        console.note(f"stopped after {result.summary['steps']} steps: the KL is above policy.kl_ceiling")
+    kept = {str(step): str(path) for step, path in result.kept.items()}
+    console.result(
+        {"path": str(result.path), "kept": kept, "resumed": result.resumed, **result.summary},
+        table(None, ["", "last step", "validation"], _policy_rows(result.summary)),
+        *map(str, (*result.kept.values(), result.path)),
+    )
+
+
+def _policy_rows(summary: dict[str, Any]) -> list[list[str]]:
+    """Return the rewards and what else tells about a policy, of the last step and of the validation prompts."""
+    shown = ("reward", "control_", "kl_", "entropy", "length", "without_eos")
+    rows = [name for name in summary["last"] if name.startswith(shown)]
+    held_out = [f"{summary[key]:.4f}" if (key := f"validation_{name}") in summary else "" for name in rows]
+    return [[name.replace("_", " "), f"{summary['last'][name]:.4f}", each] for name, each in zip(rows, held_out)]
+
+
 def need_transformers() -> None:
     """Stop with advice where the training packages are not installed."""
     import importlib.util
@@ -120,3 +169,4 @@ def _plan(console: Console, content: Any, model: Any, steps: int, data: dict[str
 
 app.command("rm")(rm)
 app.command("sft")(sft)
+app.command("policy")(policy)

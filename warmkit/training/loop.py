@@ -134,7 +134,7 @@ def _step(
             raise _not_finite(task, how, rows, step, loss, run)
         optimizer.step()
     except (MemoryError, RuntimeError) as error:
-        raise out_of_memory(task.section, error, step) from None
+        raise with_advice(error, task.section, step) from None
     optimizer.zero_grad()
     seconds = time.perf_counter() - began
     return {
@@ -197,7 +197,8 @@ def _not_finite(task: Task, how: Optimization, rows: Sequence[int], step: int, l
     )
 
 
-def _out_of_memory(task: Task, error: Exception, step: int) -> Exception:
+def with_advice(error: Exception, section: str, step: int) -> Exception:
+    """Return the error to raise: what to change where memory ran out, else the error itself."""
     if out_of_memory(error):
         return TrainingError(
             f"step {step + 1}: out of memory; raise {section}.accumulation (the same result in smaller parts), set "

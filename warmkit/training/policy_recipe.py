@@ -1,0 +1,166 @@
+"""What a recipe of `warmkit train policy` holds.
+
+Defaults are WARP's (Ramé et al., 2024, section 4): temperature 0.9, batches of 128 prompts, learning rate 1e-6, beta 0.1, an
+anchor that follows the policy with mu 0.01.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from warmkit.errors import UsageError
+from warmkit.training.recipe import LoraSection, Optimization, RunOutput, number_in
+
+
+@dataclass(frozen=True)
+class PolicyModelSection:
+    """`model:`, the policy's init.
+
+    Attributes:
+        path: The checkpoint to start from.
+        sft: The checkpoint that the KL is reported to; by default `path`. Not the init in a later iteration of WARP.
+        max_length: Tokens of prompt and answer together; by default what the model allows.
+        overlong: Whether prompts that leave no room for `policy.max_new_tokens` are refused or lose their oldest tokens.
+        pad_token: What to pad with, where the tokenizer has no token of its own for it.
+    """
+
+    path: str
+    sft: str | None = None
+    max_length: int | None = number_in(8, default=None)
+    overlong: Literal["refuse", "truncate"] = "refuse"
+    pad_token: str | None = None
+
+
+@dataclass(frozen=True)
+class PromptsSection:
+    """`data:`, files of prompts, or `datasets` names.
+
+    Attributes:
+        train: Prompts to learn from.
+        validation: Prompts of the evaluations.
+    """
+
+    train: str
+    validation: str | None = None
+
+
+@dataclass(frozen=True)
+class RewardTerm:
+    """One of `rewards:` or `controls:`; exactly one of `model`, `function` and `command` says what it is.
+
+    Attributes:
+        name: In the metrics; by default what follows from the other keys.
+        weight: In the sum.
+        model: A reward model, or several whose scores are averaged (ENS).
+        function: `module:name` of a Python function; it gets the prompts and the completions, two lists of text of the same
+            length, and returns a number for each.
+        command: A shell command; it reads a line of JSON for each completion (`prompt`, `completion`) and prints a number for
+            each.
+    """
+
+    name: str | None = None
+    weight: float = 1.0
+    model: str | list[str] | None = None
+    function: str | None = None
+    command: str | None = None
+
+    def __post_init__(self) -> None:
+        given = [key for key in ("model", "function", "command") if getattr(self, key)]
+        if len(given) != 1:
+            raise UsageError(f"expected one of model, function and command, found {' and '.join(given) or 'none'}")
+        if self.function is not None and not all(self.function.partition(":")):
+            raise UsageError(f"expected a function as module:name, found {self.function!r}")
+
+    @property
+    def label(self) -> str:
+        """What the metrics call it."""
+        if self.name is not None:
+            return self.name
+        if self.function is not None:
+            return self.function.rpartition(":")[2]
+        return "command" if self.model is None else "model" if isinstance(self.model, str) else "ensemble"
+
+
+@dataclass(frozen=True)
+class ValueSection:
+    """`value:`, the value model of `policy.baseline: value`, which starts from the policy's init.
+
+    Attributes:
+        lr: Its learning rate.
+        warmup: Steps at the start, out of those of `policy`, in which it learns alone.
+    """
+
+    lr: float = number_in(0, default=1e-5)
+    warmup: int = number_in(0, default=100)
+
+
+@dataclass(frozen=True)
+class PolicySection(Optimization):
+    """`policy:`, the policy gradient, and all keys of an optimisation.
+
+    Attributes:
+        lr: Learning rate at its highest.
+        batch_size: Prompts in an update.
+        samples: Completions of every prompt, K.
+        baseline: What is taken off the reward: the mean of the prompt's other samples (`leave-one-out`), the mean of the batch
+            (`batch`), a learned value (`value`), nothing (`none`).
+        beta: Weight of the KL to the anchor in the reward.
+        anchor: The policy's moving average (`ema`), its init (`init`), or no KL at all (`none`).
+        mu: Share of the policy in the moving average after every step.
+        temperature: Of sampling.
+        max_new_tokens: Tokens of a completion, its end included.
+        banned: Tokens that are never sampled.
+        stop: Tokens that end a completion, beside EOS.
+        length_penalty: Taken off the reward for every token.
+        eos_penalty: Taken off the reward of a completion without an end.
+        kl_ceiling: KL to the SFT model, in nats, at which the run stops.
+    """
+
+    lr: float = number_in(0, default=1e-6)
+    batch_size: int = number_in(1, default=128)
+    samples: int = number_in(1, default=1)
+    baseline: Literal["leave-one-out", "batch", "value", "none"] = "batch"
+    beta: float = number_in(0, default=0.1)
+    anchor: Literal["ema", "init", "none"] = "ema"
+    mu: float = number_in(0, 1, default=0.01)
+    temperature: float = number_in(1e-3, default=0.9)
+    max_new_tokens: int = number_in(1, default=64)
+    banned: list[str] = field(default_factory=lambda: [])
+    stop: list[str] = field(default_factory=lambda: [])
+    length_penalty: float = number_in(0, default=0.0)
+    eos_penalty: float = number_in(0, default=0.0)
+    kl_ceiling: float | None = number_in(0, default=None)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.dropout:
+            raise UsageError("dropout: a policy learns without, so that it is the distribution that was sampled from")
+        if self.baseline == "leave-one-out" and self.samples == 1:
+            raise UsageError("baseline: leave-one-out needs samples of 2 or more; with one sample a prompt use batch")
+        if self.baseline == "batch" and self.samples * self.batch_size == 1:
+            raise UsageError("baseline: batch needs more than one completion in a batch; raise batch_size or samples")
+
+
+@dataclass(frozen=True)
+class PolicyRecipe:
+    """A recipe of `warmkit train policy`."""
+
+    model: PolicyModelSection
+    data: PromptsSection
+    rewards: list[RewardTerm]
+    output: RunOutput
+    policy: PolicySection = PolicySection()
+    controls: list[RewardTerm] = field(default_factory=lambda: [])
+    value: ValueSection = ValueSection()
+    lora: LoraSection | None = None
+
+    def __post_init__(self) -> None:
+        if not self.rewards:
+            raise UsageError("rewards: expected at least one term, found none")
+        for key in ("rewards", "controls"):
+            labels = [term.label for term in getattr(self, key)]
+            if twice := sorted({label for label in labels if labels.count(label) > 1}):
+                raise UsageError(f"{key}: two terms are called {twice[0]!r}; give them names")
+        if self.lora is not None and self.lora.dropout:
+            raise UsageError("lora.dropout: a policy learns without, so that it is the distribution that was sampled from")

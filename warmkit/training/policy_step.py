@@ -1,0 +1,132 @@
+"""One step of the policy gradient."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import torch
+
+from warmkit.errors import NonFiniteError, TrainingError
+from warmkit.training.loop import batch_rows, with_advice
+from warmkit.training.optimizers import rate
+from warmkit.training.policy_gradient import advantages, regularized, reinforce_loss
+from warmkit.training.policy_recipe import PolicySection
+from warmkit.training.policy_task import PolicyTask, Rollout, numbers
+
+Measured = dict[str, torch.Tensor]
+
+
+def take_step(task: PolicyTask, optimizer: torch.optim.Optimizer, step: int, steps: int) -> dict[str, Any]:
+    """Sample, score, compare with the anchor, learn, and let the anchor follow (WARP, algorithm 1, lines 6 to 9).
+
+    Args:
+        task: Changed: its policy, its anchor, its value model.
+        optimizer: Of the policy.
+        step: Counted from 0.
+        steps: In all.
+
+    Returns:
+        The step's metrics.
+
+    Raises:
+        TrainingError: If the logits, the loss or the gradient are not finite, or memory runs out.
+    """
+    how, data = task.how, task.data["train"]
+    rows = batch_rows(len(data), how.batch_size, how.order, step)
+    for group in optimizer.param_groups:
+        group["lr"] = rate(how, step, steps)
+    began = time.perf_counter()
+    try:
+        rollout = task.roll_out(data, rows, how.samples, f"{how.seed} {step}")
+        sampled = time.perf_counter()
+        learns = task.value is None or step >= task.value.warmup
+        parts = _parts(how)
+        measured = _measure(task, rollout, parts, gradient=learns and len(parts) == 1)
+        rewards = _regularized(how, rollout, measured)
+        gains, value_numbers = _advantages(task, [data.ids[row] for row in rows], rewards)
+        loss, norm = _learn(task, optimizer, rollout, parts, measured, gains) if learns else (0.0, 0.0)
+        if not math.isfinite(loss) or not math.isfinite(norm):
+            raise NonFiniteError(f"the loss is {loss}, the norm of the gradient {norm}")
+        if learns:
+            optimizer.step()
+        optimizer.zero_grad()
+    except NonFiniteError as error:
+        raise _not_finite(task, rows, step, error) from None
+    except (MemoryError, RuntimeError) as error:
+        raise with_advice(error, "policy", step) from None
+    if task.anchor is not None:
+        task.anchor.update()
+    ended = time.perf_counter()
+    return {
+        "step": step + 1,
+        **numbers(rollout, measured),
+        **value_numbers,
+        "reward_regularized": float(rewards.mean()),
+        "loss": loss,
+        "lr": optimizer.param_groups[0]["lr"],
+        "grad_norm": norm,
+        "tokens_per_second": sum(len(each.ids) for each in rollout.completions) / (ended - began),
+        "seconds_sampling": sampled - began,
+        "seconds_learning": ended - sampled,
+    }
+
+
+def _parts(how: PolicySection) -> list[slice]:
+    """Divide the completions of a batch into parts of whole prompts."""
+    size, whole = -(-how.batch_size // how.accumulation) * how.samples, how.batch_size * how.samples
+    return [slice(start, min(start + size, whole)) for start in range(0, whole, size)]
+
+
+def _measure(task: PolicyTask, rollout: Rollout, parts: list[slice], gradient: bool) -> Measured:
+    """Compare policy, anchor and init; a batch in one part keeps the graph, so that its forward pass is computed once."""
+    task.model.train()
+    with torch.enable_grad() if gradient else torch.no_grad():
+        pieces = [task.measure(rollout, part, task.others) for part in parts]
+    measured = {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
+    if task.anchor is not None and "anchor" not in measured:  # it is the init
+        measured |= {"anchor": measured["init"], "kl_anchor": measured["kl_init"]}
+    return measured
+
+
+def _regularized(how: PolicySection, rollout: Rollout, measured: Measured) -> torch.Tensor:
+    """Return r_beta, [B, K], on the CPU."""
+    rewards = rollout.rewards
+    if "anchor" in measured:
+        rewards = regularized(rewards, how.beta, measured["policy"].cpu(), measured["anchor"].cpu())
+    return rewards.view(-1, how.samples)
+
+
+def _advantages(task: PolicyTask, prompts: list[list[int]], rewards: torch.Tensor) -> tuple[torch.Tensor, dict[str, float]]:
+    """Return the advantages, [B, K]; the value model predicts first and learns then."""
+    if task.value is None:
+        return advantages(rewards, task.how.baseline), {}
+    values = task.value.predict(prompts)
+    return advantages(rewards, "value", values), {"value": float(values.mean()), **task.value.learn(prompts, rewards)}
+
+
+def _learn(
+    task: PolicyTask,
+    optimizer: torch.optim.Optimizer,
+    rollout: Rollout,
+    parts: list[slice],
+    measured: Measured,
+    gains: torch.Tensor,
+) -> tuple[float, float]:
+    """Set the gradient; return the loss and the gradient's norm before it was clipped."""
+    weights, loss = gains.flatten().to(task.device), 0.0
+    for part in parts:
+        spoken = measured["policy"] if len(parts) == 1 else task.measure(rollout, part, {})["policy"]
+        share = reinforce_loss(weights[part], spoken) * (len(spoken) / len(weights))
+        share.backward()
+        loss += float(share.detach())
+    learned = [each for group in optimizer.param_groups for each in group["params"]]
+    return loss, float(torch.nn.utils.clip_grad_norm_(learned, task.how.clip or math.inf))
+
+
+def _not_finite(task: PolicyTask, rows: list[int], step: int, error: NonFiniteError) -> TrainingError:
+    places = ", ".join(task.data["train"].prompts[row].where for row in rows[:4]) + (", ..." if len(rows) > 4 else "")
+    saved = step // task.how.save_every * task.how.save_every
+    kept = f"; the state of step {saved} is kept" if saved else ""
+    return TrainingError(f"step {step + 1}: {error} in the batch of {places}{kept}. Lower policy.lr, or raise policy.warmup")

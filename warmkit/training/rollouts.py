@@ -1,0 +1,102 @@
+"""What policy, anchor and init say about sampled completions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from warmkit.modeling.tokens import by_length
+from warmkit.training.generation import Completion, Sampling, left_padded, positions
+from warmkit.training.policy_gradient import completion_log_probability, entropy, exact_kl, log_distribution
+
+Model = Callable[..., Any]
+MOST_PARTS = 3  # each part brings a gradient of the whole embedding, which costs more than some padding
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Completions that all start in the same column: prompts padded on the left, completions on the right.
+
+    Attributes:
+        inputs: Of the model.
+        tokens: What was sampled, [N, T].
+        counted: [N, T], true for tokens of the completion, its end included.
+    """
+
+    inputs: dict[str, Any]
+    tokens: torch.Tensor
+    counted: torch.Tensor
+
+
+def measure(
+    policy: Model,
+    others: Mapping[str, Model],
+    prompts: Sequence[Sequence[int]],
+    completions: Sequence[Completion],
+    how: Sampling,
+    device: torch.device,
+) -> dict[str, torch.Tensor]:
+    """Return, for every completion, [N] each, in nats:
+
+    `policy`      log pi(y|x), differentiable
+    `entropy`     of the next token, summed over the completion
+    NAME          log pi'(y|x) of each other model
+    `kl_NAME`     KL(pi, pi') over the whole vocabulary, summed over the prefixes of the completion
+
+    Completions of similar length are computed together.
+
+    Args:
+        policy: What was sampled from.
+        others: By name, such as `anchor`.
+        prompts: Token ids, one prompt beside each completion.
+        completions: What was sampled.
+        how: As they were sampled: temperature and banned tokens.
+        device: Of the models.
+    """
+    lengths = [len(prompt) + len(each.ids) for prompt, each in zip(prompts, completions)]
+    groups = by_length(lengths, most=1 << 40, least=-(-len(lengths) // MOST_PARTS))
+    parts: list[dict[str, torch.Tensor]] = []
+    for places in groups:
+        layout = lay_out([prompts[place] for place in places], [completions[place].ids for place in places], how.pad_id, device)
+        parts.append(_measured(policy, others, layout, how))
+    back = torch.tensor([place for places in groups for place in places], device=device).argsort()
+    return {name: torch.cat([part[name] for part in parts])[back] for name in parts[0]}
+
+
+def _measured(policy: Model, others: Mapping[str, Model], layout: Layout, how: Sampling) -> dict[str, torch.Tensor]:
+    spoken = _spoken(policy, layout, how)
+    values = {"policy": completion_log_probability(spoken, layout.tokens, layout.counted)}
+    with torch.no_grad():
+        spoken = spoken.detach()
+        values["entropy"] = (entropy(spoken) * layout.counted).sum(-1)
+        for name, other in others.items():
+            theirs = _spoken(other, layout, how)
+            values[name] = completion_log_probability(theirs, layout.tokens, layout.counted)
+            values[f"kl_{name}"] = (exact_kl(spoken, theirs) * layout.counted).sum(-1)
+    return values
+
+
+def _spoken(model: Model, layout: Layout, how: Sampling) -> torch.Tensor:
+    """Return the log-probabilities of the tokens of the completions, [N, T, V]."""
+    return log_distribution(model(**layout.inputs).logits[:, :-1], how.temperature, how.banned)
+
+
+def lay_out(prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]], pad_id: int, device: Any) -> Layout:
+    """Put prompts and completions side by side; only the logits of the completions are computed."""
+    before, before_mask = left_padded(prompts, pad_id, device)
+    width = max(map(len, completions))
+    tokens = torch.tensor([[*ids, *[pad_id] * (width - len(ids))] for ids in completions], device=device)
+    lengths = torch.tensor([len(ids) for ids in completions], device=device)
+    counted = torch.arange(width, device=device) < lengths[:, None]
+    mask = torch.cat([before_mask, counted.long()], 1)
+    inputs = {
+        "input_ids": torch.cat([before, tokens], 1),
+        "attention_mask": mask,
+        "position_ids": positions(mask),
+        "use_cache": False,
+        "logits_to_keep": width + 1,
+    }
+    return Layout(inputs, tokens, counted)

@@ -1,0 +1,57 @@
+"""The learned baseline: what reward a prompt can expect."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from warmkit.modeling.reward_model import RewardModel
+from warmkit.modeling.tokens import Tokens
+from warmkit.training.optimizers import build_optimizer
+from warmkit.training.policy_recipe import PolicySection, ValueSection
+
+
+class ValueModel:
+    """v(x), trained to min_v mean (v(x) - r_beta(x, y))^2 on its own copy of the policy's init, with a scalar head.
+
+    Args:
+        model: A reward model that reads the prompt alone; its head starts at zero.
+        policy: How the policy learns: the optimiser and its clipping are the same.
+        section: Its own rate.
+
+    Source: WARM (Ramé et al., 2024), section 5 and appendix C.4.
+    """
+
+    def __init__(self, model: RewardModel, policy: PolicySection, section: ValueSection) -> None:
+        self.model, self.clip, self.warmup = model, policy.clip or math.inf, section.warmup
+        self.optimizer = build_optimizer(model.model, replace(policy, lr=section.lr))
+
+    def predict(self, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
+        """Return v(x), [B], without gradients, on the CPU."""
+        return self.model.score_tokens(_tokens(prompts))
+
+    def learn(self, prompts: Sequence[Sequence[int]], rewards: torch.Tensor) -> dict[str, float]:
+        """Take one step towards the rewards [B, K] of the prompts' completions; return numbers to log."""
+        values = self.model.forward(_tokens(prompts))
+        loss = (values[:, None] - rewards.to(values.device)).square().mean()
+        loss.backward()
+        learned = [each for each in self.model.model.parameters() if each.requires_grad]
+        norm = float(torch.nn.utils.clip_grad_norm_(learned, self.clip))
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return {"value_loss": float(loss.detach()), "value_grad_norm": norm}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"model": self.model.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.model.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+
+def _tokens(prompts: Sequence[Sequence[int]]) -> list[Tokens]:
+    return [Tokens(list(ids), len(ids)) for ids in prompts]

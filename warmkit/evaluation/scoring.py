@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 import numpy as np
-from jinja2 import TemplateError
 
 from warmkit.checkpoints.checkpoint import open_checkpoint
 from warmkit.data.fields import content, has, messages
@@ -95,8 +94,6 @@ class Panel:
             return _Question(number, row, [model.encoder.encode(texts) for model in self.models])
         except DataError as error:
             found = str(error)
-        except TemplateError as error:
-            found = f"the chat template refuses these messages: {error}"
         return _Question(number, row, [[] for _ in self.models], found)
 
 

@@ -138,6 +138,7 @@ def load_reward_model(
     if dropout is not None:
         set_dropout(model, dropout)
     head = head_of(model)
+    head.__class__ = FullPrecisionLinear
     with torch.no_grad():
         if not trained:
             head.weight.zero_()
@@ -147,6 +148,14 @@ def load_reward_model(
                 head.bias.zero_()
     model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     return RewardModel(model.eval(), encoder, source)
+
+
+class FullPrecisionLinear(nn.Linear):
+    """A linear layer that computes in float32 under autocast: rewards of 8 bits tie, and ties count as right."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(input.device.type, enabled=False):
+            return nn.functional.linear(input.float(), self.weight, self.bias)
 
 
 def head_of(model: nn.Module) -> nn.Linear:

@@ -198,3 +198,13 @@ def test_loaded_weights_are_what_scores(architecture: str, tmp_path: Path) -> No
     reward_model, other = trained(tmp_path, architecture), trained(tmp_path, architecture, seed=1)
     reward_model.load_weights(other.model.state_dict())
     assert reward_model.score(TEXTS) == other.score(TEXTS)
+
+
+@pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
+def test_rewards_keep_float32_under_autocast(architecture: str, tmp_path: Path) -> None:
+    model = tiny.load(tiny.model(architecture, tmp_path / "init"), architecture)
+    with torch.no_grad():
+        model.head.weight.normal_()
+    with torch.autocast("cpu", torch.bfloat16):
+        scores = model.score_tokens(model.encoder.encode([("", text) for text in tiny.sentences(8)]))
+    assert not torch.equal(scores, scores.bfloat16().float())

@@ -36,7 +36,7 @@ def test_it_trains_and_shows_rewards_controls_and_kl(tmp_path: Path) -> None:
     done = call("train-policy", written(recipe), "--set", "policy.steps=2")
     lines = [line.strip() for line in done.stdout.splitlines()]
     assert lines[-2:] == [str(tmp_path / "run" / "step-2"), str(tmp_path / "run" / "model")]
-    for name in ("reward", "control length", "kl anchor", "kl init", "entropy", "length", "without eos"):
+    for name in ("reward", "control length", "kl anchor", "kl sft", "entropy", "length", "without eos"):
         assert any(line.startswith(name) for line in lines), name
     again = json.loads(call("train", "policy", written(recipe), "--set", "policy.steps=2", "--json").stdout)
     assert again["resumed"] == again["steps"] == 2

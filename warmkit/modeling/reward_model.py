@@ -16,10 +16,11 @@ from torch import nn
 
 from warmkit.checkpoints.checkpoint import LazyTensor, open_checkpoint
 from warmkit.checkpoints.hub import resolve
-from warmkit.errors import MismatchError, UnsupportedError
+from warmkit.errors import UnsupportedError
 from warmkit.modeling.dropout import set_dropout
 from warmkit.modeling.quiet import evaluating, loading, quiet
 from warmkit.modeling.tokens import Encoder, Text, Tokens, by_length, longest, tokenizer_of
+from warmkit.modeling.weights import load_weights
 
 HEADS = ("score.weight", "classifier.weight", "classifier.out_proj.weight", "classifier.dense.weight")
 SCORING_TOKENS = 16_384  # padded tokens in one batch without gradients
@@ -65,11 +66,7 @@ class RewardModel:
         Raises:
             MismatchError: If they are not those of this architecture.
         """
-        outcome = self.model.load_state_dict(weights, strict=False)
-        tied = set(getattr(self.model, "all_tied_weights_keys", None) or ())
-        missing = [name for name in outcome.missing_keys if name not in tied and name != "classifier.bias"]
-        if missing or outcome.unexpected_keys:
-            raise MismatchError(f"{self.path}: weights do not fit: {sorted(missing + outcome.unexpected_keys)[:6]}")
+        load_weights(self.model, weights, self.path, optional=["classifier.bias"])
 
     def score(self, texts: Sequence[tuple[Text, Text]]) -> list[float]:
         """Return the scores of (prompt, answer) pairs."""

@@ -85,7 +85,7 @@ def train(task: PolicyTask, run: RunDirectory, advance: Advance | None = None) -
     try:
         for step in range(first, steps):
             values, last = take_step(task, optimizer, step, steps), step + 1
-            stopping = how.kl_ceiling is not None and values["kl_init"] > how.kl_ceiling
+            stopping = how.kl_ceiling is not None and values["kl_sft"] > how.kl_ceiling
             if how.evaluate_every and last % how.evaluate_every == 0:
                 values |= task.evaluate()
             if warnings := watch.look(values):

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from warmkit.errors import UsageError
+from warmkit.evaluation.reward_term import RewardTerm
 from warmkit.training.recipe import LoraSection, Optimization, RunOutput, number_in
 
 
@@ -43,43 +44,6 @@ class PromptsSection:
 
     train: str
     validation: str | None = None
-
-
-@dataclass(frozen=True)
-class RewardTerm:
-    """One of `rewards:` or `controls:`; exactly one of `model`, `function` and `command` says what it is.
-
-    Attributes:
-        name: In the metrics; by default what follows from the other keys.
-        weight: In the sum.
-        model: A reward model, or several whose scores are averaged (ENS).
-        function: `module:name` of a Python function; it gets the prompts and the completions, two lists of text of the same
-            length, and returns a number for each.
-        command: A shell command; it reads a line of JSON for each completion (`prompt`, `completion`) and prints a number for
-            each.
-    """
-
-    name: str | None = None
-    weight: float = 1.0
-    model: str | list[str] | None = None
-    function: str | None = None
-    command: str | None = None
-
-    def __post_init__(self) -> None:
-        given = [key for key in ("model", "function", "command") if getattr(self, key)]
-        if len(given) != 1:
-            raise UsageError(f"expected one of model, function and command, found {' and '.join(given) or 'none'}")
-        if self.function is not None and not all(self.function.partition(":")):
-            raise UsageError(f"expected a function as module:name, found {self.function!r}")
-
-    @property
-    def label(self) -> str:
-        """What the metrics call it."""
-        if self.name is not None:
-            return self.name
-        if self.function is not None:
-            return self.function.rpartition(":")[2]
-        return "command" if self.model is None else "model" if isinstance(self.model, str) else "ensemble"
 
 
 @dataclass(frozen=True)

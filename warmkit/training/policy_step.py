@@ -9,11 +9,13 @@ from typing import Any
 import torch
 
 from warmkit.errors import NonFiniteError, TrainingError
+from warmkit.evaluation.answers import means
+from warmkit.evaluation.policy_evaluator import Rollout, rollout_values
 from warmkit.training.loop import batch_rows, with_advice
 from warmkit.training.optimizers import rate
 from warmkit.training.policy_gradient import advantages, regularized, reinforce_loss
 from warmkit.training.policy_recipe import PolicySection
-from warmkit.training.policy_task import PolicyTask, Rollout, numbers
+from warmkit.training.policy_task import PolicyTask
 
 Measured = dict[str, torch.Tensor]
 
@@ -39,7 +41,7 @@ def take_step(task: PolicyTask, optimizer: torch.optim.Optimizer, step: int, ste
         group["lr"] = rate(how, step, steps)
     began = time.perf_counter()
     try:
-        rollout = task.roll_out(data, rows, how.samples, f"{how.seed} {step}")
+        rollout = task.roll_out(rows, step)
         sampled = time.perf_counter()
         learns = task.value is None or step >= task.value.warmup
         parts = _parts(how)
@@ -61,7 +63,7 @@ def take_step(task: PolicyTask, optimizer: torch.optim.Optimizer, step: int, ste
     ended = time.perf_counter()
     return {
         "step": step + 1,
-        **numbers(rollout, measured),
+        **means(rollout_values(rollout, measured)),
         **value_numbers,
         "reward_regularized": float(rewards.mean()),
         "loss": loss,
@@ -80,13 +82,13 @@ def _parts(how: PolicySection) -> list[slice]:
 
 
 def _measure(task: PolicyTask, rollout: Rollout, parts: list[slice], gradient: bool) -> Measured:
-    """Compare policy, anchor and init; a batch in one part keeps the graph, so that its forward pass is computed once."""
+    """Compare policy, anchor and SFT model; a batch in one part keeps the graph, so that its forward pass is computed once."""
     task.model.train()
     with torch.enable_grad() if gradient else torch.no_grad():
-        pieces = [task.measure(rollout, part, task.others) for part in parts]
+        pieces = [task.evaluator.measure(rollout, part, task.others) for part in parts]
     measured = {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
-    if task.anchor is not None and "anchor" not in measured:  # it is the init
-        measured |= {"anchor": measured["init"], "kl_anchor": measured["kl_init"]}
+    if task.anchor is not None and "anchor" not in measured:  # it is the SFT model
+        measured |= {"anchor": measured["sft"], "kl_anchor": measured["kl_sft"]}
     return measured
 
 
@@ -117,7 +119,7 @@ def _learn(
     """Set the gradient; return the loss and the gradient's norm before it was clipped."""
     weights, loss = gains.flatten().to(task.device), 0.0
     for part in parts:
-        spoken = measured["policy"] if len(parts) == 1 else task.measure(rollout, part, {})["policy"]
+        spoken = measured["policy"] if len(parts) == 1 else task.evaluator.measure(rollout, part, {})["policy"]
         share = reinforce_loss(weights[part], spoken) * (len(spoken) / len(weights))
         share.backward()
         loss += float(share.detach())

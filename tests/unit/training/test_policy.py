@@ -65,7 +65,7 @@ def test_lora_moves_every_layer_and_the_anchor_over_adapters(anchor: str, tmp_pa
     assert all(any(f".{layer}." in name for name in moved) for layer in range(tiny.LAYERS))
     assert tiny.bytes_of(result.kept[3]) == tiny.bytes_of(result.path)
     last = metrics(recipe)[-1]
-    assert (last["kl_anchor"] < last["kl_init"]) == (anchor == "ema")
+    assert (last["kl_anchor"] < last["kl_sft"]) == (anchor == "ema")
 
 
 def test_without_a_kl_the_reward_rises_and_under_a_large_one_the_policy_stays(tmp_path: Path) -> None:
@@ -74,9 +74,9 @@ def test_without_a_kl_the_reward_rises_and_under_a_large_one_the_policy_stays(tm
     gains = {name: train_policy(each).summary for name, each in (("free", free), ("tied", tied))}
     start = metrics(free)[0]["reward"]
     assert gains["free"]["validation_reward"] > start + 2
-    assert gains["free"]["validation_kl_init"] > 1
-    assert gains["tied"]["validation_kl_init"] < 0.15
-    assert metrics(free)[0]["kl_init"] == pytest.approx(0, abs=1e-5)
+    assert gains["free"]["validation_kl_sft"] > 1
+    assert gains["tied"]["validation_kl_sft"] < 0.15
+    assert metrics(free)[0]["kl_sft"] == pytest.approx(0, abs=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_the_value_model_learns_alone_at_first(tmp_path: Path) -> None:
     recipe = replace(toy.recipe(tmp_path, rewards=[constant], **how), value=ValueSection(lr=1e-2, warmup=39))
     train_policy(recipe)
     lines = metrics(recipe)
-    assert all(line["grad_norm"] == 0 and line["kl_init"] == pytest.approx(0, abs=1e-5) for line in lines[:39])
+    assert all(line["grad_norm"] == 0 and line["kl_sft"] == pytest.approx(0, abs=1e-5) for line in lines[:39])
     assert lines[39]["grad_norm"] > 0
     assert lines[0]["value"] == 0, "its head starts at zero"
     assert lines[39]["value"] == pytest.approx(3.0, abs=0.3)
@@ -158,7 +158,7 @@ def test_the_kl_is_reported_to_another_sft_model(tmp_path: Path) -> None:
     other = str(tiny.make(tmp_path / "other", "llama", seed=5))
     train_policy(replace(recipe, model=replace(recipe.model, sft=other)))
     (line,) = metrics(recipe)
-    assert line["kl_init"] > 0.1
+    assert line["kl_sft"] > 0.1
     assert line["kl_anchor"] == pytest.approx(0, abs=1e-5)
 
 
@@ -169,7 +169,7 @@ def test_a_run_stops_at_the_ceiling(tmp_path: Path) -> None:
     lines = metrics(recipe)
     assert summary["stopped"] == "kl_ceiling"
     assert summary["steps"] == len(lines) < 40
-    assert [line["kl_init"] > 0.2 for line in lines] == [False] * (len(lines) - 1) + [True]
+    assert [line["kl_sft"] > 0.2 for line in lines] == [False] * (len(lines) - 1) + [True]
 
 
 # ---- the same result in another way ---------------------------------------------------------------------------------
@@ -193,8 +193,8 @@ def test_bfloat16_computes_in_it_and_keeps_float32_weights(tmp_path: Path) -> No
 def test_banned_and_stop_tokens_hold_in_training(tmp_path: Path) -> None:
     recipe = toy.recipe(tmp_path, banned=["e", "Ġ"], stop=["a"], steps=2, anchor="init")
     task = open_policy(recipe)
-    rollout = task.roll_out(task.data["train"], range(12), 4, "0")
-    banned, stop = task.sampling.banned, task.sampling.ends[1]
+    rollout = task.evaluator.roll_out(task.data["train"], range(12), 4, "0")
+    banned, stop = task.evaluator.sampling.banned, task.evaluator.sampling.ends[1]
     assert not any(token in each.ids for each in rollout.completions for token in banned)
     assert all((stop in each.ids) <= ((each.ended and each.ids[-1] == stop) or 2 in each.ids) for each in rollout.completions)
     train_policy(recipe)
@@ -363,7 +363,7 @@ def test_chats_are_opened_for_the_assistant(tmp_path: Path) -> None:
 
 def test_what_does_not_fit_the_model_is_refused_before_training(tmp_path: Path) -> None:
     recipe = toy.recipe(tmp_path)
-    with pytest.raises(UnsupportedError, match=r"max_new_tokens 96 fill all of its 96 positions"):
+    with pytest.raises(UnsupportedError, match=r"96 new tokens fill all of the model.s 96 positions"):
         train_policy(replace(recipe, policy=replace(recipe.policy, max_new_tokens=96)))
     with pytest.raises(UsageError, match=r"policy\.banned: expected tokens of the vocabulary, found 'xyzzy'"):
         train_policy(replace(recipe, policy=replace(recipe.policy, banned=["xyzzy"])), force=True)
@@ -385,6 +385,6 @@ def test_memory_that_runs_out_comes_with_advice(tmp_path: Path, monkeypatch: pyt
     def exhausted(*_: Any) -> None:
         raise RuntimeError("CUDA error: out of memory")
 
-    monkeypatch.setattr("warmkit.training.policy_task.measure", exhausted)
+    monkeypatch.setattr("warmkit.evaluation.policy_evaluator.measure", exhausted)
     with pytest.raises(TrainingError, match=r"step 1: out of memory; raise policy\.accumulation"):
         train_policy(toy.recipe(tmp_path))

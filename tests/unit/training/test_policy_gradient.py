@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from warmkit.errors import UsageError
-from warmkit.training.generation import Completion, Sampling
-from warmkit.training.policy_gradient import advantages, exact_kl, log_distribution, regularized, reinforce_loss
-from warmkit.training.rollouts import lay_out, measure
+from warmkit.modeling.generation import Completion, Sampling
+from warmkit.modeling.log_probabilities import exact_kl, log_distribution
+from warmkit.modeling.rollouts import lay_out, measure
+from warmkit.training.policy_gradient import advantages, regularized, reinforce_loss
 
 transformers = pytest.importorskip("transformers")
 

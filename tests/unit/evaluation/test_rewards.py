@@ -12,10 +12,10 @@ import torch
 from tests.unit.training import tiny
 from warmkit.data.prompts import Prompt
 from warmkit.errors import ScoreError, UnsupportedError, UsageError
+from warmkit.evaluation.rewards import open_terms, weighted_sum
 from warmkit.modeling.reward_model import load_scorer
 from warmkit.training.policy_recipe import RewardTerm
 from warmkit.training.reward_modeling import save_reward_model
-from warmkit.training.rewards import open_terms, weighted_sum
 from warmkit.training.watch import PATIENCE, Watch
 
 pytest.importorskip("transformers")

@@ -12,9 +12,9 @@ import torch
 
 from tests.unit.training import tiny
 from warmkit.errors import NonFiniteError
-from warmkit.training.generation import Completion, Sampling, _draw, sample
-from warmkit.training.policy_gradient import log_distribution
-from warmkit.training.rollouts import measure
+from warmkit.modeling.generation import Completion, Sampling, _draw, sample
+from warmkit.modeling.log_probabilities import log_distribution
+from warmkit.modeling.rollouts import measure
 
 transformers = pytest.importorskip("transformers")
 

@@ -16,8 +16,8 @@ import torch
 
 from warmkit.data.prompts import Prompt
 from warmkit.errors import ScoreError, UsageError
+from warmkit.evaluation.reward_term import RewardTerm
 from warmkit.modeling.reward_model import load_scorer
-from warmkit.training.policy_recipe import RewardTerm
 
 Scorer = Callable[[Sequence[Prompt], Sequence[str]], Sequence[float]]
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
+from warmkit.modeling.generation import Completion, Sampling, left_padded, positions
+from warmkit.modeling.log_probabilities import completion_log_probability, entropy, exact_kl, log_distribution
 from warmkit.modeling.tokens import by_length
-from warmkit.training.generation import Completion, Sampling, left_padded, positions
-from warmkit.training.policy_gradient import completion_log_probability, entropy, exact_kl, log_distribution
 
 Model = Callable[..., Any]
 MOST_PARTS = 3  # each part brings a gradient of the whole embedding, which costs more than some padding

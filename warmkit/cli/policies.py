@@ -1,0 +1,102 @@
+"""Options of the verbs that evaluate policies: `eval policy`, `front`, `bon`, `sxs`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from warmkit.errors import UsageError
+
+if TYPE_CHECKING:
+    from warmkit.evaluation.policies import EvaluationSettings
+
+Like = Annotated[
+    Path | None,
+    typer.Option(
+        "--recipe", help="Recipe of the policies' training: its prompts, rewards and sampling, where no option says else."
+    ),
+]
+PromptFile = Annotated[str | None, typer.Option("--prompts", help="Prompts to answer.")]
+Rewards = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--reward",
+        metavar="[NAME=][WEIGHT*]WHAT",
+        help="A reward model (several with commas: their mean), module:function, or 'command: LINE'; again for a sum.",
+    ),
+]
+Controls = Annotated[
+    list[str] | None, typer.Option("--control", metavar="[NAME=]WHAT", help="A reward that is only reported; again for more.")
+]
+Sft = Annotated[str | None, typer.Option("--sft", help="The model that the KL is reported to.")]
+Samples = Annotated[int, typer.Option("--samples", min=1, help="Completions of every prompt.")]
+Temperature = Annotated[float | None, typer.Option("--temperature", min=1e-3, help="Of sampling.", show_default="0.9")]
+NewTokens = Annotated[
+    int | None, typer.Option("--max-new-tokens", min=1, help="Tokens of a completion, its end included.", show_default="64")
+]
+Seed = Annotated[int, typer.Option("--seed", help="Of sampling, the same for every policy.")]
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Completions at a time.")]
+
+
+def evaluation_settings(
+    recipe: Path | None,
+    *,
+    prompts: str | None,
+    rewards: Sequence[str] | None,
+    controls: Sequence[str] | None,
+    sft: str | None,
+    temperature: float | None,
+    max_new_tokens: int | None,
+    samples: int,
+    seed: int,
+    batch_size: int,
+) -> EvaluationSettings:
+    """Lay the options over what a training recipe says.
+
+    Raises:
+        UsageError: If neither says what the prompts or the rewards are.
+    """
+    from warmkit.evaluation.policies import EvaluationSettings
+    from warmkit.evaluation.reward_term import parse_reward_term
+
+    known = {} if recipe is None else _of_recipe(recipe)
+    given: dict[str, Any] = {
+        "prompts": prompts,
+        "rewards": [parse_reward_term(each) for each in rewards] if rewards else None,
+        "controls": [parse_reward_term(each) for each in controls] if controls else None,
+        "sft": sft,
+        "temperature": temperature,
+        "max_new_tokens": max_new_tokens,
+        "samples": samples,
+        "seed": seed,
+        "batch_size": batch_size,
+    }
+    values = known | {key: value for key, value in given.items() if value is not None}
+    if missing := [option for key, option in (("prompts", "--prompts"), ("rewards", "--reward")) if not values.get(key)]:
+        raise UsageError(f"expected {' and '.join(missing)}, or a --recipe that says so")
+    return EvaluationSettings(**values)
+
+
+def _of_recipe(path: Path) -> dict[str, Any]:
+    from warmkit.recipes import read_recipe
+    from warmkit.training.policy_recipe import PolicyRecipe
+
+    content = read_recipe(path, PolicyRecipe, ()).content
+    how, model = content.policy, content.model
+    return {
+        "prompts": content.data.validation,
+        "rewards": content.rewards,
+        "controls": content.controls,
+        "sft": model.sft or model.path,
+        "temperature": how.temperature,
+        "max_new_tokens": how.max_new_tokens,
+        "max_length": model.max_length,
+        "overlong": model.overlong,
+        "pad_token": model.pad_token,
+        "banned": how.banned,
+        "stop": how.stop,
+        "precision": how.precision,
+    }

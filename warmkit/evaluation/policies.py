@@ -1,0 +1,141 @@
+"""Policies, and averages of them, on the same prompts with the same rewards; nothing is written, nothing is learned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+
+from warmkit.errors import MismatchError, UsageError
+from warmkit.evaluation.answers import Answers
+from warmkit.evaluation.policy_evaluator import PolicyEvaluator, Prompts, encode_prompts
+from warmkit.evaluation.reward_term import RewardTerm
+from warmkit.evaluation.rewards import open_terms
+from warmkit.modeling.causal_model import load_causal_model, positions_of
+from warmkit.modeling.generation import Sampling, token_ids
+from warmkit.modeling.tokens import Encoder, tokenizer_of
+from warmkit.modeling.weights import load_weights
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """How policies are evaluated.
+
+    Attributes:
+        prompts: File or data set.
+        rewards: Their weighted sum is the reward.
+        controls: Only reported.
+        sft: The checkpoint that the KL is reported to.
+        samples: Completions of every prompt, K.
+        temperature: Of sampling.
+        max_new_tokens: Tokens of a completion, its end included.
+        seed: Of sampling, the same for every policy.
+        batch_size: Completions at a time.
+        max_length: Tokens of prompt and answer together; by default what the model allows.
+        overlong: Whether prompts that leave no room are refused or lose their oldest tokens.
+        pad_token: What to pad with, where the tokenizer has no token of its own for it.
+        banned: Tokens that are never sampled.
+        stop: Tokens that end a completion, beside EOS.
+        precision: `float32` or `bfloat16`.
+    """
+
+    prompts: str
+    rewards: list[RewardTerm]
+    controls: list[RewardTerm] = field(default_factory=lambda: [])
+    sft: str | None = None
+    samples: int = 1
+    temperature: float = 0.9
+    max_new_tokens: int = 64
+    seed: int = 0
+    batch_size: int = 64
+    max_length: int | None = None
+    overlong: Literal["refuse", "truncate"] = "refuse"
+    pad_token: str | None = None
+    banned: list[str] = field(default_factory=lambda: [])
+    stop: list[str] = field(default_factory=lambda: [])
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+    def __post_init__(self) -> None:
+        if not self.rewards:
+            raise UsageError("expected at least one reward, found none")
+
+
+class Candidate:
+    """One architecture with its tokenizer, ready to answer the prompts; its weights can be replaced.
+
+    Attributes:
+        path: Of the checkpoint that it was loaded from.
+        evaluator: The policy and what judges it.
+        data: The prompts in its tokens.
+    """
+
+    def __init__(
+        self, path: str, evaluator: PolicyEvaluator, data: Prompts, sft: Any | None, settings: EvaluationSettings
+    ) -> None:
+        self.path, self.evaluator, self.data = path, evaluator, data
+        self._others = {} if sft is None else {"sft": sft}
+        self._settings = settings
+
+    def answers(self, samples: int | None = None) -> Answers:
+        """Answer all prompts and judge the answers.
+
+        Args:
+            samples: Completions of every prompt; by default those of the settings.
+        """
+        return self.evaluator.evaluate(self.data, samples or self._settings.samples, str(self._settings.seed), self._others)
+
+    def load_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Take over weights in the names of the checkpoint, of a merge in memory for instance.
+
+        Raises:
+            MismatchError: If they are not those of this architecture.
+        """
+        load_weights(self.evaluator.model, weights, self.path)
+
+
+class PolicyTrial:
+    """Prompts, rewards and the SFT model, loaded once, for any number of candidates.
+
+    Raises:
+        ScoreError: If a reward fails, or gives numbers that cannot be used.
+        UnsupportedError: If a reward's checkpoint is no reward model.
+        UsageError: If a function cannot be imported.
+    """
+
+    def __init__(self, settings: EvaluationSettings) -> None:
+        self.settings = settings
+        self.rewards, self.controls = open_terms(settings.rewards), open_terms(settings.controls)
+        self.sft = None if settings.sft is None else load_causal_model(settings.sft).requires_grad_(False)
+
+    def open(self, path: str) -> Candidate:
+        """Load a policy and read the prompts with its tokenizer.
+
+        Raises:
+            CheckpointError: If transformers cannot load it.
+            DataError: If a prompt cannot be used.
+            MismatchError: If its vocabulary is not that of the SFT model.
+        """
+        how, model = self.settings, load_causal_model(path)
+        encoder = Encoder(tokenizer_of(path), positions_of(model, how.max_length), how.pad_token)
+        data = encode_prompts(how.prompts, encoder, how.max_new_tokens, how.overlong)
+        if self.sft is not None and (found := _width(model)) != (expected := _width(self.sft)):
+            raise MismatchError(
+                f"{path}: expected the vocabulary of the SFT model {how.sft} ({expected} tokens; a KL needs the same), found {found}"
+            )
+        sampling = Sampling(
+            how.temperature,
+            how.max_new_tokens,
+            token_ids(encoder, how.stop, "stop", eos=True),
+            encoder.pad_id,
+            torch.Generator(),
+            token_ids(encoder, how.banned, "banned"),
+            rows=how.batch_size,
+        )
+        evaluator = PolicyEvaluator(model, encoder, sampling, self.rewards, self.controls, precision=how.precision)
+        return Candidate(path, evaluator, data, self.sft, how)
+
+
+def _width(model: Any) -> int:
+    return model.get_output_embeddings().weight.shape[0]

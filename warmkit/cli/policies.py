@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 
 Like = Annotated[
     Path | None,
-    typer.Option(
-        "--recipe", help="Recipe of the policies' training: its prompts, rewards and sampling, where no option says else."
-    ),
+    typer.Option("--recipe", help="Recipe of the policies' training: prompts, rewards and sampling where no option says else."),
 ]
 PromptFile = Annotated[str | None, typer.Option("--prompts", help="Prompts to answer.")]
 Rewards = Annotated[

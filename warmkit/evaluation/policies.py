@@ -122,7 +122,7 @@ class PolicyTrial:
         data = encode_prompts(how.prompts, encoder, how.max_new_tokens, how.overlong)
         if self.sft is not None and (found := _width(model)) != (expected := _width(self.sft)):
             raise MismatchError(
-                f"{path}: expected the vocabulary of the SFT model {how.sft} ({expected} tokens; a KL needs the same), found {found}"
+                f"{path}: expected the {expected} tokens of the SFT model {how.sft}, since a KL needs one vocabulary, found {found}"
             )
         sampling = Sampling(
             how.temperature,

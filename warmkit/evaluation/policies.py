@@ -121,9 +121,8 @@ class PolicyTrial:
         encoder = Encoder(tokenizer_of(path), positions_of(model, how.max_length), how.pad_token)
         data = encode_prompts(how.prompts, encoder, how.max_new_tokens, how.overlong)
         if self.sft is not None and (found := _width(model)) != (expected := _width(self.sft)):
-            raise MismatchError(
-                f"{path}: expected the {expected} tokens of the SFT model {how.sft}, since a KL needs one vocabulary, found {found}"
-            )
+            wanted = f"the {expected} tokens of the SFT model {how.sft}"
+            raise MismatchError(f"{path}: expected {wanted}, since a KL needs one vocabulary, found {found}")
         sampling = Sampling(
             how.temperature,
             how.max_new_tokens,

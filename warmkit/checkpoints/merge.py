@@ -232,7 +232,7 @@ class Merger:
         check_state_dicts([*([self._init] if self._init else []), *self._models])
         self._threads, self._kernels = threads or cores(), find_kernels(device)
         self._allow_nonfinite = allow_nonfinite
-        self._grams: dict[str, Gram] = {}
+        self._grams: dict[bool, dict[str, Gram]] = {}  # with the init among the rows, or without
         self.spec()
 
     def spec(self, **parameters: Any) -> MergeSpec:
@@ -256,9 +256,9 @@ class Merger:
         wanted = parse_output_dtype(dtype) if dtype else None
         job = build_job(spec, rows, names, wanted, self._allow_nonfinite)
         result = {name: torch.empty(rows[0].shape(name), dtype=getattr(torch, job.dtypes[name].torch_name)) for name in names}
-        stream = Stream(job, self._kernels, _MemorySink(result), Done(grams=self._grams))
+        stream = Stream(job, self._kernels, _MemorySink(result), Done(grams=self._grams.get(spec.uses_init, {})))
         stream.run(self._threads)
-        self._grams = stream.grams
+        self._grams[spec.uses_init] = stream.grams
         return result
 
 

@@ -147,6 +147,14 @@ def test_a_merge_in_memory_has_the_bytes_of_one_on_disk(method: str, wide: Famil
     assert all(torch.equal(state[name], on_disk[name]) for name in state)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_a_merger_remembers_what_it_measured_with_and_without_the_init(method: str, wide: Family) -> None:
+    merger = warmkit.Merger(wide.models[:2], init=wide.init, method=method)
+    for eta in (0.5, 1.0, 0.5, 0.0, 1.0):
+        once = warmkit.merged_state_dict(wide.models[:2], init=wide.init, method=method, eta=eta)
+        assert all(torch.equal(value, once[name]) for name, value in merger.state_dict(eta=eta).items())
+
+
 def test_a_sweep_writes_what_single_runs_write(wide: Family, tmp_path: Path) -> None:
     etas = [0.0, 0.1, 0.3, 1.0, 1.2]
     result = warmkit.merge(wide.models, tmp_path / "sweep", init=wide.init, method="slerp", eta=etas)

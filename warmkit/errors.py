@@ -9,10 +9,10 @@
     ├── NonFiniteError              NaN or infinity in an input, or an overflow of the output type
     ├── DegenerateError             the geometry of the task vectors admits no answer (antiparallel)
     ├── DataError                   rows of a data set that cannot be used, all of them with their lines
-    ├── EndpointError               a judge's endpoint gave no answer that could be used
+    ├── EndpointError               an endpoint gave no answer that could be used
     ├── OutputError                 the destination cannot be written
     ├── VerificationError           an output on disk is not what its manifest says
-    ├── ScoreError                  a score command failed or printed no number
+    ├── ScoreError                  a scorer failed or gave no number
     ├── TrainingError               a run that cannot go on: a loss that is not finite, no memory
     └── UsageError                  exit 2: an unknown name, or a value out of range
         └── RecipeError             exit 2: the same, in a recipe, with its line
@@ -65,7 +65,7 @@ class DataError(WarmkitError):
 
 
 class EndpointError(WarmkitError):
-    """A judge's endpoint gave no answer that could be used."""
+    """An endpoint gave no answer that could be used."""
 
 
 class OutputError(WarmkitError):
@@ -77,7 +77,7 @@ class VerificationError(WarmkitError):
 
 
 class ScoreError(WarmkitError):
-    """A score command failed or printed no number."""
+    """A scorer failed or gave no number."""
 
 
 class TrainingError(WarmkitError):

@@ -1,4 +1,4 @@
-"""What a completion is worth: a weighted sum of reward models, Python functions and commands."""
+"""What a completion is worth: a weighted sum of reward models, Python functions, commands and servers."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import torch
 
 from warmkit.data.prompts import Prompt
 from warmkit.errors import ScoreError, UsageError
+from warmkit.evaluation.http_scorer import open_endpoint
 from warmkit.evaluation.reward_term import RewardTerm
 from warmkit.modeling.reward_model import load_scorer
 
@@ -74,6 +75,8 @@ def _scorer(term: RewardTerm) -> Scorer:
         return _function(term.function)
     if term.command is not None:
         return _command(term.command)
+    if term.endpoint is not None:
+        return open_endpoint(term.endpoint)
     assert term.model is not None
     return _ensemble([term.model] if isinstance(term.model, str) else term.model)
 

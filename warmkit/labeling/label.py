@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import queue
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from warmkit.errors import EndpointError
+from warmkit.labeling.asking import Advance, ask_all
 from warmkit.labeling.comparisons import Comparison, inconsistent_path, write_lines
 from warmkit.labeling.judge import Judge, Preference, Question, Text
 
 Inconsistent: TypeAlias = Literal["drop", "keep-first"]
-Advance: TypeAlias = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -91,7 +89,7 @@ def label(rows: Sequence[Comparison], judge: Judge, concurrency: int = 8, advanc
     Source: Ramé et al., 2024 (WARM), appendix C.2: both orders, against position bias.
     """
     questions = [question for row in rows for question in _both_orders(row)]
-    answers = _ask(questions, judge, concurrency, advance)
+    answers = ask_all(questions, judge.prefer, concurrency, judge.batch_size, advance)
     verdicts: list[Verdict] = []
     failed: list[Failure] = []
     for row, forward, backward in zip(rows, answers[::2], answers[1::2]):
@@ -107,74 +105,6 @@ def label(rows: Sequence[Comparison], judge: Judge, concurrency: int = 8, advanc
 def _both_orders(row: Comparison) -> tuple[Question, Question]:
     first, second = row.answers
     return Question(row.prompt, first, second), Question(row.prompt, second, first)
-
-
-Answer: TypeAlias = Preference | EndpointError
-
-
-def _ask(questions: list[Question], judge: Judge, concurrency: int, advance: Advance | None) -> list[Answer]:
-    """Return an answer to every question."""
-    batches = [questions[start : start + judge.batch_size] for start in range(0, len(questions), judge.batch_size)]
-    answers: list[list[Answer]] = [[] for _ in batches]
-
-    def receive(place: int, found: Sequence[Answer]) -> None:
-        answers[place] = list(found)
-        if advance is not None:
-            advance(len(found), len(questions))
-
-    _in_threads([lambda batch=batch: _answers(judge, batch) for batch in batches], concurrency, receive)
-    return [answer for batch in answers for answer in batch]
-
-
-def _answers(judge: Judge, batch: list[Question]) -> Sequence[Answer]:
-    try:
-        return judge.prefer(batch)
-    except EndpointError as error:
-        return [error] * len(batch)
-
-
-Job: TypeAlias = Callable[[], Sequence[Answer]]
-
-
-def _in_threads(jobs: list[Job], concurrency: int, receive: Callable[[int, Sequence[Answer]], None]) -> None:
-    """Run jobs, and hand results to `receive` in this thread as they come; the first error ends all.
-
-    Not a pool of `concurrent.futures`: on Ctrl-C its threads would hold the process until the last answer is in.
-    """
-    waiting: queue.SimpleQueue[tuple[int, Job]] = queue.SimpleQueue()
-    finished: queue.SimpleQueue[tuple[int, Sequence[Answer] | BaseException]] = queue.SimpleQueue()
-    stop = threading.Event()
-    for place, job in enumerate(jobs):
-        waiting.put((place, job))
-    threads = [
-        threading.Thread(target=_work, args=(waiting, finished, stop), daemon=True) for _ in range(min(concurrency, len(jobs)))
-    ]
-    for thread in threads:
-        thread.start()
-    try:
-        for _ in jobs:
-            place, found = finished.get()
-            if isinstance(found, BaseException):
-                raise found
-            receive(place, found)
-    finally:
-        stop.set()
-
-
-def _work(
-    waiting: queue.SimpleQueue[tuple[int, Job]],
-    finished: queue.SimpleQueue[tuple[int, Sequence[Answer] | BaseException]],
-    stop: threading.Event,
-) -> None:
-    while not stop.is_set():
-        try:
-            place, job = waiting.get_nowait()
-        except queue.Empty:
-            return
-        try:
-            finished.put((place, job()))
-        except BaseException as error:  # raised again where the results are received
-            finished.put((place, error))
 
 
 def write_labels(result: LabelResult, output: Path, inconsistent: Inconsistent = "drop") -> int:

@@ -12,9 +12,10 @@ import torch
 from tests.unit.training import tiny
 from warmkit.data.prompts import Prompt
 from warmkit.errors import ScoreError, UnsupportedError, UsageError
+from warmkit.evaluation.policies import EvaluationSettings
+from warmkit.evaluation.reward_term import RewardTerm
 from warmkit.evaluation.rewards import open_terms, weighted_sum
 from warmkit.modeling.reward_model import load_scorer
-from warmkit.training.policy_recipe import RewardTerm
 from warmkit.training.reward_modeling import save_reward_model
 from warmkit.training.watch import PATIENCE, Watch
 
@@ -114,3 +115,10 @@ def test_a_run_that_goes_nowhere_is_reported_once(values: dict[str, float], warn
         assert warning in said[PATIENCE - 1][0]
         assert watch.look({"reward_std": 1.0, "without_eos": 0.5, "length": 3.0}) == []
         assert set(watch.counts.values()) == {0}
+
+
+@pytest.mark.parametrize("key", ["rewards", "controls"])
+def test_two_terms_of_one_name_are_refused_in_recipes_and_in_evaluations(key: str) -> None:
+    twice = [RewardTerm(function="a:gold"), RewardTerm(function="b:gold")]
+    with pytest.raises(UsageError, match=f"{key}: two terms are called 'gold'; give them names"):
+        EvaluationSettings("prompts.jsonl", **{"rewards": [RewardTerm(model="rm")], key: twice})

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from tests.unit.labeling.server import KEY, Reply, Seen, Server, fails, says
+from warmkit import http_client as module
 from warmkit.errors import EndpointError, UsageError
-from warmkit.labeling import endpoint as module
 from warmkit.labeling.endpoint import Endpoint
 from warmkit.labeling.judge import parse_preference
 

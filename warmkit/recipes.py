@@ -294,11 +294,15 @@ _PLURALS = {str: "texts", float: "numbers", int: "whole numbers"}
 _WORDS = {str: "text", float: "a number", int: "a whole number", bool: "true or false"}
 
 
+def _listed(inner: Any) -> str:
+    return " or ".join(_choices(inner)) or _PLURALS.get(inner, "mappings of keys to values")
+
+
 def _described(hint: Any) -> str:
     words: list[str] = []
     for option in _options(hint):
         if typing.get_origin(option) is list:
-            words.append(f"a list of {_PLURALS.get(typing.get_args(option)[0], 'mappings of keys to values')}")
+            words.append(f"a list of {_listed(typing.get_args(option)[0])}")
         elif typing.get_origin(option) is Literal:
             words.append(" or ".join(typing.get_args(option)))
         elif dataclasses.is_dataclass(option):

@@ -69,7 +69,8 @@ def _type(hint: Any) -> str:
             shown.append(", ".join(f"`{value}`" for value in typing.get_args(option)))
         elif typing.get_origin(option) is list:
             inner = typing.get_args(option)[0]
-            shown.append("list of " + (words[inner] + "s" if inner in words else "mappings"))
+            named = _type(inner) if typing.get_origin(inner) is Literal else "mappings"
+            shown.append("list of " + (words[inner] + "s" if inner in words else named))
         elif option is not type(None):
             shown.append(words[option])
     return " or ".join(shown)

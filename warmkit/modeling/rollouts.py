@@ -71,12 +71,17 @@ def _measured(policy: Model, others: Mapping[str, Model], layout: Layout, how: S
     values = {"policy": completion_log_probability(spoken, layout.tokens, layout.counted)}
     with torch.no_grad():
         spoken = spoken.detach()
-        values["entropy"] = (entropy(spoken) * layout.counted).sum(-1)
+        values["entropy"] = _by_completion(entropy, layout.counted, spoken)
         for name, other in others.items():
             theirs = _spoken(other, layout, how)
             values[name] = completion_log_probability(theirs, layout.tokens, layout.counted)
-            values[f"kl_{name}"] = (exact_kl(spoken, theirs) * layout.counted).sum(-1)
+            values[f"kl_{name}"] = _by_completion(exact_kl, layout.counted, spoken, theirs)
     return values
+
+
+def _by_completion(of: Callable[..., torch.Tensor], counted: torch.Tensor, *spoken: torch.Tensor) -> torch.Tensor:
+    """Sum a number of every next token over the completion, one completion at a time: [T, V] stays in the cache."""
+    return torch.stack([(of(*rows) * where).sum() for where, *rows in zip(counted, *spoken)])
 
 
 def _spoken(model: Model, layout: Layout, how: Sampling) -> torch.Tensor:

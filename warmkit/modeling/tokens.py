@@ -207,6 +207,21 @@ def padding_token(tokenizer: Any, wanted: str | None = None) -> str:
     )
 
 
+def masked_padding(tokenizer: Any, wanted: str | None = None) -> str:
+    """Choose what a language model pads with; it is masked and never read, so that any token but EOS serves.
+
+    Raises:
+        UnsupportedError: If `wanted` is not in the vocabulary or is EOS.
+    """
+    try:
+        return padding_token(tokenizer, wanted)
+    except UnsupportedError:
+        if wanted is not None:
+            raise
+        vocabulary = tokenizer.get_vocab()
+        return min((each for each in vocabulary if each != tokenizer.eos_token), key=lambda each: vocabulary[each])
+
+
 def _plain(text: Text) -> str:
     return text if isinstance(text, str) else "\n".join(message["content"] for message in text)
 

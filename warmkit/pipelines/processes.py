@@ -8,12 +8,13 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from warmkit.checkpoints.merge import cores
+from warmkit.errors import TrainingError, listed
 from warmkit.training.loop import Advance
 
 POLL = 0.3  # seconds
@@ -69,6 +70,29 @@ def run_jobs(jobs: Sequence[Job], most: int, steps: int, advance: Advance | None
         for process in running.values():
             process.stop()
     return failed
+
+
+def check_all_finished(failed: Mapping[str, str], of: int, exclude: str) -> None:
+    """Say which runs failed and what to do; the work of the others stays.
+
+    Args:
+        failed: Last words by name, of `run_jobs`.
+        of: Runs that were wanted.
+        exclude: Key of the recipe that leaves runs out.
+
+    Raises:
+        TrainingError: If there is any.
+    """
+    if failed:
+        raise TrainingError(
+            f"{len(failed)} of {of} runs failed; the others are finished and stay. Run again to try them again, or leave them "
+            f"out with --set '{exclude}=[{', '.join(failed)}]':\n{listed([f'{name}: {why}' for name, why in failed.items()])}"
+        )
+
+
+def default_jobs() -> int:
+    """Return how many runs go at the same time: one per GPU, else one per two cores."""
+    return _gpus() or max(1, cores() // 2)
 
 
 class _Process:

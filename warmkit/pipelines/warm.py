@@ -27,20 +27,20 @@ import torch
 
 from warmkit.checkpoints.checkpoint import dump_json, open_checkpoint
 from warmkit.checkpoints.compatibility import align
-from warmkit.checkpoints.merge import cores, merge
+from warmkit.checkpoints.merge import merge
 from warmkit.data.preferences import write_pairs
-from warmkit.errors import TrainingError, UsageError, listed, nearest
+from warmkit.errors import UsageError, nearest
 from warmkit.evaluation.accuracy import agreement, pairwise_accuracy, report
 from warmkit.evaluation.averaging import Contest
 from warmkit.evaluation.comparisons import Comparisons
 from warmkit.evaluation.cost import inference_cost
 from warmkit.evaluation.side_by_side import PROBE, averages_row
 from warmkit.modeling.reward_model import RewardModel
-from warmkit.pipelines.processes import Job, run_jobs
+from warmkit.pipelines.processes import Job, check_all_finished, default_jobs, run_jobs
 from warmkit.recipes import recipe_text
 from warmkit.training.identity import identity_text
 from warmkit.training.loop import Advance
-from warmkit.training.recipe import RewardModelRecipe, RunOutput, WarmRecipe
+from warmkit.training.recipe import RewardModelRecipe, WarmRecipe
 from warmkit.training.reward_modeling import (
     describe,
     load_comparisons,
@@ -51,6 +51,7 @@ from warmkit.training.reward_modeling import (
     training_pairs,
 )
 from warmkit.training.run import RunDirectory, write_whole
+from warmkit.training.trackers import check_trackers
 
 
 @dataclass(frozen=True)
@@ -97,8 +98,10 @@ def check(recipe: WarmRecipe) -> None:
     """Refuse what could only fail later.
 
     Raises:
-        UsageError: If the runs cannot be ranked, share no head, or names to leave out are none of theirs.
+        UsageError: If the runs cannot be ranked, share no head, names to leave out are none of theirs, or a tracker is not
+            installed.
     """
+    check_trackers(recipe.output)
     if recipe.data.validation is None:
         raise UsageError("data.validation: expected a held-out set, which ranks the runs")
     if recipe.model.head is not None:
@@ -126,7 +129,7 @@ def run_recipes(recipe: WarmRecipe, out: Path) -> dict[str, RewardModelRecipe]:
         runs[name] = RewardModelRecipe(
             model=replace(recipe.model, path=init, head=str(out / "probe" / "model")),
             data=replace(recipe.data, corrupt=0.0),
-            output=RunOutput(str(out / "runs" / name)),
+            output=replace(recipe.output, path=str(out / "runs" / name)),
             rm=replace(recipe.rm, lr=lr, dropout=dropout, order=recipe.rm.order + number, seed=recipe.rm.seed + number),
             probe=recipe.probe,
             lora=recipe.lora,
@@ -145,18 +148,7 @@ def _fine_tune(runs: dict[str, RewardModelRecipe], recipe: WarmRecipe, out: Path
             jobs.append(Job(name, ["train", "rm", str(file), "--quiet"], directory / "metrics.jsonl"))
     steps = recipe.rm.steps_for((out / "data" / "train.jsonl").read_bytes().count(b"\n"))
     most = min(recipe.warm.jobs or default_jobs(), recipe.warm.runs)  # not the runs left: threads decide the last bits
-    failed = run_jobs(jobs, most, steps, advance)
-    if failed:
-        names = ", ".join(failed)
-        raise TrainingError(
-            f"{len(failed)} of {len(runs)} runs failed; the others are finished and stay. Run again to try them again, or "
-            f"leave them out with --set 'warm.exclude=[{names}]':\n{listed([f'{name}: {why}' for name, why in failed.items()])}"
-        )
-
-
-def default_jobs() -> int:
-    """Return how many runs go at the same time: one per GPU, else one per two cores."""
-    return torch.cuda.device_count() or max(1, cores() // 2)
+    check_all_finished(run_jobs(jobs, most, steps, advance), len(runs), "warm.exclude")
 
 
 def _probe(recipe: WarmRecipe, out: Path) -> None:

@@ -17,7 +17,7 @@ FREE = ("accumulation", "gradient_checkpointing", "save_every", "evaluate_every"
 
 
 def identity_text(recipe: Any, data: DataSection | PromptsSection) -> str:
-    """Return the recipe without its free keys, and the digest of the training data where they are a file.
+    """Return the recipe without its free keys and its trackers, and the digest of the training data where they are a file.
 
     Args:
         recipe: Of a run, or of WARM.
@@ -26,7 +26,8 @@ def identity_text(recipe: Any, data: DataSection | PromptsSection) -> str:
     free = {each.name: each.default for each in dataclasses.fields(Optimization) if each.name in FREE}
     sections = {each.name: getattr(recipe, each.name) for each in dataclasses.fields(recipe)}
     fixed = {name: replace(section, **free) for name, section in sections.items() if isinstance(section, Optimization)}
+    output = replace(recipe.output, trackers=None, project=None)
     held_out = replace(data, **{name: None for name in ("validation", "ood") if hasattr(data, name)})
     file = Path(data.train)
     digest = file_digest(file) if file.is_file() else "not a file"
-    return f"{recipe_text(replace(recipe, data=held_out, **fixed))}# training data: {digest}\n"
+    return f"{recipe_text(replace(recipe, data=held_out, output=output, **fixed))}# training data: {digest}\n"

@@ -23,6 +23,7 @@ from warmkit.training.policy_recipe import PolicyRecipe
 from warmkit.training.policy_step import take_step
 from warmkit.training.policy_task import PolicyTask
 from warmkit.training.run import RunDirectory
+from warmkit.training.trackers import Trackers
 from warmkit.training.watch import Watch
 
 
@@ -51,12 +52,14 @@ def train_policy(recipe: PolicyRecipe, *, force: bool = False, advance: Advance 
         ScoreError: If a reward fails, or gives numbers that cannot be used.
         TrainingError: If the gradient is not finite, or memory runs out; the last state stays.
         OutputError: If the directory holds something else.
+        UsageError: If a tracker is not installed.
 
     Source: WARP (Ramé et al., 2024), algorithm 1, lines 4-10; WARM (Ramé et al., 2024), appendix C.4 (the value baseline).
     """
     run = RunDirectory(Path(recipe.output.path), recipe_text(recipe), force, identity_text(recipe, recipe.data))
     summary = run.summary()
     if summary is None:
+        run.trackers = Trackers(recipe)
         task = open_policy(recipe)
         outcome = train(task, run, advance)
         task.save(run, run.model.name)

@@ -12,7 +12,7 @@ from warmkit.modeling.causal_model import load_causal_model, positions_of
 from warmkit.modeling.checkpointing import recompute_activations
 from warmkit.modeling.generation import Sampling, token_ids
 from warmkit.modeling.reward_model import load_reward_model
-from warmkit.modeling.tokens import Encoder, tokenizer_of
+from warmkit.modeling.tokens import Encoder, masked_padding, tokenizer_of
 from warmkit.training.adapters import add_adapters
 from warmkit.training.anchor import Anchor
 from warmkit.training.policy_recipe import PolicyRecipe, PolicySection
@@ -31,7 +31,8 @@ def open_policy(recipe: PolicyRecipe) -> PolicyTask:
     how, section = recipe.policy, recipe.model
     model = load_causal_model(section.path)
     limit = positions_of(model, section.max_length)
-    encoder = Encoder(tokenizer_of(section.path), limit, section.pad_token)
+    tokenizer = tokenizer_of(section.path)
+    encoder = Encoder(tokenizer, limit, masked_padding(tokenizer, section.pad_token))
     sources = {"train": recipe.data.train, "validation": recipe.data.validation}
     data = {
         name: encode_prompts(source, encoder, how.max_new_tokens, section.overlong)

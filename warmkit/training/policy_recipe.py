@@ -7,10 +7,10 @@ anchor that follows the policy with mu 0.01.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from warmkit.errors import UsageError
-from warmkit.evaluation.reward_term import RewardTerm
+from warmkit.evaluation.reward_term import RewardTerm, check_labels
 from warmkit.training.recipe import LoraSection, Optimization, RunOutput, number_in
 
 
@@ -122,9 +122,26 @@ class PolicyRecipe:
     def __post_init__(self) -> None:
         if not self.rewards:
             raise UsageError("rewards: expected at least one term, found none")
-        for key in ("rewards", "controls"):
-            labels = [term.label for term in getattr(self, key)]
-            if twice := sorted({label for label in labels if labels.count(label) > 1}):
-                raise UsageError(f"{key}: two terms are called {twice[0]!r}; give them names")
+        check_labels(self.rewards, "rewards")
+        check_labels(self.controls, "controls")
         if self.lora is not None and self.lora.dropout:
             raise UsageError("lora.dropout: a policy learns without, so that it is the distribution that was sampled from")
+
+
+def evaluation_keys(recipe: PolicyRecipe) -> dict[str, Any]:
+    """Return what `evaluation.policies.EvaluationSettings` takes over from a training: prompts, rewards, sampling."""
+    how, model = recipe.policy, recipe.model
+    return {
+        "prompts": recipe.data.validation,
+        "rewards": recipe.rewards,
+        "controls": recipe.controls,
+        "sft": model.sft or model.path,
+        "temperature": how.temperature,
+        "max_new_tokens": how.max_new_tokens,
+        "max_length": model.max_length,
+        "overlong": model.overlong,
+        "pad_token": model.pad_token,
+        "banned": how.banned,
+        "stop": how.stop,
+        "precision": how.precision,
+    }

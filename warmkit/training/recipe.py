@@ -160,9 +160,14 @@ class RunOutput:
 
     Attributes:
         path: Directory of the run; the model lies in its folder `model`.
+        trackers: Where the metrics go beside `metrics.jsonl`, through accelerate: `tensorboard` writes event files to the run's
+            folder `tensorboard`, `wandb` logs to Weights & Biases. Needs the `track` extra.
+        project: At Weights & Biases; by default `warmkit`.
     """
 
     path: str
+    trackers: list[Literal["tensorboard", "wandb"]] | None = None
+    project: str | None = None
 
 
 @dataclass(frozen=True)

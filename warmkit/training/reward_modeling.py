@@ -27,6 +27,7 @@ from warmkit.training.losses import bradley_terry
 from warmkit.training.probe import train_probe
 from warmkit.training.recipe import DataSection, ModelSection, RewardModelRecipe
 from warmkit.training.run import RunDirectory
+from warmkit.training.trackers import Trackers
 
 ALL_TOKENS = 1 << 40  # a batch that learns is split for padding alone: its activations are kept in any case
 MOST_PARTS = 3  # each part brings a gradient of the whole embedding, which costs more than some padding
@@ -94,12 +95,14 @@ def train_reward_model(recipe: RewardModelRecipe, *, force: bool = False, advanc
         UnsupportedError: If the checkpoint or its tokenizer cannot become a reward model.
         TrainingError: If the loss is not finite, or memory runs out.
         OutputError: If the directory holds something else.
+        UsageError: If a tracker is not installed.
 
     Source: WARM (Ramé et al., 2024), sections 2.1 and 3.1, appendix C.3.
     """
     run = RunDirectory(Path(recipe.output.path), recipe_text(recipe), force, identity_text(recipe, recipe.data))
     if (summary := run.summary()) is not None:
         return RewardModelResult(run.model, summary, int(summary["steps"]))
+    run.trackers = Trackers(recipe)
     reward_model = open_for_training(recipe.model, recipe.rm.dropout)
     data = load_comparisons(recipe.data, recipe.model, reward_model)
     probe = set_head(reward_model, recipe, data)

@@ -5,6 +5,7 @@ RUN/metrics.jsonl     one line a step
 RUN/state.pt          weights, optimiser, step; gone when the run is done
 RUN/step-N/           models kept on the way
 RUN/model/            the result
+RUN/tensorboard/, RUN/wandb/  what trackers leave (trackers.py)
 RUN/summary.json      written last: a run that has one is done
 """
 
@@ -23,6 +24,7 @@ import torch
 from warmkit.checkpoints.checkpoint import dump_json
 from warmkit.checkpoints.staging import writing
 from warmkit.errors import OutputError
+from warmkit.training.trackers import Trackers
 
 _HELD: dict[tuple[int, int], int] = {}
 """Locks of this process: the descriptor of every lock file, by device and inode."""
@@ -36,6 +38,9 @@ class RunDirectory:
         recipe: The resolved recipe, as text.
         force: Delete a run of another identity that lies there, and start again.
         identity: What makes two runs the same (`identity.identity_text`); by default the recipe.
+
+    Attributes:
+        trackers: What follows the metrics, if anything does.
 
     Raises:
         OutputError: If it holds something else or a run of another recipe, or another process works in it.
@@ -60,6 +65,7 @@ class RunDirectory:
                 self._clear()
             write_whole(known, identity.encode())
             write_whole(self._file("recipe.yaml"), recipe.encode())
+        self.trackers: Trackers | None = None
         self._metrics: Any = None
 
     def _lock(self) -> None:
@@ -116,16 +122,22 @@ class RunDirectory:
         file = self._file("metrics.jsonl")
         lines = [line for line in file.read_bytes().splitlines(keepends=True) if _step(line) <= step] if file.exists() else []
         write_whole(file, b"".join(lines))
+        if self.trackers is not None:
+            self.trackers.start(map(json.loads, lines), step)
         self._metrics = file.open("a", encoding="utf-8")
 
     def log(self, values: dict[str, Any]) -> None:
-        """Add a line to the metrics."""
+        """Add a line to the metrics, and tell the trackers."""
         self._metrics.write(json.dumps(values) + "\n")
         self._metrics.flush()
+        if self.trackers is not None:
+            self.trackers.log(values)
 
     def close(self) -> None:
         if self._metrics is not None:
             self._metrics.close()
+        if self.trackers is not None:
+            self.trackers.finish()
 
     def metrics(self) -> list[dict[str, Any]]:
         """Return every line of the metrics."""

@@ -17,7 +17,7 @@ from warmkit.modeling.checkpointing import recompute_activations
 from warmkit.modeling.dropout import set_dropout
 from warmkit.modeling.quiet import evaluating, loading, quiet
 from warmkit.modeling.saving import save_model
-from warmkit.modeling.tokens import Encoder, Tokens, by_length, longest, tokenizer_of
+from warmkit.modeling.tokens import Encoder, Tokens, by_length, longest, masked_padding, tokenizer_of
 from warmkit.recipes import recipe_text
 from warmkit.training.adapters import add_adapters, merged
 from warmkit.training.identity import identity_text
@@ -25,6 +25,7 @@ from warmkit.training.loop import Advance, train
 from warmkit.training.losses import completion_nll
 from warmkit.training.recipe import SftRecipe
 from warmkit.training.run import RunDirectory
+from warmkit.training.trackers import Trackers
 
 EVALUATION_TOKENS = 8192
 
@@ -100,6 +101,7 @@ def train_sft(recipe: SftRecipe, *, force: bool = False, advance: Advance | None
         DataError: If a row of the data cannot be used.
         TrainingError: If the loss is not finite, or memory runs out.
         OutputError: If the directory holds something else.
+        UsageError: If a tracker is not installed.
 
     Source: WARM (Ramé et al., 2024), appendix C.3.1 (SFT) and C.3.2 (Baklava).
     """
@@ -107,6 +109,7 @@ def train_sft(recipe: SftRecipe, *, force: bool = False, advance: Advance | None
     kept = {step: run.kept(step) for step in recipe.sft.keep}
     if (summary := run.summary()) is not None:
         return SftResult(run.model, kept, summary)
+    run.trackers = Trackers(recipe)
     task = open_task(recipe)
     if recipe.lora is not None:
         task.model = add_adapters(task.model, recipe.lora, "CAUSAL_LM", recipe.sft.seed)
@@ -135,7 +138,8 @@ def open_task(recipe: SftRecipe) -> SftTask:
         config, tokenizer = AutoConfig.from_pretrained(home), tokenizer_of(path)
     if recipe.sft.dropout is not None:
         set_dropout(config, recipe.sft.dropout)
-    encoder = Encoder(tokenizer, longest(config, tokenizer, recipe.model.max_length), recipe.model.pad_token)
+    pad_token = masked_padding(tokenizer, recipe.model.pad_token)
+    encoder = Encoder(tokenizer, longest(config, tokenizer, recipe.model.max_length), pad_token)
     if encoder.pairs:
         raise UnsupportedError(f"{path}: an encoder does not write text; SFT needs a causal language model")
     with quiet(), loading(path):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.unit.training import tiny
 from warmkit.errors import UnsupportedError
-from warmkit.modeling.tokens import Encoder, by_length, padding_token
+from warmkit.modeling.tokens import Encoder, by_length, masked_padding, padding_token
 
 BOS, EOS = 1, 2
 QUESTION = [{"role": "user", "content": "the cat"}]
@@ -170,6 +170,15 @@ def test_a_chosen_padding_token_must_be_a_token_other_than_eos(wanted: str) -> N
 def test_a_tokenizer_without_another_token_to_pad_with_is_refused_with_advice() -> None:
     with pytest.raises(UnsupportedError, match=r"no padding token other than EOS; set model\.pad_token"):
         Encoder(tiny.gpt2_tokenizer(), 96)
+
+
+def test_what_is_masked_can_be_padded_with_any_token_but_eos() -> None:
+    tokenizer = tiny.gpt2_tokenizer()
+    assert masked_padding(tokenizer) == "<|spare|>", "the first of the vocabulary"
+    assert masked_padding(tokenizer, "a") == "a"
+    assert masked_padding(tiny.llama_tokenizer()) == "<pad>"
+    with pytest.raises(UnsupportedError, match="other than EOS"):
+        masked_padding(tokenizer, "<|endoftext|>")
 
 
 def test_a_decoder_without_eos_is_refused() -> None:

@@ -54,6 +54,25 @@ def test_every_tensor_moves_and_the_result_is_a_plain_model(architecture: str, t
     assert transformers.AutoTokenizer.from_pretrained(result.path)("the cat")["input_ids"]
 
 
+@pytest.mark.parametrize("architecture", tiny.DECODERS)
+def test_transformers_alone_says_what_the_trained_policy_says(architecture: str, tmp_path: Path) -> None:
+    recipe = toy.recipe(tmp_path, architecture=architecture)
+    task = open_policy(recipe)
+    optimizer = build_optimizer(task.model, task.how)
+    for step in range(3):
+        take_step(task, optimizer, step, 3)
+    path = train_policy(recipe).path
+    plain, own = (library.from_pretrained(path) for library in (transformers.AutoModelForCausalLM, transformers.AutoTokenizer))
+    inputs = own(tiny.sentences(1), return_tensors="pt")
+    task.model.eval()
+    with torch.no_grad():
+        assert torch.equal(plain(**inputs).logits, task.model.cpu()(**inputs).logits)
+        said = plain.generate(**inputs, max_new_tokens=5, do_sample=False)
+        greedy = task.model.generate(**inputs, max_new_tokens=5, do_sample=False)
+    assert torch.equal(said, greedy)
+    assert said.shape[1] > inputs["input_ids"].shape[1]
+
+
 @pytest.mark.parametrize("anchor", ["ema", "init"])
 def test_lora_moves_every_layer_and_the_anchor_over_adapters(anchor: str, tmp_path: Path) -> None:
     pytest.importorskip("peft", reason="LoRA needs peft")
@@ -291,12 +310,12 @@ MISTAKES = {
     "two kinds": (
         "weight: 2",
         "command: c",
-        r":5: rewards\[0\]: expected one of model, function and command, found function and",
+        r":5: rewards\[0\]: expected one of model, function, command and endpoint, found function and",
     ),
     "no kind": (
         "model: [rm-1, rm-2]",
         "weight: 2",
-        r":7: rewards\[1\]: expected one of model, function and command, found none",
+        r":7: rewards\[1\]: expected one of model, function, command and endpoint, found none",
     ),
     "no function": ("a:b", "a.b", r":5: rewards\[0\]: expected a function as module:name, found 'a\.b'"),
     "a model of numbers": ("[rm-1, rm-2]", "3", r":7: rewards\[1\]\.model must be text or a list of texts, found 3"),

@@ -9,12 +9,14 @@ import typer
 
 from warmkit._version import __version__
 from warmkit.cli import (
+    bon,
     compare,
     corrupt,
     demo,
     docstrings,
     ema,
     evaluate,
+    front,
     inspect,
     label,
     liti,
@@ -23,9 +25,11 @@ from warmkit.cli import (
     methods,
     score,
     soup,
+    sxs,
     train,
     verify,
     warm,
+    warp,
 )
 
 app = typer.Typer(
@@ -62,8 +66,10 @@ app.add_typer(train.app, name="train")
 app.command("train-rm", help=_alias("train-rm", "train rm", train.rm.__doc__))(train.rm)
 app.command("train-policy", help=_alias("train-policy", "train policy", train.policy.__doc__))(train.policy)
 app.command("warm")(warm.warm)
+app.command("warp")(warp.warp)
 app.add_typer(evaluate.app, name="eval")
-for verb in (lmc.lmc, score.score, label.label, corrupt.corrupt, docstrings.docstrings, demo.demo):
+app.command("front")(front.front)
+for verb in (bon.bon, sxs.sxs, lmc.lmc, score.score, label.label, corrupt.corrupt, docstrings.docstrings, demo.demo):
     app.command(verb.__name__)(verb)
 
 

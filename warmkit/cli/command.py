@@ -29,20 +29,20 @@ def console_options(
     """Options that every command takes."""
 
 
-def command(*shared: Callable[..., Any], resumes: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def command(*shared: Callable[..., Any], resumes: bool | None = None) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Turn `function(console, ...)` into a command.
 
     Its parameters and those of every function in `shared` become options; the shared ones arrive as keyword arguments.
 
     Args:
         shared: Functions whose parameters are options of several commands.
-        resumes: Whether the same command goes on where an interrupted one stopped; those that write a merge do.
+        resumes: Whether the same command goes on where an interrupted one stopped; by default those with shared options do.
     """
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         def run(**given: Any) -> None:
             console = Console(given.pop("quiet"), given.pop("verbose"), given.pop("json"))
-            with exit_codes(console, resumes=resumes or bool(shared)):
+            with exit_codes(console, resumes=bool(shared) if resumes is None else resumes):
                 function(console, **given)
 
         groups = (function, *shared, console_options)

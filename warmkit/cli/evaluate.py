@@ -1,4 +1,4 @@
-"""`warmkit eval rm`."""
+"""`warmkit eval rm`, and the group that `eval policy` belongs to."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 
 from warmkit.cli.command import command
 from warmkit.cli.console import Console, size, table
+from warmkit.cli.eval_policy import policy
 from warmkit.cli.score import MaxLength, RewardModels
 from warmkit.cli.train import need_transformers
 from warmkit.errors import UsageError
@@ -34,7 +35,7 @@ class Number(str, Enum):
 
 Precision = Annotated[Number, typer.Option("--precision", help="bfloat16 is faster and a little less exact.")]
 
-app = typer.Typer(help="Evaluate reward models.", no_args_is_help=True)
+app = typer.Typer(help="Evaluate reward models and policies.", no_args_is_help=True)
 
 
 @command()
@@ -104,7 +105,7 @@ def check_figure(path: Path) -> None:
     Raises:
         UsageError: If matplotlib is not installed or does not know the format.
     """
-    from warmkit.report.reward_models import require_matplotlib
+    from warmkit.report.figure import require_matplotlib
 
     require_matplotlib()
     from matplotlib.backend_bases import FigureCanvasBase
@@ -221,8 +222,4 @@ def _cost(cost: dict[str, Any]) -> Any:
 
 
 app.command("rm")(rm)
-
-
-@app.callback()
-def _root() -> None:  # pyright: ignore[reportUnusedFunction]
-    """Evaluate reward models."""  # an app of one command would otherwise be that command
+app.command("policy")(policy)

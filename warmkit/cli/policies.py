@@ -23,7 +23,8 @@ Rewards = Annotated[
     typer.Option(
         "--reward",
         metavar="[NAME=][WEIGHT*]WHAT",
-        help="A reward model (several with commas: their mean), module:function, or 'command: LINE'; again for a sum.",
+        help="A reward model (several with commas: their mean), module:function, 'command: LINE', or http://host/score; again "
+        "for a sum.",
     ),
 ]
 Controls = Annotated[
@@ -51,11 +52,12 @@ def evaluation_settings(
     samples: int,
     seed: int,
     batch_size: int,
+    needed: Sequence[str] = ("prompts", "rewards"),
 ) -> EvaluationSettings:
     """Lay the options over what a training recipe says.
 
     Raises:
-        UsageError: If neither says what the prompts or the rewards are.
+        UsageError: If neither says what is `needed`: the prompts or the rewards.
     """
     from warmkit.evaluation.policies import EvaluationSettings
     from warmkit.evaluation.reward_term import parse_reward_term
@@ -72,29 +74,15 @@ def evaluation_settings(
         "seed": seed,
         "batch_size": batch_size,
     }
-    values = known | {key: value for key, value in given.items() if value is not None}
-    if missing := [option for key, option in (("prompts", "--prompts"), ("rewards", "--reward")) if not values.get(key)]:
+    values: dict[str, Any] = {"rewards": []} | known | {key: value for key, value in given.items() if value is not None}
+    options = {"prompts": "--prompts", "rewards": "--reward", "controls": "--control"}
+    if missing := [options[key] for key in needed if not values.get(key)]:
         raise UsageError(f"expected {' and '.join(missing)}, or a --recipe that says so")
     return EvaluationSettings(**values)
 
 
 def _of_recipe(path: Path) -> dict[str, Any]:
     from warmkit.recipes import read_recipe
-    from warmkit.training.policy_recipe import PolicyRecipe
+    from warmkit.training.policy_recipe import PolicyRecipe, evaluation_keys
 
-    content = read_recipe(path, PolicyRecipe, ()).content
-    how, model = content.policy, content.model
-    return {
-        "prompts": content.data.validation,
-        "rewards": content.rewards,
-        "controls": content.controls,
-        "sft": model.sft or model.path,
-        "temperature": how.temperature,
-        "max_new_tokens": how.max_new_tokens,
-        "max_length": model.max_length,
-        "overlong": model.overlong,
-        "pad_token": model.pad_token,
-        "banned": how.banned,
-        "stop": how.stop,
-        "precision": how.precision,
-    }
+    return evaluation_keys(read_recipe(path, PolicyRecipe, ()).content)

@@ -11,11 +11,11 @@ import torch
 from warmkit.errors import MismatchError, UsageError
 from warmkit.evaluation.answers import Answers
 from warmkit.evaluation.policy_evaluator import PolicyEvaluator, Prompts, encode_prompts
-from warmkit.evaluation.reward_term import RewardTerm
+from warmkit.evaluation.reward_term import RewardTerm, check_labels
 from warmkit.evaluation.rewards import open_terms
 from warmkit.modeling.causal_model import load_causal_model, positions_of
 from warmkit.modeling.generation import Sampling, token_ids
-from warmkit.modeling.tokens import Encoder, tokenizer_of
+from warmkit.modeling.tokens import Encoder, masked_padding, tokenizer_of
 from warmkit.modeling.weights import load_weights
 
 
@@ -25,7 +25,7 @@ class EvaluationSettings:
 
     Attributes:
         prompts: File or data set.
-        rewards: Their weighted sum is the reward.
+        rewards: Their weighted sum is the reward; none where answers are only sampled.
         controls: Only reported.
         sft: The checkpoint that the KL is reported to.
         samples: Completions of every prompt, K.
@@ -35,7 +35,7 @@ class EvaluationSettings:
         batch_size: Completions at a time.
         max_length: Tokens of prompt and answer together; by default what the model allows.
         overlong: Whether prompts that leave no room are refused or lose their oldest tokens.
-        pad_token: What to pad with, where the tokenizer has no token of its own for it.
+        pad_token: What to pad with; by default the tokenizer's own token, else any, since it is never read.
         banned: Tokens that are never sampled.
         stop: Tokens that end a completion, beside EOS.
         precision: `float32` or `bfloat16`.
@@ -58,8 +58,8 @@ class EvaluationSettings:
     precision: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self) -> None:
-        if not self.rewards:
-            raise UsageError("expected at least one reward, found none")
+        check_labels(self.rewards, "rewards")
+        check_labels(self.controls, "controls")
 
 
 class Candidate:
@@ -83,7 +83,12 @@ class Candidate:
 
         Args:
             samples: Completions of every prompt; by default those of the settings.
+
+        Raises:
+            UsageError: If there is no reward.
         """
+        if not self.evaluator.rewards:
+            raise UsageError("expected at least one reward, found none")
         return self.evaluator.evaluate(self.data, samples or self._settings.samples, str(self._settings.seed), self._others)
 
     def load_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
@@ -118,7 +123,8 @@ class PolicyTrial:
             MismatchError: If its vocabulary is not that of the SFT model.
         """
         how, model = self.settings, load_causal_model(path)
-        encoder = Encoder(tokenizer_of(path), positions_of(model, how.max_length), how.pad_token)
+        tokenizer = tokenizer_of(path)
+        encoder = Encoder(tokenizer, positions_of(model, how.max_length), masked_padding(tokenizer, how.pad_token))
         data = encode_prompts(how.prompts, encoder, how.max_new_tokens, how.overlong)
         if self.sft is not None and (found := _width(model)) != (expected := _width(self.sft)):
             wanted = f"the {expected} tokens of the SFT model {how.sft}"

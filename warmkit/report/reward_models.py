@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from warmkit.checkpoints.staging import writing
-from warmkit.errors import UsageError
 from warmkit.evaluation.connectivity import ConnectivityPoint
-
-BLUE, RED, GREY, GREEN = "#1f5fa8", "#c0392b", "#8a8a8a", "#2e8b57"
-
-
-def require_matplotlib() -> None:
-    """Raise a clear error where pictures cannot be drawn."""
-    if importlib.util.find_spec("matplotlib") is None:
-        raise UsageError("figures need matplotlib; install it: pip install 'warmkit[plot]'")
+from warmkit.report.figure import BLUE, GREEN, GREY, RED, panels, save
 
 
 def draw_accuracies(rows: Sequence[Mapping[str, Any]], names: Sequence[str], path: Path, members: str = "the M best") -> None:
@@ -29,7 +19,7 @@ def draw_accuracies(rows: Sequence[Mapping[str, Any]], names: Sequence[str], pat
         path: Of the figure.
         members: What the averages are of, for the legend.
     """
-    figure, axes = _panels(len(names))
+    figure, axes = panels(len(names))
     for axis, name in zip(axes, names):
         lines = [row for row in rows if row["data"] == name]
         m = [row["m"] for row in lines]
@@ -43,12 +33,12 @@ def draw_accuracies(rows: Sequence[Mapping[str, Any]], names: Sequence[str], pat
         axis.set_xticks(m)
     axes[0].set_ylabel("pairwise accuracy, %")
     axes[0].legend(fontsize=8)
-    _save(figure, path)
+    save(figure, path)
 
 
 def draw_orders(ranked: Sequence[float], random: Sequence[Sequence[float]], path: Path, data: str) -> None:
     """Draw the accuracy of WA against M, members taken from best to worst and in random orders (WARM, figure 6)."""
-    figure, (axis,) = _panels(1)
+    figure, (axis,) = panels(1)
     m = range(1, len(ranked) + 1)
     for number, order in enumerate(random):
         axis.plot(m, [100 * value for value in order], "-", color=GREY, alpha=0.6, label="" if number else "random orders")
@@ -57,12 +47,12 @@ def draw_orders(ranked: Sequence[float], random: Sequence[Sequence[float]], path
     axis.set_xticks(list(m))
     axis.set_ylabel(f"accuracy of WA on {data}, %")
     axis.legend(fontsize=8)
-    _save(figure, path)
+    save(figure, path)
 
 
 def draw_connectivity(points: Sequence[ConnectivityPoint], names: Sequence[str], labels: tuple[str, str], path: Path) -> None:
     """Draw WA, ENS and the diagonal against lambda on every data set (WARM, figure 2)."""
-    figure, axes = _panels(len(names))
+    figure, axes = panels(len(names))
     for axis, name in zip(axes, names):
         line = [point for point in points if point.data == name]
         x = [point.lambda_ for point in line]
@@ -73,24 +63,4 @@ def draw_connectivity(points: Sequence[ConnectivityPoint], names: Sequence[str],
         axis.set_xlabel(f"lambda, from {labels[0]} to {labels[1]}")
     axes[0].set_ylabel("pairwise accuracy, %")
     axes[0].legend(fontsize=8)
-    _save(figure, path)
-
-
-def _panels(count: int) -> tuple[Any, list[Any]]:
-    require_matplotlib()
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(max(5.0, 3.4 * count), 3.6), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(1, count, squeeze=False)[0]
-    for axis in axes:
-        axis.grid(alpha=0.3)
-        axis.spines[["top", "right"]].set_visible(False)
-    return figure, list(axes)
-
-
-def _save(figure: Any, path: Path) -> None:
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=150)
+    save(figure, path)

@@ -1,0 +1,224 @@
+"""`warmkit eval policy`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from warmkit.cli.command import command
+from warmkit.cli.console import Console, table
+from warmkit.cli.policies import (
+    BatchSize,
+    Controls,
+    Like,
+    NewTokens,
+    PromptFile,
+    Rewards,
+    Samples,
+    Seed,
+    Sft,
+    Temperature,
+    evaluation_settings,
+)
+from warmkit.cli.train import need_transformers
+from warmkit.errors import OutputError, UsageError
+
+if TYPE_CHECKING:
+    from warmkit.evaluation.accuracy import Estimate
+    from warmkit.evaluation.answers import Answers
+    from warmkit.evaluation.policies import EvaluationSettings
+    from warmkit.evaluation.policy_row import PolicyRow
+
+Advance = Callable[[int, int], None]
+PLAIN = ("entropy", "length", "without_eos")
+"""Numbers that the tables show without their intervals."""
+
+REWARDS = ("reward", "control_", "best_of_", "win_rate")
+"""How the names of the first table's numbers start."""
+
+
+@command()
+def policy(
+    console: Console,
+    models: Annotated[list[str], typer.Argument(metavar="POLICY", help="Directories or Hub repositories.", show_default=False)],
+    prompts: PromptFile = None,
+    rewards: Rewards = None,
+    controls: Controls = None,
+    recipe: Like = None,
+    sft: Sft = None,
+    against: Annotated[
+        str | None, typer.Option("--against", metavar="MODEL", help="Whom the win rate by reward is against; ties are half.")
+    ] = None,
+    best_of: Annotated[
+        int | None,
+        typer.Option("--best-of", metavar="N", min=1, help="Also the best of N answers by reward; N samples or more."),
+    ] = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option("--encoder", metavar="MODEL", help="Sentence encoder for the similarity of two samples' meanings."),
+    ] = None,
+    samples: Samples = 2,
+    temperature: Temperature = None,
+    max_new_tokens: NewTokens = None,
+    seed: Seed = 0,
+    batch_size: BatchSize = 64,
+    completions: Annotated[
+        Path | None, typer.Option("--completions", help="JSONL file to create: every completion with its numbers.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="JSON file to create.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
+) -> None:
+    """Let policies answer prompts and say what the answers are worth, how far they are from the SFT model and how alike.
+
+    One row a policy: reward and controls, KL to --sft, entropy a token, length, share without an end, best of N, win rate,
+    similarity of two samples. Intervals are over prompts; differences to the first policy are paired.
+
+    Examples:
+
+    - `warmkit eval policy runs/a/model --prompts held-out.jsonl --reward rm --sft sft --against sft`
+    - `warmkit eval policy sft A B --recipe runs/a/recipe.yaml --control gold=gold-rm --samples 8 --best-of 8 -o eval.json`
+    """
+    _refuse_existing([output, completions], force)
+    if best_of is not None and best_of > samples:
+        raise UsageError(f"--best-of {best_of} needs as many samples: add --samples {best_of}")
+    if encoder is not None and samples < 2:
+        raise UsageError("--encoder compares two answers to a prompt: give --samples 2 or more")
+    need_transformers()
+    settings = evaluation_settings(
+        recipe,
+        prompts=prompts,
+        rewards=rewards,
+        controls=controls,
+        sft=sft,
+        temperature=temperature,
+        max_new_tokens=max_new_tokens,
+        samples=samples,
+        seed=seed,
+        batch_size=batch_size,
+    )
+    _tell_similarity(console, samples)
+    from warmkit.evaluation.diversity import open_encoder
+    from warmkit.evaluation.policy_row import policy_row
+
+    embed = None if encoder is None else open_encoder(encoder)
+    with console.progress("evaluating", unit="policies") as advance:
+        answers = _answers(settings, models, against, advance)
+    reference = answers[against] if against is not None else None
+    rows = [policy_row(path, answers[path], reference, best_of, embed) for path in models]
+    document = _document(settings, rows, answers[models[0]], {"against": against, "encoder": encoder})
+    if output is not None:
+        from warmkit.checkpoints.checkpoint import dump_json
+
+        _write(output, dump_json(document))
+    if completions is not None:
+        _write(completions, _lines(answers))
+    console.result(document, *_tables(document))
+
+
+def _refuse_existing(files: Iterable[Path | None], force: bool) -> None:
+    for file in files:
+        if file is not None and file.exists() and not force:
+            raise OutputError(f"{file}: already exists; choose another place, or replace it with --force")
+
+
+def _tell_similarity(console: Console, samples: int) -> None:
+    """Say why there is no similarity, before anything is sampled."""
+    from warmkit.evaluation.diversity import ADVICE, has_sacrebleu
+
+    if samples < 2:
+        console.note("similarity is left out: it needs --samples 2 or more")
+    elif not has_sacrebleu():
+        console.note(f"similarity is left out: {ADVICE}")
+
+
+def _answers(
+    settings: EvaluationSettings, models: list[str], against: str | None, advance: Advance | None
+) -> dict[str, Answers]:
+    """Let every policy answer once, one in memory at a time."""
+    from warmkit.evaluation.policies import PolicyTrial
+
+    trial = PolicyTrial(settings)
+    paths: list[str] = list(dict.fromkeys(models if against is None else [*models, against]))
+    answers: dict[str, Answers] = {}
+    for path in paths:
+        answers[path] = trial.open(path).answers()
+        if advance is not None:
+            advance(1, len(paths))
+    return answers
+
+
+def _document(
+    settings: EvaluationSettings, rows: list[PolicyRow], answers: Answers, options: Mapping[str, Any]
+) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    known = asdict(settings, dict_factory=lambda pairs: {key: value for key, value in pairs if value not in (None, [])})
+    policies = [
+        {
+            "policy": row.path,
+            **_estimates(row.estimates()),
+            "less_first": None if row is rows[0] else _estimates(row.less(rows[0])),
+        }
+        for row in rows
+    ]
+    return {"settings": known, "prompts": len(answers.prompts), **options, "policies": policies}
+
+
+def _estimates(given: Mapping[str, Estimate]) -> dict[str, dict[str, float]]:
+    return {name: vars(each) for name, each in given.items()}
+
+
+def _lines(answers: Mapping[str, Answers]) -> bytes:
+    rows = ({"policy": path, **row} for path, each in answers.items() for row in each.rows())
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+
+
+def _write(path: Path, content: bytes) -> None:
+    from warmkit.checkpoints.staging import writing
+
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
+def _tables(document: dict[str, Any]) -> list[Any]:
+    """Return a table of rewards and one of what else tells about the answers, a row a policy; then the differences."""
+    policies = document["policies"]
+    names = [name for name, each in policies[0].items() if isinstance(each, dict)]
+    if all(each[name] == each["reward"] for each in policies for name in names if name.startswith("reward_")):
+        names = [name for name in names if not name.startswith("reward_")]  # the one term is the reward
+    parts = {"Rewards": [name for name in names if name.startswith(REWARDS)]}
+    parts["Answers"] = [name for name in names if name not in parts["Rewards"]]
+    where = f"{document['prompts']} prompts, {document['settings']['samples']} answers each (95%)"
+    means = [_table(f"{part} on {where}", policies, shown, "") for part, shown in parts.items()]
+    if len(policies) == 1:
+        return means
+    less = [{"policy": each["policy"], **each["less_first"]} for each in policies[1:]]
+    return means + [_table(f"{part} less {policies[0]['policy']}, paired", less, parts[part], "+") for part in parts]
+
+
+def _table(title: str, policies: Sequence[Mapping[str, Any]], names: Sequence[str], sign: str) -> Any:
+    rows = [[each["policy"], *(_cell(name, each[name], sign) for name in names)] for each in policies]
+    return table(title, ["policy", *(_heading(name) for name in names)], rows)
+
+
+def _heading(name: str) -> str:
+    known = {"kl_sft": "KL", "kl_sft_sampled": "KL sampled", "without_eos": "no EOS %", "win_rate": "wins %"}
+    known |= {"similarity": "similarity %", "semantic_similarity": "in meaning %"}
+    return known.get(name, name.replace("_", " "))
+
+
+def _cell(name: str, estimate: Mapping[str, float], sign: str) -> str:
+    scale = 100 if name in ("without_eos", "win_rate") else 1
+    value, low, high = (_short(scale * estimate[key], sign) for key in ("value", "low", "high"))
+    return value if name in PLAIN else f"{value} ({low} to {high})"
+
+
+def _short(value: float, sign: str) -> str:
+    if abs(value) < 1e-6:  # rounding of float32
+        return "0"
+    return f"{value:{sign}.0f}" if abs(value) >= 1000 else f"{value:{sign}.3g}"

@@ -1,0 +1,96 @@
+"""`warmkit warp`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from warmkit.cli.command import command
+from warmkit.cli.console import Console, number, table
+from warmkit.cli.train import DryRun, Force, Overrides, RecipePath, need_transformers
+
+
+@command(resumes=True)
+def warp(
+    console: Console, recipe: RecipePath, overrides: Overrides = None, dry_run: DryRun = False, force: Force = False
+) -> None:
+    """Run WARP: train several policies, merge them by SLERP, interpolate towards their init, and start again from there.
+
+    A killed pipeline goes on where it was when the same command is given again; finished runs are not repeated. More
+    iterations can be added to a finished pipeline with `--set warp.iterations=3`, and a run that failed left out with
+    `--set 'warp.exclude=[iteration-1/run-2]'`.
+
+    Examples:
+
+    - `warmkit warp recipes/warp.yaml`
+    - `warmkit warp recipe.yaml --set warp.iterations=3 --set warp.eta=0.5`
+    - `warmkit warp recipe.yaml --set 'warp.policies=[runs/a/model, runs/b/model]'`
+    """
+    from warmkit.recipes import read_recipe
+    from warmkit.training.warp_recipe import WarpRecipe
+
+    content = read_recipe(recipe, WarpRecipe, overrides or ()).content
+    need_transformers()
+    from warmkit.pipelines.warp import check, run_warp
+
+    if dry_run:
+        check(content)
+        _plan(console, content)
+        return
+    with console.progress("training", unit="steps") as advance:
+        result = run_warp(content, force=force, advance=advance)
+    console.result({"path": str(result.path), **result.summary}, *_tables(result.summary), str(result.path))
+
+
+def _plan(console: Console, content: Any) -> None:
+    """Show every run before anything is trained."""
+    from warmkit.data.prompts import read_prompts
+    from warmkit.modeling.causal_model import load_causal_model
+    from warmkit.pipelines.warp import run_recipes, steps_of_iterations
+    from warmkit.recipes import plain, recipe_text
+
+    prompts = len(read_prompts(content.data.train))
+    parameters = sum(each.numel() for each in load_causal_model(content.model.path).parameters())
+    steps = steps_of_iterations(content, prompts)
+    iterations = range(content.warp.iterations - len(steps) + 1, content.warp.iterations + 1)
+    rows = [
+        [name, f"{each.policy.lr:g}", f"{each.policy.beta:g}", each.policy.anchor, str(each.policy.order), str(count)]
+        for i, count in zip(iterations, steps)
+        for name, each in run_recipes(content, i, "the merge before").items()
+    ]
+    document = {"recipe": plain(content), "parameters": parameters, "prompts": prompts, "steps": steps}
+    columns = ["run", "lr", "beta", "anchor", "order", "steps"]
+    what = f"{number(parameters)} parameters, {prompts} prompts, {sum(steps) * content.warp.runs} steps in all"
+    console.result(document, recipe_text(content), table("Runs", columns, rows), what)
+
+
+def _tables(summary: dict[str, Any]) -> list[Any]:
+    geometry = [
+        [str(i + 1), str(len(each["policies"])), each["method"], _number(each["mean_angle"]), f"{each['eta']:g}"]
+        for i, each in enumerate(summary["iterations"])
+    ]
+    fronts = {f"Iteration {i + 1}: from its init to its merge": each["front"] for i, each in enumerate(summary["iterations"])}
+    fronts |= {"From the SFT model to the last merge": summary["front"], "Averages of the last policies": summary["soups"]}
+    return [
+        table("Merges", ["iteration", "policies", "method", "mean angle", "eta"], geometry),
+        *(_front(title, points) for title, points in fronts.items() if points),
+    ]
+
+
+def _front(title: str, points: list[dict[str, Any]]) -> Any:
+    shown = [name for name in points[0]["values"] if name.startswith(("reward", "control_")) or name in ("kl_sft", "length")]
+    columns = ["eta" if points[0]["coefficients"] is None else "shares", *(name.replace("_", " ") for name in shown)]
+    return table(title, columns, [[_place(point), *_cells(point, shown)] for point in points])
+
+
+def _cells(point: dict[str, Any], shown: list[str]) -> list[str]:
+    return [f"{point['values'][name]['value']:.4f}" for name in shown]
+
+
+def _place(point: dict[str, Any]) -> str:
+    if point["coefficients"] is None:
+        return f"{point['eta']:g}"
+    return ", ".join(f"{share:.2g}" for share in point["coefficients"])
+
+
+def _number(angle: float | None) -> str:
+    return "" if angle is None else f"{angle:.1f}"

@@ -1,0 +1,160 @@
+"""Completions of prompts on their own: sampled once, scored as often as there are reward models."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from warmkit.checkpoints.staging import writing
+from warmkit.data.fields import content, has
+from warmkit.data.prompts import Prompt
+from warmkit.data.rows import JSON_LINES, Row, read_rows
+from warmkit.errors import DataError, MismatchError
+from warmkit.evaluation.policies import PolicyTrial
+from warmkit.evaluation.rewards import Term
+from warmkit.modeling.generation import Completion, sample
+from warmkit.modeling.tokens import Encoder
+
+Array = NDArray[np.float64]
+Advance = Callable[[int, int], None]
+"""Called with what was done since the last call and what there is to do, in prompts or rewards."""
+
+AT_A_TIME = 512  # completions between two reports of progress; how many are in memory is the settings' `batch_size`
+
+
+@dataclass(frozen=True)
+class Pool:
+    """K completions of each of N prompts.
+
+    Attributes:
+        prompts: What was asked, [N].
+        texts: What was answered, [N][K].
+    """
+
+    prompts: list[Prompt]
+    texts: list[list[str]]
+
+    @property
+    def samples(self) -> int:
+        """Completions of every prompt, K."""
+        return len(self.texts[0])
+
+    def score(self, term: Term) -> Array:
+        """Return what a reward says of every completion, without its weight, [N, K].
+
+        Raises:
+            ScoreError: If the reward fails, or gives numbers that cannot be used.
+        """
+        prompts = [prompt for prompt in self.prompts for _ in range(self.samples)]
+        scores = term(prompts, [text for texts in self.texts for text in texts])
+        return cast("Array", scores.double().numpy()).reshape(-1, self.samples)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return a row for every prompt: `prompt` and `completions`."""
+        return [{"prompt": prompt.content, "completions": texts} for prompt, texts in zip(self.prompts, self.texts)]
+
+    def write(self, path: Path) -> None:
+        """Write the rows as JSON lines, which `read_pool` reads."""
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in self.rows()), "utf-8")
+
+
+def score_pool(pool: Pool, terms: Sequence[Term], advance: Advance | None = None) -> list[Array]:
+    """Return what each reward says of every completion, without its weight, [N, K] each; `advance` counts rewards."""
+    scores: list[Array] = []
+    for term in terms:
+        scores.append(pool.score(term))
+        if advance is not None:
+            advance(1, len(terms))
+    return scores
+
+
+def sample_pool(trial: PolicyTrial, path: str, advance: Advance | None = None) -> Pool:
+    """Load a policy and let it answer all prompts.
+
+    The same seed draws the same random numbers for every policy, so that differences between policies are paired.
+
+    Args:
+        trial: Prompts and how to sample.
+        path: Of the policy.
+        advance: Called as the answers come.
+
+    Raises:
+        CheckpointError: If transformers cannot load the policy.
+        DataError: If a prompt cannot be used.
+    """
+    how, policy = trial.settings, trial.open(path)
+    model, encoder, data = policy.evaluator.model, policy.evaluator.encoder, policy.data
+    size, texts = max(1, AT_A_TIME // how.samples), list[list[str]]()
+    for start in range(0, len(data), size):
+        ids = data.ids[start : start + size]
+        generator = torch.Generator().manual_seed(zlib.crc32(f"{how.seed} {start}".encode()))
+        sampling = replace(policy.evaluator.sampling, samples=how.samples, generator=generator)
+        with torch.autocast(policy.evaluator.device.type, torch.bfloat16, enabled=how.precision == "bfloat16"):
+            found = _texts(encoder, sample(model, ids, sampling))
+        texts += [found[place : place + how.samples] for place in range(0, len(found), how.samples)]
+        if advance is not None:
+            advance(len(ids), len(data))
+    return Pool(data.prompts, texts)
+
+
+def _texts(encoder: Encoder, completions: list[Completion]) -> list[str]:
+    ids = [each.ids[:-1] if each.ended else each.ids for each in completions]
+    return encoder.tokenizer.batch_decode(ids, skip_special_tokens=True)
+
+
+def read_pool(source: str | Path) -> Pool:
+    """Read rows of `prompt` and `completions`, a list of texts; every prompt has as many.
+
+    Args:
+        source: JSON lines, from `Pool.write` or any other sampler.
+
+    Raises:
+        DataError: If a row is bad, or has more or fewer completions than the first.
+    """
+    rows = read_rows(source, _parse)
+    prompts, texts = [prompt for prompt, _ in rows], [each for _, each in rows]
+    wrong = next((place for place, each in enumerate(texts) if len(each) != len(texts[0])), None)
+    if wrong is not None:
+        raise DataError(
+            f"{prompts[wrong].where}: expected {len(texts[0])} completions, as many as the first prompt has, "
+            f"found {len(texts[wrong])}"
+        )
+    return Pool(prompts, texts)
+
+
+def check_comparable(pools: Mapping[str, Pool]) -> None:
+    """Refuse pools whose answers cannot be compared one by one.
+
+    Raises:
+        MismatchError: If two have other prompts, another order of them, or another number of answers.
+    """
+    (first, expected), *others = pools.items()
+    for name, found in others:
+        if [each.content for each in found.prompts] != [each.content for each in expected.prompts]:
+            raise MismatchError(f"{name}: expected the prompts that {first} answered, in the same order, found others")
+        if found.samples != expected.samples:
+            numbers = f"{expected.samples} answers to every prompt, as {first} has"
+            raise MismatchError(f"{name}: expected {numbers}, found {found.samples}")
+
+
+def is_pool(source: str) -> bool:
+    """Say whether `source` is a file of JSON lines, not a policy."""
+    return Path(source).suffix in JSON_LINES and Path(source).is_file()
+
+
+def _parse(row: Row, where: str) -> tuple[Prompt, list[str]]:
+    prompt = content(row, "prompt")
+    found: Any = row["completions"] if has(row, "completions") else None
+    if not isinstance(found, list) or not found or not all(isinstance(each, str) for each in cast("list[Any]", found)):
+        raise DataError(f"expected completions to be a list of texts, found {found!r:.120}")
+    return Prompt(prompt, where), cast("list[str]", found)

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from warmkit.modeling.reward_model import RewardModel as RewardModel
     from warmkit.modeling.reward_model import load_reward_model as load_reward_model
     from warmkit.pipelines.warm import run_warm as run_warm
+    from warmkit.pipelines.warp import run_warp as run_warp
+    from warmkit.training.policy import train_policy as train_policy
     from warmkit.training.reward_modeling import train_reward_model as train_reward_model
     from warmkit.training.sft import train_sft as train_sft
 
@@ -49,7 +51,9 @@ _HOMES = {
     "open_checkpoint": "checkpoints.checkpoint",
     "read_pairs": "data.preferences",
     "run_warm": "pipelines.warm",
+    "run_warp": "pipelines.warp",
     "soup": "checkpoints.merge",
+    "train_policy": "training.policy",
     "train_reward_model": "training.reward_modeling",
     "train_sft": "training.sft",
     "verify": "checkpoints.verify",
@@ -73,7 +77,9 @@ __all__ = [
     "open_checkpoint",
     "read_pairs",
     "run_warm",
+    "run_warp",
     "soup",
+    "train_policy",
     "train_reward_model",
     "train_sft",
     "verify",

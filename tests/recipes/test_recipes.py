@@ -11,10 +11,18 @@ from tests.conftest import Family, Run
 from warmkit.recipes import MergeRecipe, read_recipe
 from warmkit.training.policy_recipe import PolicyRecipe
 from warmkit.training.recipe import RewardModelRecipe, SftRecipe, WarmRecipe
+from warmkit.training.warp_recipe import WarpRecipe
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
-SCHEMAS = {"merge": MergeRecipe, "policy": PolicyRecipe, "rm": RewardModelRecipe, "sft": SftRecipe, "warm": WarmRecipe}
+SCHEMAS = {
+    "merge": MergeRecipe,
+    "policy": PolicyRecipe,
+    "rm": RewardModelRecipe,
+    "sft": SftRecipe,
+    "warm": WarmRecipe,
+    "warp": WarpRecipe,
+}
 
 RECIPE = """\
 # a comment

@@ -1,0 +1,312 @@
+"""WARP: I iterations of M policies, merged and drawn back to their init, which the next iteration starts from.
+
+    OUT/recipe.yaml                    every key resolved
+    OUT/iteration-1/runs/run-1/...     the policies, each a run directory
+    OUT/iteration-1/init               what the next iteration starts from: SLERP, then LITI at eta
+    OUT/iteration-I/merged             the last SLERP
+    OUT/model                          LITI of that towards the SFT model, at final_eta
+    OUT/steps/*.json                   a manifest of every step: made of what, found what
+    OUT/front.png, summary.json
+
+A killed pipeline goes on where it was; nothing finished is done again.
+
+Source: WARP (Ramé et al., 2024), algorithm 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from warmkit.checkpoints.checkpoint import dump_json, open_checkpoint
+from warmkit.checkpoints.compatibility import align
+from warmkit.checkpoints.merge import Merger, liti, merge
+from warmkit.data.prompts import read_prompts
+from warmkit.errors import UsageError, nearest
+from warmkit.evaluation.accuracy import Estimate
+from warmkit.evaluation.front import FrontPoint, simplex, sweep, trajectory
+from warmkit.evaluation.policies import EvaluationSettings, PolicyTrial
+from warmkit.pipelines.processes import Job, check_all_finished, default_jobs, run_jobs
+from warmkit.pipelines.steps import Steps
+from warmkit.recipes import recipe_text
+from warmkit.training.identity import identity_text
+from warmkit.training.loop import Advance
+from warmkit.training.policy_recipe import PolicyRecipe, evaluation_keys
+from warmkit.training.recipe import RunOutput
+from warmkit.training.run import RunDirectory, write_whole
+from warmkit.training.warp_recipe import Variation, WarpRecipe
+
+
+@dataclass(frozen=True)
+class WarpResult:
+    """What the pipeline left and found.
+
+    Attributes:
+        path: The final model.
+        summary: What `summary.json` holds.
+    """
+
+    path: Path
+    summary: dict[str, Any]
+
+
+def run_warp(recipe: WarpRecipe, *, force: bool = False, advance: Advance | None = None) -> WarpResult:
+    """Run the whole procedure, or go on where a killed one stopped.
+
+    Raises:
+        DataError: If a prompt cannot be used.
+        MismatchError: If finished policies do not fit the init.
+        TrainingError: If runs failed; the finished ones stay, and `warp.exclude` leaves the failed ones out.
+        UsageError: If keys of the recipe do not go together.
+    """
+    check(recipe)
+    return _Warp(recipe, force, advance).run()
+
+
+def check(recipe: WarpRecipe) -> None:
+    """Refuse what could only fail later.
+
+    Raises:
+        UsageError: If fronts lack prompts, or `warp.exclude` names no run or leaves none.
+        MismatchError: If finished policies do not fit the init.
+    """
+    warp = recipe.warp
+    if (warp.etas or warp.grid) and recipe.data.validation is None:
+        raise UsageError("data.validation: expected prompts to evaluate the fronts on; or set warp.etas: [] for no fronts")
+    trained = range(1 if warp.policies is None else 2, warp.iterations + 1)
+    names = {i: list(run_recipes(recipe, i, recipe.model.path)) for i in trained}
+    everyone = [name for each in names.values() for name in each]
+    for name in warp.exclude:
+        if name not in everyone:
+            raise UsageError(f"warp.exclude: no run is called {name!r}{nearest(name, everyone)}")
+    for i, each in names.items():
+        if set(each) <= set(warp.exclude):
+            raise UsageError(f"warp.exclude leaves no run of iteration {i}")
+    if warp.policies is not None:
+        if not warp.policies:
+            raise UsageError("warp.policies: expected at least one finished policy, found none")
+        align([open_checkpoint(path) for path in (recipe.model.path, *warp.policies)])
+
+
+def run_recipes(recipe: WarpRecipe, iteration: int, init: str) -> dict[str, PolicyRecipe]:
+    """Return the recipes of one iteration's runs by name: every run of all iterations has its own order of the prompts.
+
+    Args:
+        recipe: Of the pipeline.
+        iteration: Counted from 1.
+        init: What the runs start from.
+    """
+    warp = recipe.warp
+    steps = None if warp.steps is None else warp.steps[min(iteration, len(warp.steps)) - 1]
+    runs: dict[str, PolicyRecipe] = {}
+    for m in range(warp.runs):
+        name, number = f"iteration-{iteration}/run-{m + 1}", (iteration - 1) * warp.runs + m
+        own = warp.vary[m % len(warp.vary)] if warp.vary else Variation()
+        changes = {key: value for key in ("lr", "beta", "mu") if (value := getattr(own, key)) is not None}
+        how = replace(recipe.policy, order=recipe.policy.order + number, seed=recipe.policy.seed + number, **changes)
+        runs[name] = PolicyRecipe(
+            model=replace(recipe.model, path=init, sft=recipe.model.sft or recipe.model.path),
+            data=recipe.data,
+            rewards=own.rewards or recipe.rewards,
+            output=replace(recipe.output, path=str(_home(recipe, iteration) / "runs" / f"run-{m + 1}")),
+            policy=how if steps is None else replace(how, steps=steps, epochs=None),
+            controls=recipe.controls,
+            value=recipe.value,
+            lora=recipe.lora,
+        )
+    return runs
+
+
+def steps_of_iterations(recipe: WarpRecipe, prompts: int) -> list[int]:
+    """Return the steps of a run in every iteration that trains, for a number of prompts."""
+    first = 1 if recipe.warp.policies is None else 2
+    iterations = range(first, recipe.warp.iterations + 1)
+    return [next(iter(run_recipes(recipe, i, "").values())).policy.steps_for(prompts) for i in iterations]
+
+
+def _home(recipe: WarpRecipe, iteration: int) -> Path:
+    return Path(recipe.output.path) / f"iteration-{iteration}"
+
+
+class _Warp:
+    """One call of the pipeline."""
+
+    def __init__(self, recipe: WarpRecipe, force: bool, advance: Advance | None) -> None:
+        self.recipe, self.warp, self.out = recipe, recipe.warp, Path(recipe.output.path)
+        self.advance = advance or (lambda done, total: None)
+        self.prompts = len(read_prompts(recipe.data.train))
+        self.total = sum(steps_of_iterations(recipe, self.prompts)) * recipe.warp.runs
+        self.sft = recipe.model.sft or recipe.model.path
+        self.directory = RunDirectory(self.out, recipe_text(recipe), force, identity_text(_identity(recipe), recipe.data))
+        self.steps = Steps(self.out / "steps")
+
+    def run(self) -> WarpResult:
+        """Take the steps of algorithm 1, and look at every front."""
+        init, iterations = self.recipe.model.path, list[dict[str, Any]]()
+        for i in range(1, self.warp.iterations + 1):
+            policies = self._policies(i, init)  # lines 3 to 11
+            last = i == self.warp.iterations
+            merged = self._merge(i, init, policies, 1.0 if last else self.warp.eta)  # lines 12 and 13
+            front = self._front(f"iteration-{i}-front", list(policies.values()), init)
+            iterations.append({"init": init, "policies": policies, **merged, "front": front})
+            init = merged["path"]
+        final = self._final(init)
+        summary = {
+            "iterations": iterations,
+            "final": final,
+            "front": self._front("front", [init], self.sft),
+            "soups": self._soups(iterations[-1]),
+        }
+        write_whole(self.out / "summary.json", dump_json(summary))
+        _draw(self.out, summary)
+        return WarpResult(Path(final["path"]), summary)
+
+    def _policies(self, i: int, init: str) -> dict[str, str]:
+        """Train what is left to train of one iteration; return the policies by name."""
+        if i == 1 and self.warp.policies is not None:
+            return {f"policy {m + 1}": path for m, path in enumerate(self.warp.policies)}
+        runs = {name: each for name, each in run_recipes(self.recipe, i, init).items() if name not in self.warp.exclude}
+        jobs = [job for name, each in runs.items() if (job := _job(name, each)) is not None]
+        steps = next(iter(runs.values())).policy.steps_for(self.prompts)
+        self.advance((len(runs) - len(jobs)) * steps, self.total)
+        if jobs:
+            most = min(self.warp.jobs or default_jobs(), self.warp.runs)  # not the runs left: threads decide the last bits
+            failed = run_jobs(jobs, most, steps, lambda done, _: self.advance(done, self.total))
+            check_all_finished(failed, len(runs), "warp.exclude")
+        return {name: str(Path(each.output.path) / "model") for name, each in runs.items()}
+
+    def _merge(self, i: int, init: str, policies: dict[str, str], eta: float) -> dict[str, Any]:
+        """Merge the policies of an iteration and draw the merge towards their init, in one write."""
+        last = i == self.warp.iterations
+        target = _home(self.recipe, i) / ("merged" if last else "init")
+        inputs = {"init": init, "policies": list(policies.values()), "method": self.warp.method, "eta": eta}
+        name = f"iteration-{i}-{target.name}"
+        self._refuse_another_past(i, name, inputs)
+
+        def work() -> dict[str, Any]:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            result = merge(
+                list(policies.values()),
+                target,
+                init=init,
+                method=self.warp.method,
+                eta=eta,
+                granularity=self.warp.granularity,
+                angles=True,
+                force=target.exists(),
+            )
+            return {"path": str(target), "eta": eta, "method": result.method, "mean_angle": result.mean_angle}
+
+        return self.steps.take(name, inputs, work)
+
+    def _refuse_another_past(self, i: int, name: str, inputs: dict[str, Any]) -> None:
+        known, later = self.steps.recorded(name), _home(self.recipe, i + 1)
+        if known is not None and known["inputs"] != inputs and later.exists():
+            raise UsageError(
+                f"{later}: started from a merge of {len(known['inputs']['policies'])} other policies; give warp.exclude as it "
+                "was, or delete the directory"
+            )
+
+    def _final(self, merged: str) -> dict[str, Any]:
+        target, eta = self.out / "model", self.warp.final_eta
+
+        def work() -> dict[str, Any]:
+            liti(merged, target, init=self.sft, eta=eta, force=target.exists())
+            return {"path": str(target), "eta": eta}
+
+        return self.steps.take("final", {"merged": self._made("merged"), "sft": self.sft, "eta": eta}, work)
+
+    def _front(self, name: str, policies: Sequence[str], init: str) -> list[dict[str, Any]]:
+        """Evaluate LITI of a merge at every eta, in memory."""
+        if not self.warp.etas:
+            return []
+        inputs = {"init": init, "policies": list(policies), "etas": self.warp.etas, "made": self._made(name)}
+        return self._evaluated(name, inputs, self.warp.etas, (None,))
+
+    def _soups(self, iteration: dict[str, Any]) -> list[dict[str, Any]]:
+        """Evaluate averages of the last policies on a grid of shares (rewarded soups, Ramé et al., 2023)."""
+        policies = list(iteration["policies"].values())
+        if self.warp.grid is None:
+            return []
+        inputs = {"init": iteration["init"], "policies": policies, "grid": self.warp.grid, "made": self._made("soups")}
+        return self._evaluated("soups", inputs, [1.0], simplex(len(policies), self.warp.grid))
+
+    def _evaluated(
+        self, name: str, inputs: dict[str, Any], etas: Sequence[float], mixes: Sequence[Any]
+    ) -> list[dict[str, Any]]:
+        inputs["samples"] = self.warp.samples
+
+        def work() -> dict[str, Any]:
+            trial = PolicyTrial(self._settings())
+            method = self.warp.method if len(inputs["policies"]) > 1 else "slerp"
+            merger = Merger(inputs["policies"], init=inputs["init"], method=method, granularity=self.warp.granularity)
+            return {"points": [_plain(point) for point in sweep(trial.open(self.sft), merger, etas, mixes)]}
+
+        return self.steps.take(name, inputs, work)["points"]
+
+    def _made(self, of: str) -> Any:
+        """Return what the merge that a step looks at was made of: its path alone stays the same when runs are left out."""
+        number = self.warp.iterations
+        known = self.steps.recorded(f"iteration-{number}-merged")
+        return None if known is None or of.startswith("iteration") else known["inputs"]
+
+    def _settings(self) -> EvaluationSettings:
+        recipe = self.recipe
+        run = PolicyRecipe(recipe.model, recipe.data, recipe.rewards, RunOutput(""), recipe.policy, recipe.controls)
+        how: dict[str, Any] = {**evaluation_keys(run), "samples": self.warp.samples, "batch_size": _rows(recipe)}
+        return EvaluationSettings(**how)
+
+
+def _rows(recipe: WarpRecipe) -> int:
+    return -(-recipe.policy.batch_size // recipe.policy.accumulation) * recipe.policy.samples
+
+
+def _job(name: str, run: PolicyRecipe) -> Job | None:
+    """Write the recipe of a run; return its job, or None if it is done."""
+    directory = Path(run.output.path)
+    file = directory.with_name(f"{directory.name}.yaml")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(file, recipe_text(run).encode())
+    if (directory / "summary.json").exists():
+        return None
+    return Job(name, ["train", "policy", str(file), "--quiet"], directory / "metrics.jsonl")
+
+
+def _plain(point: FrontPoint) -> dict[str, Any]:
+    values = {name: vars(each) for name, each in point.values.items()}
+    return {"eta": point.eta, "coefficients": point.coefficients, "values": values}
+
+
+def _identity(recipe: WarpRecipe) -> WarpRecipe:
+    """Return the recipe without the keys that change what is looked at or how far it goes, not what is trained."""
+    warp = replace(recipe.warp, iterations=len(recipe.warp.steps or [1]), final_eta=1.0, etas=[], grid=None)
+    return replace(recipe, controls=[], warp=replace(warp, samples=1, jobs=None, exclude=[]))
+
+
+def _points(plain: Sequence[dict[str, Any]]) -> list[FrontPoint]:
+    return [
+        FrontPoint(each["eta"], each["coefficients"], {name: Estimate(**value) for name, value in each["values"].items()})
+        for each in plain
+    ]
+
+
+def _draw(out: Path, summary: dict[str, Any]) -> None:
+    """Draw every front with the trajectories of the runs beside them (figures 1b, 4c), and rewarded soups."""
+    import importlib.util
+
+    if importlib.util.find_spec("matplotlib") is None:
+        return
+    from warmkit.report.policies import draw_front, draw_rewards
+
+    iterations = summary["iterations"]
+    fronts = {f"iteration {i + 1}": _points(each["front"]) for i, each in enumerate(iterations) if each["front"]}
+    if len(iterations) > 1 and summary["front"]:
+        fronts["from the SFT model"] = _points(summary["front"])
+    runs = {name: Path(path).parent for each in iterations for name, path in each["policies"].items()}
+    trained = {name: trajectory(run) for name, run in runs.items() if (run / "metrics.jsonl").exists()}
+    if fronts:
+        draw_front(fronts, trained, out / "front.png")
+    if summary["soups"]:
+        draw_rewards({"soups": _points(summary["soups"])}, out / "soups.png")

@@ -9,10 +9,12 @@ import dataclasses
 import re
 import types
 import typing
+from collections.abc import Iterator
 from typing import Any, Literal, Union
 
 from warmkit.training.policy_recipe import PolicyRecipe
 from warmkit.training.recipe import RewardModelRecipe, SftRecipe, WarmRecipe
+from warmkit.training.warp_recipe import WarpRecipe
 
 HEAD = """\
 # Recipes
@@ -28,17 +30,26 @@ RECIPES = {
     "warmkit train rm": RewardModelRecipe,
     "warmkit warm": WarmRecipe,
     "warmkit train policy": PolicyRecipe,
+    "warmkit warp": WarpRecipe,
 }
 
 
 def page() -> str:
     sections: dict[type, list[str]] = {}
     for command, schema in RECIPES.items():
-        for name, hint in typing.get_type_hints(schema).items():
-            inner = typing.get_args(hint) if typing.get_origin(hint) is list else _options(hint)
-            section = next(each for each in inner if dataclasses.is_dataclass(each))
+        for name, section in _sections(schema):
             sections.setdefault(section, []).append(f"`{name}:` of `{command}`")
     return "\n".join([HEAD, *(_section(section, places) for section, places in sections.items())])
+
+
+def _sections(schema: type, prefix: str = "") -> Iterator[tuple[str, type]]:
+    """Yield the sections of a recipe, and those inside them, with their keys."""
+    for name, hint in typing.get_type_hints(schema).items():
+        for option in _options(hint):
+            inner = typing.get_args(option)[0] if typing.get_origin(option) is list else option
+            if dataclasses.is_dataclass(inner) and isinstance(inner, type):
+                yield prefix + name, inner
+                yield from _sections(inner, f"{prefix}{name}.")
 
 
 def _section(section: type, places: list[str]) -> str:

@@ -246,8 +246,17 @@ class Merger:
         lambda_: float | None = None,
         coefficients: Sequence[float] | None = None,
         dtype: str | None = None,
+        out: dict[str, torch.Tensor] | None = None,
     ) -> dict[str, torch.Tensor]:
-        """Return the merge at one eta and one mix, as new tensors on the CPU."""
+        """Return the merge at one eta and one mix, as tensors on the CPU.
+
+        Args:
+            eta: LITI's update rate.
+            lambda_: Of two models, the share of the second.
+            coefficients: One per model instead.
+            dtype: Of the result; by default the models'.
+            out: What an earlier call returned, to be overwritten: fresh memory costs more than the sums.
+        """
         import torch
 
         spec = self.spec(eta=eta, lambda_=lambda_, coefficients=coefficients)
@@ -255,7 +264,12 @@ class Merger:
         names = rows[0].names
         wanted = parse_output_dtype(dtype) if dtype else None
         job = build_job(spec, rows, names, wanted, self._allow_nonfinite)
-        result = {name: torch.empty(rows[0].shape(name), dtype=getattr(torch, job.dtypes[name].torch_name)) for name in names}
+        result: dict[str, torch.Tensor] = {}
+        for name in names:
+            shape, kind = rows[0].shape(name), getattr(torch, job.dtypes[name].torch_name)
+            old = (out or {}).get(name)
+            fits = old is not None and old.shape == shape and old.dtype == kind
+            result[name] = old if old is not None and fits else torch.empty(shape, dtype=kind)
         stream = Stream(job, self._kernels, _MemorySink(result), Done(grams=self._grams.get(spec.uses_init, {})))
         stream.run(self._threads)
         self._grams[spec.uses_init] = stream.grams

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from warmkit.checkpoints.checkpoint import open_checkpoint
 from warmkit.checkpoints.compatibility import align
@@ -90,11 +91,13 @@ def sweep(
     start, tick = places.index((0, mixes[0])) if 0 in etas else None, advance or (lambda done, total: None)
     total = count_evaluations(etas, mixes)
     means: list[dict[str, Array]] = []
+    weights: dict[str, torch.Tensor] | None = None
     for place, (eta, mix) in enumerate(places):
         if eta == 0 and start is not None and start < place:
             means.append(means[start])
             continue
-        candidate.load_weights(merger.state_dict(eta=eta, coefficients=mix))
+        weights = merger.state_dict(eta=eta, coefficients=mix, out=weights)
+        candidate.load_weights(weights)
         means.append({name: each.mean(1) for name, each in candidate.answers().values.items()})
         tick(1, total)
     return [

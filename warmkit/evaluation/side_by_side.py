@@ -63,6 +63,8 @@ def short_names(paths: Sequence[str]) -> list[str]:
     Example:
         >>> short_names(["runs/run-1/model", "runs/run-2/model"])
         ['run-1', 'run-2']
+        >>> short_names(["runs/run-1/model", "sft"])
+        ['run-1', 'sft']
         >>> short_names(["a/rm", "b/rm", "other"])
         ['a/rm', 'b/rm', 'other']
     """
@@ -72,6 +74,7 @@ def short_names(paths: Sequence[str]) -> list[str]:
     twice = next((path for place, path in enumerate(paths) if parts[place] in parts[:place]), None)
     if twice is not None:
         raise UsageError(f"expected different models, found {twice} twice")
+    parts = [each[:-1] if each[1:][-1:] == ("model",) else each for each in parts]  # a run's own name says more
     while len({each[-1] for each in parts}) == 1 and all(len(each) > 1 for each in parts):
         parts = [each[:-1] for each in parts]
     tails = (["/".join(each[-count:]) for each in parts] for count in range(1, max(map(len, parts)) + 1))

@@ -36,6 +36,7 @@ from warmkit.training.loop import Advance
 from warmkit.training.policy_recipe import PolicyRecipe, evaluation_keys
 from warmkit.training.recipe import RunOutput
 from warmkit.training.run import RunDirectory, write_whole
+from warmkit.training.trackers import check_trackers
 from warmkit.training.warp_recipe import Variation, WarpRecipe
 
 
@@ -69,10 +70,11 @@ def check(recipe: WarpRecipe) -> None:
     """Refuse what could only fail later.
 
     Raises:
-        UsageError: If fronts lack prompts, or `warp.exclude` names no run or leaves none.
+        UsageError: If fronts lack prompts, a tracker's library is missing, or `warp.exclude` names no run or leaves none.
         MismatchError: If finished policies do not fit the init.
     """
     warp = recipe.warp
+    check_trackers(recipe.output)
     if (warp.etas or warp.grid) and recipe.data.validation is None:
         raise UsageError("data.validation: expected prompts to evaluate the fronts on; or set warp.etas: [] for no fronts")
     trained = range(1 if warp.policies is None else 2, warp.iterations + 1)

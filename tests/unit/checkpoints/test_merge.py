@@ -147,6 +147,19 @@ def test_a_merge_in_memory_has_the_bytes_of_one_on_disk(method: str, wide: Famil
     assert all(torch.equal(state[name], on_disk[name]) for name in state)
 
 
+def test_a_merger_overwrites_what_it_is_given_back(wide: Family) -> None:
+    merger = warmkit.Merger(wide.models[:2], init=wide.init)
+    first = merger.state_dict(eta=0.5)
+    places = {name: value.data_ptr() for name, value in first.items()}
+    second = merger.state_dict(eta=1.0, out=first)
+    assert {name: value.data_ptr() for name, value in second.items()} == places
+    fresh = merger.state_dict(eta=1.0)
+    assert all(torch.equal(value, fresh[name]) for name, value in second.items())
+    other = merger.state_dict(eta=1.0, dtype="float64", out=first)
+    assert torch.float64 in {value.dtype for value in other.values()}, "what does not fit is not overwritten"
+    assert all(torch.equal(value, fresh[name]) for name, value in first.items())
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_a_merger_remembers_what_it_measured_with_and_without_the_init(method: str, wide: Family) -> None:
     merger = warmkit.Merger(wide.models[:2], init=wide.init, method=method)

@@ -65,7 +65,11 @@ def recipe(plan: dict[str, Any]) -> PolicyRecipe:
     )
     reward = RewardTerm(function="tests.benchmarks.policy:share")
     return PolicyRecipe(
-        PolicyModelSection(plan["model"]), PromptsSection(plan["train"]), [reward], RunOutput(plan["output"]), how
+        PolicyModelSection(plan["model"], plan["model"] if plan["apart"] else None),
+        PromptsSection(plan["train"]),
+        [reward],
+        RunOutput(plan["output"]),
+        how,
     )
 
 

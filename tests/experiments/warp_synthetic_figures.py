@@ -101,12 +101,18 @@ def draw_lambda(seeds: Sequence[Any], path: Path) -> None:
     labels = {**NUMBERS, "kl": "KL to the SFT model, nats"}
     for axis, (number, label) in zip(axes[0], labels.items()):
         for name, color in (("SLERP", BLUE), ("LERP", RED)):
-            values = [[point[number] for point in report.line(seed, name)] for seed in seeds]
+            values = [above_the_ends([point[number] for point in report.line(seed, name)]) for seed in seeds]
             plot(axis, seeds[0]["setting"]["lambdas"], values, {"label": name, "color": color, "marker": "o", "ms": 3})
         axis.set_xlabel("lambda, from policy 1 to policy 2")
-        axis.set_ylabel(label)
+        axis.set_ylabel(f"{label},\nless the mean of the two policies", fontsize=9)
     axes[0, 0].legend(fontsize=8)
     figure.savefig(path, dpi=130)
+
+
+def above_the_ends(values: Sequence[float]) -> list[float]:
+    """Return values on a line less the mean of its two ends: seeds differ more in level than along lambda."""
+    middle = (values[0] + values[-1]) / 2
+    return [value - middle for value in values]
 
 
 def draw_all(seeds: Sequence[Any], folder: Path) -> None:

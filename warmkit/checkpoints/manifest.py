@@ -112,3 +112,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise FormatError(f"{path}: expected a warmkit manifest of format {FORMAT}")
     return content
+
+
+def read_groups(folder: Path) -> tuple[GroupReport, ...]:
+    """Read what the manifest of an output says of its groups.
+
+    Raises:
+        FormatError: As `read_manifest`.
+    """
+    return tuple(GroupReport(**group) for group in read_manifest(folder)["groups"])

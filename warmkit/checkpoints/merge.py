@@ -25,7 +25,7 @@ from warmkit.checkpoints.compatibility import align
 from warmkit.checkpoints.digests import ALGORITHM
 from warmkit.checkpoints.dtypes import DType, parse_output_dtype
 from warmkit.checkpoints.groups import group
-from warmkit.checkpoints.manifest import GroupReport, mean_angle, report_group, write_manifest
+from warmkit.checkpoints.manifest import GroupReport, mean_angle, read_groups, report_group, write_manifest
 from warmkit.checkpoints.plan import Output, Plan, parse_size, plan_output
 from warmkit.checkpoints.sources import FileSource, MemorySource, Source, check_state_dicts
 from warmkit.checkpoints.spec import MergeSpec, check_etas, ema_spec, liti_spec, merge_spec
@@ -416,13 +416,14 @@ def write(
     fingerprint = _fingerprint(prepared)
     if options.get("resume", True) and staging.finished_before(fingerprint):
         staging.remove()
-        return replace(_result(prepared, output, None, len(prepared.job.dtypes), started), written=True)
+        groups = read_groups(output / prepared.folders[0])
+        return _result(prepared, output, groups, len(prepared.job.dtypes), started)
     staging.check()
     _check_disk(prepared, staging)
     if options.get("dry_run", False):
-        return _result(prepared, output, None, 0, started)
+        return replace(_result(prepared, output, (), 0, started), written=False)
     stream, resumed = _run(prepared, staging, kernels, fingerprint, options, extra or {})
-    return _result(prepared, output, stream, resumed, started)
+    return _result(prepared, output, _reports(prepared, stream, 0), resumed, started)
 
 
 def _prepare(
@@ -577,8 +578,7 @@ def _reports(prepared: _Prepared, stream: Stream, number: int) -> tuple[GroupRep
     return tuple(report(name, names) for name, names in job.groups.items())
 
 
-def _result(prepared: _Prepared, output: Path, stream: Stream | None, resumed: int, started: float) -> MergeResult:
-    groups = _reports(prepared, stream, 0) if stream else ()
+def _result(prepared: _Prepared, output: Path, groups: tuple[GroupReport, ...], resumed: int, started: float) -> MergeResult:
     return MergeResult(
         path=output,
         outputs={eta: output / folder for eta, folder in zip(prepared.spec.etas, prepared.folders)},
@@ -592,7 +592,7 @@ def _result(prepared: _Prepared, output: Path, stream: Stream | None, resumed: i
         resumed=resumed,
         notes=prepared.notes,
         seconds=time.perf_counter() - started,
-        written=stream is not None,
+        written=True,
     )
 
 

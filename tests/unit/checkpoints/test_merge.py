@@ -147,6 +147,19 @@ def test_a_merge_in_memory_has_the_bytes_of_one_on_disk(method: str, wide: Famil
     assert all(torch.equal(state[name], on_disk[name]) for name in state)
 
 
+def test_a_run_that_was_killed_after_its_result_was_in_place_says_the_same_as_one_that_was_not(
+    wide: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("warmkit.checkpoints.staging.Staging.remove", lambda staging: staging.close())  # the kill comes before
+        first = warmkit.merge(wide.models, tmp_path / "out", init=wide.init, method="slerp")
+    again = warmkit.merge(wide.models, tmp_path / "out", init=wide.init, method="slerp")
+    assert (again.written, again.resumed > 0) == (True, True)
+    assert again.mean_angle == first.mean_angle
+    assert again.groups == first.groups
+    assert not list(tmp_path.glob(".out*"))
+
+
 def test_a_merger_overwrites_what_it_is_given_back(wide: Family) -> None:
     merger = warmkit.Merger(wide.models[:2], init=wide.init)
     first = merger.state_dict(eta=0.5)

@@ -200,7 +200,7 @@ class Merger:
     """Merges in memory, many times over: Gram matrices are taken once, at the first merge that needs them.
 
     Args:
-        models: Checkpoints, or state dicts.
+        models: Checkpoints, or state dicts; checkpoints alone are compared as for a merge on disk.
         init: What they were fine-tuned from.
         method: A name in `warmkit.METHODS`.
         threads: Worker threads; by default one per core.
@@ -227,9 +227,9 @@ class Merger:
         **parameters: Any,
     ) -> None:
         self._method, self._parameters = method, parameters
-        self._models = [_source(weights, f"model {number + 1}") for number, weights in enumerate(models)]
-        self._init = None if init is None else _source(init, "init")
-        check_state_dicts([*([self._init] if self._init else []), *self._models])
+        everything = _sources(models if init is None else [init, *models], ["init"] * (init is not None))
+        self._init, self._models = (None, everything) if init is None else (everything[0], everything[1:])
+        check_state_dicts(everything)
         self._threads, self._kernels = threads or cores(), find_kernels(device)
         self._allow_nonfinite = allow_nonfinite
         self._grams: dict[bool, dict[str, Gram]] = {}  # with the init among the rows, or without
@@ -299,12 +299,14 @@ def merged_state_dict(
     return merger.state_dict(eta=eta, lambda_=lambda_, coefficients=coefficients, dtype=dtype)
 
 
-def _source(weights: Weights, name: str) -> MemorySource | FileSource:
-    """Read a state dict from memory, and a checkpoint block by block from its files."""
-    if isinstance(weights, Mapping):
-        return MemorySource(name, weights)
-    checkpoint = open_checkpoint(weights)
-    return FileSource(checkpoint.source, checkpoint.entries)
+def _sources(weights: Sequence[Weights], names: Sequence[str]) -> list[MemorySource | FileSource]:
+    """Read state dicts from memory, and checkpoints block by block from their files, aligned as a merge on disk aligns them."""
+    paths = [each for each in weights if not isinstance(each, Mapping)]
+    opened = [open_checkpoint(path) for path in paths]
+    entries = align(opened).entries if len(opened) == len(weights) else [each.entries for each in opened]
+    files = iter([FileSource(each.source, known) for each, known in zip(opened, entries)])
+    labels = [*names, *(f"model {number + 1}" for number in range(len(weights)))]
+    return [MemorySource(name, each) if isinstance(each, Mapping) else next(files) for name, each in zip(labels, weights)]
 
 
 class _MemorySink:

@@ -12,8 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from warmkit.checkpoints.checkpoint import open_checkpoint
-from warmkit.checkpoints.compatibility import align
 from warmkit.checkpoints.merge import Merger
 from warmkit.errors import DataError, UsageError
 from warmkit.evaluation.accuracy import Array, Estimate
@@ -56,7 +54,6 @@ def open_mergers(init: str, policies: Sequence[str], methods: Sequence[str], **p
     """
     if twice := {name for name in methods if list(methods).count(name) > 1}:
         raise UsageError(f"expected different methods, found {twice.pop()} twice")
-    align([open_checkpoint(path) for path in (init, *policies)])
     return {name: Merger(policies, init=init, method=name, **parameters) for name in methods}
 
 

@@ -404,6 +404,9 @@ def test_what_the_init_ties_stays_tied(tmp_path: Path) -> None:
     assert "lm_head.weight" not in tensors_of(tmp_path / "out")
     assert any("a copy of model.embed_tokens.weight" in note for note in result.notes)
     assert json.loads((tmp_path / "out" / "config.json").read_text())["tie_word_embeddings"] is True
+    in_memory = warmkit.merged_state_dict([a, b], init=init)
+    assert in_memory.keys() == tensors_of(tmp_path / "out").keys()
+    assert all(torch.equal(value, in_memory[name]) for name, value in tensors_of(tmp_path / "out").items())
 
 
 def test_a_head_that_differs_from_a_tied_embedding_is_refused(tmp_path: Path) -> None:
@@ -422,6 +425,7 @@ def test_a_tied_model_lends_its_embedding_to_an_untied_init(tmp_path: Path) -> N
     expected = (weights(0)["lm_head.weight"] + weights(1)["model.embed_tokens.weight"]) / 2
     torch.testing.assert_close(tensors_of(tmp_path / "out")["lm_head.weight"], expected)
     assert json.loads((tmp_path / "out" / "config.json").read_text())["tie_word_embeddings"] is False
+    torch.testing.assert_close(warmkit.merged_state_dict([init, a], method="lerp")["lm_head.weight"], expected)
 
 
 def test_copies_of_a_tied_tensor_stay_equal(tmp_path: Path) -> None:

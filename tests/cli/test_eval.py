@@ -113,4 +113,5 @@ def test_names_tell_paths_apart() -> None:
     assert short_names(["runs/a/model"]) == ["runs/a/model"]
     assert short_names(["a", "./b"]) == ["a", "b"]
     assert short_names(["hf://x/rm@1", "hf://x/rm@2"]) == ["rm@1", "rm@2"]
-    assert short_names(["model", "a/model"]) == ["model", "a/model"]
+    assert short_names(["model", "a/model"]) == ["model", "a"]
+    assert short_names(["a", "a/model"]) == ["a", "a/model"]

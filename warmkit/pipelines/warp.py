@@ -22,6 +22,7 @@ from typing import Any
 
 from warmkit.checkpoints.checkpoint import dump_json, open_checkpoint
 from warmkit.checkpoints.compatibility import align
+from warmkit.checkpoints.digests import file_digest
 from warmkit.checkpoints.merge import Merger, liti, merge
 from warmkit.data.prompts import read_prompts
 from warmkit.errors import UsageError, nearest
@@ -30,7 +31,7 @@ from warmkit.evaluation.front import FrontPoint, simplex, sweep, trajectory
 from warmkit.evaluation.policies import EvaluationSettings, PolicyTrial
 from warmkit.pipelines.processes import Job, check_all_finished, default_jobs, run_jobs
 from warmkit.pipelines.steps import Steps
-from warmkit.recipes import recipe_text
+from warmkit.recipes import plain, recipe_text
 from warmkit.training.identity import identity_text
 from warmkit.training.loop import Advance
 from warmkit.training.policy_recipe import PolicyRecipe, evaluation_keys
@@ -238,7 +239,7 @@ class _Warp:
     def _evaluated(
         self, name: str, inputs: dict[str, Any], etas: Sequence[float], mixes: Sequence[Any]
     ) -> list[dict[str, Any]]:
-        inputs["samples"] = self.warp.samples
+        inputs |= {"samples": self.warp.samples, "on": self._seen()}
 
         def work() -> dict[str, Any]:
             trial = PolicyTrial(self._settings())
@@ -253,6 +254,12 @@ class _Warp:
         number = self.warp.iterations
         known = self.steps.recorded(f"iteration-{number}-merged")
         return None if known is None or of.startswith("iteration") else known["inputs"]
+
+    def _seen(self) -> list[Any]:
+        """Return what evaluations depend on beside the policies, and what is no part of the pipeline's identity."""
+        source = str(self.recipe.data.validation)
+        digest = file_digest(Path(source)) if Path(source).is_file() else "not a file"
+        return [source, digest, [plain(term) for term in self.recipe.controls]]
 
     def _settings(self) -> EvaluationSettings:
         recipe = self.recipe

@@ -120,6 +120,25 @@ def test_a_finished_pipeline_does_nothing_again(whole: tuple[WarpRecipe, WarpRes
     assert run_warp(content).summary == result.summary
 
 
+def test_other_controls_or_prompts_evaluate_the_fronts_again_and_repeat_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = recipe(tmp_path, iterations=1, runs=1, etas=[0.0, 1.0])
+    before = run_warp(content).summary["front"]
+    for name in ("pipelines.processes._Process", "pipelines.warp.merge", "pipelines.warp.liti"):
+        monkeypatch.setattr(f"warmkit.{name}", lambda *_, **__: pytest.fail("done again"))
+    controlled = replace(content, controls=[RewardTerm(function="tests.unit.training.toy:length")])
+    (start, end), (old_start, old_end) = run_warp(controlled).summary["front"], before
+    assert {name: each for name, each in start["values"].items() if name != "control_length"} == old_start["values"]
+    assert end["values"]["reward"] == old_end["values"]["reward"]
+    assert end["values"]["control_length"]["value"] > 0
+    tiny.write(Path(str(content.data.validation)), [{"prompt": text} for text in tiny.sentences(5, seed=10)])
+    others = run_warp(controlled).summary["front"]
+    assert others[1]["values"]["kl_sft"] != end["values"]["kl_sft"]
+    monkeypatch.setattr("warmkit.pipelines.warp.PolicyTrial", lambda *_: pytest.fail("done again"))
+    assert run_warp(controlled).summary["front"] == others
+
+
 # ---- what it leaves -------------------------------------------------------------------------------------------------
 
 

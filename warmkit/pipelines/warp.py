@@ -24,6 +24,7 @@ from warmkit.checkpoints.checkpoint import dump_json, open_checkpoint
 from warmkit.checkpoints.compatibility import align
 from warmkit.checkpoints.digests import file_digest
 from warmkit.checkpoints.merge import Merger, liti, merge
+from warmkit.checkpoints.spec import check_etas
 from warmkit.data.prompts import read_prompts
 from warmkit.errors import UsageError, nearest
 from warmkit.evaluation.accuracy import Estimate
@@ -71,26 +72,45 @@ def check(recipe: WarpRecipe) -> None:
     """Refuse what could only fail later.
 
     Raises:
-        UsageError: If fronts lack prompts, a tracker's library is missing, or `warp.exclude` names no run or leaves none.
+        UsageError: If fronts lack prompts, policies or different etas, a tracker's library is missing, or `warp.exclude`
+            names no run or leaves none.
         MismatchError: If finished policies do not fit the init.
     """
-    warp = recipe.warp
     check_trackers(recipe.output)
-    if (warp.etas or warp.grid) and recipe.data.validation is None:
-        raise UsageError("data.validation: expected prompts to evaluate the fronts on; or set warp.etas: [] for no fronts")
+    _check_fronts(recipe, _check_policies(recipe))
+    if recipe.warp.policies is not None:
+        align([open_checkpoint(path) for path in (recipe.model.path, *recipe.warp.policies)])
+
+
+def _check_policies(recipe: WarpRecipe) -> int:
+    """Refuse iterations without policies; return how many the last iteration has."""
+    warp = recipe.warp
+    if warp.policies == []:
+        raise UsageError("warp.policies: expected at least one finished policy, found none")
     trained = range(1 if warp.policies is None else 2, warp.iterations + 1)
     names = {i: list(run_recipes(recipe, i, recipe.model.path)) for i in trained}
     everyone = [name for each in names.values() for name in each]
     for name in warp.exclude:
         if name not in everyone:
             raise UsageError(f"warp.exclude: no run is called {name!r}{nearest(name, everyone)}")
-    for i, each in names.items():
-        if set(each) <= set(warp.exclude):
+    left = {i: len(set(each) - set(warp.exclude)) for i, each in names.items()}
+    for i, count in left.items():
+        if not count:
             raise UsageError(f"warp.exclude leaves no run of iteration {i}")
-    if warp.policies is not None:
-        if not warp.policies:
-            raise UsageError("warp.policies: expected at least one finished policy, found none")
-        align([open_checkpoint(path) for path in (recipe.model.path, *warp.policies)])
+    return left.get(warp.iterations, len(warp.policies or ()))
+
+
+def _check_fronts(recipe: WarpRecipe, policies: int) -> None:
+    """Refuse fronts that could not be evaluated; `policies` are in the last iteration."""
+    warp = recipe.warp
+    if (warp.etas or warp.grid) and recipe.data.validation is None:
+        raise UsageError("data.validation: expected prompts to evaluate the fronts on; or set warp.etas: [] for no fronts")
+    if warp.grid is not None and policies < 2:
+        raise UsageError(f"warp.grid mixes the policies of the last iteration: expected at least 2, found {policies}")
+    try:
+        check_etas(warp.etas or [1.0])
+    except UsageError as error:
+        raise UsageError(f"warp.etas: {error}") from None
 
 
 def run_recipes(recipe: WarpRecipe, iteration: int, init: str) -> dict[str, PolicyRecipe]:

@@ -270,6 +270,11 @@ def test_leaving_out_a_run_that_a_later_iteration_started_from_is_refused(whole:
         ({"exclude": ["iteration-1/run-3"]}, r"no run is called 'iteration-1/run-3'.*run-"),
         ({"exclude": ["iteration-2/run-1", "iteration-2/run-2"]}, "leaves no run of iteration 2"),
         ({"policies": []}, "at least one finished policy"),
+        ({"etas": [0.5, 1.0, 0.5]}, r"warp\.etas: expected different etas, found \[0\.5, 1\.0, 0\.5\]"),
+        ({"etas": [0.5, float("nan")]}, r"warp\.etas: eta must be a finite number, found nan"),
+        ({"runs": 1, "grid": 2}, r"warp\.grid mixes the policies of the last iteration: expected at least 2, found 1"),
+        ({"exclude": ["iteration-2/run-1"], "grid": 2}, r"warp\.grid .* expected at least 2, found 1"),
+        ({"policies": ["a"], "iterations": 1, "grid": 2}, r"warp\.grid .* expected at least 2, found 1"),
     ],
 )
 def test_what_cannot_work_is_refused_before_training(warp: dict[str, Any], message: str, tmp_path: Path) -> None:

@@ -130,7 +130,7 @@ def front(
         "settings": {key: value for key, value in asdict(how).items() if value not in (None, [])},
         "prompts": len(candidate.data),
         "evaluations": total,
-        "fronts": {name: [_document(point) for point in points] for name, points in fronts.items()},
+        "fronts": {name: [point.to_dict() for point in points] for name, points in fronts.items()},
         "best": _best(fronts),
         "trajectories": trajectories,
     }
@@ -215,17 +215,12 @@ def _draw(
         console.note(f"drew {plot_rewards}")
 
 
-def _document(point: FrontPoint) -> dict[str, Any]:
-    values = {name: vars(each) for name, each in point.values.items()}
-    return {"eta": point.eta, "coefficients": point.coefficients, "values": values}
-
-
 def _best(fronts: dict[str, list[FrontPoint]]) -> dict[str, Any]:
     from warmkit.evaluation.front import best
 
     tops = {name: best(points) for name, points in fronts.items()}
     name = max(tops, key=lambda each: tops[each].values["reward"].value)
-    return {"method": name, **_document(tops[name])}
+    return {"method": name, **tops[name].to_dict()}
 
 
 def _sentence(top: dict[str, Any], several: bool) -> str:

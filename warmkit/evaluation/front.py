@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,21 @@ class FrontPoint:
     eta: float
     coefficients: list[float] | None
     values: dict[str, Estimate]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON can hold it, which `from_dict` reads."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, known: Mapping[str, Any]) -> FrontPoint:
+        """Return what `to_dict` was of.
+
+        Example:
+            >>> FrontPoint.from_dict({"eta": 1.0, "coefficients": None, "values": {}})
+            FrontPoint(eta=1.0, coefficients=None, values={})
+        """
+        values = {name: Estimate(**each) for name, each in known["values"].items()}
+        return cls(known["eta"], known["coefficients"], values)
 
 
 def open_mergers(init: str, policies: Sequence[str], methods: Sequence[str], **parameters: Any) -> dict[str, Merger]:

@@ -27,7 +27,6 @@ from warmkit.checkpoints.merge import Merger, liti, merge
 from warmkit.checkpoints.spec import check_etas
 from warmkit.data.prompts import read_prompts
 from warmkit.errors import UsageError, nearest
-from warmkit.evaluation.accuracy import Estimate
 from warmkit.evaluation.front import FrontPoint, simplex, sweep, trajectory
 from warmkit.evaluation.policies import EvaluationSettings, PolicyTrial
 from warmkit.pipelines.processes import Job, check_all_finished, default_jobs, run_jobs
@@ -265,7 +264,7 @@ class _Warp:
             trial = PolicyTrial(self._settings())
             method = self.warp.method if len(inputs["policies"]) > 1 else "slerp"
             merger = Merger(inputs["policies"], init=inputs["init"], method=method, granularity=self.warp.granularity)
-            return {"points": [_plain(point) for point in sweep(trial.open(self.sft), merger, etas, mixes)]}
+            return {"points": [point.to_dict() for point in sweep(trial.open(self.sft), merger, etas, mixes)]}
 
         return self.steps.take(name, inputs, work)["points"]
 
@@ -303,22 +302,14 @@ def _job(name: str, run: PolicyRecipe) -> Job | None:
     return Job(name, ["train", "policy", str(file), "--quiet"], directory / "metrics.jsonl")
 
 
-def _plain(point: FrontPoint) -> dict[str, Any]:
-    values = {name: vars(each) for name, each in point.values.items()}
-    return {"eta": point.eta, "coefficients": point.coefficients, "values": values}
-
-
 def _identity(recipe: WarpRecipe) -> WarpRecipe:
     """Return the recipe without the keys that change what is looked at or how far it goes, not what is trained."""
     warp = replace(recipe.warp, iterations=len(recipe.warp.steps or [1]), final_eta=1.0, etas=[], grid=None)
     return replace(recipe, controls=[], warp=replace(warp, samples=1, jobs=None, exclude=[]))
 
 
-def _points(plain: Sequence[dict[str, Any]]) -> list[FrontPoint]:
-    return [
-        FrontPoint(each["eta"], each["coefficients"], {name: Estimate(**value) for name, value in each["values"].items()})
-        for each in plain
-    ]
+def _points(front: Sequence[dict[str, Any]]) -> list[FrontPoint]:
+    return [FrontPoint.from_dict(each) for each in front]
 
 
 def _draw(out: Path, summary: dict[str, Any]) -> None:

@@ -183,6 +183,13 @@ def test_intervals_are_those_of_one_number_alone(policies: Policies) -> None:
     assert found.low < found.value < found.high
 
 
+def test_a_point_reads_as_it_was_written(policies: Policies) -> None:
+    points = sweep(policies.candidate, policies.merger(method="lerp"), [0.5], [None, [0.25, 0.75]])
+    written = json.loads(json.dumps([point.to_dict() for point in points]))
+    assert [each["coefficients"] for each in written] == [None, [0.25, 0.75]]
+    assert [FrontPoint.from_dict(each) for each in written] == points
+
+
 def test_the_best_point_has_the_highest_reward(policies: Policies) -> None:
     points = sweep(policies.candidate, policies.merger(), [0, 0.5, 1])
     assert best(points).values["reward"].value == max(point.values["reward"].value for point in points)

@@ -80,6 +80,14 @@ def test_a_recipe_says_what_no_option_does(call: Call, tmp_path: Path) -> None:
     assert (document["prompts"]["number"], document["max_new_tokens"], list(document["choosers"])) == (5, 6, ["count_e"])
 
 
+def test_it_chooses_among_the_answers_of_eval_policy(call: Call, policy: Path, prompts: Path) -> None:
+    how = (policy, "--prompts", prompts, "--samples", 4, "--max-new-tokens", 6, "--seed", 7, "--reward", LENGTH)
+    call("bon", *how, "--control", E, "--pool", "pool.jsonl")
+    call("eval", "policy", *how, "--completions", "all.jsonl")
+    pool = [text for row in json_lines(Path("pool.jsonl").read_text()) for text in row["completions"]]
+    assert pool == [row["completion"] for row in json_lines(Path("all.jsonl").read_text())]
+
+
 def test_a_pool_of_another_sampler_needs_no_policy(call: Call) -> None:
     tiny.write(Path("pool.jsonl"), [{"prompt": "a", "completions": ["e", "eee", ""]}])
     document = json.loads(call("bon", "--pool", "pool.jsonl", "--reward", LENGTH, "--control", E, "--json").stdout)

@@ -186,7 +186,7 @@ def _pools(console: Console, policies: dict[str, str], how: EvaluationSettings) 
     pools: dict[str, Pool] = {}
     for name, path in policies.items():
         with console.progress(f"answers of {name}", unit="prompts") as advance:
-            pools[name] = read_pool(path) if is_pool(path) else sample_pool(trial, path, advance)
+            pools[name] = read_pool(path) if is_pool(path) else sample_pool(trial.open(path), advance)
         check_comparable(pools)
     return pools
 

@@ -69,14 +69,14 @@ class Candidate:
         path: Of the checkpoint that it was loaded from.
         evaluator: The policy and what judges it.
         data: The prompts in its tokens.
+        settings: How it is evaluated.
     """
 
     def __init__(
         self, path: str, evaluator: PolicyEvaluator, data: Prompts, sft: Any | None, settings: EvaluationSettings
     ) -> None:
-        self.path, self.evaluator, self.data = path, evaluator, data
+        self.path, self.evaluator, self.data, self.settings = path, evaluator, data, settings
         self._others = {} if sft is None else {"sft": sft}
-        self._settings = settings
 
     def answers(self, samples: int | None = None) -> Answers:
         """Answer all prompts and judge the answers.
@@ -89,7 +89,7 @@ class Candidate:
         """
         if not self.evaluator.rewards:
             raise UsageError("expected at least one reward, found none")
-        return self.evaluator.evaluate(self.data, samples or self._settings.samples, str(self._settings.seed), self._others)
+        return self.evaluator.evaluate(self.data, samples or self.settings.samples, str(self.settings.seed), self._others)
 
     def load_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
         """Take over weights in the names of the checkpoint, of a merge in memory for instance.

@@ -78,14 +78,29 @@ class PolicyEvaluator:
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
+    def complete(
+        self, ids: Sequence[list[int]], samples: int, generator: torch.Generator
+    ) -> tuple[list[Completion], list[str]]:
+        """Sample completions of some prompts; those of one prompt lie next to each other.
+
+        Args:
+            ids: Of the prompts' tokens, [N].
+            samples: Completions of every prompt, K.
+            generator: Where randomness comes from. Prompts in parts, one after another, draw what they draw together.
+
+        Returns:
+            Completions and their texts without their ends, [N K] each.
+        """
+        with self._precision():
+            completions = sample(self.model, ids, replace(self.sampling, samples=samples, generator=generator))
+        spoken = [each.ids[:-1] if each.ended else each.ids for each in completions]
+        return completions, self.encoder.tokenizer.batch_decode(spoken, skip_special_tokens=True)
+
     def roll_out(self, data: Prompts, rows: Sequence[int], samples: int, seed: str) -> Rollout:
         """Sample completions of some prompts and score them; those of one prompt lie next to each other."""
-        generator = torch.Generator().manual_seed(zlib.crc32(seed.encode()))
-        how = replace(self.sampling, samples=samples, generator=generator)
-        with self._precision():
-            completions = sample(self.model, [data.ids[row] for row in rows], how)
+        completions, texts = self.complete([data.ids[row] for row in rows], samples, seeded(seed))
         copies = [row for row in rows for _ in range(samples)]
-        prompts, texts = [data.prompts[row] for row in copies], self._texts(completions)
+        prompts = [data.prompts[row] for row in copies]
         scores = {f"reward_{term.label}": term(prompts, texts) for term in self.rewards}
         controls = {f"control_{term.label}": term(prompts, texts) for term in self.controls}
         rewards = weighted_sum(self.rewards, list(scores.values())) - self._penalties(completions)
@@ -118,10 +133,6 @@ class PolicyEvaluator:
         shaped = {name: each.double().view(-1, samples).numpy() for name, each in values.items()}
         return Answers([prompt.text for prompt in data.prompts], texts, shaped)
 
-    def _texts(self, completions: Sequence[Completion]) -> list[str]:
-        ids = [each.ids[:-1] if each.ended else each.ids for each in completions]
-        return self.encoder.tokenizer.batch_decode(ids, skip_special_tokens=True)
-
     def _penalties(self, completions: Sequence[Completion]) -> torch.Tensor:
         lengths = torch.tensor([float(len(each.ids)) for each in completions])
         endless = torch.tensor([float(not each.ended) for each in completions])
@@ -129,6 +140,11 @@ class PolicyEvaluator:
 
     def _precision(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
+
+
+def seeded(seed: str) -> torch.Generator:
+    """Return a generator on the CPU whose numbers follow from a text."""
+    return torch.Generator().manual_seed(zlib.crc32(seed.encode()))
 
 
 def rollout_values(rollout: Rollout, measured: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

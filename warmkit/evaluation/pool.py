@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from warmkit.checkpoints.staging import writing
@@ -18,10 +16,9 @@ from warmkit.data.fields import content, has
 from warmkit.data.prompts import Prompt
 from warmkit.data.rows import JSON_LINES, Row, read_rows
 from warmkit.errors import DataError, MismatchError
-from warmkit.evaluation.policies import PolicyTrial
+from warmkit.evaluation.policies import Candidate
+from warmkit.evaluation.policy_evaluator import seeded
 from warmkit.evaluation.rewards import Term
-from warmkit.modeling.generation import Completion, sample
-from warmkit.modeling.tokens import Encoder
 
 Array = NDArray[np.float64]
 Advance = Callable[[int, int], None]
@@ -78,38 +75,24 @@ def score_pool(pool: Pool, terms: Sequence[Term], advance: Advance | None = None
     return scores
 
 
-def sample_pool(trial: PolicyTrial, path: str, advance: Advance | None = None) -> Pool:
-    """Load a policy and let it answer all prompts.
+def sample_pool(candidate: Candidate, advance: Advance | None = None) -> Pool:
+    """Let a policy answer all prompts: what `Candidate.answers` samples, without a reward.
 
     The same seed draws the same random numbers for every policy, so that differences between policies are paired.
 
     Args:
-        trial: Prompts and how to sample.
-        path: Of the policy.
+        candidate: The policy with its prompts.
         advance: Called as the answers come.
-
-    Raises:
-        CheckpointError: If transformers cannot load the policy.
-        DataError: If a prompt cannot be used.
     """
-    how, policy = trial.settings, trial.open(path)
-    model, encoder, data = policy.evaluator.model, policy.evaluator.encoder, policy.data
-    size, texts = max(1, AT_A_TIME // how.samples), list[list[str]]()
+    how, data = candidate.settings, candidate.data
+    generator, size, texts = seeded(str(how.seed)), max(1, AT_A_TIME // how.samples), list[list[str]]()
     for start in range(0, len(data), size):
         ids = data.ids[start : start + size]
-        generator = torch.Generator().manual_seed(zlib.crc32(f"{how.seed} {start}".encode()))
-        sampling = replace(policy.evaluator.sampling, samples=how.samples, generator=generator)
-        with torch.autocast(policy.evaluator.device.type, torch.bfloat16, enabled=how.precision == "bfloat16"):
-            found = _texts(encoder, sample(model, ids, sampling))
+        _, found = candidate.evaluator.complete(ids, how.samples, generator)
         texts += [found[place : place + how.samples] for place in range(0, len(found), how.samples)]
         if advance is not None:
             advance(len(ids), len(data))
     return Pool(data.prompts, texts)
-
-
-def _texts(encoder: Encoder, completions: list[Completion]) -> list[str]:
-    ids = [each.ids[:-1] if each.ended else each.ids for each in completions]
-    return encoder.tokenizer.batch_decode(ids, skip_special_tokens=True)
 
 
 def read_pool(source: str | Path) -> Pool:

@@ -31,7 +31,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> EvaluationSettings:
 
 def sampled(folder: Path, settings: EvaluationSettings, advance: Any = None, **changes: Any) -> Pool:
     path = str(tiny.model("llama", folder / "llama"))
-    return sample_pool(PolicyTrial(replace(settings, **changes)), path, advance)
+    return sample_pool(PolicyTrial(replace(settings, **changes)).open(path), advance)
 
 
 def test_a_policy_answers_every_prompt_as_often_as_asked(tmp_path: Path, settings: EvaluationSettings) -> None:
@@ -45,8 +45,19 @@ def test_a_policy_answers_every_prompt_as_often_as_asked(tmp_path: Path, setting
 
 def test_a_tokenizer_without_padding_is_padded_with_anything(tmp_path: Path, settings: EvaluationSettings) -> None:
     path = str(tiny.model("gpt2", tmp_path / "gpt2"))
-    found = [sample_pool(PolicyTrial(replace(settings, pad_token=pad)), path).texts for pad in (None, "<|spare|>", "a")]
+    candidates = [PolicyTrial(replace(settings, pad_token=pad)).open(path) for pad in (None, "<|spare|>", "a")]
+    found = [sample_pool(each).texts for each in candidates]
     assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.parametrize("at_a_time", [4, 8, 512])
+def test_a_pool_has_the_answers_that_an_evaluation_judges(
+    at_a_time: int, tmp_path: Path, settings: EvaluationSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pools, "AT_A_TIME", at_a_time)
+    path = str(tiny.model("llama", tmp_path / "llama"))
+    candidate = PolicyTrial(replace(settings, rewards=[LENGTH])).open(path)
+    assert sample_pool(candidate).texts == candidate.answers().texts
 
 
 def test_a_large_pool_is_sampled_in_parts(

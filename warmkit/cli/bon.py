@@ -15,8 +15,9 @@ from warmkit.cli.command import command
 from warmkit.cli.console import Console, table
 from warmkit.cli.evaluate import Plot, check_figure
 from warmkit.cli.options import numbers
+from warmkit.cli.output import DocumentPath, refuse_existing, write_document
 from warmkit.cli.train import need_transformers
-from warmkit.errors import OutputError, UsageError
+from warmkit.errors import UsageError
 
 if TYPE_CHECKING:
     from warmkit.evaluation.accuracy import Estimate
@@ -63,7 +64,7 @@ def bon(
     seed: options.Seed = 0,
     batch_size: options.BatchSize = 64,
     plot: Plot = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="JSON file to create.")] = None,
+    output: DocumentPath = None,
     force: Annotated[bool, typer.Option("--force", help="Replace files at OUT and POOL.")] = False,
 ) -> None:
     """Sample K completions of every prompt, let rewards choose the best of N, and show what controls say of the choices.
@@ -97,7 +98,9 @@ def bon(
         batch_size=batch_size,
         needed=("prompts", "rewards", "controls"),
     )
-    _check_files(plot, [output, pool if policy is not None else None], force)
+    if plot is not None:
+        check_figure(plot)
+    refuse_existing([output, pool if policy is not None else None], force)
     choosing, judging = open_terms(how.rewards), open_terms(how.controls)
     answers = _answers(console, policy, how, pool)
     chosen = _sizes(sizes) or default_sizes(answers.samples)
@@ -122,13 +125,7 @@ def bon(
         "controls": {term.label: dataclasses.asdict(term) for term in how.controls},
         "points": [dataclasses.asdict(each) for each in points],
     }
-    if output is not None:
-        from warmkit.checkpoints.checkpoint import dump_json
-        from warmkit.checkpoints.staging import writing
-
-        with writing(output):
-            output.parent.mkdir(parents=True, exist_ok=True)
-            output.write_bytes(dump_json(document))
+    write_document(output, document)
     title = f"Best of N from {answers.samples} samples of {len(answers.prompts)} prompts"
     console.result(document, *(_table(title, control, list(proxies), points) for control in controls))
 
@@ -142,15 +139,6 @@ def _prompts(policy: str | None, prompts: str | None, samples: int | None, pool:
     if prompts is not None or samples is not None:
         raise UsageError("--prompts and --samples are for a POLICY; a pool has its own")
     return str(pool)
-
-
-def _check_files(plot: Path | None, written: Sequence[Path | None], force: bool) -> None:
-    """Refuse what would fail after the sampling."""
-    if plot is not None:
-        check_figure(plot)
-    for path in written:
-        if path is not None and path.exists() and not force:
-            raise OutputError(f"{path}: already exists; choose another name, or replace it with --force")
 
 
 def _sizes(text: str | None) -> list[int] | None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +10,7 @@ import typer
 
 from warmkit.cli.command import command
 from warmkit.cli.console import Console, table
+from warmkit.cli.output import DocumentPath, refuse_existing, write_document, write_rows
 from warmkit.cli.policies import (
     BatchSize,
     Controls,
@@ -25,7 +25,7 @@ from warmkit.cli.policies import (
     evaluation_settings,
 )
 from warmkit.cli.train import need_transformers
-from warmkit.errors import OutputError, UsageError
+from warmkit.errors import UsageError
 
 if TYPE_CHECKING:
     from warmkit.evaluation.accuracy import Estimate
@@ -69,7 +69,7 @@ def policy(
     completions: Annotated[
         Path | None, typer.Option("--completions", help="JSONL file to create: every completion with its numbers.")
     ] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="JSON file to create.")] = None,
+    output: DocumentPath = None,
     force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
 ) -> None:
     """Let policies answer prompts and say what the answers are worth, how far they are from the SFT model and how alike.
@@ -82,7 +82,7 @@ def policy(
     - `warmkit eval policy runs/a/model --prompts held-out.jsonl --reward rm --sft sft --against sft`
     - `warmkit eval policy sft A B --recipe runs/a/recipe.yaml --control gold=gold-rm --samples 8 --best-of 8 -o eval.json`
     """
-    _refuse_existing([output, completions], force)
+    refuse_existing([output, completions], force)
     if best_of is not None and best_of > samples:
         raise UsageError(f"--best-of {best_of} needs as many samples: add --samples {best_of}")
     if encoder is not None and samples < 2:
@@ -110,19 +110,9 @@ def policy(
     reference = answers[against] if against is not None else None
     rows = [policy_row(path, answers[path], reference, best_of, embed) for path in models]
     document = _document(settings, rows, answers[models[0]], {"against": against, "encoder": encoder})
-    if output is not None:
-        from warmkit.checkpoints.checkpoint import dump_json
-
-        _write(output, dump_json(document))
-    if completions is not None:
-        _write(completions, _lines(answers))
+    write_document(output, document)
+    write_rows(completions, _rows(answers))
     console.result(document, *_tables(document))
-
-
-def _refuse_existing(files: Iterable[Path | None], force: bool) -> None:
-    for file in files:
-        if file is not None and file.exists() and not force:
-            raise OutputError(f"{file}: already exists; choose another place, or replace it with --force")
 
 
 def _tell_similarity(console: Console, samples: int) -> None:
@@ -172,17 +162,8 @@ def _estimates(given: Mapping[str, Estimate]) -> dict[str, dict[str, float]]:
     return {name: vars(each) for name, each in given.items()}
 
 
-def _lines(answers: Mapping[str, Answers]) -> bytes:
-    rows = ({"policy": path, **row} for path, each in answers.items() for row in each.rows())
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
-
-
-def _write(path: Path, content: bytes) -> None:
-    from warmkit.checkpoints.staging import writing
-
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+def _rows(answers: Mapping[str, Answers]) -> Iterator[dict[str, Any]]:
+    return ({"policy": path, **row} for path, each in answers.items() for row in each.rows())
 
 
 def _tables(document: dict[str, Any]) -> list[Any]:

@@ -13,8 +13,9 @@ from warmkit.cli.command import command
 from warmkit.cli.console import Console, table
 from warmkit.cli.evaluate import check_figure
 from warmkit.cli.options import given, numbers
+from warmkit.cli.output import DocumentPath, refuse_existing, write_document
 from warmkit.cli.train import need_transformers
-from warmkit.errors import OutputError, UsageError
+from warmkit.errors import UsageError
 
 if TYPE_CHECKING:
     from warmkit.evaluation.front import FrontPoint, Mix
@@ -71,7 +72,7 @@ def front(
     plot_rewards: Annotated[
         Path | None, typer.Option("--plot-rewards", help="Draw each reward or control against the others.")
     ] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="JSON file to create.")] = None,
+    output: DocumentPath = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a file at OUT.")] = False,
 ) -> None:
     """Merge policies at many update rates or mixes, all in memory, and measure reward and KL of each on the same prompts.
@@ -105,7 +106,10 @@ def front(
         seed=seed,
         batch_size=batch_size,
     )
-    _check_files(plot, plot_rewards, output, force)
+    for picture in (plot, plot_rewards):
+        if picture is not None:
+            check_figure(picture)
+    refuse_existing([output], force)
     _check_rewards(how, plot_rewards)
     names, mixes = short_names(policies), _mixes(len(policies), lambda_, grid)
     etas = numbers(eta, "--eta") or (ETAS if mixes == [None] else [1.0])
@@ -134,21 +138,11 @@ def front(
         "best": _best(fronts),
         "trajectories": trajectories,
     }
-    if output is not None:
-        _write(output, document)
+    write_document(output, document)
     title = (
         f"{' and '.join(names)} from {init}; the KL is to {how.sft}, intervals are of 95% over {len(candidate.data)} prompts"
     )
     console.result(document, table(title, *_table(fronts)), _sentence(document["best"], len(fronts) > 1))
-
-
-def _check_files(plot: Path | None, plot_rewards: Path | None, output: Path | None, force: bool) -> None:
-    """Refuse what cannot be written, before anything is sampled."""
-    for picture in (plot, plot_rewards):
-        if picture is not None:
-            check_figure(picture)
-    if output is not None and output.exists() and not force:
-        raise OutputError(f"{output}: already exists; choose another -o, or replace it with --force")
 
 
 def _check_rewards(how: EvaluationSettings, plot_rewards: Path | None) -> None:
@@ -184,15 +178,6 @@ def _trajectories(console: Console, runs: Sequence[Path]) -> dict[str, list[dict
         if not evaluations(path):
             console.note(f"{path}: not evaluated on the way (policy.evaluate_every); its trajectory is of training batches")
     return found
-
-
-def _write(output: Path, document: dict[str, Any]) -> None:
-    from warmkit.checkpoints.checkpoint import dump_json
-    from warmkit.checkpoints.staging import writing
-
-    with writing(output):
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_bytes(dump_json(document))
 
 
 def _draw(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,9 +10,10 @@ from warmkit.cli.command import command
 from warmkit.cli.console import Console, table
 from warmkit.cli.evaluate import DataSets, Number, Plot, Precision, check_figure, data_sets, percent, span, tell_truncation
 from warmkit.cli.options import numbers
+from warmkit.cli.output import DocumentPath, refuse_existing, write_document
 from warmkit.cli.score import MaxLength
 from warmkit.cli.train import need_transformers
-from warmkit.errors import OutputError, UsageError
+from warmkit.errors import UsageError
 
 if TYPE_CHECKING:
     from warmkit.evaluation.connectivity import ConnectivityPoint
@@ -30,7 +30,7 @@ def lmc(
     ] = None,
     lambdas: Annotated[str | None, typer.Option("--lambda", help="The places themselves: 0,0.5,1.")] = None,
     plot: Plot = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="JSON file to create.")] = None,
+    output: DocumentPath = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a file at OUT.")] = False,
     max_length: MaxLength = None,
     precision: Precision = Number.float32,
@@ -52,8 +52,7 @@ def lmc(
     places, sources = _places(points, lambdas), data_sets(data)
     if plot is not None:
         check_figure(plot)
-    if output is not None and output.exists() and not force:
-        raise OutputError(f"{output}: already exists; choose another -o, or replace it with --force")
+    refuse_existing([output], force)
     contest = open_contest([a, b], sources, max_length=max_length, precision=precision.value)
     tell_truncation(console, contest)
     first, second = contest.members
@@ -65,12 +64,7 @@ def lmc(
         console.note(f"drew {plot}")
     described = {name: {"pairs": len(each), "truncated": each.truncated} for name, each in contest.data.items()}
     document = {"a": a, "b": b, "data": described, "points": [_document(point) for point in found]}
-    if output is not None:
-        from warmkit.checkpoints.checkpoint import dump_json
-        from warmkit.checkpoints.staging import writing
-
-        with writing(output):
-            output.write_bytes(dump_json(document))
+    write_document(output, document)
     rows = [_cells(point) for name in sources for point in found if point.data == name]
     columns = ["data", "lambda", "WA %", "ENS %", "diagonal %", "WA less diagonal (95%)"]
     console.result(document, table(f"From {first} (0) to {second} (1)", columns, rows))

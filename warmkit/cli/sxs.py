@@ -18,8 +18,9 @@ from warmkit.cli.console import Console, table
 from warmkit.cli.evaluate import Plot, check_figure, percent
 from warmkit.cli.label import endpoint_options
 from warmkit.cli.options import numbers
+from warmkit.cli.output import DocumentPath, refuse_existing, write_document
 from warmkit.cli.train import need_transformers
-from warmkit.errors import EndpointError, OutputError, UsageError, listed
+from warmkit.errors import EndpointError, UsageError, listed
 
 if TYPE_CHECKING:
     from warmkit.evaluation.policies import EvaluationSettings
@@ -70,7 +71,7 @@ def sxs(
         Path | None, typer.Option("--completions", help="JSON lines to write: every prompt, answer and verdict.")
     ] = None,
     plot: Plot = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="JSON file to create.")] = None,
+    output: DocumentPath = None,
     force: Annotated[bool, typer.Option("--force", help="Replace files at OUT and COMPLETIONS.")] = False,
     **endpoint: Any,
 ) -> None:
@@ -108,7 +109,9 @@ def sxs(
         batch_size=batch_size,
         needed=("prompts",) if asked else ("prompts", "rewards"),
     )
-    _check_files(plot, [output, completions], force)
+    if plot is not None:
+        check_figure(plot)
+    refuse_existing([output, completions], force)
     with contextlib.ExitStack() as stack:  # judges open before the sampling, which takes longer
         if asked:
             play = _by_endpoint(console, stack, _cache(endpoint, output), endpoint)
@@ -123,13 +126,7 @@ def sxs(
     if completions is not None:
         result.write(completions)
     document = _document(result, dict(zip(names, policies)), how, judge, failed)
-    if output is not None:
-        from warmkit.checkpoints.checkpoint import dump_json
-        from warmkit.checkpoints.staging import writing
-
-        with writing(output):
-            output.parent.mkdir(parents=True, exist_ok=True)
-            output.write_bytes(dump_json(document))
+    write_document(output, document)
     console.result(document, *_tables(result, document), *_examples(result, examples))
     _fail(console, failed)
 
@@ -166,15 +163,6 @@ def _own_prompts(policies: Sequence[str]) -> str | None:
     from warmkit.evaluation.pool import is_pool
 
     return next((each for each in policies if is_pool(each)), None)
-
-
-def _check_files(plot: Path | None, written: Sequence[Path | None], force: bool) -> None:
-    """Refuse what could not be written after the sampling."""
-    if plot is not None:
-        check_figure(plot)
-    for path in written:
-        if path is not None and path.exists() and not force:
-            raise OutputError(f"{path}: already exists; choose another name, or replace it with --force")
 
 
 def _pools(console: Console, policies: dict[str, str], how: EvaluationSettings) -> dict[str, Pool]:

@@ -1,0 +1,55 @@
+"""Files that commands write beside what they print: refused early where one is in the way, written at the end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from warmkit.errors import OutputError
+
+DocumentPath = Annotated[Path | None, typer.Option("--output", "-o", help="JSON file to create.")]
+
+
+def refuse_existing(paths: Iterable[Path | None], force: bool) -> None:
+    """Refuse to replace files, before anything is computed; None is a file that was not asked for.
+
+    Raises:
+        OutputError: If a file is there, without `force`.
+    """
+    for path in paths:
+        if path is not None and path.exists() and not force:
+            raise OutputError(f"{path}: already exists; choose another name, or replace it with --force")
+
+
+def write_document(path: Path | None, document: Any) -> None:
+    """Write what --json prints to a file, if one was asked for.
+
+    Raises:
+        OutputError: If it cannot be written.
+    """
+    from warmkit.checkpoints.checkpoint import dump_json
+
+    if path is not None:
+        _write(path, dump_json(document))
+
+
+def write_rows(path: Path | None, rows: Iterable[dict[str, Any]]) -> None:
+    """Write JSON lines to a file, if one was asked for.
+
+    Raises:
+        OutputError: If it cannot be written.
+    """
+    if path is not None:
+        _write(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
+
+
+def _write(path: Path, content: bytes) -> None:
+    from warmkit.checkpoints.staging import writing
+
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)

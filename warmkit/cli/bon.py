@@ -156,7 +156,7 @@ def _answers(console: Console, policy: str | None, how: EvaluationSettings, path
         return read_pool(how.prompts)
     trial = PolicyTrial(dataclasses.replace(how, rewards=[], controls=[], sft=None))
     with console.progress("sampling", unit="prompts") as advance:
-        answers = sample_pool(trial.open(policy), advance)
+        answers = sample_pool(options.open_candidate(console, trial, policy), advance)
     if path is not None:
         answers.write(path)
         console.note(f"wrote the samples to {path}")

@@ -23,6 +23,7 @@ from warmkit.cli.policies import (
     Sft,
     Temperature,
     evaluation_settings,
+    open_candidate,
 )
 from warmkit.cli.train import need_transformers
 from warmkit.errors import UsageError
@@ -106,7 +107,7 @@ def policy(
 
     embed = None if encoder is None else open_encoder(encoder)
     with console.progress("evaluating", unit="policies") as advance:
-        answers = _answers(settings, models, against, advance)
+        answers = _answers(console, settings, models, against, advance)
     reference = answers[against] if against is not None else None
     rows = [policy_row(path, answers[path], reference, best_of, embed) for path in models]
     document = _document(settings, rows, answers[models[0]], {"against": against, "encoder": encoder})
@@ -126,7 +127,7 @@ def _tell_similarity(console: Console, samples: int) -> None:
 
 
 def _answers(
-    settings: EvaluationSettings, models: list[str], against: str | None, advance: Advance | None
+    console: Console, settings: EvaluationSettings, models: list[str], against: str | None, advance: Advance | None
 ) -> dict[str, Answers]:
     """Let every policy answer once, one in memory at a time."""
     from warmkit.evaluation.policies import PolicyTrial
@@ -135,7 +136,7 @@ def _answers(
     paths: list[str] = list(dict.fromkeys(models if against is None else [*models, against]))
     answers: dict[str, Answers] = {}
     for path in paths:
-        answers[path] = trial.open(path).answers()
+        answers[path] = open_candidate(console, trial, path).answers()
         if advance is not None:
             advance(1, len(paths))
     return answers

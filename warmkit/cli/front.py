@@ -118,9 +118,7 @@ def front(
     mergers = open_mergers(init, policies, methods, **given({"granularity": granularity, "antiparallel": antiparallel}))
     for merger in mergers.values():
         check_sweep(merger, etas, mixes)
-    candidate = PolicyTrial(how).open(init)
-    if candidate.data.truncated:
-        console.note(f"{candidate.data.truncated} of {len(candidate.data)} prompts are too long and lost their oldest tokens")
+    candidate = options.open_candidate(console, PolicyTrial(how), init)
     total = len(mergers) * count_evaluations(etas, mixes)
     fronts: dict[str, list[FrontPoint]] = {}
     with console.progress("evaluating", unit="policies") as advance:

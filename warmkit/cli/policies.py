@@ -1,4 +1,4 @@
-"""Options of the verbs that evaluate policies: `eval policy`, `front`, `bon`, `sxs`."""
+"""What the verbs that evaluate policies share: `eval policy`, `front`, `bon`, `sxs`."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from warmkit.cli.console import Console
 from warmkit.errors import UsageError
 
 if TYPE_CHECKING:
-    from warmkit.evaluation.policies import EvaluationSettings
+    from warmkit.evaluation.policies import Candidate, EvaluationSettings, PolicyTrial
 
 Like = Annotated[
     Path | None,
@@ -86,3 +87,16 @@ def _of_recipe(path: Path) -> dict[str, Any]:
     from warmkit.training.policy_recipe import PolicyRecipe, evaluation_keys
 
     return evaluation_keys(read_recipe(path, PolicyRecipe, ()).content)
+
+
+def open_candidate(console: Console, trial: PolicyTrial, path: str) -> Candidate:
+    """Load a policy and its prompts; say if it does not see them whole."""
+    candidate = trial.open(path)
+    tell_truncated_prompts(console, path, candidate.data.truncated, len(candidate.data))
+    return candidate
+
+
+def tell_truncated_prompts(console: Console, what: str, truncated: int, prompts: int) -> None:
+    """Say how many prompts are not seen whole (`model.overlong: truncate`)."""
+    if truncated:
+        console.note(f"{what}: {truncated} of {prompts} prompts are too long and lost their oldest tokens")

@@ -174,7 +174,10 @@ def _pools(console: Console, policies: dict[str, str], how: EvaluationSettings) 
     pools: dict[str, Pool] = {}
     for name, path in policies.items():
         with console.progress(f"answers of {name}", unit="prompts") as advance:
-            pools[name] = read_pool(path) if is_pool(path) else sample_pool(trial.open(path), advance)
+            if is_pool(path):
+                pools[name] = read_pool(path)
+            else:  # no name for the policy, so that one is in memory at a time
+                pools[name] = sample_pool(options.open_candidate(console, trial, path), advance)
         check_comparable(pools)
     return pools
 

@@ -9,6 +9,7 @@ import typer
 
 from warmkit.cli.command import command
 from warmkit.cli.console import Console, number, table
+from warmkit.cli.policies import tell_truncated_prompts
 
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML file.", show_default=False)]
 Overrides = Annotated[
@@ -121,12 +122,16 @@ def policy(
         from warmkit.training.policy_opening import open_policy
 
         task = open_policy(content)
+        for name, each in task.data.items():
+            tell_truncated_prompts(console, f"data.{name}", each.truncated, len(each))
         _plan(console, content, task.model, content.policy.steps_for(len(task.data["train"])), task.data)
         return
     from warmkit.training.policy import train_policy
 
     with console.progress("training", unit="steps") as advance:
         result = train_policy(content, force=force, advance=advance)
+    for name, each in result.summary["data"].items():
+        tell_truncated_prompts(console, f"data.{name}", each["truncated"], each["prompts"])
     for warning in result.summary["warnings"]:
         console.note(warning)
     if result.summary["stopped"] is not None:

@@ -88,6 +88,11 @@ def test_it_chooses_among_the_answers_of_eval_policy(call: Call, policy: Path, p
     assert pool == [row["completion"] for row in json_lines(Path("all.jsonl").read_text())]
 
 
+def test_a_server_can_choose_says_the_help(call: Call) -> None:
+    shown = call("bon", "--help").stdout
+    assert shown.count("http://host/score") == 1
+
+
 def test_a_pool_of_another_sampler_needs_no_policy(call: Call) -> None:
     tiny.write(Path("pool.jsonl"), [{"prompt": "a", "completions": ["e", "eee", ""]}])
     document = json.loads(call("bon", "--pool", "pool.jsonl", "--reward", LENGTH, "--control", E, "--json").stdout)

@@ -32,7 +32,8 @@ Choosers = Annotated[
     typer.Option(
         "--reward",
         metavar="[NAME=]WHAT",
-        help="Who chooses: a reward model (several with commas: ENS), module:function, or 'command: LINE'; again for another.",
+        help="Who chooses: a reward model (several with commas: ENS), module:function, 'command: LINE', or http://host/score; "
+        "again for another.",
     ),
 ]
 

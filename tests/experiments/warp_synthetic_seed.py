@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -14,10 +15,12 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from tests.experiments import synthetic_language as language
 from warmkit.checkpoints.merge import Merger
 from warmkit.evaluation.policies import EvaluationSettings, PolicyTrial
 from warmkit.evaluation.reward_term import RewardTerm
+from warmkit.testbed import language
+from warmkit.testbed.oracle import simple_gold
+from warmkit.testbed.pretraining import pretrain
 from warmkit.training.policy import PolicyResult, train_policy
 from warmkit.training.policy_recipe import PolicyModelSection, PolicyRecipe, PolicySection, PromptsSection
 from warmkit.training.recipe import DataSection, ModelSection, Optimization, RewardModelRecipe, RunOutput
@@ -82,11 +85,9 @@ class Testbed:
         self.folder, self.seed, self.setting = folder / f"seed-{seed}", seed, setting
         self.points: list[dict[str, Any]] = []
         self.seconds: dict[str, float] = {}
-        self.sft = self.folder / "sft"
         self.files = self._write_data()
         with self.timed("pre-training"):
-            if not (self.sft / "tokenizer.json").exists():  # written last
-                language.pretrain(self.sft, seed, setting.pretrain_steps)
+            [self.sft] = pretrain(self.folder / "sft", seed, setting.pretrain_steps, keep=[1.0])
         with self.timed("reward model"):
             self.proxy, self.proxy_report = self._train_proxy()
         self.candidate = self._trial().open(str(self.sft))
@@ -106,12 +107,12 @@ class Testbed:
     def _write_data(self) -> dict[str, str]:
         prompts = np.random.default_rng([self.seed, 3]).permutation(language.all_prompts()).tolist()
         rows = {
-            "train": language.preferences(self.setting.pairs, self.seed),
-            "validation": language.preferences(1000, self.seed + 100_000),
+            "train": language.preferences(self.setting.pairs, self.seed, simple_gold),
+            "validation": language.preferences(1000, self.seed + 100_000, simple_gold),
             "prompts": [{"prompt": each} for each in prompts[16:]],
             "held-out": [{"prompt": each} for each in prompts[:16]],
         }
-        return {name: str(language.write_rows(self.folder / f"{name}.jsonl", each)) for name, each in rows.items()}
+        return {name: str(_write_rows(self.folder / f"{name}.jsonl", each)) for name, each in rows.items()}
 
     def _train_proxy(self) -> tuple[RewardTerm, dict[str, float]]:
         """Return the proxy in units of its deviation on texts of the language, and what is known about it."""
@@ -199,4 +200,11 @@ class Testbed:
 
 
 def control(name: str) -> RewardTerm:
-    return RewardTerm(function=f"tests.experiments.synthetic_language:{name}")
+    """Return a function of the oracle; gold is the simple one, without style."""
+    return RewardTerm(name=name, function=f"warmkit.testbed.oracle:{'simple_gold' if name == 'gold' else name}")
+
+
+def _write_rows(path: Path, rows: Sequence[dict[str, str]]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path

@@ -1,4 +1,4 @@
-"""WARP's experiment on the synthetic language: the oracle by hand, the language as described, and the whole in miniature."""
+"""WARP's experiment on the synthetic language, in miniature."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from tests.experiments import synthetic_language as language
 from tests.experiments import warp_synthetic_figures as figures
 from tests.experiments import warp_synthetic_report as report
 from tests.experiments.warp_synthetic import run
@@ -16,7 +15,6 @@ from tests.experiments.warp_synthetic_seed import Setting
 
 pytest.importorskip("transformers")
 pytest.importorskip("tokenizers")
-PROMPT = "sea wood :"
 TINY = Setting(
     pretrain_steps=2,
     pairs=40,
@@ -32,51 +30,6 @@ TINY = Setting(
     lambdas=(0.0, 0.5, 1.0),
     samples=2,
 )
-
-
-@pytest.mark.parametrize(
-    ("words", "reward"),
-    [
-        ("the a of and", 0.0),
-        ("wave moss deer king the", 0.75),  # three of both topics, one of another
-        ("wave wave wave salt salt salt boat boat boat fish fish fish", 2.5),  # no more than ten count
-        ("wave wave wave wave wave", 1.25 - 0.6),  # the fourth and the fifth
-        ("great great", 0.0),
-        ("great great great great", -1.0),
-        ("indeed surely truly", 0.0),
-        ("indeed indeed indeed surely surely", -1.5),
-    ],
-)
-def test_gold_is_what_its_formula_says(words: str, reward: float) -> None:
-    assert language.gold([PROMPT], [words]) == pytest.approx([reward])
-
-
-def test_texts_of_the_language_almost_never_show_what_the_gold_reward_punishes() -> None:
-    draw, prompts = np.random.default_rng(0), language.all_prompts() * 20
-    texts = [" ".join(language.write_response(prompt, draw)) for prompt in prompts]
-    assert {len(text.split()) for text in texts} == {language.LENGTH}
-    assert set(" ".join(texts).split()) == set(language.WORDS)
-    relevant = np.array(language.relevant_words(prompts, texts))
-    punished = 0.25 * relevant - np.array(language.gold(prompts, texts)) > 1e-9
-    assert 3.3 < relevant.mean() < 4.3  # 16 (0.02 + 0.45 / 2) less what extra words hide
-    assert np.mean(language.hype_words(prompts, texts)) == pytest.approx(0.6, abs=0.06)
-    assert np.mean(language.cue_words(prompts, texts)) == pytest.approx(8 * 0.12, abs=0.1)
-    assert max(language.hype_words(prompts, texts)) <= 2
-    assert punished.mean() < 0.15
-
-
-def test_the_oracle_labels_the_preferences() -> None:
-    for row in language.preferences(50, seed=1):
-        chosen, rejected = language.gold([row["prompt"]] * 2, [row["chosen"], row["rejected"]])
-        assert chosen > rejected
-
-
-def test_the_tokenizer_reads_what_it_writes() -> None:
-    tokenizer = language.tokenizer()
-    text = "great wave of indeed"
-    ids = tokenizer(f"{PROMPT} {text}")["input_ids"]
-    assert tokenizer.convert_ids_to_tokens(ids) == [*PROMPT.split(), *text.split()]
-    assert tokenizer.decode(ids[3:], skip_special_tokens=True) == text
 
 
 def test_a_line_has_no_value_beyond_its_ends() -> None:

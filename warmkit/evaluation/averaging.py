@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -93,10 +94,10 @@ def _load(file: Path) -> Scores:
 
 
 def _store(file: Path | None, scores: Scores) -> None:
-    """Keep scores; the file is there whole or not at all."""
+    """Keep scores; the file is there whole or not at all, whichever processes write it."""
     if file is None:
         return
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}")
+    partial = file.with_name(f".{os.getpid()}.{file.name}")
     np.savez(partial, chosen=scores.chosen, rejected=scores.rejected)
     partial.replace(file)

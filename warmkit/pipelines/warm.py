@@ -40,7 +40,7 @@ from warmkit.pipelines.processes import Job, check_all_finished, default_jobs, r
 from warmkit.recipes import recipe_text
 from warmkit.training.identity import identity_text
 from warmkit.training.loop import Advance
-from warmkit.training.recipe import RewardModelRecipe, WarmRecipe
+from warmkit.training.recipe import DataSection, RewardModelRecipe, WarmRecipe
 from warmkit.training.reward_modeling import (
     describe,
     load_comparisons,
@@ -79,9 +79,8 @@ def run_warm(recipe: WarmRecipe, *, force: bool = False, advance: Advance | None
     out = Path(recipe.output.path)
     directory = RunDirectory(out, recipe_text(recipe), force, identity_text(_identity(recipe), recipe.data))
     _same_family([recipe.model.path, *(recipe.warm.inits or [])])
-    recipe = replace(recipe, data=_prepared_data(recipe, out))
-    if not (out / "probe" / "model").exists():
-        _probe(recipe, out)
+    recipe = replace(recipe, data=prepared_data(recipe, out))
+    train_probe(recipe, out)
     runs = run_recipes(recipe, out)
     names = [name for name in runs if name not in recipe.warm.exclude]
     if len(names) < 2:
@@ -151,20 +150,24 @@ def _fine_tune(runs: dict[str, RewardModelRecipe], recipe: WarmRecipe, out: Path
     check_all_finished(run_jobs(jobs, most, steps, advance), len(runs), "warm.exclude")
 
 
-def _probe(recipe: WarmRecipe, out: Path) -> None:
-    model = open_for_training(recipe.model)
-    data = load_comparisons(recipe.data, recipe.model, model)
-    probe_head(model, recipe.probe.l2, {"train": data["train"]})
-    save_reward_model(model, out / "probe" / "model")
-    del model
-    torch.cuda.empty_cache()  # the runs need it
+def train_probe(recipe: WarmRecipe, out: Path) -> Path:
+    """Train the head that all runs share on frozen features, once; return the reward model that has it."""
+    target = out / "probe" / "model"
+    if not target.exists():
+        model = open_for_training(recipe.model)
+        data = load_comparisons(recipe.data, recipe.model, model)
+        probe_head(model, recipe.probe.l2, {"train": data["train"]})
+        save_reward_model(model, target)
+        del model
+        torch.cuda.empty_cache()  # the runs need it
+    return target
 
 
-def _prepared_data(recipe: WarmRecipe, out: Path) -> Any:
+def prepared_data(recipe: WarmRecipe, out: Path) -> DataSection:
     """Write the training pairs with their swapped labels once, so that all runs and evaluations read the same."""
     file = out / "data" / "train.jsonl"
     if not file.exists():
-        file.parent.mkdir(exist_ok=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
         write_pairs(training_pairs(recipe.data), file)
     return replace(recipe.data, train=str(file), corrupt=0.0)
 
@@ -195,10 +198,10 @@ def _conclude(
     contest = Contest(model, data, paths, out / "evaluation", recipe.rm.precision)
     ranked = sorted(names, key=lambda name: -_validation(contest, [name]))
     averages = [ranked[:count] for count in range(1, len(ranked) + 1)]
-    greedy = _greedy(contest, ranked)
+    greedy = greedy_members(contest, ranked)
     members = _members(recipe, contest, averages, greedy)
     rows = [row for chosen in averages for row in _rows(contest, chosen)]
-    orders = _orders(contest, names, recipe.warm.orders, recipe.warm.seed)
+    orders = [_validations(contest, order) for order in random_orders(names, recipe.warm.orders, recipe.warm.seed)]
     _write_final(out, [paths[name] for name in members])
     summary = {
         "data": {name: describe(each) for name, each in data.items()},
@@ -230,7 +233,7 @@ def _rows(contest: Contest, chosen: Sequence[str]) -> list[dict[str, Any]]:
     return [averages_row(name, len(chosen), wa[name], ens[name], last[name], probe) for name in contest.data]
 
 
-def _greedy(contest: Contest, ranked: Sequence[str]) -> list[str]:
+def greedy_members(contest: Contest, ranked: Sequence[str]) -> list[str]:
     """Return the greedy soup's members: a model stays if the soup with it is no worse on the validation set.
 
     Source: Wortsman et al. (2022), recipe 1.
@@ -254,13 +257,14 @@ def _members(recipe: WarmRecipe, contest: Contest, averages: list[list[str]], gr
     return averages[-1]
 
 
-def _orders(contest: Contest, names: Sequence[str], count: int, seed: int) -> list[list[float]]:
+def random_orders(names: Sequence[str], count: int, seed: int) -> list[list[str]]:
+    """Draw orders in which models may be added to an average, to hold the ranked order against."""
     generator = np.random.default_rng((seed, 1))
-    result: list[list[float]] = []
-    for _ in range(count):
-        order: list[str] = [names[int(place)] for place in generator.permutation(len(names))]
-        result.append([_validation(contest, order[: m + 1]) for m in range(len(order))])
-    return result
+    return [[names[int(place)] for place in generator.permutation(len(names))] for _ in range(count)]
+
+
+def _validations(contest: Contest, order: Sequence[str]) -> list[float]:
+    return [_validation(contest, order[: m + 1]) for m in range(len(order))]
 
 
 def _reports(contest: Contest, names: Sequence[str]) -> dict[str, Any]:

@@ -1,0 +1,76 @@
+"""What one seed of the testbed has made: each thing once, whichever process asks first, and what it cost."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import TypeVar
+
+from warmkit.checkpoints.staging import writing
+from warmkit.training.run import write_whole
+
+T = TypeVar("T")
+
+
+class Products:
+    """Things made once in a folder, by processes that wait for each other.
+
+    Args:
+        folder: Of one seed.
+
+    Attributes:
+        used: Seconds that everything asked for took to make, by name, whenever that was.
+        inside: Seconds that this process spent in here: making, and waiting for another process that makes.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.used: dict[str, float] = {}
+        self.inside = 0.0
+
+    def once(self, name: str, work: Callable[[], T]) -> T:
+        """Do `work`, which returns at once what it finds done, while no other process does the same.
+
+        What a killed process had spent on it before is not counted.
+        """
+        entered = time.perf_counter()
+        record = self.folder / "made" / f"{name.replace('/', ' ')}.json"
+        with self._locked(record.with_suffix(".lock")):
+            began = time.perf_counter()
+            result = work()
+            if not record.exists():
+                write_whole(record, json.dumps({"seconds": time.perf_counter() - began}).encode())
+            self.used[name] = json.loads(record.read_text("utf-8"))["seconds"]
+        self.inside += time.perf_counter() - entered
+        return result
+
+    def part(self, name: str) -> Products:
+        """Return the products of a folder inside, whose time counts here."""
+        return _Part(self, name)
+
+    @contextlib.contextmanager
+    def _locked(self, file: Path) -> Generator[None]:
+        with writing(self.folder):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(file, os.O_RDWR | os.O_CREAT)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+class _Part(Products):
+    """Products of a folder inside of another's."""
+
+    def __init__(self, whole: Products, name: str) -> None:
+        super().__init__(whole.folder / name)
+        self._whole, self._name = whole, name
+
+    def once(self, name: str, work: Callable[[], T]) -> T:
+        return self._whole.once(f"{self._name}/{name}", work)

@@ -1,0 +1,132 @@
+"""Pages: safe, complete, and in the order that screen readers follow."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from warmkit.errors import OutputError
+from warmkit.report.chart import Chart
+from warmkit.report.page import Badge, Grid, Listing, Page, Section, Table, alternative, html, is_report, spans, write
+
+pytest.importorskip("altair")
+pytest.importorskip("vl_convert")
+
+CHART = Chart("front", "Reward", [{"line": name, "x": x, "y": x} for name in ("a", "b") for x in (1, 2)], "x", "y")
+HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(1)>"
+
+
+class Elements(HTMLParser):
+    """The elements of a page, with their attributes, and the texts of scripts apart."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+    def of(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.found if name == tag]
+
+
+def page(*blocks: Any, **more: Any) -> Elements:
+    return Elements(html(Page("Title", "what it is", [Section("Part", list(blocks))], **more)))
+
+
+def test_paragraphs_know_code_bold_and_links_and_nothing_else() -> None:
+    assert spans("**a** `b` [c](https://d.org/?x=1&y=2)") == (
+        '<strong>a</strong> <code>b</code> <a href="https://d.org/?x=1&amp;y=2">c</a>'
+    )
+    assert spans("<b>a</b> & 'b'") == "&lt;b&gt;a&lt;/b&gt; &amp; &#x27;b&#x27;"
+
+
+@pytest.mark.parametrize("target", ["javascript:alert(1)", "data:text/html,x", "vbscript:x"])
+def test_links_to_other_schemes_stay_text(target: str) -> None:
+    assert "<a" not in spans(f"[c]({target})")
+
+
+def test_no_text_becomes_markup() -> None:
+    chart = Chart("c", HOSTILE, [{"line": HOSTILE, "x": 1, "y": 2}], "x", "y", caption=HOSTILE, x_title=HOSTILE)
+    sections = [Section(HOSTILE, [HOSTILE, Table([HOSTILE], [[HOSTILE]], HOSTILE), Listing(HOSTILE, HOSTILE), chart])]
+    elements = Elements(html(Page(HOSTILE, HOSTILE, sections, notes=[HOSTILE])))
+    assert elements.of("img") == []
+    kinds = [each.get("type") for each in elements.of("script")]
+    assert kinds == ["application/json", "module", "module"]
+
+
+def test_the_data_of_a_chart_come_back_from_the_page() -> None:
+    text = html(Page("T", "", [Section("S", [CHART])]))
+    (spec,) = re.findall(r'<script type="application/json">(.*?)</script>', text, re.DOTALL)
+    assert json.loads(spec)["data"]["values"] == [{"line": row["line"], "x": row["x"], "y": row["y"]} for row in CHART.rows]
+
+
+def test_the_page_forbids_itself_to_fetch_anything() -> None:
+    elements = page(CHART)
+    (policy,) = [each["content"] for each in elements.of("meta") if each.get("http-equiv") == "Content-Security-Policy"]
+    assert policy is not None
+    assert policy.startswith("default-src 'none'")
+    assert "http" not in policy
+    assert not [each for tag in ("script", "img", "iframe") for each in elements.of(tag) if "src" in each]
+    assert [each["href"] for each in elements.of("link")] == ["data:,"]
+
+
+def test_a_page_without_charts_carries_no_library() -> None:
+    assert len(html(Page("T", "", [Section("S", ["text"])]))) < 60_000
+    assert len(html(Page("T", "", [Section("S", [Grid([CHART])])]))) > 500_000
+
+
+def test_headings_are_in_order_and_anchors_are_unique() -> None:
+    sections = [Section("One", [CHART]), Section("Two", [CHART, Grid([CHART])], 3), Section("Two", [])]
+    elements = Elements(html(Page("T", "", sections)))
+    assert [tag for tag, _ in elements.found if re.fullmatch(r"h\d", tag)] == ["h1", "h2", "h3", "h2"]
+    anchors = [attributes["id"] for _, attributes in elements.found if "id" in attributes]
+    assert len(set(anchors)) == len(anchors)
+    targets = {str(each["href"])[1:] for each in elements.of("a") if str(each["href"]).startswith("#")}
+    assert targets <= set(anchors)
+
+
+def test_tables_name_rows_and_columns_and_verdicts_are_words() -> None:
+    text = html(Page("T", "", [Section("S", [Table(["method", "n"], [["WARP", 3], ["SFT", None]], "c")])]))
+    scopes = [each.get("scope") for each in Elements(text).of("th")]
+    assert scopes == ["col", "col", "row", "row"]
+    shown = html(Page("T", "", [Section("S", [Table(["a"], [[Badge("holds", "good")]])])]))
+    assert re.search(r'class="badge good">.*holds</span>', shown)
+
+
+def test_charts_have_a_text_for_who_cannot_see_them() -> None:
+    said = alternative(CHART)
+    assert "Lines: y against x; y from 1 to 2." in said
+    assert "2 lines: a, b." in said
+    plots = [each for each in page(CHART).of("div") if each.get("class") == "plot"]
+    assert [each["aria-label"] for each in plots] == [said]
+    assert [each["role"] for each in plots] == ["img"]
+
+
+def test_only_a_live_page_loads_itself_again() -> None:
+    assert "data-live" not in page("text").of("body")[0]
+    live = page("text", live=True, every=2.5)
+    assert live.of("body")[0]["data-live"] == "2.5"
+    assert "pause" in [each.get("id") for each in live.of("button")]
+
+
+def test_a_page_is_written_whole_and_known_again(tmp_path: Path) -> None:
+    file = tmp_path / "new" / "report.html"
+    write(Page("T", "", [Section("S", ["text"])]), file)
+    assert is_report(file)
+    assert [each.name for each in file.parent.iterdir()] == ["report.html"]
+    (tmp_path / "other.html").write_text("<html>")
+    assert not is_report(tmp_path / "other.html")
+    assert not is_report(tmp_path / "none.html")
+
+
+def test_a_page_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot be written"):
+        write(Page("T", "", []), tmp_path / "file" / "report.html")

@@ -1,0 +1,203 @@
+"""Merges: what went in, how it was mixed, the geometry that the method saw, and what the manifest vouches for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from warmkit.checkpoints.manifest import MANIFEST, GroupReport, mean_angle, read_groups, read_manifest
+from warmkit.report.chart import Chart
+from warmkit.report.page import Badge, Block, Cell, Grid, Section, Table, slug
+from warmkit.report.runs.part import Part, distinct, short
+
+PAIRS = 6  # lines of angles; more pairs are drawn by their mean and range
+NAMED = 8  # groups whose names fit on an axis
+
+
+def is_merge(folder: Path) -> bool:
+    return (folder / MANIFEST).is_file() or bool(sweep(folder))
+
+
+def sweep(folder: Path) -> list[Path]:
+    """Return the merges of a LITI sweep, by eta."""
+    found = [each for each in folder.glob("eta-*") if (each / MANIFEST).is_file()]
+    return sorted(found, key=lambda each: read_manifest(each)["parameters"].get("eta", 1.0))
+
+
+def merge(folder: Path) -> Part:
+    """Report on a merge, or on a LITI sweep of them.
+
+    Raises:
+        FormatError: If a manifest cannot be read.
+    """
+    folders = [folder] if (folder / MANIFEST).is_file() else sweep(folder)
+    manifest = read_manifest(folders[0])
+    etas = [f"{read_manifest(each)['parameters'].get('eta', 1.0):g}" for each in folders]
+    subtitle = f"{manifest['method']} of {_count(len(manifest['models']), 'model')}: `{folder}`"
+    if len(folders) > 1:
+        subtitle = f"{manifest['method']} of {_count(len(manifest['models']), 'model')} at eta {', '.join(etas)}: `{folder}`"
+    sections = [
+        Section("What was merged", [_facts(manifest, etas), _models(manifest)]),
+        *geometry_sections(folders[0]),
+        Section("What the manifest vouches for", [*_verified(folders)]),
+    ]
+    return Part("merge", short(str(folder)), subtitle, sections)
+
+
+def geometry_sections(folder: Path, level: int = 2, title: str = "Geometry by layer") -> list[Section]:
+    """Return norms, angles and coefficients of every group of a merge, in layer order.
+
+    Raises:
+        FormatError: If the manifest cannot be read.
+    """
+    manifest, groups = read_manifest(folder), read_groups(folder)
+    names = distinct([each["source"] for each in manifest["models"]])
+    prefix = slug(title)
+    charts = [
+        _angles(groups, names, prefix),
+        _norms(groups, names, prefix),
+        _coefficients(groups, _row_names(manifest), prefix),
+    ]
+    whole, angle = _table(groups, names), mean_angle(groups)
+    text = "" if angle is None else f"Mean angle between two task vectors, weighted by parameters: **{angle:.2f} degrees**."
+    shown: list[Block] = [text] if text else []
+    return [Section(title, [*shown, Grid([each for each in charts if each is not None]), whole], level)]
+
+
+def _facts(manifest: Mapping[str, Any], etas: Sequence[str]) -> Table:
+    parameters, init = manifest["parameters"], manifest.get("init")
+    rows: list[Sequence[Cell]] = [["method", f"`{manifest['method']}`"], ["models", len(manifest["models"])]]
+    if init:
+        rows.append(["init", f"`{init['source']}`"])
+    rows.append(["eta", ", ".join(etas)])
+    skipped = ("eta", "coefficients")
+    rows += [[name, _written(value)] for name, value in parameters.items() if value is not None and name not in skipped]
+    rows += [["parameters", f"{sum(group['parameters'] for group in manifest['groups']):,}"], ["written", manifest["created"]]]
+    rows.append(["warmkit", manifest["warmkit"]])
+    return Table([], rows)
+
+
+def _written(value: Any) -> str:
+    return ", ".join(f"{each:g}" for each in value) if isinstance(value, list) else str(value)
+
+
+def _row_names(manifest: Mapping[str, Any]) -> list[str]:
+    """Return what multiplies what: the init first where it takes part."""
+    rows: list[str] = manifest["rows"]
+    names = distinct(rows)
+    return ["init", *distinct(rows[1:])] if manifest.get("init") and rows[0] == manifest["init"]["source"] else names
+
+
+def _models(manifest: Mapping[str, Any]) -> Table:
+    names, groups = _row_names(manifest), manifest["groups"]
+    weights = [group["parameters"] for group in groups]
+    rows: list[list[Cell]] = []
+    for place, source in enumerate(manifest["rows"]):
+        shares = [group["coefficients"][place] for group in groups]
+        mean = sum(share * weight for share, weight in zip(shares, weights)) / max(1, sum(weights))
+        spread = "the same" if max(shares) - min(shares) < 1e-12 else f"{min(shares):.4f} to {max(shares):.4f}"
+        rows.append([names[place], f"`{source}`", round(mean, 5), spread])
+    return Table(["model", "source", "coefficient, mean", "over the layers"], rows, "What multiplies the weights of each")
+
+
+# ---- geometry -------------------------------------------------------------------------------------------------------
+
+
+def _place(group: GroupReport, place: int, few: bool) -> dict[str, Any]:
+    name = group.name.removeprefix("model.")
+    return {"layer": name if few else place, "group": group.name}
+
+
+def _layered(name: str, title: str, rows: Sequence[Mapping[str, Any]], y: str, y_title: str, **more: Any) -> Chart:
+    few = all(isinstance(row["layer"], str) for row in rows)
+    x_title = "" if few else "place in the order of the layers"
+    return Chart(name, title, rows, "layer", y, x_title or "layer", y_title, tips=() if few else ("group",), **more)
+
+
+def _angles(groups: Sequence[GroupReport], names: Sequence[str], prefix: str) -> Chart | None:
+    few, rows = len(groups) <= NAMED, list[dict[str, Any]]()
+    many = math.comb(len(names), 2) > PAIRS
+    for place, group in enumerate(groups):
+        pairs = [
+            (f"{names[i]} / {names[j]}", angle)
+            for i, line in enumerate(group.angles or [])
+            for j, angle in enumerate(line)
+            if i < j and angle is not None
+        ]
+        where = _place(group, place, few)
+        if many and pairs:
+            values = [angle for _, angle in pairs]
+            mean = sum(values) / len(values)
+            rows.append({**where, "line": "mean of all pairs", "angle": mean, "low": min(values), "high": max(values)})
+        else:
+            rows += [{**where, "line": pair, "angle": angle} for pair, angle in pairs]
+    if not rows:
+        return None
+    band: dict[str, Any] = {"low": "low", "high": "high"} if many else {}
+    caption = "90 degrees are orthogonal" + ("; the band is the range over pairs." if many else ".")
+    return _layered(f"{prefix}-angles", "Angles between task vectors", rows, "angle", "angle, degrees", caption=caption, **band)
+
+
+def _norms(groups: Sequence[GroupReport], names: Sequence[str], prefix: str) -> Chart | None:
+    few = len(groups) <= NAMED
+    rows = [
+        {**_place(group, place, few), "line": name, "norm": norm}
+        for place, group in enumerate(groups)
+        for name, norm in zip(names, group.norms or [])
+    ]
+    caption = "Euclidean norms, as the method saw them."
+    return _layered(f"{prefix}-norms", "Norms", rows, "norm", "norm", zero=not few, caption=caption) if rows else None
+
+
+def _coefficients(groups: Sequence[GroupReport], names: Sequence[str], prefix: str) -> Chart | None:
+    """Draw what multiplies each model; None where it is the same in all layers."""
+    spread = max((max(row) - min(row) for row in zip(*(group.coefficients for group in groups))), default=0)
+    few = len(groups) <= NAMED
+    rows = [
+        {**_place(group, place, few), "line": name, "coefficient": share}
+        for place, group in enumerate(groups)
+        for name, share in zip(names, group.coefficients)
+    ]
+    if spread < 1e-9:
+        return None
+    return _layered(f"{prefix}-coefficients", "Coefficients", rows, "coefficient", "coefficient of the weights")
+
+
+def _table(groups: Sequence[GroupReport], names: Sequence[str]) -> Table:
+    measured = any(group.norms for group in groups)
+    columns = ["group", "tensors", "parameters", *(["mean angle, degrees", "least norm", "largest norm"] if measured else [])]
+    rows: list[list[Cell]] = []
+    for group in groups:
+        angle, norms = mean_angle([group]), group.norms or []
+        extra: list[Cell] = [angle and round(angle, 3), round(min(norms), 4) if norms else None]
+        extra.append(round(max(norms), 4) if norms else None)
+        rows.append([group.name, group.tensors, group.parameters, *(extra if measured else [])])
+    return Table(columns, rows, f"All {_count(len(groups), 'group')} of {_count(len(names), 'model')}", folded=True)
+
+
+# ---- what was verified ----------------------------------------------------------------------------------------------
+
+
+def _verified(folders: Sequence[Path]) -> list[str | Table]:
+    """Say what has a digest, and whether the files are there in their sizes; contents are not read again."""
+    rows: list[list[Cell]] = []
+    for folder in folders:
+        manifest = read_manifest(folder)
+        wrong = [name for name, record in manifest["files"].items() if not _has_size(folder / name, record["bytes"])]
+        badge = Badge(f"missing or of another size: {', '.join(wrong)}", "bad") if wrong else Badge("sizes as recorded", "good")
+        rows.append([f"`{folder}`", len(manifest["tensors"]), len(manifest["files"]), manifest["digest"], badge])
+    command = f"`warmkit verify {folders[0] if len(folders) == 1 else folders[0].parent}`"
+    return [
+        Table(["merge", "tensors with digests", "files", "digest", "now"], rows),
+        f"Every tensor of the result and of the inputs has a digest in `{MANIFEST}`. {command} reads all of it again.",
+    ]
+
+
+def _has_size(file: Path, size: int) -> bool:
+    return file.is_file() and file.stat().st_size == size
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}{'' if number == 1 else 's'}"

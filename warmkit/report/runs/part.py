@@ -1,0 +1,143 @@
+"""What a collector makes of one run, and what collectors share: reading files that may be half there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from warmkit.errors import DataError
+from warmkit.report.page import Badge, Section, Table
+
+
+@dataclass(frozen=True)
+class Part:
+    """One run, or several of a kind drawn together.
+
+    Attributes:
+        kind: What it is: `merge`, `training run`, ...
+        name: What it is called on the page.
+        subtitle: One line of what was done.
+        sections: Of the page, headings of level 2 and deeper.
+        done: Whether nothing will change any more.
+        notes: What a reader must know first: files that are cut off, steps that are missing.
+    """
+
+    kind: str
+    name: str
+    subtitle: str
+    sections: Sequence[Section]
+    done: bool = True
+    notes: Sequence[str] = ()
+
+
+def read_document(file: Path) -> dict[str, Any]:
+    """Read a JSON object that warmkit wrote.
+
+    Raises:
+        DataError: If it cannot be read, or is none.
+    """
+    try:
+        content = json.loads(file.read_text("utf-8"))
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise DataError(f"{file}: expected JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise DataError(f"{file}: expected a JSON object, found a {type(content).__name__}")
+    return content
+
+
+def read_whole_document(file: Path) -> dict[str, Any] | None:
+    """Read a document that is written when its work is done; None before that."""
+    return read_document(file) if file.exists() else None
+
+
+def state_badge(done: bool, going: bool) -> Badge:
+    """Say where a run stands."""
+    if done:
+        return Badge("done", "good")
+    return Badge("going on", "open") if going else Badge("stopped", "bad")
+
+
+def short(source: str) -> str:
+    """Return the last telling part of a path: `runs/run-1/model` is run-1.
+
+    Example:
+        >>> short("out/runs/run-1/model"), short("hf://meta/llama")
+        ('run-1', 'llama')
+    """
+    parts = [part for part in source.rstrip("/").split("/") if part]
+    if len(parts) > 1 and parts[-1] == "model":
+        parts.pop()
+    return parts[-1] if parts else source
+
+
+def distinct(sources: Sequence[str]) -> list[str]:
+    """Return short names that tell paths apart, as many folders as that takes.
+
+    Example:
+        >>> distinct(["a/runs/run-1", "b/runs/run-1", "c"])
+        ['a/runs/run-1', 'b/runs/run-1', 'c']
+    """
+    named = [short(each) for each in sources]
+    if len(set(named)) == len(named):
+        return named
+    longer = [each.removesuffix("/model") for each in sources]
+    return longer if len(set(longer)) == len(longer) else list(sources)
+
+
+def span(estimate: Mapping[str, Any], scale: float = 1, form: str = ".3g") -> str:
+    """Write a mean with its interval."""
+    value, low, high = (f"{scale * estimate[key]:{form}}" for key in ("value", "low", "high"))
+    return f"{value} ({low} to {high})"
+
+
+def filled(table: Table) -> Table:
+    """Return a table without the columns that are empty in every row."""
+    kept = [place for place, _ in enumerate(table.columns) if any(row[place] not in ("", None) for row in table.rows)]
+    return replace(
+        table, columns=[table.columns[place] for place in kept], rows=[[row[place] for place in kept] for row in table.rows]
+    )
+
+
+def percent(value: float | None) -> str:
+    """Write a share in percent, to a tenth."""
+    return "" if value is None else f"{100 * value:.1f}"
+
+
+def words(name: str) -> str:
+    """Write the name of a value as people read it.
+
+    Example:
+        >>> words("control_length"), words("kl_sft")
+        ('control length', 'KL to the SFT model, nats')
+    """
+    known = {
+        "kl_sft": "KL to the SFT model, nats",
+        "kl_sft_sampled": "KL to the SFT model, sampled, nats",
+        "kl_anchor": "KL to the anchor, nats",
+        "kl_anchor_sampled": "KL to the anchor, sampled, nats",
+        "entropy": "entropy, nats",
+        "length": "length, tokens",
+        "without_eos": "share without an end",
+        "lr": "learning rate",
+        "grad_norm": "norm of the gradient",
+        "win_rate": "win rate",
+    }
+    return known.get(name) or (
+        name.replace("_", " ", 1) if name.startswith(("control_", "reward_")) else name.replace("_", " ")
+    )
+
+
+def heading(name: str) -> str:
+    """Write the name of a value as a title has it, without its unit.
+
+    Example:
+        >>> heading("kl_sft")
+        'KL to the SFT model'
+    """
+    text = words(name).split(",")[0]
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,95 @@
+"""`warmkit warm`: the averages, the individuals, and how the runs were trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from warmkit.checkpoints.manifest import MANIFEST
+from warmkit.report.page import Block, Cell, Grid, Listing, Section, Table
+from warmkit.report.runs.averaging import (
+    accuracy_charts,
+    accuracy_table,
+    agreement_table,
+    cost_table,
+    individual_table,
+    orders_chart,
+)
+from warmkit.report.runs.merge import geometry_sections
+from warmkit.report.runs.part import Part, percent, read_whole_document, short, state_badge
+from warmkit.report.runs.training import Run, curve_sections, is_training, open_training, overview, recipe_keys
+from warmkit.report.runs.working import is_going
+
+
+def is_warm(folder: Path) -> bool:
+    return "warm" in recipe_keys(folder)
+
+
+def warm(folder: Path) -> Part:
+    """Report on a WARM pipeline, or on how far it is.
+
+    Raises:
+        DataError: If a file is of something else.
+    """
+    summary, runs = read_whole_document(folder / "summary.json"), runs_of(folder / "runs")
+    wanted = recipe_keys(folder).get("warm") or {}
+    sections = [Section("The pipeline", [*_state(folder, summary, runs, wanted)])]
+    if summary is not None:
+        sections += _found(folder, summary)
+    sections += [
+        Section("The runs", [overview(runs)] if runs else ["No run has begun."]),
+        *curve_sections({name: run.metrics for name, run in runs.items()}, 3, "runs"),
+        Section("Recipe", [Listing("recipe.yaml", (folder / "recipe.yaml").read_text("utf-8"))]),
+    ]
+    notes = [f"{name}: {run.metrics.cut}" for name, run in runs.items() if run.metrics.cut]
+    subtitle = f"WARM: weight average of {len(runs)} reward models: `{folder}`"
+    return Part("WARM pipeline", short(str(folder)), subtitle, sections, summary is not None, notes)
+
+
+def runs_of(folder: Path) -> dict[str, Run]:
+    """Open every run below a folder, in the order of their numbers."""
+    found = [each for each in folder.glob("*") if each.is_dir() and is_training(each)]
+    return {each.name: open_training(each) for each in sorted(found, key=lambda each: (len(each.name), each.name))}
+
+
+def _state(folder: Path, summary: Mapping[str, Any] | None, runs: Mapping[str, Run], wanted: Mapping[str, Any]) -> list[Block]:
+    finished = sum(run.summary is not None for run in runs.values())
+    rows: list[Sequence[Cell]] = [
+        ["state", state_badge(summary is not None, is_going(folder))],
+        ["runs finished", f"{finished} of {wanted.get('runs', len(runs))}"],
+    ]
+    if summary is not None:
+        final = summary["final"]
+        validation = final.get("validation") or {}
+        rows += [
+            ["final model", f"{final['method']} of {', '.join(final['members'])}"],
+            ["its accuracy on validation", f"{percent(validation.get('accuracy'))} %"],
+            ["greedy soup", f"{', '.join(summary['greedy']['members'])}: {percent(summary['greedy']['validation'])} %"],
+            ["left out", ", ".join(summary["excluded"]) or "none"],
+        ]
+    return [Table([], rows)]
+
+
+def _found(folder: Path, summary: Mapping[str, Any]) -> list[Section]:
+    order, model = orders_chart(summary["orders"]), folder / "model"
+    runs: list[list[Cell]] = [
+        [each["name"], f"{each['lr']:g}", each["dropout"], f"`{each['init']}`"] for each in summary["runs"]
+    ]
+    sections = [
+        Section(
+            "WA against ENS and the individuals",
+            [Grid(accuracy_charts(summary["accuracy"])), accuracy_table(summary["accuracy"])],
+        ),
+        Section(
+            "The individuals",
+            [
+                Table(["run, best first", "learning rate", "dropout", "init"], runs, "How they differ"),
+                individual_table(summary["individuals"], "Every model on every data set"),
+                *([order] if order else []),
+                agreement_table(summary["agreement"]),
+            ],
+        ),
+        Section("Cost", [cost_table(summary["cost"])]),
+    ]
+    return sections + (geometry_sections(model, title="The final merge by layer") if (model / MANIFEST).exists() else [])

@@ -1,0 +1,144 @@
+"""`warmkit warp`: iterations, their fronts and angles, and the runs that were merged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from warmkit.checkpoints.manifest import MANIFEST, GroupReport, mean_angle, read_groups, read_manifest
+from warmkit.report.chart import Chart
+from warmkit.report.page import Block, Cell, Listing, Section, Table
+from warmkit.report.runs.curves import trajectories
+from warmkit.report.runs.fronts import Point, front_charts, front_table, reward_charts
+from warmkit.report.runs.merge import NAMED
+from warmkit.report.runs.part import Part, read_document, read_whole_document, short, span, state_badge
+from warmkit.report.runs.training import Run, curve_sections, overview, recipe_keys
+from warmkit.report.runs.warm import runs_of
+from warmkit.report.runs.working import is_going
+
+
+def is_warp(folder: Path) -> bool:
+    return "warp" in recipe_keys(folder)
+
+
+def warp(folder: Path) -> Part:
+    """Report on a WARP pipeline, or on how far it is.
+
+    Raises:
+        DataError: If a file is of something else.
+        FormatError: If a manifest cannot be read.
+    """
+    summary, wanted = read_whole_document(folder / "summary.json"), recipe_keys(folder).get("warp") or {}
+    homes = sorted(folder.glob("iteration-*"), key=lambda home: (len(home.name), home.name))
+    runs = {f"{home.name}/{name}": run for home in homes for name, run in runs_of(home / "runs").items()}
+    merges = {home.name: found for home in homes if (found := _merge_of(home)) is not None}
+    sections = [
+        Section("The pipeline", [_state(folder, summary, runs, wanted), *_iterations(merges, runs)]),
+        *_fronts(folder, summary, runs),
+        *_geometry(merges),
+        Section("The runs", [overview(runs)] if runs else ["No run has begun."]),
+        *curve_sections({name: run.metrics for name, run in runs.items()}, 3, "runs"),
+        Section("Recipe", [Listing("recipe.yaml", (folder / "recipe.yaml").read_text("utf-8"))]),
+    ]
+    notes = [f"{name}: {run.metrics.cut}" for name, run in runs.items() if run.metrics.cut]
+    iterations = wanted.get("iterations", len(homes))
+    subtitle = f"WARP: {iterations} iterations of {wanted.get('runs', 'several')} policies: `{folder}`"
+    return Part("WARP pipeline", short(str(folder)), subtitle, sections, summary is not None, notes)
+
+
+def _merge_of(home: Path) -> Path | None:
+    return next((home / name for name in ("merged", "init") if (home / name / MANIFEST).exists()), None)
+
+
+def _state(folder: Path, summary: Mapping[str, Any] | None, runs: Mapping[str, Run], wanted: Mapping[str, Any]) -> Table:
+    finished, total = sum(run.summary is not None for run in runs.values()), wanted.get("iterations", 1) * wanted.get("runs", 1)
+    rows: list[list[Cell]] = [["state", state_badge(summary is not None, is_going(folder))]]
+    rows.append(["runs finished", f"{finished} of {total}" if wanted.get("policies") is None else finished])
+    if summary is not None:
+        rows.append(["final model", f"`{summary['final']['path']}`, eta {summary['final']['eta']:g} from the SFT model"])
+        if summary["front"]:
+            top = max(summary["front"], key=lambda point: point["values"]["reward"]["value"])
+            best = f"{span(top['values']['reward'])} at eta {top['eta']:g}, KL {span(top['values']['kl_sft'])}"
+            rows.append(["highest mean reward", best])
+    return Table([], rows)
+
+
+def _iterations(merges: Mapping[str, Path], runs: Mapping[str, Run]) -> list[Block]:
+    rows: list[list[Cell]] = []
+    for name, merge in merges.items():
+        manifest, angle = read_manifest(merge), mean_angle(read_groups(merge))
+        steps = [
+            int(run.metrics.lines[-1]["step"]) for key, run in runs.items() if key.startswith(f"{name}/") and run.metrics.lines
+        ]
+        rows.append(
+            [
+                name,
+                len(manifest["models"]),
+                max(steps, default=None),
+                f"`{manifest['method']}`",
+                manifest["parameters"].get("eta", 1.0),
+                None if angle is None else round(angle, 2),
+                f"`{(manifest.get('init') or {}).get('source', '')}`",
+            ]
+        )
+    columns = ["iteration", "policies", "steps", "method", "eta", "mean angle, degrees", "started from"]
+    return [Table(columns, rows, "The merges")] if rows else []
+
+
+def _fronts(folder: Path, summary: Mapping[str, Any] | None, runs: Mapping[str, Run]) -> list[Section]:
+    """Return the fronts of all iterations that have one, each with the paths of training beside it."""
+    known = _known_fronts(folder, summary)
+    values = ["reward", *_controls(known)]
+    paths = [row for value in values for row in trajectories({name: run.metrics for name, run in runs.items()}, value)]
+    sections = []
+    if known:
+        sections.append(Section("Fronts of KL and reward", [*front_charts(known, paths), front_table(known, "All points")]))
+    if summary is not None and summary["soups"]:
+        soups = {"soups": summary["soups"]}
+        sections.append(Section("Rewarded soups", [*reward_charts(soups), front_table(soups, "All mixes")]))
+    return sections
+
+
+def _known_fronts(folder: Path, summary: Mapping[str, Any] | None) -> dict[str, Sequence[Point]]:
+    steps = {file.stem: read_document(file)["result"] for file in sorted((folder / "steps").glob("*front.json"))}
+    fronts = {f"iteration {name.split('-')[1]}": result["points"] for name, result in steps.items() if name != "front"}
+    if "front" in steps and (len(fronts) > 1 or not fronts):
+        fronts["from the SFT model"] = steps["front"]["points"]
+    if not fronts and summary is not None and summary["front"]:
+        fronts["from the SFT model"] = summary["front"]
+    return {name: points for name, points in fronts.items() if points}
+
+
+def _controls(fronts: Mapping[str, Sequence[Point]]) -> list[str]:
+    points = [point for each in fronts.values() for point in each]
+    return list(dict.fromkeys(name for point in points for name in point["values"] if name.startswith("control_")))
+
+
+def _geometry(merges: Mapping[str, Path]) -> list[Section]:
+    """Draw the mean angle between the policies of every iteration, layer by layer."""
+    rows: list[dict[str, Any]] = []
+    for name, merge in merges.items():
+        groups = read_groups(merge)
+        rows += [_row(name, group, place, len(groups) <= NAMED) for place, group in enumerate(groups) if mean_angle([group])]
+    if not rows:
+        return []
+    few = all(isinstance(row["layer"], str) for row in rows)
+    caption = "Mean over the pairs of policies; 90 degrees are orthogonal."
+    chart = Chart(
+        "angles",
+        "Angles between task vectors",
+        rows,
+        "layer",
+        "angle",
+        "layer" if few else "place in the order of the layers",
+        "angle, degrees",
+        caption=caption,
+        tips=() if few else ("group",),
+    )
+    return [Section("Geometry by layer", [chart])]
+
+
+def _row(line: str, group: GroupReport, place: int, few: bool) -> dict[str, Any]:
+    layer = group.name.removeprefix("model.") if few else place
+    return {"line": line, "layer": layer, "group": group.name, "angle": mean_angle([group])}

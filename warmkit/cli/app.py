@@ -23,6 +23,8 @@ from warmkit.cli import (
     lmc,
     merge,
     methods,
+    report,
+    reproduce,
     score,
     soup,
     sxs,
@@ -69,6 +71,8 @@ app.command("warm")(warm.warm)
 app.command("warp")(warp.warp)
 app.add_typer(evaluate.app, name="eval")
 app.command("front")(front.front)
+app.command("reproduce")(reproduce.reproduce)
+app.command("report")(report.report)
 for verb in (bon.bon, sxs.sxs, lmc.lmc, score.score, label.label, corrupt.corrupt, docstrings.docstrings, demo.demo):
     app.command(verb.__name__)(verb)
 

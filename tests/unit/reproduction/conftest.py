@@ -1,0 +1,30 @@
+"""A testbed so small that every claim can be measured on it."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+import torch
+
+from warmkit.testbed.bed import Testbed
+from warmkit.testbed.settings import PoliciesSection, PretrainingSection, RewardModelsSection, TestbedSettings
+
+RUN: dict[str, Any] = {"steps": 4, "batch_size": 2, "samples": 2, "lr": 1e-3, "watched": 2}
+TINY = TestbedSettings(
+    pretraining=PretrainingSection(steps=20, batch_size=16, width=16, heads=2),
+    reward_models=RewardModelsSection(pairs=60, held_out=40, steps=4),
+    warm_policies=PoliciesSection(**RUN),
+    warp_policies=PoliciesSection(**RUN, anchor="ema", beta=1.0),
+    evaluated=2,
+)
+
+
+@pytest.fixture(scope="session")
+def tiny_bed(tmp_path_factory: pytest.TempPathFactory) -> Testbed:
+    """One seed of the testbed, shared by all tests; what they train is found by the next, in other processes too."""
+    torch.set_num_threads(1)
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    return Testbed(shared / "tiny-bed", 0, TINY)

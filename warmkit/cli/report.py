@@ -1,0 +1,119 @@
+"""`warmkit report`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from warmkit.cli.command import command
+from warmkit.cli.console import Console, size
+from warmkit.errors import OutputError
+
+if TYPE_CHECKING:
+    from warmkit.report.runs.part import Part
+
+
+@command()
+def report(
+    console: Console,
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN...", help="Directory of a run or a merge, or a JSON document of a verb.", show_default=False
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="HTML file to write.", show_default="RUN/report.html; of several ./report.html"),
+    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Write it again whenever a run changes, until all are done.")] = False,
+    every: Annotated[float, typer.Option("--every", min=0.1, help="Seconds between two looks with --watch.")] = 5.0,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file at OUT that is no report.")] = False,
+) -> None:
+    """Write what runs did and found as one HTML file: tables, and charts that tell values on hover.
+
+    A run is what `train`, `warm`, `warp`, `reproduce` or a merge left, done or not, or what `front`, `lmc`, `bon`, `sxs` and
+    `eval` wrote with -o. Several make one page; training runs share their charts. The file holds all it needs and fetches
+    nothing; with --watch it loads itself again while the runs go on.
+
+    Examples:
+
+    - `warmkit report runs/a`
+    - `warmkit report runs/a runs/b runs/c -o compare.html`
+    - `warmkit report out/warp --watch`
+    - `warmkit report front.json lmc.json merged`
+    """
+    from warmkit.report.chart import require_charts
+
+    require_charts()
+    target = output or _default(runs)
+    _refuse(target, force)
+    parts = _watch(console, runs, target, every) if watch else _write(runs, target, None)
+    nbytes = target.stat().st_size
+    document = {
+        "report": str(target),
+        "bytes": nbytes,
+        "runs": [{"name": part.name, "kind": part.kind, "done": part.done, "notes": list(part.notes)} for part in parts],
+    }
+    for part in parts:
+        for note in part.notes:
+            console.note(f"{part.name}: {note.replace('`', '')}")
+    console.result(document, f"{target} ({size(nbytes)})")
+
+
+def _default(runs: Sequence[Path]) -> Path:
+    if len(runs) > 1:
+        return Path("report.html")
+    return runs[0] / "report.html" if runs[0].is_dir() else runs[0].with_suffix(".html")
+
+
+def _refuse(target: Path, force: bool) -> None:
+    """Refuse to replace what warmkit did not write.
+
+    Raises:
+        OutputError: If there is such a file.
+    """
+    from warmkit.report.page import is_report
+
+    if target.is_dir():
+        raise OutputError(f"{target}: is a directory; expected an HTML file: -o {target / 'report.html'}")
+    if target.exists() and not force and not is_report(target):
+        raise OutputError(f"{target}: already exists and is no report; choose another -o, or replace it with --force")
+
+
+def _write(runs: Sequence[Path], target: Path, every: float | None) -> list[Part]:
+    """Write the page; with `every` it is live while a run is not done."""
+    from dataclasses import replace
+
+    from warmkit.report.page import write
+    from warmkit.report.runs.open import report as collect
+
+    page, parts = collect(runs)
+    if every is not None and not all(part.done for part in parts):
+        page = replace(page, live=True, every=max(1.0, every))
+    write(page, target)
+    return parts
+
+
+def _watch(console: Console, runs: Sequence[Path], target: Path, every: float) -> list[Part]:
+    """Write the page whenever a file changes until every run is done; stopped before that, leave a page that is not live."""
+    from warmkit.report.runs.watch import signature
+
+    seen: Any = None
+    parts: list[Part] = []
+    try:
+        while not parts or not all(part.done for part in parts):
+            if (now := signature(runs)) != seen:
+                seen, parts = now, _write(runs, target, every)
+                if not all(part.done for part in parts):
+                    console.detail(f"wrote {target}")
+                continue
+            time.sleep(every)
+    except KeyboardInterrupt:
+        _write(runs, target, None)
+        raise
+    return parts

@@ -1,0 +1,146 @@
+"""`warmkit reproduce`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from warmkit.cli.command import command
+from warmkit.cli.console import Console, table
+from warmkit.cli.train import need_transformers
+
+if TYPE_CHECKING:
+    from warmkit.reproduction.results import Result
+
+
+@command(resumes=True)
+def reproduce(
+    console: Console,
+    claims: Annotated[list[str], typer.Argument(metavar="CLAIM...", help="Names of claims, or `all`.", show_default=False)],
+    size: Annotated[
+        Literal["nano", "small", "large"],
+        typer.Option("--size", help="`nano` for CI, `small` for two cores, `large` for a GPU."),
+    ] = "small",
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many seeds; 3 and more decide something.")] = 1,
+    first_seed: Annotated[int, typer.Option("--first-seed", min=0, help="The first of them.")] = 0,
+    jobs: Annotated[int | None, typer.Option("--jobs", min=1, help="Processes at a time.", show_default="one a core")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Everything goes here.", show_default="reproduction-SIZE")
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Measure again what was measured with other recipes.")] = False,
+    gate: Annotated[bool, typer.Option("--gate", help="Exit 1 where a robust claim is on the wrong side of its rule.")] = False,
+    recipes: Annotated[
+        Path | None,
+        typer.Option("--recipes", help="Folder of recipes, changed ones for instance.", show_default="warmkit's own"),
+    ] = None,
+    page: Annotated[
+        Path | None, typer.Option("--page", help="Write the table and figures as Markdown, for documentation.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be measured and what is there already.")] = False,
+) -> None:
+    """Reproduce claims of WARM and WARP on a testbed that is made from a seed: nothing is downloaded.
+
+    Every claim has a recipe with its settings and the rule that decides it. What is measured stays: a killed reproduction goes
+    on, and seeds and claims can be added. `report.html` in the folder shows everything.
+
+    Examples:
+
+    - `warmkit reproduce all --size nano`
+    - `warmkit reproduce warp-slerp warp-liti --seeds 5`
+    - `warmkit reproduce all --seeds 5 --jobs 2 -o reproduction`
+    """
+    from warmkit.reproduction.recipe import FOLDER
+    from warmkit.reproduction.table import find_claims
+
+    names, folder, recipes = find_claims(claims), output or Path(f"reproduction-{size}"), recipes or FOLDER
+    numbers = range(first_seed, first_seed + seeds)
+    need_transformers()
+    from warmkit.reproduction.reproduce import reproduce, units_of
+    from warmkit.reproduction.results import results
+
+    if dry_run:
+        units = units_of(names, folder, size, numbers, recipes)
+        rows = [
+            [
+                unit.claim,
+                str(unit.seed),
+                "to measure" if unit.known() is None else "other recipe" if unit.changed() else "measured",
+            ]
+            for unit in units
+        ]
+        console.result([dict(zip(("claim", "seed", "state"), row)) for row in rows], table(None, ["claim", "seed", ""], rows))
+        return
+    with console.progress("reproducing", unit="claims") as advance:
+        documents = reproduce(names, folder, size=size, seeds=numbers, jobs=jobs, fresh=fresh, recipes=recipes, advance=advance)
+    found = results(documents, recipes)
+    report = _write(console, folder, recipes, page)
+    wrong = [v.statement.name for each in found for v in each.verdicts if v.statement.gate and not v.passes]
+    document = {"path": str(folder), "report": report, "wrong": wrong, "claims": [_document(each) for each in found]}
+    console.result(document, *_tables(found), report or str(folder))
+    if gate and wrong:
+        print(
+            f"error: {len(wrong)} robust statements are on the wrong side of their rules: {', '.join(wrong)}", file=sys.stderr
+        )
+        raise typer.Exit(1)
+
+
+def _write(console: Console, folder: Path, recipes: Path, page: Path | None) -> str | None:
+    """Write the report, and the page of the documentation where one is wanted; return the report's path."""
+    import importlib.util
+
+    if any(importlib.util.find_spec(name) is None for name in ("altair", "vl_convert")):
+        console.note("no report.html: that needs pip install 'warmkit[report]'")
+        return None
+    from warmkit.report.page import Page, write
+    from warmkit.reproduction.page import TITLE, sections_of, tally, write_markdown
+    from warmkit.reproduction.results import read_documents, results
+
+    everything = results(read_documents(folder), recipes)
+    if page is not None:
+        write_markdown(everything, page)
+    report = folder / "report.html"
+    write(Page(TITLE, tally(everything), sections_of(everything)), report)
+    return str(report)
+
+
+def _document(result: Result) -> dict[str, Any]:
+    statements = [
+        {
+            "name": each.statement.name,
+            "says": each.statement.says,
+            "rule": each.statement.rule,
+            "values": each.values,
+            "mean": None if each.mean is None else vars(each.mean),
+            "verdict": each.ruling,
+            "why": each.why,
+        }
+        for each in result.verdicts
+    ]
+    recipe = result.recipe
+    return {
+        "claim": recipe.claim,
+        "title": recipe.title,
+        "seeds": result.seeds,
+        "minutes": result.minutes,
+        "statements": statements,
+    }
+
+
+def _tables(found: list[Result]) -> list[Any]:
+    from warmkit.reproduction.page import interval, ruling, tally
+
+    columns = ["statement", "rule", "here", "verdict"]
+    return [
+        *(
+            table(
+                f"{result.recipe.claim}: {result.recipe.title}",
+                columns,
+                [[each.statement.says, each.statement.rule, interval(each), ruling(each)] for each in result.verdicts],
+            )
+            for result in found
+        ),
+        tally(found),
+    ]

@@ -1,0 +1,169 @@
+"""Reproduce claims on several seeds, in processes that share what a seed's claims have in common."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from warmkit.checkpoints.checkpoint import dump_json
+from warmkit.checkpoints.merge import cores
+from warmkit.checkpoints.staging import writing
+from warmkit.errors import OutputError, TrainingError, WarmkitError, listed
+from warmkit.pipelines.processes import ORPHANED
+from warmkit.reproduction.recipe import FOLDER
+from warmkit.reproduction.units import Unit, differences
+from warmkit.testbed.settings import Size
+from warmkit.training.run import write_whole
+
+ABOUT = "reproduction.json"
+Advance = Callable[[int, int], None]
+
+
+def reproduce(
+    claims: Sequence[str],
+    folder: Path,
+    *,
+    size: Size = "small",
+    seeds: Sequence[int] = (0,),
+    jobs: int | None = None,
+    fresh: bool = False,
+    recipes: Path = FOLDER,
+    advance: Advance | None = None,
+) -> list[dict[str, Any]]:
+    """Measure claims on several seeds, or go on where a killed reproduction stopped.
+
+    Every process computes with one thread, so that the numbers depend on the seed alone and not on how many work.
+
+    Args:
+        claims: Names in `table.CLAIMS`.
+        folder: Where everything goes; one size each.
+        size: Of the testbed.
+        seeds: Of the testbed.
+        jobs: Processes at a time; by default one a core.
+        fresh: Measure again what was measured with other settings.
+        recipes: Folder of the recipes.
+        advance: Called with the claims done since the last call, and the total.
+
+    Returns:
+        A document for every claim and seed: `numbers`, `points`, `made` (seconds of all it needed), `setting`, `about`.
+
+    Raises:
+        OutputError: If the folder holds something else, another size, or results of other settings.
+        TrainingError: If a process ended without a result; what is finished stays.
+    """
+    lock = _enter(folder, size)
+    units = units_of(claims, folder, size, seeds, recipes)
+    for seed in seeds:
+        _enter_seed([unit for unit in units if unit.seed == seed], fresh)
+    waiting = [unit for unit in units if unit.known() is None]
+    tick = advance or (lambda done, total: None)
+    tick(len(units) - len(waiting), len(units))
+    if waiting:
+        _measure(waiting, min(jobs or cores(), len(waiting)), lambda: tick(1, len(units)))
+    os.close(lock)
+    return [document for unit in units if (document := unit.known()) is not None]
+
+
+def units_of(claims: Sequence[str], folder: Path, size: Size, seeds: Sequence[int], recipes: Path = FOLDER) -> list[Unit]:
+    """Return the work in an order in which processes seldom wait for each other: seeds side by side, both papers in turn."""
+    half = (len(claims) + 1) // 2
+    turns = [each for pair in zip(claims[:half], [*claims[half:], None]) for each in pair if each is not None]
+    return [Unit(claim, seed, size, folder, recipes) for claim in turns for seed in seeds]
+
+
+def _enter(folder: Path, size: Size) -> int:
+    """Mark the folder as a reproduction of one size, and lock it; return the lock's descriptor."""
+    mark, content = folder / ABOUT, dump_json({"size": size})
+    with writing(folder):
+        if mark.exists():
+            if mark.read_bytes() != content:
+                raise OutputError(f"{folder}: holds a reproduction of another size than {size}; give another --output")
+        elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise OutputError(f"{folder}: holds something that is no reproduction; give another --output")
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(mark, content)
+        lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        raise OutputError(f"{folder}: another warmkit is working here") from None
+    return lock
+
+
+def _enter_seed(units: Sequence[Unit], fresh: bool) -> None:
+    """Refuse, or clear away, what was made or measured with other settings."""
+    folder, testbed = units[0].seed_folder, units[0].testbed()
+    mark = folder / "testbed.json"
+    other = differences(json.loads(mark.read_text("utf-8")), testbed, "testbed") if mark.exists() else []
+    changed = {unit: found for unit in units if (found := unit.changed())}
+    if other or changed:
+        if not fresh:
+            where, found = (mark, other) if other else next((unit.file, found) for unit, found in changed.items())
+            raise OutputError(
+                f"{where}: made with another recipe ({'; '.join(found[:3])}); "
+                "give another --output, or --fresh to measure again"
+            )
+        _clear(folder, [unit.file for unit in changed], everything=bool(other))
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(mark, dump_json(testbed))
+
+
+def _clear(folder: Path, documents: Sequence[Path], everything: bool) -> None:
+    """Delete data and models of a seed, which claims share, and documents of the claims that changed; or all of them."""
+    for entry in folder.iterdir():
+        if entry.name != "claims" or everything:
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    for document in documents:
+        document.unlink(missing_ok=True)
+
+
+def _measure(units: Sequence[Unit], jobs: int, tick: Callable[[], None]) -> None:
+    failed: list[str] = []
+    context = get_context("spawn")
+    listening, held = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(jobs, context, _start, (listening,))
+    try:
+        running = {pool.submit(unit.measure): unit for unit in units}
+        for future in as_completed(running):
+            unit = running[future]
+            try:
+                future.result()
+            except BrokenProcessPool:
+                why = "a process ended without a result; was it killed, or is memory short? The same command goes on"
+                raise TrainingError(why) from None
+            except WarmkitError as error:
+                failed.append(f"{unit.claim}, seed {unit.seed}: {error}")
+            tick()
+        pool.shutdown()
+    finally:
+        held.close()  # ends processes that still work
+        pool.shutdown(cancel_futures=True)
+    if failed:
+        raise TrainingError(f"{len(failed)} of {len(units)} were not measured; the others stay:\n{listed(failed)}")
+
+
+def _start(parent: Connection) -> None:
+    """Prepare a process: one thread, no word about interrupts, and its end when its parent lets go, however that ends."""
+    import torch
+
+    def follow() -> None:
+        with contextlib.suppress(EOFError, OSError):
+            parent.recv_bytes()
+        os._exit(ORPHANED)
+
+    threading.Thread(target=follow, daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)

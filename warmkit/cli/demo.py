@@ -2,38 +2,61 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from warmkit.cli.command import command
 from warmkit.cli.console import Console, table
+from warmkit.cli.train import need_transformers
+
+if TYPE_CHECKING:
+    from warmkit.report.page import Table
 
 
-@command()
+@command(resumes=True)
 def demo(
     console: Console,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Keep the checkpoints here.", show_default="a temporary one")
-    ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of data order and initialisation.")] = 0,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Everything goes here.")] = Path("warmkit-demo"),
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of everything.")] = 0,
 ) -> None:
-    """Show the point in two minutes: train a tiny language model, fine-tune it several times, merge, compare.
+    """Show the point in three minutes: six reward models become one, two policies are merged, and the front is drawn.
 
-    The text is the docstrings of the Python that runs it. Needs the `train` extra.
+    Everything is made from a seed, a tiny language included. Needs the `train` extra, and `report` for the page.
 
-    Example:
+    Examples:
 
-    - `warmkit demo -o warmkit-demo`
+    - `warmkit demo`
+    - `warmkit demo -o demo-1 --seed 1`
     """
-    from warmkit.pipelines.demo import run_demo
+    need_transformers()
+    from warmkit.reproduction.demo import run_demo
+    from warmkit.reproduction.demo_page import accuracy_table, policy_table
 
-    with console.progress("training", unit="steps") as advance:
-        outcome = run_demo(output, seed=seed, advance=advance)
-    rows = [[row.name, row.what, f"{row.loss:.4f}", f"{row.perplexity:.2f}"] for row in outcome.rows]
-    console.result(
-        outcome.as_document(),
-        table(outcome.title, ["model", "what it is", "held-out loss", "perplexity"], rows),
-        outcome.summary(),
+    with console.progress("telling", unit="seconds of work") as advance:
+        story = run_demo(output, seed, advance)
+    report = write_report(console, story.path, story.document)
+    tables = [_shown(each(story.document)) for each in (accuracy_table, policy_table)]
+    console.result({"path": str(output), "report": report, **story.document}, *tables, report or str(output))
+
+
+def write_report(console: Console, folder: Path, document: dict[str, Any]) -> str | None:
+    """Write the page of a demo and return its path; None where it cannot be drawn."""
+    if any(importlib.util.find_spec(name) is None for name in ("altair", "vl_convert")):
+        console.note("no report.html: that needs pip install 'warmkit[report]'")
+        return None
+    from warmkit.report.page import Page, write
+    from warmkit.reproduction.demo_page import sections
+
+    path = folder / "report.html"
+    write(
+        Page("WARM and WARP in miniature", f"Seed {document['seed']}, one seed: a story, not evidence", sections(document)),
+        path,
     )
+    return str(path)
+
+
+def _shown(found: Table) -> Any:
+    return table(found.caption, found.columns, [[str(cell) for cell in row] for row in found.rows])

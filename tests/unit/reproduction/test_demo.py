@@ -1,0 +1,87 @@
+"""The demo tells its story once, goes on after an interrupt, and its page shows what it found."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.unit.reproduction.conftest import TINY
+from warmkit.errors import OutputError
+from warmkit.reproduction.demo import ETAS, MEMBERS, Story, run_demo
+from warmkit.reproduction.demo_page import sections
+
+SETTINGS = replace(TINY, reward_models=replace(TINY.reward_models, lr=[1e-2, 7e-3, 1.4e-2]))
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
+    torch.set_num_threads(1)
+    return run_demo(tmp_path_factory.mktemp("demo") / "told", settings=SETTINGS)
+
+
+def test_six_reward_models_their_average_and_their_ensemble_are_compared(story: Story) -> None:
+    rows = {row["model"]: row for row in story.document["reward_models"]}
+    assert list(rows) == ["probe only", *[f"run-{number + 1}" for number in range(MEMBERS)], "WARM", "ensemble"]
+    assert all(0 <= row[data] <= 100 for row in rows.values() for data in ("train corrupt", "validation", "ood"))
+
+
+def test_the_ends_of_the_front_are_the_sft_model_and_the_merge(story: Story) -> None:
+    rows = {row["policy"]: row for row in story.document["policies"]}
+    assert list(rows) == ["SFT", "policy 1", "policy 2", "no anchor", "SLERP", "LITI 0.3"]
+    front = {point["at"]: point for point in story.document["points"] if point["line"] == "SLERP and LITI"}
+    assert tuple(front) == ETAS
+    assert front[0.0]["kl"] == rows["SFT"]["kl"] == pytest.approx(0, abs=1e-9)
+    assert front[1.0]["gold"] == rows["SLERP"]["gold"]
+    assert {each["policy"] for each in story.document["examples"]} == {"SFT", "no anchor", "LITI 0.3"}
+
+
+def test_the_merges_on_disk_are_the_engines(story: Story) -> None:
+    manifest = json.loads((story.path / "merged" / "liti" / "warmkit.json").read_text())
+    assert (manifest["method"], manifest["parameters"]["eta"], len(manifest["models"])) == ("slerp", 0.3, 2)
+    assert json.loads((story.path / "merged" / "warm" / "warmkit.json").read_text())["method"] == "uniform"
+
+
+def test_told_again_it_is_the_same_and_nothing_is_trained(story: Story) -> None:
+    runs = {file: file.stat().st_mtime_ns for file in story.path.rglob("model.safetensors")}
+    assert run_demo(story.path, settings=SETTINGS).document == story.document
+    assert {file: file.stat().st_mtime_ns for file in story.path.rglob("model.safetensors")} == runs
+
+
+def test_an_interrupted_demo_goes_on_to_the_same_end(story: Story, tmp_path: Path) -> None:
+    def interrupt(done: int, total: int) -> None:
+        if (tmp_path / "out" / "merged" / "warm").exists():
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_demo(tmp_path / "out", advance=interrupt, settings=SETTINGS)
+    assert not (tmp_path / "out" / "demo.json").exists()
+    assert run_demo(tmp_path / "out", settings=SETTINGS).document == story.document
+
+
+def test_progress_reaches_its_total(tmp_path: Path, story: Story) -> None:
+    calls: list[tuple[int, int]] = []
+    run_demo(story.path, advance=lambda done, total: calls.append((done, total)), settings=SETTINGS)
+    assert {total for _, total in calls} == {sum(done for done, _ in calls)}
+
+
+@pytest.mark.parametrize("name", ["a file", "a full directory"])
+def test_a_taken_output_is_refused_before_training(tmp_path: Path, name: str) -> None:
+    (tmp_path / "a file").write_text("mine")
+    (tmp_path / "a full directory").mkdir()
+    (tmp_path / "a full directory" / "notes").write_text("mine")
+    with pytest.raises(OutputError, match=f"{name}: expected an empty directory or none; choose another -o"):
+        run_demo(tmp_path / name, settings=SETTINGS)
+
+
+def test_another_seed_is_refused_where_one_was_told(story: Story) -> None:
+    with pytest.raises(OutputError, match="holds a demo of another seed than 1; choose another -o"):
+        run_demo(story.path, seed=1, settings=SETTINGS)
+
+
+def test_the_page_has_three_parts(story: Story) -> None:
+    titles = [section.title for section in sections(story.document)]
+    assert titles == ["Reward models: WARM", "Policies: WARP", "What they say"]

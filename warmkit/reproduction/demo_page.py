@@ -1,0 +1,85 @@
+"""The demo as a page: what six reward models and their average learned, and what policies made of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from warmkit.report.chart import Chart
+from warmkit.report.page import Section, Table
+
+ACCURACIES = {"train corrupt": "fit to swapped labels", "validation": "validation", "ood": "out of distribution"}
+
+
+def sections(document: dict[str, Any]) -> list[Section]:
+    """Return the story in three parts, from what `demo.json` holds."""
+    return [_reward_models(document), _policies(document), _answers(document)]
+
+
+def accuracy_table(document: dict[str, Any]) -> Table:
+    """Return accuracies in percent, a row a reward model."""
+    rows = [[each["model"], *(f"{each[name]:.1f}" for name in ACCURACIES)] for each in document["reward_models"]]
+    return Table(("reward model", *ACCURACIES.values()), rows, caption="Accuracy, percent")
+
+
+def policy_table(document: dict[str, Any]) -> Table:
+    """Return what each policy is worth, a row a policy."""
+    rows = [
+        [each["policy"], f"{each['proxy']:+.2f}", f"{each['gold']:+.2f}", f"{each['kl']:.2f}"] for each in document["policies"]
+    ]
+    columns = ("policy", "proxy reward above the SFT model", "gold reward", "KL to the SFT model, nats")
+    return Table(columns, rows, caption="What the policies are worth")
+
+
+def _reward_models(document: dict[str, Any]) -> Section:
+    rows = [
+        {"line": title, "model": each["model"], "accuracy": each[name]}
+        for each in document["reward_models"]
+        for name, title in ACCURACIES.items()
+    ]
+    chart = Chart(
+        "accuracies",
+        "Six reward models, their average and their ensemble",
+        rows,
+        "model",
+        "accuracy",
+        x_title="reward model",
+        y_title="accuracy, percent",
+        kind="points",
+        caption="A quarter of the training labels are swapped. Fit to swapped labels is what was memorised: less is better.",
+    )
+    words = (
+        "Six reward models learn from the same preferences, of which a quarter are swapped, in different orders, with "
+        "different rates, from three checkpoints of one SFT run. **WARM** is one model, the mean of their weights; the "
+        "ensemble asks all six. The probe is a linear head on the SFT model that was never fine-tuned."
+    )
+    return Section("Reward models: WARM", [words, accuracy_table(document), chart])
+
+
+def _policies(document: dict[str, Any]) -> Section:
+    words = (
+        "Two policies learn from WARM, each held back by a moving average of itself, and are merged by **SLERP** of their "
+        "task vectors, layer by layer. **LITI** draws the merge back towards the SFT model: eta goes from 0, the SFT model, "
+        "to 1, the merge, and beyond. A third policy learns from one reward model with nothing that holds it back. The gold "
+        "reward is the oracle that labelled the preferences; no policy sees it."
+    )
+    points, titles = document["points"], {"proxy": "proxy reward above the SFT model", "gold": "gold reward"}
+    fronts = [
+        Chart(
+            f"front-{number}",
+            f"{number.capitalize()} reward and KL",
+            points,
+            "kl",
+            number,
+            x_title="KL to the SFT model, nats",
+            y_title=title,
+            order="at",
+            caption="Trajectories by steps; the front by eta." if number == "gold" else "",
+        )
+        for number, title in titles.items()
+    ]
+    return Section("Policies: WARP", [words, policy_table(document), *reversed(fronts)])
+
+
+def _answers(document: dict[str, Any]) -> Section:
+    rows = [[each["policy"], each["prompt"], each["answer"]] for each in document["examples"]]
+    return Section("What they say", [Table(("policy", "prompt", "answer"), rows)])

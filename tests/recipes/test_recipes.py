@@ -14,7 +14,8 @@ from warmkit.training.recipe import RewardModelRecipe, SftRecipe, WarmRecipe
 from warmkit.training.warp_recipe import WarpRecipe
 
 ROOT = Path(__file__).parents[2]
-RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
+RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+REPRODUCED = sorted(path for path in (ROOT / "recipes" / "reproduce").rglob("*.yaml") if path.stem != "testbed")
 SCHEMAS = {
     "merge": MergeRecipe,
     "policy": PolicyRecipe,
@@ -115,3 +116,26 @@ def test_every_recipe_that_we_ship_is_one_of_the_command_that_its_name_begins_wi
 
 def test_there_are_recipes() -> None:
     assert len(RECIPES) >= 5
+
+
+@pytest.mark.parametrize("path", REPRODUCED, ids=lambda path: path.stem)
+def test_every_recipe_of_a_claim_has_rules_and_figures_for_all_sizes(path: Path) -> None:
+    from warmkit.reproduction.recipe import read_claim, read_testbed
+
+    recipe = read_claim(path.stem)
+    assert recipe.statements
+    assert recipe.figures
+    assert all(each.source for each in recipe.statements)
+    assert {read_testbed(size).pretraining.steps > 0 for size in ("nano", "small", "large")} == {True}
+
+
+def test_every_claim_has_a_recipe_and_names_of_statements_and_figures_are_unique() -> None:
+    from warmkit.reproduction.recipe import read_claim
+    from warmkit.reproduction.table import CLAIMS
+
+    assert {path.stem for path in REPRODUCED} == set(CLAIMS)
+    figures = [figure.name for name in CLAIMS for figure in read_claim(name).figures]
+    assert len(figures) == len(set(figures))
+    for name in CLAIMS:
+        statements = [statement.name for statement in read_claim(name).statements]
+        assert len(statements) == len(set(statements))

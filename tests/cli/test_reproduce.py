@@ -75,9 +75,9 @@ def test_a_killed_reproduction_goes_on_and_ends_the_same(recipes: Path, call: Ca
     before = (tmp_path / "whole/seed-0/claims/warp-slerp.json").stat().st_mtime_ns
     shown = call(*command(recipes, "whole"))
     assert (tmp_path / "whole/seed-0/claims/warp-slerp.json").stat().st_mtime_ns == before
-    assert "undecided: 1 seed, of 3 at least" in shown.stdout
+    assert "undecided: 1 seed" in shown.stdout
     assert "<svg" not in (tmp_path / "whole/report.html").read_text()[:2000]
-    assert "1 seed, of 3 at least" in (tmp_path / "whole/report.html").read_text()
+    assert "undecided: 1 seed" in (tmp_path / "whole/report.html").read_text()
 
     _changed_recipes_are_refused(recipes, call, tmp_path)
 

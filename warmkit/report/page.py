@@ -72,11 +72,19 @@ Block = str | Table | Chart | Grid | Listing
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a page; a paragraph may hold `code`, **bold** and [links](https://...)."""
+    """A part of a page; a paragraph may hold `code`, **bold** and [links](https://...).
+
+    Attributes:
+        title: Its heading.
+        blocks: In their order.
+        level: Of the heading.
+        anchor: What links lead to, where one does; unique on the page.
+    """
 
     title: str
     blocks: Sequence[Block] = ()
     level: int = 2
+    anchor: str = ""
 
 
 @dataclass(frozen=True)
@@ -200,7 +208,7 @@ def _distinct(sections: Sequence[Section]) -> list[Section]:
             return Grid([named(chart) for chart in block.charts])
         return named(block) if isinstance(block, Chart) else block
 
-    return [Section(each.title, [renamed(block) for block in each.blocks], each.level) for each in sections]
+    return [replace(each, blocks=[renamed(block) for block in each.blocks]) for each in sections]
 
 
 def slug(text: str) -> str:
@@ -217,7 +225,7 @@ def _section(section: Section, number: int) -> dict[str, Any]:
     return {
         "title": section.title,
         "level": min(max(section.level, 2), 4),
-        "anchor": f"s{number + 1}-{slug(section.title)}",
+        "anchor": section.anchor or f"s{number + 1}-{slug(section.title)}",
         "blocks": [_block(block) for block in section.blocks],
     }
 

@@ -7,19 +7,19 @@ from pathlib import Path
 
 from warmkit.checkpoints.staging import writing
 from warmkit.report.chart import png
-from warmkit.report.page import Badge, Block, Cell, Section, Table, Tone
-from warmkit.reproduction.recipe import Statement
+from warmkit.report.page import Badge, Block, Cell, Grid, Section, Table, Tone, slug
 from warmkit.reproduction.results import Result, charts, read_documents, results
 from warmkit.reproduction.verdicts import Verdict
 from warmkit.training.run import write_whole
 
-COLUMNS = ("claim", "number", "rule", "mean (95% interval over seeds)", "verdict")
+COLUMNS = ("the paper says", "rule", "here: mean (95% interval over seeds)", "verdict")
 RULE = (
     "A statement **holds** where the 95% bootstrap interval of its number, over seeds, lies wholly on the side that its rule "
     "names, and **does not hold** where it lies wholly on the other side. Else, and with fewer than three seeds, it is "
     "**undecided**. The rules stand in the recipes and were written before the seeds were run. Numbers that compare are "
     "differences within a seed."
 )
+RULINGS: dict[str, Tone] = {"holds": "good", "does not hold": "bad", "undecided": "open"}
 TITLE = "Reproduction of WARM and WARP"
 INTRODUCTION = """# Reproduction
 
@@ -43,20 +43,14 @@ def sections(folder: Path) -> list[Section]:
 
 def sections_of(found: Sequence[Result]) -> list[Section]:
     """Return the sections of the page: verdicts, what they cost, every claim with its figures."""
-    rows = [
-        [f"**{result.recipe.claim}**: {verdict.statement.says}", *_cells(verdict)]
-        for result in found
-        for verdict in result.verdicts
-    ]
-    summary = Section("Verdicts", [RULE, tally(found), Table(COLUMNS, rows)])
-    return [summary, Section("Cost", [_cost(found)]), *(_claim(result) for result in found)]
+    summary = Section("Verdicts", [RULE, tally(found), _overview(found)])
+    return [summary, Section("Cost", _cost(found)), *(_claim(result) for result in found)]
 
 
 def tally(found: Sequence[Result]) -> str:
     """Count the verdicts."""
-    rulings = [verdict.ruling for result in found for verdict in result.verdicts]
-    counts = ", ".join(f"{rulings.count(each)} {each}" for each in ("holds", "does not hold", "undecided"))
-    return f"{len(rulings)} statements: {counts}."
+    verdicts = [verdict for result in found for verdict in result.verdicts]
+    return f"{len(verdicts)} statements about {len(found)} claims: {_counts(verdicts)}."
 
 
 def interval(verdict: Verdict) -> str:
@@ -64,15 +58,15 @@ def interval(verdict: Verdict) -> str:
     if verdict.mean is None:
         return "not reached"
     signed = "+" if verdict.statement.above is not None or verdict.statement.within is not None else ""
-    mean, unit = verdict.mean, f" {verdict.statement.unit}" if verdict.statement.unit else ""
+    mean = verdict.mean
     few = (
         f", {len([v for v in verdict.values if v is not None])} of {len(verdict.values)} seeds"
         if None in verdict.values
         else ""
     )
     if len(verdict.values) == 1:
-        return f"{mean.value:{signed}.3g}{unit}"
-    return f"{mean.value:{signed}.3g}{unit} ({mean.low:{signed}.3g} to {mean.high:{signed}.3g}{few})"
+        return f"{mean.value:{signed}.3g}"
+    return f"{mean.value:{signed}.3g} ({mean.low:{signed}.3g} to {mean.high:{signed}.3g}{few})"
 
 
 def ruling(verdict: Verdict) -> str:
@@ -80,44 +74,72 @@ def ruling(verdict: Verdict) -> str:
     return f"{verdict.ruling}: {verdict.why}" if verdict.why else verdict.ruling
 
 
-def _cells(verdict: Verdict) -> list[Cell]:
-    tones: dict[str, Tone] = {"holds": "good", "does not hold": "bad", "undecided": "open"}
-    statement = verdict.statement
-    return [
-        statement.number.replace("_", " "),
-        statement.rule,
-        interval(verdict),
-        Badge(ruling(verdict), tones[verdict.ruling]),
+def _overview(found: Sequence[Result]) -> Table:
+    """Return a row a claim: its first statement, and how all of them fared."""
+    columns = ("claim", "its first statement", "verdict", "all statements")
+    rows: list[list[Cell]] = [
+        [
+            f"[{each.recipe.claim}](#{slug(each.recipe.title)})",
+            first.statement.says,
+            _badge(first),
+            _counts(each.verdicts),
+        ]
+        for each in found
+        for first in each.verdicts[:1]
     ]
+    return Table(columns, rows)
+
+
+def _counts(verdicts: Sequence[Verdict]) -> str:
+    rulings = [each.ruling for each in verdicts]
+    return ", ".join(f"{rulings.count(each)} {each}" for each in RULINGS if each in rulings)
 
 
 def _claim(result: Result) -> Section:
     recipe = result.recipe
-    rows: list[list[Cell]] = [[f"{each.statement.says} ({each.statement.source})", *_cells(each)] for each in result.verdicts]
-    blocks: list[Block] = [f"`{recipe.claim}`. {recipe.paper}.", Table(COLUMNS, rows)]
+    blocks: list[Block] = [f"`warmkit reproduce {recipe.claim}`. {recipe.paper}.", _statements(result)]
     if recipe.tried:
         blocks.append(f"**What was tried:** {recipe.tried}")
-    return Section(recipe.title, [*blocks, *charts(result)])
+    return Section(recipe.title, [*blocks, Grid(charts(result))], anchor=slug(recipe.title))
 
 
-def _cost(found: Sequence[Result]) -> Table:
+def _statements(result: Result) -> Table:
     rows: list[list[Cell]] = [
-        [result.recipe.claim, ", ".join(map(str, result.seeds)), f"{result.minutes:.1f}", *_about(result)] for result in found
+        [f"{each.statement.says} ({each.statement.source})", each.statement.rule, interval(each), _badge(each)]
+        for each in result.verdicts
     ]
-    columns = ("claim", "seeds", "core-minutes a seed, alone", "commit", "machine", "date")
-    return Table(columns, rows, caption="Claims share models and runs, so that all together cost less than the sum.")
+    return Table(COLUMNS, rows)
 
 
-def _about(result: Result) -> list[str]:
+def _badge(verdict: Verdict) -> Badge:
+    return Badge(ruling(verdict), RULINGS[verdict.ruling])
+
+
+def _cost(found: Sequence[Result]) -> list[Block]:
+    rows: list[list[Cell]] = [
+        [each.recipe.claim, ", ".join(map(str, each.seeds)), f"{each.minutes:.1f}", _code(each), each.about["date"]]
+        for each in found
+    ]
+    columns = ("claim", "seeds", "core-minutes a seed, alone", "commit", "date")
+    words = "Claims share models and runs, so that all together cost less than the sum."
+    return [words, Table(columns, rows), f"Measured on {'; '.join(dict.fromkeys(map(_machine, found)))}."]
+
+
+def _code(result: Result) -> str:
+    return str(result.about["commit"] or f"warmkit {result.about['warmkit']}")
+
+
+def _machine(result: Result) -> str:
     about = result.about
-    return [about["commit"] or f"warmkit {about['warmkit']}", f"{about['machine']}, {about['cores']} cores", about["date"]]
+    versions = f"Python {about['python']}, torch {about['torch']}, transformers {about['transformers']}"
+    return f"{about['machine']}, {about['cores']} cores ({versions})"
 
 
 # ---- Markdown -------------------------------------------------------------------------------------------------------
 
 
 def write_markdown(found: Sequence[Result], page: Path) -> None:
-    """Write the table and the figures for the documentation: PAGE, and pictures in `figures/reproduction` beside it.
+    """Write the page for the documentation: PAGE, and pictures in `figures/reproduction` beside it.
 
     Args:
         found: Of the reproduction.
@@ -126,46 +148,26 @@ def write_markdown(found: Sequence[Result], page: Path) -> None:
     pictures = page.parent / "figures" / "reproduction"
     with writing(page):
         pictures.mkdir(parents=True, exist_ok=True)
-    parts = [
-        INTRODUCTION,
-        RULE,
-        tally(found),
-        _markdown(_overview(found)),
-        "## Cost",
-        _cost(found).caption,
-        _markdown(_cost(found)),
-    ]
-    for result in found:
-        parts += [f"## {result.recipe.title}", f"`warmkit reproduce {result.recipe.claim}`. {result.recipe.paper}."]
-        parts += [_markdown(Table(COLUMNS, [[v.statement.says, *_plain(v)] for v in result.verdicts]))]
-        parts += [f"**What was tried:** {result.recipe.tried}"] if result.recipe.tried else []
-        for chart in charts(result):
-            write_whole(pictures / f"{chart.name}.png", png(chart))
-            parts += [f"![{chart.title}](figures/reproduction/{chart.name}.png)", chart.caption]
+    parts = [INTRODUCTION]
+    for section in sections_of(found):
+        parts.append(f"## {section.title}")
+        for block in section.blocks:
+            if isinstance(block, Grid):
+                for chart in block.charts:
+                    write_whole(pictures / f"{chart.name}.png", png(chart))
+                    parts += [f"![{chart.title}](figures/reproduction/{chart.name}.png)", chart.caption]
+            elif isinstance(block, Table):
+                parts += [*([block.caption] if block.caption else []), _markdown(block)]
+            else:
+                parts.append(str(block))
     write_whole(page, ("\n\n".join(parts) + "\n").encode())
-
-
-def _overview(found: Sequence[Result]) -> Table:
-    rows = [
-        [f"[{r.recipe.claim}](#{_anchor(r.recipe.title)})", v.statement.says, *_plain(v)[2:]] for r in found for v in r.verdicts
-    ]
-    return Table(("claim", "the paper says", "here", "verdict"), rows)
-
-
-def _plain(verdict: Verdict) -> list[Cell]:
-    statement: Statement = verdict.statement
-    return [
-        statement.number.replace("_", " "),
-        statement.rule,
-        interval(verdict),
-        f"**{verdict.ruling}**" + (f": {verdict.why}" if verdict.why else ""),
-    ]
-
-
-def _anchor(title: str) -> str:
-    return "".join(each for each in title.lower().replace(" ", "-") if each.isalnum() or each in "-_")
 
 
 def _markdown(table: Table) -> str:
     lines = [table.columns, ["---"] * len(table.columns), *table.rows]
-    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(_in_markdown(cell) for cell in line) + " |" for line in lines)
+
+
+def _in_markdown(cell: Cell) -> str:
+    text = f"**{cell.text}**" if isinstance(cell, Badge) else str(cell)
+    return text.replace("|", "\\|")

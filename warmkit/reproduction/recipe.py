@@ -48,10 +48,11 @@ class Statement:
 
     @property
     def rule(self) -> str:
-        """The rule in words."""
+        """The rule in words, with the unit."""
+        unit = f" {self.unit}" if self.unit else ""
         if self.within is not None:
-            return f"within ±{self.within:g}"
-        return f"above {self.above:g}" if self.above is not None else f"below {self.below:g}"
+            return f"within ±{self.within:g}{unit}"
+        return f"above {self.above:g}{unit}" if self.above is not None else f"below {self.below:g}{unit}"
 
 
 @dataclass(frozen=True)

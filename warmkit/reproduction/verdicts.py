@@ -54,7 +54,7 @@ def judge(statement: Statement, values: Sequence[float | None]) -> Verdict:
     mean = mean_interval(known)
     if len(known) < FEWEST:
         seeds = "1 seed" if len(known) == 1 else f"{len(known)} seeds"
-        return Verdict(statement, list(values), mean, "undecided", f"{seeds}, of {FEWEST} at least")
+        return Verdict(statement, list(values), mean, "undecided", seeds)
     low, high = _inside(statement, mean.low), _inside(statement, mean.high)
     if low and high:
         return Verdict(statement, list(values), mean, "holds")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from warmkit.reproduction.claims.reward_accuracies import PROBE, Lines, along_count, along_lambda, difference, flat, mean
-from warmkit.reproduction.measurements import Measurements
+from warmkit.reproduction.measurements import Measurements, Point
 from warmkit.training.recipe import number_in
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Settings:
 
 
 def measure(bed: Testbed, how: Settings) -> Measurements:
-    """Interpolate between models that differ in more and more, all with clean labels; average M of the WARM pool."""
+    """Interpolate between models that differ in more and more; average M of two WARM pools, swapped and clean labels."""
     found, (contest, pairs) = Measurements(), _pairs(bed, how)
     lines = {source: along_lambda(contest, each, how.lambdas) for source, each in pairs.items()}
     for source, each in lines.items():
@@ -57,9 +57,9 @@ def measure(bed: Testbed, how: Settings) -> Measurements:
 
 
 def order_runs(bed: Testbed, count: int) -> Pool:
-    """Train reward models that differ in the order of the data alone, clean labels; checkpoints are kept on the way."""
+    """Train reward models that differ in the order of the data alone; checkpoints are kept on the way."""
     keep = sorted({_step(bed, share) for share in SHARES})
-    return bed.pool("orders", count, corrupt=0.0, lr=bed.settings.reward_models.lr[:1], inits=[bed.sft], keep=keep)
+    return bed.pool("orders", count, lr=bed.settings.reward_models.lr[:1], inits=[bed.sft], keep=keep)
 
 
 def checkpoints(bed: Testbed, pool: Pool, run: str) -> list[Path]:
@@ -89,7 +89,7 @@ def _pairs(bed: Testbed, how: Settings) -> tuple[Contest, dict[str, list[tuple[s
 def _partners(bed: Testbed, name: str, how: Settings, init: Path) -> list[Path]:
     """Train models that see the data in the orders of run 2 and on of `order_runs`, at the slower rate."""
     rate = how.slower * bed.settings.reward_models.lr[0]
-    return bed.pool(name, how.pairs, corrupt=0.0, lr=[rate], inits=[init], order=100 * bed.seed + 1).paths
+    return bed.pool(name, how.pairs, lr=[rate], inits=[init], order=100 * bed.seed + 1).paths
 
 
 def _step(bed: Testbed, share: float) -> int:
@@ -116,14 +116,21 @@ def _state(lines: dict[str, Lines], middle: int, found: Measurements) -> None:
 
 
 def _average(bed: Testbed, how: Settings, found: Measurements) -> None:
-    pool = bed.pool("clean", how.models, corrupt=0.0)
+    """Average the M models of both pools; the main one learned from swapped labels too."""
+    swapped = _over_members(bed.pool("flips", how.models), "count", bed, found)
+    clean = _over_members(bed.pool("clean", how.models, corrupt=0.0), "count, clean labels", bed, found)
+    found.state(
+        wa_minus_members_validation=swapped["WA"]["validation"],
+        wa_minus_members_ood=swapped["WA"]["ood"],
+        wa_minus_probe_validation=swapped["WA"]["validation"] - swapped["only probed"]["validation"],
+        clean_wa_minus_members_validation=clean["WA"]["validation"],
+        clean_wa_minus_members_ood=clean["WA"]["ood"],
+    )
+
+
+def _over_members(pool: Pool, part: str, bed: Testbed, found: Measurements) -> dict[str, Point]:
+    """Draw the lines of a pool over M; return how far each is above the mean of its members at the largest M."""
     lines = along_count(bed.contest(pool, only=HELD_OUT), list(pool.runs))
     for line, points in lines.items():
-        found.draw("count", line, points)
-    last = {line: points[-1] for line, points in lines.items()}
-    members, gain = last["mean of the single models"], difference(last["WA"], last["mean of the single models"])
-    found.state(
-        wa_minus_members_validation=gain["validation"],
-        wa_minus_members_ood=gain["ood"],
-        members_minus_probe_validation=difference(members, last["only probed"])["validation"],
-    )
+        found.draw(part, line, points)
+    return {line: difference(points[-1], lines["mean of the single models"][-1]) for line, points in lines.items()}

@@ -125,6 +125,7 @@ def _average(bed: Testbed, how: Settings, found: Measurements) -> None:
         wa_minus_probe_validation=swapped["WA"]["validation"] - swapped["only probed"]["validation"],
         clean_wa_minus_members_validation=clean["WA"]["validation"],
         clean_wa_minus_members_ood=clean["WA"]["ood"],
+        clean_wa_minus_ens_validation=clean["WA"]["validation"] - clean["ENS"]["validation"],
     )
 
 

@@ -9,7 +9,7 @@ import os
 import shutil
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
@@ -63,16 +63,15 @@ def reproduce(
         OutputError: If the folder holds something else, another size, or results of other settings.
         TrainingError: If a process ended without a result; what is finished stays.
     """
-    lock = _enter(folder, size)
     units = units_of(claims, folder, size, seeds, recipes)
-    for seed in seeds:
-        _enter_seed([unit for unit in units if unit.seed == seed], fresh)
-    waiting = [unit for unit in units if unit.known() is None]
-    tick = advance or (lambda done, total: None)
-    tick(len(units) - len(waiting), len(units))
-    if waiting:
-        _measure(waiting, min(jobs or cores(), len(waiting)), lambda: tick(1, len(units)))
-    os.close(lock)
+    with _working_in(folder, size):
+        for seed in seeds:
+            _enter_seed([unit for unit in units if unit.seed == seed], fresh)
+        waiting = [unit for unit in units if unit.known() is None]
+        tick = advance or (lambda done, total: None)
+        tick(len(units) - len(waiting), len(units))
+        if waiting:
+            _measure(waiting, min(jobs or cores(), len(waiting)), lambda: tick(1, len(units)))
     return [document for unit in units if (document := unit.known()) is not None]
 
 
@@ -83,8 +82,9 @@ def units_of(claims: Sequence[str], folder: Path, size: Size, seeds: Sequence[in
     return [Unit(claim, seed, size, folder, recipes) for claim in turns for seed in seeds]
 
 
-def _enter(folder: Path, size: Size) -> int:
-    """Mark the folder as a reproduction of one size, and lock it; return the lock's descriptor."""
+@contextlib.contextmanager
+def _working_in(folder: Path, size: Size) -> Generator[None]:
+    """Mark the folder as a reproduction of one size, and lock it as long as the block runs."""
     mark, content = folder / ABOUT, dump_json({"size": size})
     with writing(folder):
         if mark.exists():
@@ -100,7 +100,10 @@ def _enter(folder: Path, size: Size) -> int:
     except OSError:
         os.close(lock)
         raise OutputError(f"{folder}: another warmkit is working here") from None
-    return lock
+    try:
+        yield
+    finally:
+        os.close(lock)
 
 
 def _enter_seed(units: Sequence[Unit], fresh: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -21,10 +22,18 @@ TINY = TestbedSettings(
 )
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Compute with one thread, as `warmkit reproduce` does, and give the others back: their number decides last bits."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="session")
 def tiny_bed(tmp_path_factory: pytest.TempPathFactory) -> Testbed:
     """One seed of the testbed, shared by all tests; what they train is found by the next, in other processes too."""
-    torch.set_num_threads(1)
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     return Testbed(shared / "tiny-bed", 0, TINY)

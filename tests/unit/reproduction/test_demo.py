@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
 from tests.unit.reproduction.conftest import TINY
 from warmkit.errors import OutputError
@@ -19,7 +18,6 @@ SETTINGS = replace(TINY, reward_models=replace(TINY.reward_models, lr=[1e-2, 7e-
 
 @pytest.fixture(scope="module")
 def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
-    torch.set_num_threads(1)
     return run_demo(tmp_path_factory.mktemp("demo") / "told", settings=SETTINGS)
 
 

@@ -133,6 +133,17 @@ def test_a_page_and_a_gate(recipes: Path, call: Call, tmp_path: Path) -> None:
     assert "1 robust statements are on the wrong side" in failed.output
 
 
+def test_without_what_draws_a_page_that_was_asked_for_is_an_error_and_a_report_is_a_note(
+    recipes: Path, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "altair", None)
+    theory = ["reproduce", "warm-theory", "--size", "nano", "--recipes", str(recipes), "-o", "out", "--jobs", "1"]
+    assert "reports need altair" in call(*theory, "--page", "page.md", code=2).output
+    assert not (tmp_path / "out").exists()  # before anything is measured
+    assert "no report.html" in call(*theory).output
+    assert not (tmp_path / "out/report.html").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [

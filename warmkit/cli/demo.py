@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +9,7 @@ import typer
 
 from warmkit.cli.command import command
 from warmkit.cli.console import Console, table
+from warmkit.cli.output import write_page
 from warmkit.cli.train import need_transformers
 
 if TYPE_CHECKING:
@@ -33,29 +33,13 @@ def demo(
     """
     need_transformers()
     from warmkit.reproduction.demo import run_demo
-    from warmkit.reproduction.demo_page import accuracy_table, policy_table
+    from warmkit.reproduction.demo_page import accuracy_table, page_of, policy_table
 
     with console.progress("telling", unit="seconds of work") as advance:
         story = run_demo(output, seed, advance)
-    report = write_report(console, story.path, story.document)
+    report = write_page(console, lambda: page_of(story.document), story.path / "report.html")
     tables = [_shown(each(story.document)) for each in (accuracy_table, policy_table)]
     console.result({"path": str(output), "report": report, **story.document}, *tables, report or str(output))
-
-
-def write_report(console: Console, folder: Path, document: dict[str, Any]) -> str | None:
-    """Write the page of a demo and return its path; None where it cannot be drawn."""
-    if any(importlib.util.find_spec(name) is None for name in ("altair", "vl_convert")):
-        console.note("no report.html: that needs pip install 'warmkit[report]'")
-        return None
-    from warmkit.report.page import Page, write
-    from warmkit.reproduction.demo_page import sections
-
-    path = folder / "report.html"
-    write(
-        Page("WARM and WARP in miniature", f"Seed {document['seed']}, one seed: a story, not evidence", sections(document)),
-        path,
-    )
-    return str(path)
 
 
 def _shown(found: Table) -> Any:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from warmkit.cli.console import Console
 from warmkit.errors import OutputError
+
+if TYPE_CHECKING:
+    from warmkit.report.page import Page
 
 DocumentPath = Annotated[Path | None, typer.Option("--output", "-o", help="JSON file to create.")]
 
@@ -45,6 +49,23 @@ def write_rows(path: Path | None, rows: Iterable[dict[str, Any]]) -> None:
     """
     if path is not None:
         _write(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
+
+
+def write_page(console: Console, page: Callable[[], Page], path: Path) -> str | None:
+    """Write a page beside what a command made and return its path; say so where it cannot be drawn, and return None.
+
+    Raises:
+        OutputError: If it cannot be written.
+    """
+    from warmkit.report.chart import can_draw
+
+    if not can_draw():
+        console.note("no report.html: that needs pip install 'warmkit[report]'")
+        return None
+    from warmkit.report.page import write
+
+    write(page(), path)
+    return str(path)
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -10,6 +10,7 @@ import typer
 
 from warmkit.cli.command import command
 from warmkit.cli.console import Console, table
+from warmkit.cli.output import write_page
 from warmkit.cli.train import need_transformers
 
 if TYPE_CHECKING:
@@ -58,6 +59,10 @@ def reproduce(
     names, folder, recipes = find_claims(claims), output or Path(f"reproduction-{size}"), recipes or FOLDER
     numbers = range(first_seed, first_seed + seeds)
     need_transformers()
+    if page is not None:
+        from warmkit.report.chart import require_charts
+
+        require_charts()
     from warmkit.reproduction.reproduce import reproduce, units_of
     from warmkit.reproduction.results import results
 
@@ -89,21 +94,13 @@ def reproduce(
 
 def _write(console: Console, folder: Path, recipes: Path, page: Path | None) -> str | None:
     """Write the report, and the page of the documentation where one is wanted; return the report's path."""
-    import importlib.util
-
-    if any(importlib.util.find_spec(name) is None for name in ("altair", "vl_convert")):
-        console.note("no report.html: that needs pip install 'warmkit[report]'")
-        return None
-    from warmkit.report.page import Page, write
-    from warmkit.reproduction.page import TITLE, sections_of, tally, write_markdown
+    from warmkit.reproduction.page import page_of, write_markdown
     from warmkit.reproduction.results import read_documents, results
 
     everything = results(read_documents(folder), recipes)
     if page is not None:
         write_markdown(everything, page)
-    report = folder / "report.html"
-    write(Page(TITLE, tally(everything), sections_of(everything)), report)
-    return str(report)
+    return write_page(console, lambda: page_of(everything), folder / "report.html")
 
 
 def _document(result: Result) -> dict[str, Any]:

@@ -75,13 +75,18 @@ class Chart:
     tips: Sequence[str] = ()
 
 
+def can_draw() -> bool:
+    """Return whether what draws charts is installed."""
+    return all(importlib.util.find_spec(name) is not None for name in ("altair", "vl_convert"))
+
+
 def require_charts() -> None:
     """Raise a clear error where charts cannot be drawn.
 
     Raises:
         UsageError: If Altair or vl-convert is not installed.
     """
-    if any(importlib.util.find_spec(name) is None for name in ("altair", "vl_convert")):
+    if not can_draw():
         raise UsageError("reports need altair and vl-convert-python; install them: pip install 'warmkit[report]'")
 
 

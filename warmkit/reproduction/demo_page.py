@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from warmkit.report.chart import Chart
-from warmkit.report.page import Section, Table
+from warmkit.report.page import Page, Section, Table
 
 ACCURACIES = {"train corrupt": "fit to swapped labels", "validation": "validation", "ood": "out of distribution"}
 
 
-def sections(document: dict[str, Any]) -> list[Section]:
+def page_of(document: dict[str, Any]) -> Page:
     """Return the story in three parts, from what `demo.json` holds."""
-    return [_reward_models(document), _policies(document), _answers(document)]
+    subtitle = f"Seed {document['seed']}, one seed: a story, not evidence"
+    return Page("WARM and WARP in miniature", subtitle, [_reward_models(document), _policies(document), _answers(document)])
 
 
 def accuracy_table(document: dict[str, Any]) -> Table:

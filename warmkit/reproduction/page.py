@@ -7,8 +7,8 @@ from pathlib import Path
 
 from warmkit.checkpoints.staging import writing
 from warmkit.report.chart import png
-from warmkit.report.page import Badge, Block, Cell, Grid, Section, Table, Tone, slug
-from warmkit.reproduction.results import Result, charts, read_documents, results
+from warmkit.report.page import Badge, Block, Cell, Grid, Page, Section, Table, Tone, slug
+from warmkit.reproduction.results import Result, charts
 from warmkit.reproduction.verdicts import Verdict
 from warmkit.training.run import write_whole
 
@@ -36,15 +36,10 @@ about 110,000 parameters; they are trained, merged and evaluated by warmkit's ow
 large models, and the other way round."""
 
 
-def sections(folder: Path) -> list[Section]:
-    """Return a reproduction's page, from everything that it has measured so far."""
-    return sections_of(results(read_documents(folder)))
-
-
-def sections_of(found: Sequence[Result]) -> list[Section]:
-    """Return the sections of the page: verdicts, what they cost, every claim with its figures."""
+def page_of(found: Sequence[Result]) -> Page:
+    """Return the page: verdicts, what they cost, every claim with its figures."""
     summary = Section("Verdicts", [RULE, tally(found), _overview(found)])
-    return [summary, Section("Cost", _cost(found)), *(_claim(result) for result in found)]
+    return Page(TITLE, tally(found), [summary, Section("Cost", _cost(found)), *(_claim(result) for result in found)])
 
 
 def tally(found: Sequence[Result]) -> str:
@@ -149,7 +144,7 @@ def write_markdown(found: Sequence[Result], page: Path) -> None:
     with writing(page):
         pictures.mkdir(parents=True, exist_ok=True)
     parts = [INTRODUCTION]
-    for section in sections_of(found):
+    for section in page_of(found).sections:
         parts.append(f"## {section.title}")
         for block in section.blocks:
             if isinstance(block, Grid):

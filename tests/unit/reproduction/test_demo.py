@@ -11,7 +11,7 @@ import pytest
 from tests.unit.reproduction.conftest import TINY
 from warmkit.errors import OutputError
 from warmkit.reproduction.demo import ETAS, MEMBERS, Story, run_demo
-from warmkit.reproduction.demo_page import sections
+from warmkit.reproduction.demo_page import page_of
 
 SETTINGS = replace(TINY, reward_models=replace(TINY.reward_models, lr=[1e-2, 7e-3, 1.4e-2]))
 
@@ -81,5 +81,5 @@ def test_another_seed_is_refused_where_one_was_told(story: Story) -> None:
 
 
 def test_the_page_has_three_parts(story: Story) -> None:
-    titles = [section.title for section in sections(story.document)]
+    titles = [section.title for section in page_of(story.document).sections]
     assert titles == ["Reward models: WARM", "Policies: WARP", "What they say"]

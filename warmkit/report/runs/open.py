@@ -85,17 +85,18 @@ def _together(parts: Sequence[Part], runs: int) -> Page:
 
 def _reproduction(folder: Path) -> Part:
     """Report on a reproduction; it goes on while a process holds the lock of its folder."""
-    from warmkit.reproduction.page import TITLE, sections_of, tally
+    from warmkit.reproduction.page import page_of
     from warmkit.reproduction.results import read_documents, results
 
-    found = results(read_documents(folder))
-    return Part("reproduction", TITLE, f"{tally(found)} `{folder}`", sections_of(found), not is_going(folder))
+    page = page_of(results(read_documents(folder)))
+    return Part("reproduction", page.title, f"{page.subtitle} `{folder}`", page.sections, not is_going(folder))
 
 
 def _demo(folder: Path) -> Part:
-    from warmkit.reproduction.demo_page import sections
+    from warmkit.reproduction.demo_page import page_of
 
-    return Part("demo", short(str(folder)), f"WARM and WARP in miniature: `{folder}`", sections(read_document(folder / DEMO)))
+    page = page_of(read_document(folder / DEMO))
+    return Part("demo", short(str(folder)), f"{page.title}: `{folder}`", page.sections)
 
 
 HOLDS: dict[str, Callable[[Path], bool]] = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,11 +59,16 @@ def pairwise_accuracy(scores: Scores) -> float:
 
 def interval(correct: Array, seed: int = 0, level: float = 0.95, draws: int = 2000) -> Estimate:
     """Return the mean of [n] values and the bootstrap interval of it over the comparisons (percentiles)."""
-    generator = np.random.default_rng(seed)
-    n = len(correct)
-    means = np.array([correct[generator.integers(n, size=n)].mean() for _ in range(draws)])
+    means = np.concatenate([correct[places].mean(1) for places in _resamples(len(correct), seed, draws)])
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return Estimate(float(correct.mean()), float(low), float(high))
+
+
+def _resamples(n: int, seed: int, draws: int) -> Iterator[NDArray[np.int64]]:
+    """Yield the places of all resamples, [draws, n] in blocks that fit into caches."""
+    generator, block = np.random.default_rng(seed), max(1, 2**18 // n)
+    for done in range(0, draws, block):
+        yield generator.integers(n, size=(min(block, draws - done), n))
 
 
 def mean_interval(values: Sequence[float], seed: int = 0, level: float = 0.95, draws: int = 2000) -> Estimate:

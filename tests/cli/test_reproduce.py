@@ -120,7 +120,7 @@ def test_a_page_and_a_gate(recipes: Path, call: Call, tmp_path: Path) -> None:
     call(*theory, "--page", "docs/page.md", "--gate")
     text = (tmp_path / "docs/page.md").read_text()
     assert "| [warm-theory](#" in text
-    pictures = list((tmp_path / "docs/figures/reproduction").glob("*.png"))
+    pictures = list((tmp_path / "docs/figures/reproduction").glob("*.svg"))
     assert pictures
     assert all(f"({picture.relative_to(tmp_path / 'docs')})" in text for picture in pictures)
 

@@ -1,7 +1,7 @@
 """Charts: what a figure shows, and the Vega-Lite of it, drawn by a browser or into a picture.
 
 The words are those of the drawing: rows, a column on x, one on y, one that names the line. `specification` says the rest in
-Vega-Lite, through Altair; a page draws it, and `png` draws the same without a browser.
+Vega-Lite, through Altair; a page draws it, and `svg` draws the same without a browser.
 
 Source: Satyanarayan et al. (2017), Vega-Lite; colours after Okabe and Ito (2008), darkened to 3:1 on white and on black.
 """
@@ -117,8 +117,8 @@ def specification(chart: Chart, theme: Theme = "light", compact: bool = False) -
     }
 
 
-def png(chart: Chart, scale: float = 1.5) -> bytes:
-    """Draw a chart into a PNG picture, without a browser.
+def svg(chart: Chart) -> str:
+    """Draw a chart into a picture, without a browser.
 
     Raises:
         UsageError: If Altair or vl-convert is not installed.
@@ -126,8 +126,7 @@ def png(chart: Chart, scale: float = 1.5) -> bytes:
     require_charts()
     import vl_convert
 
-    spec = specification(chart) | {"width": 620, "title": chart.title}
-    return vl_convert.vegalite_to_png(spec, scale=scale)
+    return vl_convert.vegalite_to_svg(specification(chart) | {"width": 620, "title": chart.title})
 
 
 def line_names(chart: Chart) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from warmkit.checkpoints.staging import writing
-from warmkit.report.chart import png
+from warmkit.report.chart import svg
 from warmkit.report.page import Badge, Block, Cell, Grid, Page, Section, Table, Tone, slug
 from warmkit.reproduction.results import Result, charts
 from warmkit.reproduction.verdicts import Verdict
@@ -149,8 +149,8 @@ def write_markdown(found: Sequence[Result], page: Path) -> None:
         for block in section.blocks:
             if isinstance(block, Grid):
                 for chart in block.charts:
-                    write_whole(pictures / f"{chart.name}.png", png(chart))
-                    parts += [f"![{chart.title}](figures/reproduction/{chart.name}.png)", chart.caption]
+                    write_whole(pictures / f"{chart.name}.svg", svg(chart).encode())
+                    parts += [f"![{chart.title}](figures/reproduction/{chart.name}.svg)", chart.caption]
             elif isinstance(block, Table):
                 parts += [*([block.caption] if block.caption else []), _markdown(block)]
             else:

@@ -61,7 +61,7 @@ def pretrain(
     shape: Shape | None = None,
     keep: Sequence[float] = (0.8, 0.9, 1.0),
     ending: bool = False,
-    device: str = "cpu",
+    device: str | None = None,
 ) -> list[Path]:
     """Train a decoder on the language; write the SFT model and earlier checkpoints of its trajectory.
 
@@ -78,7 +78,7 @@ def pretrain(
         shape: Of the model.
         keep: Shares of the steps whose weights are kept, ascending; the last is 1, the SFT model.
         ending: Whether responses end; see `language.write_response`.
-        device: `cpu` or `cuda`.
+        device: `cpu` or `cuda`; by default a GPU where there is one.
 
     Returns:
         The checkpoints that are kept, in the order of `keep`.
@@ -91,6 +91,7 @@ def pretrain(
     """
     if not keep or keep[-1] != 1 or sorted(keep) != list(keep):
         raise UsageError(f"keep: expected ascending shares of the steps that end with 1, found {list(keep)}")
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     names = {f"at-{100 * share:g}": max(1, round(share * steps)) for share in keep}
     found = [folder / name for name in names]
     if folder.exists():

@@ -64,14 +64,6 @@ def test_pairs_come_from_their_seed_and_a_longer_list_begins_with_a_shorter() ->
     assert preferences(10, 7, oracle.gold) != preferences(10, 8, oracle.gold)
 
 
-def test_pairs_of_the_first_experiment_are_still_the_same() -> None:
-    # docs/experiments.md, "WARP on a synthetic language", rests on them
-    [row] = preferences(1, 100, oracle.simple_gold)
-    assert row["prompt"] == "town sky :"
-    assert row["chosen"] == " bird the bridge great street street leaf song soup great bird clearly and the leaf bridge"
-    assert row["rejected"] == " the the wheat boat wave wheat a the a of of barn choir apple a and"
-
-
 def test_the_smallest_gap_is_kept() -> None:
     for row in preferences(30, 1, oracle.gold, shortest_gap=1.0):
         chosen, rejected = oracle.gold([row["prompt"]] * 2, [row["chosen"], row["rejected"]])

@@ -21,6 +21,7 @@ RULE = (
 )
 RULINGS: dict[str, Tone] = {"holds": "good", "does not hold": "bad", "undecided": "open"}
 TITLE = "Reproduction of WARM and WARP"
+PICTURES = "figures/reproduction"
 INTRODUCTION = """# Reproduction
 
 Every claim of WARM and WARP that a small testbed can say something about, measured on it. This page is written by
@@ -29,7 +30,8 @@ Every claim of WARM and WARP that a small testbed can say something about, measu
 warmkit reproduce all --size small --seeds 5 --page docs/reproduction.md
 ```
 
-and nothing on it by hand. The testbed (`warmkit/testbed`) is a synthetic language, made from a seed: a prompt names two
+and nothing on it by hand. What was measured lies in `docs/reproduction`: `warmkit report docs/reproduction -o report.html`
+shows it with values on hover. The testbed (`warmkit/testbed`) is a synthetic language, made from a seed: a prompt names two
 topics, a response has 16 words, and an oracle, the gold reward, knows what a response is worth. Preference data never show
 some of what the oracle punishes, so that reward models cannot learn it and policies can exploit it. Models are decoders of
 about 110,000 parameters; they are trained, merged and evaluated by warmkit's own commands. What holds here need not hold for
@@ -140,22 +142,28 @@ def write_markdown(found: Sequence[Result], page: Path) -> None:
         found: Of the reproduction.
         page: A Markdown file.
     """
-    pictures = page.parent / "figures" / "reproduction"
+    pictures = page.parent / PICTURES
     with writing(page):
         pictures.mkdir(parents=True, exist_ok=True)
+    for chart in (chart for result in found for chart in charts(result)):
+        write_whole(pictures / f"{chart.name}.svg", svg(chart).encode())
+    write_whole(page, markdown(found).encode())
+
+
+def markdown(found: Sequence[Result]) -> str:
+    """Return the page for the documentation."""
     parts = [INTRODUCTION]
     for section in page_of(found).sections:
         parts.append(f"## {section.title}")
         for block in section.blocks:
             if isinstance(block, Grid):
                 for chart in block.charts:
-                    write_whole(pictures / f"{chart.name}.svg", svg(chart).encode())
-                    parts += [f"![{chart.title}](figures/reproduction/{chart.name}.svg)", chart.caption]
+                    parts += [f"![{chart.title}]({PICTURES}/{chart.name}.svg)", chart.caption]
             elif isinstance(block, Table):
                 parts += [*([block.caption] if block.caption else []), _markdown(block)]
             else:
                 parts.append(str(block))
-    write_whole(page, ("\n\n".join(parts) + "\n").encode())
+    return "\n\n".join(parts) + "\n"
 
 
 def _markdown(table: Table) -> str:

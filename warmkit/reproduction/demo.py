@@ -27,7 +27,7 @@ from warmkit.evaluation.accuracy import pairwise_accuracy
 from warmkit.reproduction.claims.proxies import proxy
 from warmkit.testbed.bed import Pool, Testbed
 from warmkit.testbed.judge import Judge
-from warmkit.testbed.settings import PoliciesSection, PretrainingSection, RewardModelsSection, TestbedSettings
+from warmkit.testbed.settings import PoliciesSection, RewardModelsSection, TestbedSettings
 from warmkit.training.policy import PolicyResult
 from warmkit.training.run import write_whole
 
@@ -35,11 +35,10 @@ Advance = Callable[[int, int], None]
 DOCUMENT = "demo.json"
 MEMBERS = 6
 ETAS = (0.0, 0.3, 0.5, 0.8, 1.0, 1.2)
-SECONDS = {"sft": 30, "reward models": 40, "policies": 50, "front": 15}
+SECONDS = {"sft": 45, "reward models": 45, "policies": 50, "front": 15}
 """What parts take, about: the places of the progress bar."""
 SETTINGS = TestbedSettings(
-    PretrainingSection(steps=1200),
-    RewardModelsSection(pairs=4000, held_out=800, steps=300, batch_size=16),
+    reward_models=RewardModelsSection(pairs=6000, held_out=800, lr=[1e-3, 7e-4, 1.4e-3], steps=400, batch_size=16),
     warp_policies=PoliciesSection(steps=150, batch_size=4, samples=2, lr=1e-3, anchor="ema", beta=1.0, watched=6),
     evaluated=64,
 )

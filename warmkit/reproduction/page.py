@@ -17,7 +17,7 @@ RULE = (
     "A statement **holds** where the 95% bootstrap interval of its number, over seeds, lies wholly on the side that its rule "
     "names, and **does not hold** where it lies wholly on the other side. Else, and with fewer than three seeds, it is "
     "**undecided**. The rules stand in the recipes and were written before the seeds were run. Numbers that compare are "
-    "differences within a seed."
+    "differences within a seed: seeds differ in their levels, so that a difference can be sure where bands of a figure overlap."
 )
 RULINGS: dict[str, Tone] = {"holds": "good", "does not hold": "bad", "undecided": "open"}
 TITLE = "Reproduction of WARM and WARP"

@@ -68,7 +68,8 @@ class TorchKernels:
                 vectors = torch.cat([vectors[:1], vectors[1:] - vectors[:1]])
             if space == "task vectors":
                 vectors = vectors[1:]
-            return (vectors @ vectors.T).cpu().numpy()
+            upper = (vectors @ vectors.T).triu()  # BLAS may sum the two halves in different orders
+            return (upper + upper.triu(1).T).cpu().numpy()
 
     def convert(self, source: Block, target: Block) -> None:
         """Write `source` to `target`, rounding where it is narrower."""

@@ -138,7 +138,7 @@ def test_what_similarity_needs_is_said(call: Call, policies: tuple[Path, Path, P
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *_: None if name == "sacrebleu" else found(name))
     done = call("eval", "policy", sft, *options(prompts), "-o", "eval.json")
     assert "similarity is left out" in done.stderr
-    assert "pip install 'warmkit[eval]'" in done.stderr
+    assert "pip install 'warmkit[train]'" in done.stderr
     assert "similarity" not in json.loads(Path("eval.json").read_text())["policies"][0]
 
 

@@ -18,7 +18,7 @@ Array = NDArray[np.float64]
 Embed = Callable[[Sequence[str]], Array]
 """From n texts to unit vectors, [n, d]."""
 
-ADVICE = "it needs sacrebleu; install it: pip install 'warmkit[eval]'"
+ADVICE = "it needs sacrebleu; install it: pip install 'warmkit[train]'"
 
 
 def has_sacrebleu() -> bool:

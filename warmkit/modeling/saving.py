@@ -53,6 +53,15 @@ def save_model(
         _flush(target.parent)
 
 
+def save_new_model(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Write a model that started from no checkpoint, with its tokenizer."""
+    with quiet():
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    file = folder / "config.json"
+    file.write_bytes(dump_json(readable_everywhere(json.loads(file.read_text("utf-8")))))
+
+
 def readable_everywhere(config: dict[str, Any]) -> dict[str, Any]:
     """Add the names that older or newer transformers read for the same thing."""
     rope = config.get("rope_parameters")

@@ -16,7 +16,7 @@ from torch.nn import functional
 from warmkit.checkpoints.staging import writing
 from warmkit.data.docstrings import docstrings, sources
 from warmkit.errors import OutputError, WarmkitError
-from warmkit.modeling.quiet import quiet
+from warmkit.modeling.saving import save_new_model
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -76,10 +76,9 @@ def write_docstring_model(
         torch.manual_seed(seed)
         model = _new_model(len(tokenizer.get_vocab()), size)
     _train(model, stream, size, seed, advance or (lambda done, total: None))
-    with writing(folder), quiet():
+    with writing(folder):
         shutil.rmtree(partial, ignore_errors=True)
-        model.save_pretrained(partial)
-        _wrapped(tokenizer).save_pretrained(partial)
+        save_new_model(model, _wrapped(tokenizer), partial)
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
     return folder

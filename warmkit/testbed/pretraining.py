@@ -13,7 +13,7 @@ import torch
 
 from warmkit.checkpoints.staging import writing
 from warmkit.errors import UsageError
-from warmkit.modeling.quiet import quiet
+from warmkit.modeling.saving import save_new_model
 from warmkit.testbed.language import (
     CUE_TAGS,
     CUES,
@@ -115,7 +115,7 @@ def pretrain(
             schedule.step()
             optimizer.zero_grad()
             for name in (name for name, kept in names.items() if kept == step):
-                _save(model, partial / name)
+                save_new_model(model, tokenizer(), partial / name)
         partial.rename(folder)
     return found
 
@@ -180,9 +180,3 @@ def _tags(prompt: str, words: list[str], draw: np.random.Generator) -> dict[str,
         bucket = int(draw.integers(len(RELEVANCE_TAGS)))
     cues = {tags[cue in words]: TAG_SHARES["cues"] / len(CUES) for cue, tags in zip(CUES, CUE_TAGS)}
     return {RELEVANCE_TAGS[bucket]: TAG_SHARES["relevance"], HYPE_TAGS[words.count(HYPE)]: TAG_SHARES["hype"], **cues}
-
-
-def _save(model: Any, folder: Path) -> None:
-    with quiet():
-        model.save_pretrained(folder)
-        tokenizer().save_pretrained(folder)

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from warmkit.checkpoints.dtypes import DType
+from warmkit.checkpoints.files import Files
 from warmkit.checkpoints.hub import resolve
-from warmkit.checkpoints.safetensors_format import TensorEntry, parse_json, read_header
+from warmkit.checkpoints.safetensors_format import parse_json, read_header
+from warmkit.checkpoints.tensors import Tensor
 from warmkit.errors import CheckpointError, FormatError, UnsupportedError, listed
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ _PACKED = (".qweight", ".qzeros", ".g_idx", ".absmax", ".quant_map", ".weight_pa
 class LazyTensor:
     """One tensor of a checkpoint, not read yet."""
 
-    entry: TensorEntry
+    entry: Tensor
 
     @property
     def name(self) -> str:
@@ -51,8 +53,8 @@ class LazyTensor:
         import torch
 
         buffer = bytearray(self.entry.nbytes)
-        with self.entry.file.open("rb", buffering=0) as file:
-            read_exactly(file.fileno(), memoryview(buffer), self.entry.offset, self.entry.file)
+        with Files() as files:
+            self.entry.read(files, 0, memoryview(buffer))
         dtype = getattr(torch, self.dtype.torch_name)
         if not buffer:
             return torch.empty(self.shape, dtype=dtype)
@@ -73,7 +75,7 @@ class Checkpoint(Mapping[str, LazyTensor]):
 
     source: str
     path: Path
-    entries: dict[str, TensorEntry]
+    entries: dict[str, Tensor]
     files: tuple[Path, ...]
     metadata: dict[str, str] = field(default_factory=lambda: {})
 
@@ -116,23 +118,6 @@ class Checkpoint(Mapping[str, LazyTensor]):
         return [[str(file.resolve()), stat.st_size, stat.st_mtime_ns] for file, stat in stats]
 
 
-def read_exactly(descriptor: int, view: memoryview, offset: int, file: Path) -> None:
-    """Fill `view` from a file at `offset`.
-
-    Raises:
-        FormatError: If the file ends before that.
-        CheckpointError: If the system cannot read it.
-    """
-    while view.nbytes:
-        try:
-            got = os.preadv(descriptor, [view], offset)
-        except OSError as error:
-            raise CheckpointError(f"{file}: cannot be read: {error.strerror}") from None
-        if not got:
-            raise FormatError(f"{file}: ends at byte {offset:,}: it was truncated while it was read")
-        view, offset = view[got:], offset + got
-
-
 def open_checkpoint(source: str | os.PathLike[str]) -> Checkpoint:
     """Open a checkpoint and check its headers; no weights are read.
 
@@ -169,7 +154,7 @@ def open_checkpoint(source: str | os.PathLike[str]) -> Checkpoint:
 
 
 def _assemble(source: str, path: Path, files: list[Path]) -> Checkpoint:
-    entries: dict[str, TensorEntry] = {}
+    entries: dict[str, Tensor] = {}
     metadata: dict[str, str] = {}
     for file in files:
         header = read_header(file)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from warmkit.checkpoints.checkpoint import Checkpoint, parse_json, read_exactly
-from warmkit.checkpoints.safetensors_format import TensorEntry
+from warmkit.checkpoints.checkpoint import Checkpoint, parse_json
+from warmkit.checkpoints.files import Files
+from warmkit.checkpoints.tensors import Tensor
 from warmkit.errors import MismatchError, listed
 
 HEAD = "lm_head.weight"
@@ -39,7 +39,7 @@ class Aligned:
         notes: Harmless differences, one line each.
     """
 
-    entries: tuple[dict[str, TensorEntry], ...]
+    entries: tuple[dict[str, Tensor], ...]
     notes: tuple[str, ...]
 
 
@@ -71,7 +71,7 @@ def _heading(other: Checkpoint, problems: list[str]) -> str:
     return f"{other.source} does not fit:\n{listed(problems)}" if problems else ""
 
 
-def _tensor_problems(reference: Checkpoint, tensors: dict[str, TensorEntry]) -> list[str]:
+def _tensor_problems(reference: Checkpoint, tensors: dict[str, Tensor]) -> list[str]:
     theirs, ours = tensors.keys(), reference.entries.keys()
     problems = [f"missing tensor {name!r}" for name in ours if name not in theirs]
     problems += [f"extra tensor {name!r}, which {reference.source} lacks" for name in theirs if name not in ours]
@@ -81,7 +81,7 @@ def _tensor_problems(reference: Checkpoint, tensors: dict[str, TensorEntry]) -> 
     return problems
 
 
-def _pair_problems(name: str, mine: TensorEntry, theirs: TensorEntry, source: str) -> list[str]:
+def _pair_problems(name: str, mine: Tensor, theirs: Tensor, source: str) -> list[str]:
     if mine.shape != theirs.shape:
         return [f"tensor {name!r} has shape {list(theirs.shape)}, {source} has {list(mine.shape)}{_padding(mine, theirs)}"]
     differs = mine.dtype != theirs.dtype
@@ -90,7 +90,7 @@ def _pair_problems(name: str, mine: TensorEntry, theirs: TensorEntry, source: st
     return []
 
 
-def _padding(mine: TensorEntry, theirs: TensorEntry) -> str:
+def _padding(mine: Tensor, theirs: Tensor) -> str:
     vocabulary = mine.name == HEAD or mine.name.endswith(EMBEDDINGS)
     if vocabulary and mine.shape[1:] == theirs.shape[1:]:
         return " (another vocabulary size or padding: resize_token_embeddings makes them equal)"
@@ -101,11 +101,11 @@ def _ties(checkpoint: Checkpoint) -> bool:
     return checkpoint.config.get("tie_word_embeddings") is True
 
 
-def _embedding(tensors: dict[str, TensorEntry]) -> TensorEntry | None:
+def _embedding(tensors: dict[str, Tensor]) -> Tensor | None:
     return next((entry for name, entry in tensors.items() if name.endswith(EMBEDDINGS)), None)
 
 
-def _untangle_head(reference: Checkpoint, other: Checkpoint) -> tuple[dict[str, TensorEntry], list[str]]:
+def _untangle_head(reference: Checkpoint, other: Checkpoint) -> tuple[dict[str, Tensor], list[str]]:
     """Give `other` the head that `reference` has, or take away the copy that `reference` ties."""
     tensors, embedding = other.entries, _embedding(other.entries)
     here, there = HEAD in reference.entries, HEAD in tensors
@@ -124,7 +124,7 @@ def _untangle_head(reference: Checkpoint, other: Checkpoint) -> tuple[dict[str, 
     return tensors, []
 
 
-def _check_tied_head(checkpoint: Checkpoint, tensors: dict[str, TensorEntry]) -> None:
+def _check_tied_head(checkpoint: Checkpoint, tensors: dict[str, Tensor]) -> None:
     """Refuse a file whose head differs from the embedding although its config ties them: loaders would drop it."""
     embedding, head = _embedding(tensors), tensors.get(HEAD)
     if not _ties(checkpoint) or head is None or embedding is None or head is embedding:
@@ -136,23 +136,20 @@ def _check_tied_head(checkpoint: Checkpoint, tensors: dict[str, TensorEntry]) ->
         )
 
 
-def same_bytes(first: TensorEntry, second: TensorEntry, chunk: int = 1 << 22) -> bool:
+def same_bytes(first: Tensor, second: Tensor, chunk: int = 1 << 22) -> bool:
     """Compare two tensors byte by byte."""
     if (first.dtype, first.shape) != (second.dtype, second.shape):
         return False
     one, two = bytearray(chunk), bytearray(chunk)
-    a, b = os.open(first.file, os.O_RDONLY), os.open(second.file, os.O_RDONLY)
-    try:
+    size = first.dtype.itemsize
+    with Files() as files:
         for start in range(0, first.nbytes, chunk):
-            size = min(chunk, first.nbytes - start)
-            read_exactly(a, memoryview(one)[:size], first.offset + start, first.file)
-            read_exactly(b, memoryview(two)[:size], second.offset + start, second.file)
-            if one[:size] != two[:size]:
+            count = min(chunk, first.nbytes - start)
+            first.read(files, start // size, memoryview(one)[:count])
+            second.read(files, start // size, memoryview(two)[:count])
+            if one[:count] != two[:count]:
                 return False
-        return True
-    finally:
-        os.close(a)
-        os.close(b)
+    return True
 
 
 def _compare_configs(reference: Checkpoint, other: Checkpoint) -> list[str]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from warmkit.checkpoints.dtypes import DTYPES, QUANTISED, DType
+from warmkit.checkpoints.tensors import StoredTensor
 from warmkit.errors import CheckpointError, FormatError, UnsupportedError, nearest
 
 MAX_HEADER_BYTES = 100_000_000  # the limit of the reference implementation
@@ -22,37 +23,10 @@ MAX_DIMENSIONS = 64  # that of numpy; a header of a million dimensions is an att
 
 
 @dataclass(frozen=True)
-class TensorEntry:
-    """One tensor of a file: its type, shape, and place.
-
-    Attributes:
-        name: Its key.
-        dtype: Element type.
-        shape: Dimensions; `()` is a scalar.
-        file: The file that holds it.
-        offset: First byte, counted from the start of the file.
-    """
-
-    name: str
-    dtype: DType
-    shape: tuple[int, ...]
-    file: Path
-    offset: int
-
-    @property
-    def elements(self) -> int:
-        return math.prod(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        return self.elements * self.dtype.itemsize
-
-
-@dataclass(frozen=True)
 class Header:
     """What a file says of itself."""
 
-    entries: tuple[TensorEntry, ...]
+    entries: tuple[StoredTensor, ...]
     metadata: dict[str, str]
 
 
@@ -133,7 +107,7 @@ def _check(header: Any, path: Path, start: int, size: int) -> Header:
     return Header(tuple(entries), dict(metadata))
 
 
-def _place(entry: TensorEntry) -> tuple[int, int]:
+def _place(entry: StoredTensor) -> tuple[int, int]:
     return entry.offset, entry.nbytes
 
 
@@ -141,7 +115,7 @@ def _naturals(value: Any) -> bool:
     return isinstance(value, list) and all(type(n) is int and 0 <= n < 1 << 63 for n in value)
 
 
-def _entry(name: str, value: Any, path: Path, start: int) -> TensorEntry:
+def _entry(name: str, value: Any, path: Path, start: int) -> StoredTensor:
     if not isinstance(value, dict) or set(value) != {"dtype", "shape", "data_offsets"}:
         raise FormatError(f"{path}: tensor {name!r}: expected the keys dtype, shape and data_offsets")
     dtype_name, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
@@ -154,7 +128,7 @@ def _entry(name: str, value: Any, path: Path, start: int) -> TensorEntry:
         raise FormatError(f"{path}: tensor {name!r}: unknown dtype {dtype_name!r}{nearest(str(dtype_name), DTYPES)}")
     if not _naturals(shape) or len(shape) > MAX_DIMENSIONS or not _naturals(offsets) or len(offsets) != 2:
         raise FormatError(f"{path}: tensor {name!r}: shape and data_offsets must be short lists of natural numbers")
-    entry = TensorEntry(name, DTYPES[str(dtype_name)], tuple(shape), path, start + offsets[0])
+    entry = StoredTensor(name, DTYPES[str(dtype_name)], tuple(shape), path, start + offsets[0])
     if offsets[1] - offsets[0] != entry.nbytes:
         raise FormatError(
             f"{path}: tensor {name!r}: {dtype_name} of shape {list(shape)} takes {entry.nbytes:,} bytes, "

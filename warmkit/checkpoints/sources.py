@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from warmkit.checkpoints.checkpoint import read_exactly
 from warmkit.checkpoints.dtypes import BY_TORCH_NAME, DType
-from warmkit.checkpoints.safetensors_format import TensorEntry
+from warmkit.checkpoints.files import Files
+from warmkit.checkpoints.tensors import Tensor
 from warmkit.errors import MismatchError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -45,16 +42,12 @@ class Source(Protocol):
 
 
 class FileSource:
-    """A checkpoint on disk, through one descriptor per file."""
+    """A checkpoint, read from its files."""
 
-    def __init__(self, name: str, entries: Mapping[str, TensorEntry]) -> None:
+    def __init__(self, name: str, entries: Mapping[str, Tensor]) -> None:
         self.name = name
         self._entries = entries
-        self._descriptors: dict[Path, int] = {}
-        self._lock = threading.Lock()
-
-    def __del__(self) -> None:
-        self.close()
+        self._files = Files()
 
     @property
     def names(self) -> list[str]:
@@ -67,27 +60,13 @@ class FileSource:
         return self._entries[tensor].shape
 
     def read(self, tensor: str, start: int, view: memoryview) -> None:
-        entry = self._entries[tensor]
-        read_exactly(self._descriptor(entry.file), view, entry.offset + start * entry.dtype.itemsize, entry.file)
+        self._entries[tensor].read(self._files, start, view)
 
     def ahead(self, tensor: str, start: int, elements: int) -> None:
-        entry = self._entries[tensor]
-        if start < entry.elements and hasattr(os, "posix_fadvise"):
-            size = entry.dtype.itemsize
-            place = entry.offset + start * size
-            os.posix_fadvise(self._descriptor(entry.file), place, elements * size, os.POSIX_FADV_WILLNEED)
+        self._entries[tensor].ahead(self._files, start, elements)
 
     def close(self) -> None:
-        for descriptor in self._descriptors.values():
-            os.close(descriptor)
-        self._descriptors.clear()
-
-    def _descriptor(self, file: Path) -> int:
-        if file not in self._descriptors:
-            with self._lock:
-                if file not in self._descriptors:
-                    self._descriptors[file] = os.open(file, os.O_RDONLY)
-        return self._descriptors[file]
+        self._files.close()
 
 
 class MemorySource:

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from warmkit.checkpoints.checkpoint import open_checkpoint, read_exactly
+from warmkit.checkpoints.checkpoint import open_checkpoint
 from warmkit.checkpoints.digests import BLOCK, block_digests, file_digest, tensor_digest
+from warmkit.checkpoints.files import Files
 from warmkit.checkpoints.manifest import MANIFEST, read_manifest
 from warmkit.checkpoints.merge import Advance, cores
-from warmkit.checkpoints.safetensors_format import TensorEntry
+from warmkit.checkpoints.tensors import Tensor
 from warmkit.errors import CheckpointError, FormatError, VerificationError, listed
 
 
@@ -84,13 +85,13 @@ def _check_tensors(folder: Path, manifest: dict[str, Any], threads: int, report:
     return problems
 
 
-def _digest(entry: TensorEntry, report: Any) -> str:
-    size = BLOCK * entry.dtype.itemsize
-    buffer, digests = bytearray(min(size, entry.nbytes)), list[bytes]()
-    with entry.file.open("rb", buffering=0) as file:
-        for start in range(0, entry.nbytes, size):
-            view = memoryview(buffer)[: min(size, entry.nbytes - start)]
-            read_exactly(file.fileno(), view, entry.offset + start, entry.file)
+def _digest(entry: Tensor, report: Any) -> str:
+    size = entry.dtype.itemsize
+    buffer, digests = bytearray(min(BLOCK * size, entry.nbytes)), list[bytes]()
+    with Files() as files:
+        for start in range(0, entry.elements, BLOCK):
+            view = memoryview(buffer)[: size * min(BLOCK, entry.elements - start)]
+            entry.read(files, start, view)
             digests += block_digests(view, entry.dtype.itemsize)
             report(view.nbytes)
     return tensor_digest(digests)

@@ -1,0 +1,80 @@
+"""Tensors that can be read in parts, wherever their numbers come from."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from warmkit.checkpoints.dtypes import DType
+from warmkit.checkpoints.files import Files
+
+
+class Tensor(Protocol):
+    """A tensor of a checkpoint, not read yet.
+
+    Attributes:
+        name: Its key.
+        dtype: Element type.
+        shape: Dimensions; `()` is a scalar.
+        file: Where it is from, for messages.
+        elements: How many.
+        nbytes: All together.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def dtype(self) -> DType: ...
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def file(self) -> Path: ...
+
+    @property
+    def elements(self) -> int: ...
+
+    @property
+    def nbytes(self) -> int: ...
+
+    def read(self, files: Files, start: int, view: memoryview) -> None:
+        """Fill `view` with the bytes of the elements from `start` on."""
+        ...
+
+    def ahead(self, files: Files, start: int, elements: int) -> None:
+        """Announce a coming read."""
+        ...
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor that lies in a file as it is, element after element.
+
+    Attributes:
+        offset: First byte, counted from the start of the file.
+    """
+
+    name: str
+    dtype: DType
+    shape: tuple[int, ...]
+    file: Path
+    offset: int
+
+    @property
+    def elements(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return self.elements * self.dtype.itemsize
+
+    def read(self, files: Files, start: int, view: memoryview) -> None:
+        files.read(self.file, self.offset + start * self.dtype.itemsize, view)
+
+    def ahead(self, files: Files, start: int, elements: int) -> None:
+        if start < self.elements:
+            files.ahead(self.file, self.offset + start * self.dtype.itemsize, elements * self.dtype.itemsize)

@@ -269,12 +269,20 @@ def _range(chart: Chart, column: str, title: str) -> str:
     return f"; {title} from {min(values):.4g} to {max(values):.4g}" if values else ""
 
 
+_LINK = re.compile(r"(?<=\])\([^)]*\)")
+
+
 def _kind(cells: Sequence[Cell]) -> str:
     """Return the class of a column: numbers are set to the right, long texts get room."""
-    texts = [str(each) for each in cells if each not in (None, "") and not isinstance(each, Badge)]
-    if texts and all(re.match(r"[-+−]?\d", text) for text in texts):
+    texts = [_LINK.sub("", str(each)) for each in cells if each not in (None, "") and not isinstance(each, Badge)]
+    if texts and all(map(_is_number, texts)):
         return "number"
     return "long" if any(len(text) > 48 for text in texts) else ""
+
+
+def _is_number(text: str) -> bool:
+    """Say whether a cell is a number, perhaps with a unit or an interval; `3 holds, 8 undecided` is a text."""
+    return bool(re.match(r"[-+−]?\d", text)) and len(re.findall(r"[^\W\d_]{2,}", text)) <= 1
 
 
 def _script(value: Any) -> str:

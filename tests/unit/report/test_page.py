@@ -100,6 +100,15 @@ def test_tables_name_rows_and_columns_and_verdicts_are_words() -> None:
     assert re.search(r'class="badge good">.*holds</span>', shown)
 
 
+@pytest.mark.parametrize(
+    ("cell", "number"),
+    [("3", True), ("+35.4 (+28.6 to +42.2)", True), ("0, 1, 2", True), ("12.3 seconds", True), ("3 holds, 8 undecided", False)],
+)
+def test_only_numbers_are_set_to_the_right_on_one_line(cell: str, number: bool) -> None:
+    text = html(Page("T", "", [Section("S", [Table(["a", "b"], [["x", cell]])])]))
+    assert ('class="number"' in text) == number
+
+
 def test_charts_have_a_text_for_who_cannot_see_them() -> None:
     said = alternative(CHART)
     assert "Lines: y against x; y from 1 to 2." in said

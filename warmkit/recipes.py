@@ -8,6 +8,7 @@ value. Errors name file and line. `--set section.key=value` lays single keys ove
 from __future__ import annotations
 
 import dataclasses
+import sys
 import types
 import typing
 from collections.abc import Iterator, Sequence
@@ -104,7 +105,7 @@ def read_recipe(path: Path, schema: type[T], overrides: Sequence[str] = ()) -> R
     """Read a YAML file as `schema`, a dataclass of sections.
 
     Args:
-        path: The file.
+        path: The file; `-` is standard input.
         schema: What it must hold.
         overrides: `section.key=value`, each laid over the file.
 
@@ -112,7 +113,7 @@ def read_recipe(path: Path, schema: type[T], overrides: Sequence[str] = ()) -> R
         RecipeError: If it is not YAML, has unknown, repeated or missing keys, or values of the wrong type or range.
     """
     try:
-        text = path.read_text("utf-8")
+        text, path = (sys.stdin.read(), Path("standard input")) if str(path) == "-" else (path.read_text("utf-8"), path)
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: cannot be read: {error}") from None
     reader = _Reader(path)

@@ -24,6 +24,7 @@ from warmkit.checkpoints.companions import companion_files, copy_companions
 from warmkit.checkpoints.compatibility import align
 from warmkit.checkpoints.digests import ALGORITHM
 from warmkit.checkpoints.dtypes import DType, parse_output_dtype
+from warmkit.checkpoints.estimate import Estimate, estimate
 from warmkit.checkpoints.groups import group
 from warmkit.checkpoints.manifest import GroupReport, mean_angle, read_groups, report_group, write_manifest
 from warmkit.checkpoints.plan import Output, Plan, parse_size, plan_output
@@ -51,6 +52,7 @@ class OutputOptions(TypedDict, total=False):
         threads: Worker threads; by default one per core.
         device: `cpu`, or `cuda` to compute on a GPU.
         dry_run: Check and plan only.
+        estimate: With `dry_run`, merge a sample to say how long the whole takes; too small a disk is reported, not raised.
         force: Replace a checkpoint that is there, in one step at the end.
         resume: Go on where an interrupted run of the same plan stopped; True by default.
         allow_nonfinite: Let NaN and infinity pass.
@@ -63,6 +65,7 @@ class OutputOptions(TypedDict, total=False):
     threads: int | None
     device: str
     dry_run: bool
+    estimate: bool
     force: bool
     resume: bool
     allow_nonfinite: bool
@@ -88,6 +91,8 @@ class MergeResult:
         notes: Harmless differences between the inputs.
         seconds: How long it took, once the kernels were loaded.
         written: False after a dry run.
+        estimate: How long it would take; None unless asked for.
+        lacking: Bytes that the destination's disk lacks; 0 unless an estimate was asked for.
     """
 
     path: Path
@@ -103,6 +108,8 @@ class MergeResult:
     notes: tuple[str, ...]
     seconds: float
     written: bool
+    estimate: Estimate | None = None
+    lacking: int = 0
 
 
 # ---- the verbs ------------------------------------------------------------------------------------------------------
@@ -421,9 +428,9 @@ def write(
         groups = read_groups(output / prepared.folders[0])
         return _result(prepared, output, groups, len(prepared.job.dtypes), started)
     staging.check()
-    _check_disk(prepared, staging)
     if options.get("dry_run", False):
-        return replace(_result(prepared, output, (), 0, started), written=False)
+        return _plan_only(prepared, staging, kernels, options)
+    _check_disk(prepared, staging)
     stream, resumed = _run(prepared, staging, kernels, fingerprint, options, extra or {})
     return _result(prepared, output, _reports(prepared, stream, 0), resumed, started)
 
@@ -453,6 +460,20 @@ def _prepare(
     return _Prepared(spec, opened_init, opened, donor, job, plan, folders, aligned.notes)
 
 
+def _plan_only(prepared: _Prepared, staging: Staging, kernels: Kernels, options: OutputOptions) -> MergeResult:
+    planned = replace(_result(prepared, staging.destination, (), 0, time.perf_counter()), written=False)
+    if not options.get("estimate", False):
+        _check_disk(prepared, staging)
+        return planned
+    place, needed, free = _room(prepared, staging)
+    try:
+        found = estimate(prepared.job, kernels, place, options.get("threads") or cores())
+    finally:
+        for row in prepared.job.rows:
+            row.close()
+    return replace(planned, estimate=found, lacking=max(0, needed - free))
+
+
 def _check_apart(output: Path, checkpoints: Sequence[Checkpoint]) -> None:
     """Refuse a destination that is an input, holds one, or lies inside one."""
     target = output.resolve()
@@ -467,17 +488,22 @@ def _check_apart(output: Path, checkpoints: Sequence[Checkpoint]) -> None:
 
 
 def _check_disk(prepared: _Prepared, staging: Staging) -> None:
-    ancestor = staging.destination.parent
-    while not ancestor.exists():
-        ancestor = ancestor.parent
-    staged = sum(file.stat().st_blocks * 512 for file in staging.root.rglob("*") if file.is_file())
-    free, needed = shutil.disk_usage(ancestor).free, prepared.bytes_written - staged
+    place, needed, free = _room(prepared, staging)
     if needed > free:
         raise OutputError(
-            f"{staging.destination}: {needed / 1e9:.2f} GB are needed and {free / 1e9:.2f} GB are free on {ancestor}"
+            f"{staging.destination}: {needed / 1e9:.2f} GB are needed and {free / 1e9:.2f} GB are free on {place}"
         )
-    if not os.access(ancestor, os.W_OK):
-        raise OutputError(f"{staging.destination}: {ancestor} is not writable")
+
+
+def _room(prepared: _Prepared, staging: Staging) -> tuple[Path, int, int]:
+    """Return the directory whose disk takes the result, and the bytes that are needed and free there."""
+    place = staging.destination.parent
+    while not place.exists():
+        place = place.parent
+    if not os.access(place, os.W_OK):
+        raise OutputError(f"{staging.destination}: {place} is not writable")
+    staged = sum(file.stat().st_blocks * 512 for file in staging.root.rglob("*") if file.is_file())
+    return place, prepared.bytes_written - staged, shutil.disk_usage(place).free
 
 
 def _fingerprint(prepared: _Prepared) -> str:

@@ -10,7 +10,7 @@ import typer
 from warmkit.cli import merged
 from warmkit.cli.command import command
 from warmkit.cli.console import Console
-from warmkit.cli.options import Eta, Init, Models, etas, given, numbers, output_options
+from warmkit.cli.options import Eta, Init, Models, etas, given, numbers, output_options, writing
 from warmkit.errors import UsageError
 
 
@@ -41,7 +41,7 @@ def merge(
 ) -> None:
     """Merge models into one.
 
-    The models are checkpoints, or one recipe (a .yaml file) that says the same; options override it.
+    The models are checkpoints, or one recipe (a .yaml file, or - for standard input) that says the same; options override it.
 
     Examples:
 
@@ -71,14 +71,14 @@ def merge(
 
     with console.progress("merging") as advance:
         try:
-            result = merge_checkpoints(models, output, **parameters, **given(options), advance=advance)
+            result = merge_checkpoints(models, output, **parameters, **writing(options), advance=advance)
         except UsageError as error:
             raise recipe.blame(error) if recipe is not None else error from None
     merged.show(console, result)
 
 
 def _read(models: list[str]) -> Any:
-    if len(models) != 1 or not models[0].endswith((".yaml", ".yml")):
+    if len(models) != 1 or not (models[0] == "-" or models[0].endswith((".yaml", ".yml"))):
         return None
     from warmkit.recipes import MergeRecipe, read_recipe
 

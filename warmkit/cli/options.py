@@ -44,6 +44,11 @@ def given(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
+def writing(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of `output_options` for the library: a dry run tells how long the run would take."""
+    return {**given(options), "estimate": bool(options.get("dry_run"))}
+
+
 def numbers(text: str | None, option: str) -> list[float] | None:
     """Parse `0.5,0.3,0.2`.
 

@@ -26,10 +26,12 @@ class Console:
 
     def __init__(self, quiet: bool, verbose: bool, json: bool) -> None:
         self.quiet, self.verbose, self.json = quiet, verbose, json
+        self._told = False  # the one document
 
     def result(self, document: Any, *parts: str | Table) -> None:
         """Print the result: `document` with --json, else the parts."""
         if self.json:
+            self._told = True
             print(json.dumps(document, indent=2, ensure_ascii=False, default=str))
         elif not self.quiet:
             for part in parts:
@@ -54,9 +56,9 @@ class Console:
             print(text, file=sys.stderr)
 
     def error(self, text: str, kind: str) -> None:
-        """Say what went wrong: on stderr, and with --json also as the document."""
+        """Say what went wrong: on stderr, and with --json also as the document, where there is none yet."""
         print(f"error: {text}", file=sys.stderr)
-        if self.json:
+        if self.json and not self._told:
             print(json.dumps({"error": {"kind": kind, "message": text}}, ensure_ascii=False))
 
     @contextlib.contextmanager

@@ -52,6 +52,7 @@ class OutputSection:
     threads: int | None = None
     device: str | None = None
     allow_nonfinite: bool | None = None
+    allow_pickle: bool | None = None
     sha256: bool | None = None
 
 

@@ -20,7 +20,7 @@ from typing_extensions import TypedDict, Unpack
 
 from warmkit.checkpoints.card import model_card
 from warmkit.checkpoints.checkpoint import INDEX, Checkpoint, open_checkpoint
-from warmkit.checkpoints.companions import companion_files, copy_companions
+from warmkit.checkpoints.companions import companion_donor, companion_files, copy_companions
 from warmkit.checkpoints.compatibility import align
 from warmkit.checkpoints.digests import ALGORITHM
 from warmkit.checkpoints.dtypes import DType, parse_output_dtype
@@ -55,6 +55,7 @@ class OutputOptions(TypedDict, total=False):
         resume: Go on where an interrupted run of the same plan stopped; True by default.
         allow_nonfinite: Let NaN and infinity pass.
         sha256: Also record SHA-256 of every file; costs more than the merge.
+        allow_pickle: Also read inputs that torch saved, as `open_checkpoint` says.
         advance: Progress callback.
     """
 
@@ -67,6 +68,7 @@ class OutputOptions(TypedDict, total=False):
     resume: bool
     allow_nonfinite: bool
     sha256: bool
+    allow_pickle: bool
     advance: Advance | None
 
 
@@ -205,6 +207,8 @@ class Merger:
         method: A name in `warmkit.METHODS`.
         threads: Worker threads; by default one per core.
         device: `cpu` or `cuda`, for the sums.
+        allow_nonfinite: Let NaN and infinity pass.
+        allow_pickle: Also read what torch saved, as `open_checkpoint` says.
         **parameters: `granularity` and `antiparallel`, as for `merge`.
 
     Example:
@@ -224,10 +228,12 @@ class Merger:
         threads: int | None = None,
         device: str = "cpu",
         allow_nonfinite: bool = False,
+        allow_pickle: bool = False,
         **parameters: Any,
     ) -> None:
         self._method, self._parameters = method, parameters
-        everything = _sources(models if init is None else [init, *models], ["init"] * (init is not None))
+        given = models if init is None else [init, *models]
+        everything = _sources(given, ["init"] * (init is not None), allow_pickle)
         self._init, self._models = (None, everything) if init is None else (everything[0], everything[1:])
         check_state_dicts(everything)
         self._threads, self._kernels = threads or cores(), find_kernels(device)
@@ -299,10 +305,10 @@ def merged_state_dict(
     return merger.state_dict(eta=eta, lambda_=lambda_, coefficients=coefficients, dtype=dtype)
 
 
-def _sources(weights: Sequence[Weights], names: Sequence[str]) -> list[MemorySource | FileSource]:
+def _sources(weights: Sequence[Weights], names: Sequence[str], allow_pickle: bool) -> list[MemorySource | FileSource]:
     """Read state dicts from memory, and checkpoints block by block from their files, aligned as a merge on disk aligns them."""
     paths = [each for each in weights if not isinstance(each, Mapping)]
-    opened = [open_checkpoint(path) for path in paths]
+    opened = [open_checkpoint(path, allow_pickle=allow_pickle) for path in paths]
     entries = align(opened).entries if len(opened) == len(weights) else [each.entries for each in opened]
     files = iter([FileSource(each.source, known) for each, known in zip(opened, entries)])
     labels = [*names, *(f"model {number + 1}" for number in range(len(weights)))]
@@ -387,6 +393,7 @@ class _Prepared:
     init: Checkpoint | None
     models: list[Checkpoint]
     donor: Checkpoint
+    companions: Checkpoint
     job: Job
     plan: Plan
     folders: list[str]
@@ -438,8 +445,9 @@ def _prepare(
     if not models:
         raise UsageError("expected at least one model")
     _rows(spec, init, models)
-    opened_init = None if init is None else open_checkpoint(init)
-    opened = [open_checkpoint(model) for model in models]
+    pickles = options.get("allow_pickle", False)
+    opened_init = None if init is None else open_checkpoint(init, allow_pickle=pickles)
+    opened = [open_checkpoint(model, allow_pickle=pickles) for model in models]
     everything = [*([opened_init] if opened_init else []), *opened]
     _check_apart(output, everything)
     aligned = align(everything)
@@ -450,7 +458,8 @@ def _prepare(
     tensors = (Output(name, job.dtypes[name], entry.shape) for name, entry in donor.entries.items())
     plan = plan_output(tensors, max_shard_size, {"format": "pt", **donor.metadata})
     folders = [""] if len(spec.etas) == 1 else [f"eta-{eta:g}" for eta in spec.etas]
-    return _Prepared(spec, opened_init, opened, donor, job, plan, folders, aligned.notes)
+    companions, notes = companion_donor(everything)
+    return _Prepared(spec, opened_init, opened, donor, companions, job, plan, folders, (*aligned.notes, *notes))
 
 
 def _check_apart(output: Path, checkpoints: Sequence[Checkpoint]) -> None:
@@ -545,7 +554,7 @@ def _write_small_files(
         description = _describe(prepared, eta, dtype, extra)
         groups = _reports(prepared, stream, number)
         with writing(staging.destination):
-            copy_companions(prepared.donor, companion_files(prepared.donor), target, dtype)
+            copy_companions(prepared.companions, companion_files(prepared.companions), target, dtype)
             if prepared.plan.index is not None:
                 (target / INDEX).write_bytes(prepared.plan.index)
             card = model_card(staging.destination.name, description, mean_angle(groups))

@@ -40,6 +40,9 @@ class MergeSection:
     eta: float | list[float] | None = _checked("eta")
     antiparallel: str | None = None
     angles: bool | None = None
+    only: list[str] | None = None
+    exclude: list[str] | None = None
+    allow_pickle: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,6 @@ class OutputSection:
     threads: int | None = None
     device: str | None = None
     allow_nonfinite: bool | None = None
-    allow_pickle: bool | None = None
     sha256: bool | None = None
 
 

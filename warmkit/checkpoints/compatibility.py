@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,10 +43,14 @@ class Aligned:
     notes: tuple[str, ...]
 
 
-def align(checkpoints: Sequence[Checkpoint]) -> Aligned:
+def align(checkpoints: Sequence[Checkpoint], kept: Collection[str] = ()) -> Aligned:
     """Compare every checkpoint with the first (the initialisation, or the first model), from headers alone.
 
     Weights are read only where a config says that the output head is tied and the file holds a head all the same.
+
+    Args:
+        checkpoints: The reference, then the others.
+        kept: Names that are copied from the first, whatever the others have there.
 
     Raises:
         MismatchError: Listing every problem per model.
@@ -55,7 +59,7 @@ def align(checkpoints: Sequence[Checkpoint]) -> Aligned:
     entries, notes = [reference.entries], [note for each in checkpoints for note in each.notes]
     for other in others:
         tensors, note = _untangle_head(reference, other)
-        entries.append(tensors)
+        entries.append({**tensors, **{name: reference.entries[name] for name in kept}})
         notes += note
     problems = [_heading(other, _tensor_problems(reference, tensors)) for other, tensors in zip(others, entries[1:])]
     if any(problems):

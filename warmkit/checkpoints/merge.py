@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -20,6 +20,7 @@ from typing_extensions import TypedDict, Unpack
 
 from warmkit.checkpoints.card import model_card
 from warmkit.checkpoints.checkpoint import INDEX, Checkpoint, open_checkpoint
+from warmkit.checkpoints.choice import kept
 from warmkit.checkpoints.companions import companion_donor, companion_files, copy_companions
 from warmkit.checkpoints.compatibility import align
 from warmkit.checkpoints.digests import ALGORITHM
@@ -56,6 +57,8 @@ class OutputOptions(TypedDict, total=False):
         allow_nonfinite: Let NaN and infinity pass.
         sha256: Also record SHA-256 of every file; costs more than the merge.
         allow_pickle: Also read inputs that torch saved, as `open_checkpoint` says.
+        only: Patterns (`model.layers.*`); tensors that match none are copied from the init, or first model.
+        exclude: Patterns; tensors that match one are copied from there.
         advance: Progress callback.
     """
 
@@ -69,6 +72,8 @@ class OutputOptions(TypedDict, total=False):
     allow_nonfinite: bool
     sha256: bool
     allow_pickle: bool
+    only: Sequence[str]
+    exclude: Sequence[str]
     advance: Advance | None
 
 
@@ -361,18 +366,29 @@ def _rows(spec: MergeSpec, init: Any | None, models: Sequence[Any]) -> list[Any]
     return [init, *models]
 
 
-def build_job(spec: MergeSpec, rows: Sequence[Source], names: Sequence[str], dtype: DType | None, allow_nonfinite: bool) -> Job:
-    """Turn a checked merge of aligned sources into a job."""
+def build_job(
+    spec: MergeSpec,
+    rows: Sequence[Source],
+    names: Sequence[str],
+    dtype: DType | None,
+    allow_nonfinite: bool,
+    kept: Collection[str] = (),
+) -> Job:
+    """Turn a checked merge of aligned sources into a job; of `kept` names all rows read the same tensor."""
     own = {name: rows[0].dtype(name) for name in names}
     floats = [name for name in names if own[name].kind == "float"]
+    copied = {name for name in kept if dtype in (None, own[name])}  # the others become another type
     space = spec.method.space if spec.method.space != "none" else "task vectors" if spec.angles else None
     solve = spec.solve
     if space == "weights" and spec.uses_init:  # row 0 is the init, whose products the ablation does not read
         solve = _without_init(spec)
     return Job(
         rows=rows,
-        groups=group(floats, spec.granularity),
-        exact=[name for name in names if own[name].kind == "exact"],
+        groups={
+            **group([name for name in floats if name not in kept], spec.granularity),
+            **{f"{name} (kept)": [name] for name in floats if name in kept and name not in copied},
+        },
+        exact=[name for name in names if own[name].kind == "exact" or name in copied],
         dtypes={name: dtype if dtype and own[name].kind == "float" else own[name] for name in names},
         outputs=len(spec.etas),
         space=space,
@@ -398,6 +414,8 @@ class _Prepared:
     plan: Plan
     folders: list[str]
     notes: tuple[str, ...]
+    patterns: tuple[Sequence[str], Sequence[str]]
+    kept: frozenset[str]
 
     @property
     def bytes_read(self) -> int:
@@ -450,16 +468,21 @@ def _prepare(
     opened = [open_checkpoint(model, allow_pickle=pickles) for model in models]
     everything = [*([opened_init] if opened_init else []), *opened]
     _check_apart(output, everything)
-    aligned = align(everything)
+    only, exclude = options.get("only") or (), options.get("exclude") or ()
+    unmerged = kept(everything[0].entries, only, exclude) if only or exclude else frozenset[str]()
+    aligned = align(everything, unmerged)
     sources = [FileSource(each.source, entries) for each, entries in zip(everything, aligned.entries)]
     rows = _rows(spec, sources[0] if opened_init else None, sources[len(sources) - len(opened) :])
     donor = everything[0]
-    job = build_job(spec, rows, list(donor.entries), dtype, options.get("allow_nonfinite", False))
+    job = build_job(spec, rows, list(donor.entries), dtype, options.get("allow_nonfinite", False), unmerged)
     tensors = (Output(name, job.dtypes[name], entry.shape) for name, entry in donor.entries.items())
     plan = plan_output(tensors, max_shard_size, {"format": "pt", **donor.metadata})
     folders = [""] if len(spec.etas) == 1 else [f"eta-{eta:g}" for eta in spec.etas]
     companions, notes = companion_donor(everything)
-    return _Prepared(spec, opened_init, opened, donor, companions, job, plan, folders, (*aligned.notes, *notes))
+    if unmerged:
+        notes.append(f"{len(unmerged)} of {len(donor.entries)} tensors are copied from {donor.source} (--only, --exclude)")
+    notes = (*aligned.notes, *notes)
+    return _Prepared(spec, opened_init, opened, donor, companions, job, plan, folders, notes, (only, exclude), unmerged)
 
 
 def _check_apart(output: Path, checkpoints: Sequence[Checkpoint]) -> None:
@@ -498,6 +521,7 @@ def _fingerprint(prepared: _Prepared) -> str:
         "method": [spec.name, spec.method.name, spec.shares.tolist(), spec.etas, spec.granularity, spec.antiparallel],
         "rows": [row.name for row in job.rows],
         "angles": spec.angles,
+        "kept": sorted(prepared.kept),
         "allow_nonfinite": job.allow_nonfinite,
         "inputs": [checkpoint.fingerprint() for checkpoint in checkpoints],
         "shards": [[shard.file, xxhash.xxh3_128_hexdigest(shard.header)] for shard in prepared.plan.shards],
@@ -572,8 +596,17 @@ def _describe(prepared: _Prepared, eta: float, dtype: DType | None, extra: Mappi
         "parameters": {**prepared.spec.parameters, "eta": eta, "dtype": dtype.torch_name if dtype else None},
         "init": source(prepared.init) if prepared.init else None,
         "models": [source(model) for model in prepared.models],
+        **_described_choice(prepared),
         **extra,
     }
+
+
+def _described_choice(prepared: _Prepared) -> dict[str, Any]:
+    only, exclude = prepared.patterns
+    if not prepared.kept:
+        return {}
+    where = {"source": prepared.donor.source, "tensors": sorted(prepared.kept)}
+    return {"kept": {"only": list(only), "exclude": list(exclude), **where}}
 
 
 def _reports(prepared: _Prepared, stream: Stream, number: int) -> tuple[GroupReport, ...]:

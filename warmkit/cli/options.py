@@ -41,6 +41,15 @@ def output_options(
     allow_nonfinite: Annotated[bool, typer.Option("--allow-nonfinite", help="Let NaN and infinity pass.")] = False,
     sha256: Annotated[bool, typer.Option("--sha256", help="Record SHA-256 of every file; slower than the merge.")] = False,
     allow_pickle: AllowPickle = False,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--only", help="Merge only tensors like this ('model.layers.*'), copy the others from the init, or first model."
+        ),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option("--exclude", help="Copy tensors like this ('lm_head.*') from there.")
+    ] = None,
 ) -> None:
     """How results are written."""
 

@@ -41,6 +41,9 @@ class MergeSection:
     eta: float | list[float] | None = _checked("eta")
     antiparallel: str | None = None
     angles: bool | None = None
+    only: list[str] | None = None
+    exclude: list[str] | None = None
+    allow_pickle: bool | None = None
 
 
 @dataclass(frozen=True)

@@ -71,6 +71,8 @@ class Checkpoint(Mapping[str, LazyTensor]):
         entries: Every tensor, in the order of files and bytes.
         files: The weight files.
         metadata: `__metadata__` of the files, merged.
+        notes: What was left aside or renamed on opening, one line each.
+        tied: Names that a pickle stores as the same tensor as an earlier name, with that name.
     """
 
     source: str
@@ -78,6 +80,8 @@ class Checkpoint(Mapping[str, LazyTensor]):
     entries: dict[str, Tensor]
     files: tuple[Path, ...]
     metadata: dict[str, str] = field(default_factory=lambda: {})
+    notes: tuple[str, ...] = ()
+    tied: dict[str, str] = field(default_factory=lambda: {})
 
     def __getitem__(self, name: str) -> LazyTensor:
         return LazyTensor(self.entries[name])
@@ -118,12 +122,14 @@ class Checkpoint(Mapping[str, LazyTensor]):
         return [[str(file.resolve()), stat.st_size, stat.st_mtime_ns] for file, stat in stats]
 
 
-def open_checkpoint(source: str | os.PathLike[str]) -> Checkpoint:
+def open_checkpoint(source: str | os.PathLike[str], *, allow_pickle: bool = False) -> Checkpoint:
     """Open a checkpoint and check its headers; no weights are read.
 
     Args:
         source: A directory with one `model.safetensors`, or with an index and its shards; one `.safetensors` file; a Hub
             repository `hf://owner/name[@revision]`, or `owner/name` where no such local path exists.
+        allow_pickle: Also read what torch saved, where there are no safetensors: `pytorch_model.bin`, `.pt`, `.ckpt`, and
+            directories of torch.distributed.checkpoint. Nothing that a pickle names is imported or called.
 
     Returns:
         A mapping from tensor names to lazy tensors.
@@ -138,17 +144,23 @@ def open_checkpoint(source: str | os.PathLike[str]) -> Checkpoint:
     """
     source = str(source)
     path = resolve(source)
+    if (names := _pickles(path)) and not allow_pickle:
+        raise UnsupportedError(_pickle_message(path, names))
+    if names:
+        from warmkit.checkpoints.pickled import open_pickled
+
+        checkpoint = open_pickled(source, path)
+        _refuse_quantised(checkpoint)
+        return checkpoint
     if path.is_dir():
         files, mapping = _weight_files(path)
     elif path.suffix == ".safetensors":
         files, mapping = [path], None
-    elif path.suffix in PICKLES:
-        raise UnsupportedError(_pickle_message(path, [path.name]))
     else:
         raise CheckpointError(f"{path}: expected a directory or a .safetensors file")
     checkpoint = _assemble(source, path, files)
     if mapping is not None:
-        _check_index(path / INDEX, mapping, checkpoint)
+        check_index(path / INDEX, mapping, checkpoint)
     _refuse_quantised(checkpoint)
     return checkpoint
 
@@ -173,8 +185,8 @@ def _weight_files(directory: Path) -> tuple[list[Path], dict[str, str] | None]:
     if index.is_file() and single.is_file():
         raise FormatError(f"{directory}: holds both {SINGLE} and {INDEX}; remove the one that is out of date")
     if index.is_file():
-        mapping = _read_index(index)
-        return [_inside(directory, name, index) for name in sorted(set(mapping.values()))], mapping
+        mapping = read_index(index)
+        return [inside(directory, name, index) for name in sorted(set(mapping.values()))], mapping
     if single.is_file():
         return [single], None
     if (directory / "adapter_config.json").is_file():
@@ -185,20 +197,29 @@ def _weight_files(directory: Path) -> tuple[list[Path], dict[str, str] | None]:
     if found:
         names = ", ".join(file.name for file in found[:4])
         raise FormatError(f"{directory}: {len(found)} safetensors files ({names}) and no {INDEX} that says which belong")
-    pickles = sorted(file.name for file in directory.iterdir() if file.suffix in PICKLES)
-    if pickles:
-        raise UnsupportedError(_pickle_message(directory, pickles))
     raise CheckpointError(f"{directory}: expected {SINGLE} or {INDEX}, found neither")
+
+
+def _pickles(path: Path) -> list[str]:
+    """Return the pickles of a checkpoint that has nothing else."""
+    if not path.is_dir():
+        return [path.name] if path.suffix in PICKLES else []
+    if any(path.glob("*.safetensors")) or any((path / name).is_file() for name in (INDEX, "adapter_config.json")):
+        return []
+    from warmkit.checkpoints.pickled import pickles_in
+
+    return pickles_in(path)
 
 
 def _pickle_message(path: Path, names: list[str]) -> str:
     return (
-        f"{path}: only pickle files ({', '.join(names[:3])}), which can run code when they are read; convert once, where "
-        "you trust them: AutoModel.from_pretrained(DIR).save_pretrained(NEW, safe_serialization=True)"
+        f"{path}: only pickle files ({', '.join(names[:3])}), which can run code in most programs that read them; "
+        "--allow-pickle reads the tensors in them, and nothing else"
     )
 
 
-def _read_index(path: Path) -> dict[str, str]:
+def read_index(path: Path) -> dict[str, str]:
+    """Read which file holds which tensor."""
     index = parse_json(path.read_bytes(), path)
     mapping = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(mapping, dict) or not mapping or not all(isinstance(v, str) for v in mapping.values()):
@@ -206,14 +227,15 @@ def _read_index(path: Path) -> dict[str, str]:
     return mapping
 
 
-def _inside(directory: Path, name: str, index: Path) -> Path:
+def inside(directory: Path, name: str, index: Path, suffixes: tuple[str, ...] = (".safetensors",)) -> Path:
+    """Return the path of a file that an index names, which must lie in its directory."""
     path = directory / name
     if Path(name).is_absolute() or ".." in Path(name).parts:
         raise FormatError(f"{index}: points outside its directory: {name!r}")
     if not path.is_file():
         raise FormatError(f"{index}: points to {name!r}, which is not there")
-    if path.suffix != ".safetensors":
-        raise FormatError(f"{index}: points to {name!r}, which is no safetensors file")
+    if path.suffix not in suffixes:
+        raise FormatError(f"{index}: points to {name!r}, which is no {suffixes[0].lstrip('.')} file")
     if not _stays_inside(path, directory):
         raise FormatError(f"{index}: {name!r} is a link that leaves the directory")
     return path
@@ -227,7 +249,8 @@ def _stays_inside(path: Path, directory: Path) -> bool:
     return home.parent.name == "snapshots" and target.is_relative_to(home.parent.parent / "blobs")
 
 
-def _check_index(index: Path, mapping: dict[str, str], checkpoint: Checkpoint) -> None:
+def check_index(index: Path, mapping: dict[str, str], checkpoint: Checkpoint) -> None:
+    """Check that an index and its files say the same."""
     problems = [f"{name!r} is not in {mapping[name]}" for name in mapping if name not in checkpoint.entries]
     for name, entry in checkpoint.entries.items():
         if name not in mapping:

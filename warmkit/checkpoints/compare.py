@@ -117,6 +117,7 @@ def compare(
     granularity: str = "layer",
     threads: int | None = None,
     device: str = "cpu",
+    allow_pickle: bool = False,
     advance: Advance | None = None,
 ) -> Comparison:
     """Measure norms and pairwise angles, group by group, in one pass.
@@ -131,7 +132,7 @@ def compare(
     """
     if not models:
         raise UsageError("expected at least one model")
-    checkpoints = [open_checkpoint(each) for each in (init, *models)]
+    checkpoints = [open_checkpoint(each, allow_pickle=allow_pickle) for each in (init, *models)]
     aligned = align(checkpoints)
     rows = [FileSource(each.source, entries) for each, entries in zip(checkpoints, aligned.entries)]
     floats = [name for name, entry in checkpoints[0].entries.items() if entry.dtype.kind == "float"]

@@ -87,7 +87,7 @@ def greedy_soup(
         raise UsageError(f"--score needs {PLACEHOLDER} where the model directory goes, found {score!r}")
     destination = Path(output)
     soup(models, destination, **{**options, "dry_run": True, "advance": None})  # every problem that headers show, first
-    opened = [open_checkpoint(model) for model in models]
+    opened = [open_checkpoint(model, allow_pickle=options.get("allow_pickle", False)) for model in models]
     if len({each.path.resolve() for each in opened}) < len(opened):
         raise UsageError("the same model is listed twice")
     kitchen = _Kitchen(destination, score, minimize, report, options)

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -20,7 +20,8 @@ from typing_extensions import TypedDict, Unpack
 
 from warmkit.checkpoints.card import model_card
 from warmkit.checkpoints.checkpoint import INDEX, Checkpoint, open_checkpoint
-from warmkit.checkpoints.companions import companion_files, copy_companions
+from warmkit.checkpoints.choice import kept
+from warmkit.checkpoints.companions import companion_donor, companion_files, copy_companions
 from warmkit.checkpoints.compatibility import align
 from warmkit.checkpoints.digests import ALGORITHM
 from warmkit.checkpoints.dtypes import DType, parse_output_dtype
@@ -57,6 +58,9 @@ class OutputOptions(TypedDict, total=False):
         resume: Go on where an interrupted run of the same plan stopped; True by default.
         allow_nonfinite: Let NaN and infinity pass.
         sha256: Also record SHA-256 of every file; costs more than the merge.
+        allow_pickle: Also read inputs that torch saved, as `open_checkpoint` says.
+        only: Patterns (`model.layers.*`); tensors that match none are copied from the init, or first model.
+        exclude: Patterns; tensors that match one are copied from there.
         advance: Progress callback.
     """
 
@@ -70,6 +74,9 @@ class OutputOptions(TypedDict, total=False):
     resume: bool
     allow_nonfinite: bool
     sha256: bool
+    allow_pickle: bool
+    only: Sequence[str]
+    exclude: Sequence[str]
     advance: Advance | None
 
 
@@ -212,6 +219,8 @@ class Merger:
         method: A name in `warmkit.METHODS`.
         threads: Worker threads; by default one per core.
         device: `cpu` or `cuda`, for the sums.
+        allow_nonfinite: Let NaN and infinity pass.
+        allow_pickle: Also read what torch saved, as `open_checkpoint` says.
         **parameters: `granularity` and `antiparallel`, as for `merge`.
 
     Example:
@@ -231,10 +240,12 @@ class Merger:
         threads: int | None = None,
         device: str = "cpu",
         allow_nonfinite: bool = False,
+        allow_pickle: bool = False,
         **parameters: Any,
     ) -> None:
         self._method, self._parameters = method, parameters
-        everything = _sources(models if init is None else [init, *models], ["init"] * (init is not None))
+        given = models if init is None else [init, *models]
+        everything = _sources(given, ["init"] * (init is not None), allow_pickle)
         self._init, self._models = (None, everything) if init is None else (everything[0], everything[1:])
         check_state_dicts(everything)
         self._threads, self._kernels = threads or cores(), find_kernels(device)
@@ -306,10 +317,10 @@ def merged_state_dict(
     return merger.state_dict(eta=eta, lambda_=lambda_, coefficients=coefficients, dtype=dtype)
 
 
-def _sources(weights: Sequence[Weights], names: Sequence[str]) -> list[MemorySource | FileSource]:
+def _sources(weights: Sequence[Weights], names: Sequence[str], allow_pickle: bool) -> list[MemorySource | FileSource]:
     """Read state dicts from memory, and checkpoints block by block from their files, aligned as a merge on disk aligns them."""
     paths = [each for each in weights if not isinstance(each, Mapping)]
-    opened = [open_checkpoint(path) for path in paths]
+    opened = [open_checkpoint(path, allow_pickle=allow_pickle) for path in paths]
     entries = align(opened).entries if len(opened) == len(weights) else [each.entries for each in opened]
     files = iter([FileSource(each.source, known) for each, known in zip(opened, entries)])
     labels = [*names, *(f"model {number + 1}" for number in range(len(weights)))]
@@ -362,18 +373,29 @@ def _rows(spec: MergeSpec, init: Any | None, models: Sequence[Any]) -> list[Any]
     return [init, *models]
 
 
-def build_job(spec: MergeSpec, rows: Sequence[Source], names: Sequence[str], dtype: DType | None, allow_nonfinite: bool) -> Job:
-    """Turn a checked merge of aligned sources into a job."""
+def build_job(
+    spec: MergeSpec,
+    rows: Sequence[Source],
+    names: Sequence[str],
+    dtype: DType | None,
+    allow_nonfinite: bool,
+    kept: Collection[str] = (),
+) -> Job:
+    """Turn a checked merge of aligned sources into a job; of `kept` names all rows read the same tensor."""
     own = {name: rows[0].dtype(name) for name in names}
     floats = [name for name in names if own[name].kind == "float"]
+    copied = {name for name in kept if dtype in (None, own[name])}  # the others become another type
     space = spec.method.space if spec.method.space != "none" else "task vectors" if spec.angles else None
     solve = spec.solve
     if space == "weights" and spec.uses_init:  # row 0 is the init, whose products the ablation does not read
         solve = _without_init(spec)
     return Job(
         rows=rows,
-        groups=group(floats, spec.granularity),
-        exact=[name for name in names if own[name].kind == "exact"],
+        groups={
+            **group([name for name in floats if name not in kept], spec.granularity),
+            **{f"{name} (kept)": [name] for name in floats if name in kept and name not in copied},
+        },
+        exact=[name for name in names if own[name].kind == "exact" or name in copied],
         dtypes={name: dtype if dtype and own[name].kind == "float" else own[name] for name in names},
         outputs=len(spec.etas),
         space=space,
@@ -394,10 +416,13 @@ class _Prepared:
     init: Checkpoint | None
     models: list[Checkpoint]
     donor: Checkpoint
+    companions: Checkpoint
     job: Job
     plan: Plan
     folders: list[str]
     notes: tuple[str, ...]
+    patterns: tuple[Sequence[str], Sequence[str]]
+    kept: frozenset[str]
 
     @property
     def bytes_read(self) -> int:
@@ -445,19 +470,26 @@ def _prepare(
     if not models:
         raise UsageError("expected at least one model")
     _rows(spec, init, models)
-    opened_init = None if init is None else open_checkpoint(init)
-    opened = [open_checkpoint(model) for model in models]
+    pickles = options.get("allow_pickle", False)
+    opened_init = None if init is None else open_checkpoint(init, allow_pickle=pickles)
+    opened = [open_checkpoint(model, allow_pickle=pickles) for model in models]
     everything = [*([opened_init] if opened_init else []), *opened]
     _check_apart(output, everything)
-    aligned = align(everything)
+    only, exclude = options.get("only") or (), options.get("exclude") or ()
+    unmerged = kept(everything[0].entries, only, exclude) if only or exclude else frozenset[str]()
+    aligned = align(everything, unmerged)
     sources = [FileSource(each.source, entries) for each, entries in zip(everything, aligned.entries)]
     rows = _rows(spec, sources[0] if opened_init else None, sources[len(sources) - len(opened) :])
     donor = everything[0]
-    job = build_job(spec, rows, list(donor.entries), dtype, options.get("allow_nonfinite", False))
+    job = build_job(spec, rows, list(donor.entries), dtype, options.get("allow_nonfinite", False), unmerged)
     tensors = (Output(name, job.dtypes[name], entry.shape) for name, entry in donor.entries.items())
     plan = plan_output(tensors, max_shard_size, {"format": "pt", **donor.metadata})
     folders = [""] if len(spec.etas) == 1 else [f"eta-{eta:g}" for eta in spec.etas]
-    return _Prepared(spec, opened_init, opened, donor, job, plan, folders, aligned.notes)
+    companions, notes = companion_donor(everything)
+    if unmerged:
+        notes.append(f"{len(unmerged)} of {len(donor.entries)} tensors are copied from {donor.source} (--only, --exclude)")
+    notes = (*aligned.notes, *notes)
+    return _Prepared(spec, opened_init, opened, donor, companions, job, plan, folders, notes, (only, exclude), unmerged)
 
 
 def _plan_only(prepared: _Prepared, staging: Staging, kernels: Kernels, options: OutputOptions) -> MergeResult:
@@ -515,6 +547,7 @@ def _fingerprint(prepared: _Prepared) -> str:
         "method": [spec.name, spec.method.name, spec.shares.tolist(), spec.etas, spec.granularity, spec.antiparallel],
         "rows": [row.name for row in job.rows],
         "angles": spec.angles,
+        "kept": sorted(prepared.kept),
         "allow_nonfinite": job.allow_nonfinite,
         "inputs": [checkpoint.fingerprint() for checkpoint in checkpoints],
         "shards": [[shard.file, xxhash.xxh3_128_hexdigest(shard.header)] for shard in prepared.plan.shards],
@@ -571,7 +604,7 @@ def _write_small_files(
         description = _describe(prepared, eta, dtype, extra)
         groups = _reports(prepared, stream, number)
         with writing(staging.destination):
-            copy_companions(prepared.donor, companion_files(prepared.donor), target, dtype)
+            copy_companions(prepared.companions, companion_files(prepared.companions), target, dtype)
             if prepared.plan.index is not None:
                 (target / INDEX).write_bytes(prepared.plan.index)
             card = model_card(staging.destination.name, description, mean_angle(groups))
@@ -589,8 +622,17 @@ def _describe(prepared: _Prepared, eta: float, dtype: DType | None, extra: Mappi
         "parameters": {**prepared.spec.parameters, "eta": eta, "dtype": dtype.torch_name if dtype else None},
         "init": source(prepared.init) if prepared.init else None,
         "models": [source(model) for model in prepared.models],
+        **_described_choice(prepared),
         **extra,
     }
+
+
+def _described_choice(prepared: _Prepared) -> dict[str, Any]:
+    only, exclude = prepared.patterns
+    if not prepared.kept:
+        return {}
+    where = {"source": prepared.donor.source, "tensors": sorted(prepared.kept)}
+    return {"kept": {"only": list(only), "exclude": list(exclude), **where}}
 
 
 def _reports(prepared: _Prepared, stream: Stream, number: int) -> tuple[GroupReport, ...]:

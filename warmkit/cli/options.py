@@ -17,6 +17,11 @@ Eta = Annotated[
     typer.Option("--eta", help="LITI's update rate; several (0,0.3,1) write OUT/eta-0, OUT/eta-0.3, ... at once."),
 ]
 
+AllowPickle = Annotated[
+    bool,
+    typer.Option("--allow-pickle", help="Also read what torch saved: .bin, .pt, .ckpt and distributed checkpoints."),
+]
+
 
 def output_options(
     dtype: Annotated[
@@ -35,6 +40,16 @@ def output_options(
     ] = True,
     allow_nonfinite: Annotated[bool, typer.Option("--allow-nonfinite", help="Let NaN and infinity pass.")] = False,
     sha256: Annotated[bool, typer.Option("--sha256", help="Record SHA-256 of every file; slower than the merge.")] = False,
+    allow_pickle: AllowPickle = False,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--only", help="Merge only tensors like this ('model.layers.*'), copy the others from the init, or first model."
+        ),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option("--exclude", help="Copy tensors like this ('lm_head.*') from there.")
+    ] = None,
 ) -> None:
     """How results are written."""
 

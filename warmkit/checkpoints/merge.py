@@ -31,6 +31,7 @@ from warmkit.checkpoints.sources import FileSource, MemorySource, Source, check_
 from warmkit.checkpoints.spec import MergeSpec, check_etas, ema_spec, liti_spec, merge_spec
 from warmkit.checkpoints.staging import FileSink, Staging, writing
 from warmkit.checkpoints.stream import Digests, Done, Job, Kernels, Stream
+from warmkit.checkpoints.tokenizers import copy_tokenizer, find_template, find_tokenizer, write_template
 from warmkit.errors import OutputError, UsageError, WarmkitError
 from warmkit.merging.types import Gram
 
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
     import torch
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
+Varying: TypeAlias = "float | Sequence[float] | Sequence[Mapping[str, Any]]"
+"""A number that may change over the model; see `checkpoints.settings`."""
+ZERO = "zero"  # as an init: a model of zeros, which nobody stores
 Advance: TypeAlias = Callable[[int, int], None]
 """Called now and then, from any thread, with the bytes moved since the last call and the total to move."""
 
@@ -55,6 +59,8 @@ class OutputOptions(TypedDict, total=False):
         resume: Go on where an interrupted run of the same plan stopped; True by default.
         allow_nonfinite: Let NaN and infinity pass.
         sha256: Also record SHA-256 of every file; costs more than the merge.
+        tokenizer: The input whose tokenizer is written; by default that of the init, else of the first model.
+        chat_template: A Jinja template, the path of one, or `auto`: the one that most inputs have; by default the tokenizer's.
         advance: Progress callback.
     """
 
@@ -67,6 +73,8 @@ class OutputOptions(TypedDict, total=False):
     resume: bool
     allow_nonfinite: bool
     sha256: bool
+    tokenizer: str | None
+    chat_template: str | None
     advance: Advance | None
 
 
@@ -114,9 +122,9 @@ def merge(
     *,
     init: PathLike | None = None,
     method: str = "slerp",
-    lambda_: float | None = None,
-    coefficients: Sequence[float] | None = None,
-    eta: float | Sequence[float] = 1.0,
+    lambda_: Varying | None = None,
+    coefficients: Sequence[Varying] | None = None,
+    eta: Varying = 1.0,
     granularity: str = "layer",
     antiparallel: str = "error",
     angles: bool = False,
@@ -129,11 +137,12 @@ def merge(
     Args:
         models: Checkpoints, as `open_checkpoint` takes them.
         output: Directory to create.
-        init: What the models were fine-tuned from.
+        init: What the models were fine-tuned from; `zero` takes the weights themselves for task vectors.
         method: A name in `warmkit.METHODS`.
-        lambda_: Of two models, the share of the second.
-        coefficients: One per model instead.
-        eta: LITI's update rate. Several write `output/eta-0.3`, ... from one reading of the inputs.
+        lambda_: Of two models, the share of the second: a number, or one that changes over the model: a list of numbers is a
+            gradient over the layers, a list of `{"pattern": "mlp", "value": 0.3}` goes by tensor name.
+        coefficients: One per model instead, each a number, a gradient or rules.
+        eta: LITI's update rate, or rules. Several numbers write `output/eta-0.3`, ... from one reading of the inputs.
         granularity: The parameters that share one angle: `layer`, `tensor` or `model`.
         antiparallel: `lerp` averages straight where task vectors oppose each other; `error` refuses.
         angles: Measure norms and angles even if the method does not need them.
@@ -153,8 +162,9 @@ def merge(
         granularity=granularity,
         antiparallel=antiparallel,
         angles=angles,
+        from_zero=init == ZERO,
     )
-    return write(spec, models, init, output, options)
+    return write(spec, models, None if init == ZERO else init, output, options)
 
 
 def liti(
@@ -360,12 +370,15 @@ def build_job(spec: MergeSpec, rows: Sequence[Source], names: Sequence[str], dty
     own = {name: rows[0].dtype(name) for name in names}
     floats = [name for name in names if own[name].kind == "float"]
     space = spec.method.space if spec.method.space != "none" else "task vectors" if spec.angles else None
+    spec, groups = spec.localised(group(floats, spec.granularity))
     solve = spec.solve
+    if space is not None and spec.from_zero:
+        space = "weights"
     if space == "weights" and spec.uses_init:  # row 0 is the init, whose products the ablation does not read
         solve = _without_init(spec)
     return Job(
         rows=rows,
-        groups=group(floats, spec.granularity),
+        groups=groups,
         exact=[name for name in names if own[name].kind == "exact"],
         dtypes={name: dtype if dtype and own[name].kind == "float" else own[name] for name in names},
         outputs=len(spec.etas),
@@ -391,6 +404,8 @@ class _Prepared:
     plan: Plan
     folders: list[str]
     notes: tuple[str, ...]
+    tokenizer: Path | None
+    chat_template: str | None
 
     @property
     def bytes_read(self) -> int:
@@ -403,8 +418,8 @@ class _Prepared:
 
 def write(
     spec: MergeSpec,
-    models: Sequence[PathLike],
-    init: PathLike | None,
+    models: Sequence[PathLike | Checkpoint],
+    init: PathLike | Checkpoint | None,
     output: PathLike,
     options: OutputOptions,
     extra: Mapping[str, Any] | None = None,
@@ -429,7 +444,11 @@ def write(
 
 
 def _prepare(
-    spec: MergeSpec, models: Sequence[PathLike], init: PathLike | None, output: Path, options: OutputOptions
+    spec: MergeSpec,
+    models: Sequence[PathLike | Checkpoint],
+    init: PathLike | Checkpoint | None,
+    output: Path,
+    options: OutputOptions,
 ) -> _Prepared:
     dtype = parse_output_dtype(name) if (name := options.get("dtype")) else None
     max_shard_size = parse_size(options.get("max_shard_size", "5GB"))
@@ -438,10 +457,11 @@ def _prepare(
     if not models:
         raise UsageError("expected at least one model")
     _rows(spec, init, models)
-    opened_init = None if init is None else open_checkpoint(init)
-    opened = [open_checkpoint(model) for model in models]
+    opened_init = None if init is None else _opened(init)
+    opened = [_opened(model) for model in models]
     everything = [*([opened_init] if opened_init else []), *opened]
-    _check_apart(output, everything)
+    inputs = [part for each in everything for part in each.inputs]
+    _check_apart(output, inputs)
     aligned = align(everything)
     sources = [FileSource(each.source, entries) for each, entries in zip(everything, aligned.entries)]
     rows = _rows(spec, sources[0] if opened_init else None, sources[len(sources) - len(opened) :])
@@ -450,7 +470,13 @@ def _prepare(
     tensors = (Output(name, job.dtypes[name], entry.shape) for name, entry in donor.entries.items())
     plan = plan_output(tensors, max_shard_size, {"format": "pt", **donor.metadata})
     folders = [""] if len(spec.etas) == 1 else [f"eta-{eta:g}" for eta in spec.etas]
-    return _Prepared(spec, opened_init, opened, donor, job, plan, folders, aligned.notes)
+    tokenizer = find_tokenizer(wanted, inputs) if (wanted := options.get("tokenizer")) else None
+    template = find_template(text, inputs) if (text := options.get("chat_template")) else None
+    return _Prepared(spec, opened_init, opened, donor, job, plan, folders, aligned.notes, tokenizer, template)
+
+
+def _opened(model: PathLike | Checkpoint) -> Checkpoint:
+    return model if isinstance(model, Checkpoint) else open_checkpoint(model)
 
 
 def _check_apart(output: Path, checkpoints: Sequence[Checkpoint]) -> None:
@@ -489,6 +515,8 @@ def _fingerprint(prepared: _Prepared) -> str:
         "method": [spec.name, spec.method.name, spec.shares.tolist(), spec.etas, spec.granularity, spec.antiparallel],
         "rows": [row.name for row in job.rows],
         "angles": spec.angles,
+        "parameters": spec.parameters,
+        "tokenizer": [str(prepared.tokenizer), prepared.chat_template],
         "allow_nonfinite": job.allow_nonfinite,
         "inputs": [checkpoint.fingerprint() for checkpoint in checkpoints],
         "shards": [[shard.file, xxhash.xxh3_128_hexdigest(shard.header)] for shard in prepared.plan.shards],
@@ -546,6 +574,10 @@ def _write_small_files(
         groups = _reports(prepared, stream, number)
         with writing(staging.destination):
             copy_companions(prepared.donor, companion_files(prepared.donor), target, dtype)
+            if prepared.tokenizer is not None:
+                copy_tokenizer(prepared.tokenizer, target)
+            if prepared.chat_template is not None:
+                write_template(prepared.chat_template, target)
             if prepared.plan.index is not None:
                 (target / INDEX).write_bytes(prepared.plan.index)
             card = model_card(staging.destination.name, description, mean_angle(groups))
@@ -556,7 +588,11 @@ def _write_small_files(
 
 def _describe(prepared: _Prepared, eta: float, dtype: DType | None, extra: Mapping[str, Any]) -> dict[str, Any]:
     def source(checkpoint: Checkpoint) -> dict[str, Any]:
-        return {"source": checkpoint.source, "files": {file.name: file.stat().st_size for file in checkpoint.files}}
+        several = len(checkpoint.inputs) > 1
+        return {
+            "source": checkpoint.source,
+            "files": {str(file) if several else file.name: file.stat().st_size for file in checkpoint.files},
+        }
 
     return {
         "method": prepared.spec.name,

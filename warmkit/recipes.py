@@ -252,6 +252,8 @@ class _Reader:
         if listed is not None and isinstance(node, yaml.SequenceNode):
             kind = typing.cast("type[Any]", listed)
             return [self.section(each, kind, f"{key}[{place}].") for place, each in enumerate(node.value)]
+        if isinstance(node, yaml.MappingNode):  # keys of their own, which no dataclass lists
+            self.lines |= {f"{key}.{inner.value}": inner.start_mark.line + 1 for inner, _ in node.value}
         value = self._plain(node)
         if not _fits(value, hint):
             near = nearest(value, choices) if isinstance(value, str) and (choices := _choices(hint)) else ""

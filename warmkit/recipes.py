@@ -29,21 +29,50 @@ def _checked(check: str) -> Any:
 
 
 @dataclass(frozen=True)
+class SourceSection:
+    """`merge.slices[].sources[]`: layers of one model, the first and the one after the last."""
+
+    model: str
+    layers: list[int]
+
+
+@dataclass(frozen=True)
+class SliceSection:
+    """`merge.slices[]`: layers of the result, in order; each a merge of the layers of its sources.
+
+    `init` are the layers of `merge.init`; `lambda`, `coefficients` and `eta` are those of `merge` unless given.
+    """
+
+    sources: list[SourceSection]
+    init: list[int] | None = None
+    lambda_: float | list[Any] | None = _checked("lambda")
+    coefficients: list[Any] | None = _checked("coefficients")
+    eta: float | list[Any] | None = _checked("eta")
+
+
+@dataclass(frozen=True)
 class MergeSection:
     """`merge:`, the parameters of `warmkit.merge`."""
 
-    models: list[str]
+    models: list[str] | None = None
+    slices: list[SliceSection] | None = None
     init: str | None = None
     method: str | None = _checked("method")
-    lambda_: float | None = _checked("eta")
-    coefficients: list[float] | None = None
+    lambda_: float | list[Any] | None = _checked("lambda")
+    coefficients: list[Any] | None = _checked("coefficients")
     granularity: str | None = _checked("granularity")
-    eta: float | list[float] | None = _checked("eta")
+    eta: float | list[Any] | None = _checked("eta")
     antiparallel: str | None = None
     angles: bool | None = None
     only: list[str] | None = None
     exclude: list[str] | None = None
     allow_pickle: bool | None = None
+
+    def __post_init__(self) -> None:
+        if (self.models is None) == (self.slices is None):
+            raise UsageError(
+                "missing key 'models' (or 'slices')" if self.models is None else "expected models or slices, not both"
+            )
 
 
 @dataclass(frozen=True)
@@ -57,6 +86,8 @@ class OutputSection:
     device: str | None = None
     allow_nonfinite: bool | None = None
     sha256: bool | None = None
+    tokenizer: str | None = None
+    chat_template: str | None = None
 
 
 @dataclass(frozen=True)
@@ -71,13 +102,16 @@ def _checks() -> dict[str, Any]:
     from warmkit.checkpoints.dtypes import parse_output_dtype
     from warmkit.checkpoints.groups import group
     from warmkit.checkpoints.plan import parse_size
-    from warmkit.checkpoints.spec import check_etas
+    from warmkit.checkpoints.settings import read_setting
+    from warmkit.checkpoints.spec import check_etas, is_sweep
     from warmkit.merging.methods import find_method
 
     return {
         "method": find_method,
         "granularity": lambda name: group([], name),
-        "eta": check_etas,
+        "eta": lambda value: check_etas(value) if is_sweep(value) else read_setting(value, "eta"),
+        "lambda": lambda value: read_setting(value, "lambda"),
+        "coefficients": lambda rows: [read_setting(row, "a coefficient") for row in rows],
         "dtype": parse_output_dtype,
         "size": parse_size,
     }
@@ -222,6 +256,8 @@ class _Reader:
         if listed is not None and isinstance(node, yaml.SequenceNode):
             kind = typing.cast("type[Any]", listed)
             return [self.section(each, kind, f"{key}[{place}].") for place, each in enumerate(node.value)]
+        if isinstance(node, yaml.MappingNode):  # keys of their own, which no dataclass lists
+            self.lines |= {f"{key}.{inner.value}": inner.start_mark.line + 1 for inner, _ in node.value}
         value = self._plain(node)
         if not _fits(value, hint):
             near = nearest(value, choices) if isinstance(value, str) and (choices := _choices(hint)) else ""
@@ -238,6 +274,8 @@ class _Reader:
         """Return the Python value of a node; YAML 1.1 reads 1e-5 as text, which nobody means."""
         if isinstance(node, yaml.SequenceNode):
             return [self._plain(each) for each in node.value]
+        if isinstance(node, yaml.MappingNode):
+            return {self._plain(key): self._plain(value) for key, value in node.value}
         loader = yaml.SafeLoader("")
         try:
             value = loader.construct_object(node, deep=True)
@@ -278,23 +316,25 @@ def _choices(hint: Any) -> list[str]:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    for option in _options(hint):
-        if typing.get_origin(option) is Literal:
-            if value in typing.get_args(option):
-                return True
-        elif typing.get_origin(option) is list:
-            (inner,) = typing.get_args(option)
-            if isinstance(value, list) and all(_fits(each, inner) for each in typing.cast("list[Any]", value)):
-                return True
-        elif option is float:
-            if isinstance(value, int | float) and not isinstance(value, bool):
-                return True
-        elif isinstance(value, option) and (option is bool or not isinstance(value, bool)):
-            return True
-    return False
+    return any(_is(value, option) for option in _options(hint))
 
 
-_PLURALS = {str: "texts", float: "numbers", int: "whole numbers"}
+def _is(value: Any, option: Any) -> bool:
+    """Say whether a value is of one of the types that a key may have."""
+    origin = typing.get_origin(option)
+    if option is Any:
+        return True
+    if origin is Literal:
+        return value in typing.get_args(option)
+    if origin is list:
+        (inner,) = typing.get_args(option)
+        return isinstance(value, list) and all(_fits(each, inner) for each in typing.cast("list[Any]", value))
+    if option is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, origin or option) and (option is bool or not isinstance(value, bool))
+
+
+_PLURALS = {Any: "numbers or rules", str: "texts", float: "numbers", int: "whole numbers"}
 _WORDS = {str: "text", float: "a number", int: "a whole number", bool: "true or false"}
 
 
@@ -309,7 +349,7 @@ def _described(hint: Any) -> str:
             words.append(f"a list of {_listed(typing.get_args(option)[0])}")
         elif typing.get_origin(option) is Literal:
             words.append(" or ".join(typing.get_args(option)))
-        elif dataclasses.is_dataclass(option):
+        elif typing.get_origin(option) is dict or dataclasses.is_dataclass(option):
             words.append("a mapping of keys to values")
         elif option in _WORDS:
             words.append(_WORDS[option])

@@ -98,6 +98,11 @@ class Checkpoint(Mapping[str, LazyTensor]):
         return self.path if self.path.is_dir() else None
 
     @property
+    def inputs(self) -> tuple[Checkpoint, ...]:
+        """The checkpoints whose tensors these are: itself, unless it was put together from others."""
+        return (self,)
+
+    @property
     def parameters(self) -> int:
         return sum(entry.elements for entry in self.entries.values())
 

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from warmkit.checkpoints.checkpoint import Checkpoint, dump_json
+from warmkit.checkpoints.checkpoint import Checkpoint, dump_json, parse_json
 from warmkit.checkpoints.dtypes import DType
 
 KEPT = (".json", ".txt", ".model", ".jinja", ".py", ".tiktoken", ".spm", ".bpe")
@@ -58,16 +58,16 @@ def _plain(folder: Path) -> bool:
 
 
 def copy_companions(donor: Checkpoint, files: list[Path], target: Path, dtype: DType | None) -> None:
-    """Copy the donor's companions byte for byte; `config.json` changes only if the merge changes the type."""
+    """Copy the donor's companions byte for byte; `config.json` changes only if the merge changes the type or the layers."""
     home = donor.directory
     if home is None:
         return
     for file in files:
         (target / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(home / file, target / file)
-    if dtype is not None and donor.config:
-        edited = dict(donor.config)
+    edited, stored = dict(donor.config), home / "config.json"
+    if dtype is not None and edited:
         keys = [key for key in ("dtype", "torch_dtype") if key in edited] or ["torch_dtype"]
-        if any(edited.get(key) != dtype.torch_name for key in keys):
-            edited |= dict.fromkeys(keys, dtype.torch_name)
-            (target / "config.json").write_bytes(dump_json(edited))
+        edited |= dict.fromkeys(keys, dtype.torch_name)
+    if edited and edited != parse_json(stored.read_bytes(), stored):
+        (target / "config.json").write_bytes(dump_json(edited))

@@ -33,6 +33,7 @@ from warmkit.checkpoints.sources import FileSource, MemorySource, Source, check_
 from warmkit.checkpoints.spec import MergeSpec, check_etas, ema_spec, liti_spec, merge_spec
 from warmkit.checkpoints.staging import FileSink, Staging, writing
 from warmkit.checkpoints.stream import Digests, Done, Job, Kernels, Stream
+from warmkit.checkpoints.tokenizers import copy_tokenizer, find_template, find_tokenizer, write_template
 from warmkit.errors import OutputError, UsageError, WarmkitError
 from warmkit.merging.types import Gram
 
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
     import torch
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
+Varying: TypeAlias = "float | Sequence[float] | Sequence[Mapping[str, Any]]"
+"""A number that may change over the model; see `checkpoints.settings`."""
+ZERO = "zero"  # as an init: a model of zeros, which nobody stores
 Advance: TypeAlias = Callable[[int, int], None]
 """Called now and then, from any thread, with the bytes moved since the last call and the total to move."""
 
@@ -61,6 +65,8 @@ class OutputOptions(TypedDict, total=False):
         allow_pickle: Also read inputs that torch saved, as `open_checkpoint` says.
         only: Patterns (`model.layers.*`); tensors that match none are copied from the init, or first model.
         exclude: Patterns; tensors that match one are copied from there.
+        tokenizer: The input whose tokenizer is written; by default that of the init, else of the first model.
+        chat_template: A Jinja template, the path of one, or `auto`: the one that most inputs have; by default the tokenizer's.
         advance: Progress callback.
     """
 
@@ -77,6 +83,8 @@ class OutputOptions(TypedDict, total=False):
     allow_pickle: bool
     only: Sequence[str]
     exclude: Sequence[str]
+    tokenizer: str | None
+    chat_template: str | None
     advance: Advance | None
 
 
@@ -128,9 +136,9 @@ def merge(
     *,
     init: PathLike | None = None,
     method: str = "slerp",
-    lambda_: float | None = None,
-    coefficients: Sequence[float] | None = None,
-    eta: float | Sequence[float] = 1.0,
+    lambda_: Varying | None = None,
+    coefficients: Sequence[Varying] | None = None,
+    eta: Varying = 1.0,
     granularity: str = "layer",
     antiparallel: str = "error",
     angles: bool = False,
@@ -143,11 +151,12 @@ def merge(
     Args:
         models: Checkpoints, as `open_checkpoint` takes them.
         output: Directory to create.
-        init: What the models were fine-tuned from.
+        init: What the models were fine-tuned from; `zero` takes the weights themselves for task vectors.
         method: A name in `warmkit.METHODS`.
-        lambda_: Of two models, the share of the second.
-        coefficients: One per model instead.
-        eta: LITI's update rate. Several write `output/eta-0.3`, ... from one reading of the inputs.
+        lambda_: Of two models, the share of the second: a number, or one that changes over the model: a list of numbers is a
+            gradient over the layers, a list of `{"pattern": "mlp", "value": 0.3}` goes by tensor name.
+        coefficients: One per model instead, each a number, a gradient or rules.
+        eta: LITI's update rate, or rules. Several numbers write `output/eta-0.3`, ... from one reading of the inputs.
         granularity: The parameters that share one angle: `layer`, `tensor` or `model`.
         antiparallel: `lerp` averages straight where task vectors oppose each other; `error` refuses.
         angles: Measure norms and angles even if the method does not need them.
@@ -167,8 +176,9 @@ def merge(
         granularity=granularity,
         antiparallel=antiparallel,
         angles=angles,
+        from_zero=init == ZERO,
     )
-    return write(spec, models, init, output, options)
+    return write(spec, models, None if init == ZERO else init, output, options)
 
 
 def liti(
@@ -386,15 +396,15 @@ def build_job(
     floats = [name for name in names if own[name].kind == "float"]
     copied = {name for name in kept if dtype in (None, own[name])}  # the others become another type
     space = spec.method.space if spec.method.space != "none" else "task vectors" if spec.angles else None
+    spec, groups = spec.localised(group([name for name in floats if name not in kept], spec.granularity))
     solve = spec.solve
+    if space is not None and spec.from_zero:
+        space = "weights"
     if space == "weights" and spec.uses_init:  # row 0 is the init, whose products the ablation does not read
         solve = _without_init(spec)
     return Job(
         rows=rows,
-        groups={
-            **group([name for name in floats if name not in kept], spec.granularity),
-            **{f"{name} (kept)": [name] for name in floats if name in kept and name not in copied},
-        },
+        groups={**groups, **{f"{name} (kept)": [name] for name in floats if name in kept and name not in copied}},
         exact=[name for name in names if own[name].kind == "exact" or name in copied],
         dtypes={name: dtype if dtype and own[name].kind == "float" else own[name] for name in names},
         outputs=len(spec.etas),
@@ -423,6 +433,8 @@ class _Prepared:
     notes: tuple[str, ...]
     patterns: tuple[Sequence[str], Sequence[str]]
     kept: frozenset[str]
+    tokenizer: Path | None
+    chat_template: str | None
 
     @property
     def bytes_read(self) -> int:
@@ -435,8 +447,8 @@ class _Prepared:
 
 def write(
     spec: MergeSpec,
-    models: Sequence[PathLike],
-    init: PathLike | None,
+    models: Sequence[PathLike | Checkpoint],
+    init: PathLike | Checkpoint | None,
     output: PathLike,
     options: OutputOptions,
     extra: Mapping[str, Any] | None = None,
@@ -461,7 +473,11 @@ def write(
 
 
 def _prepare(
-    spec: MergeSpec, models: Sequence[PathLike], init: PathLike | None, output: Path, options: OutputOptions
+    spec: MergeSpec,
+    models: Sequence[PathLike | Checkpoint],
+    init: PathLike | Checkpoint | None,
+    output: Path,
+    options: OutputOptions,
 ) -> _Prepared:
     dtype = parse_output_dtype(name) if (name := options.get("dtype")) else None
     max_shard_size = parse_size(options.get("max_shard_size", "5GB"))
@@ -471,10 +487,11 @@ def _prepare(
         raise UsageError("expected at least one model")
     _rows(spec, init, models)
     pickles = options.get("allow_pickle", False)
-    opened_init = None if init is None else open_checkpoint(init, allow_pickle=pickles)
-    opened = [open_checkpoint(model, allow_pickle=pickles) for model in models]
+    opened_init = None if init is None else _opened(init, pickles)
+    opened = [_opened(model, pickles) for model in models]
     everything = [*([opened_init] if opened_init else []), *opened]
-    _check_apart(output, everything)
+    inputs = [part for each in everything for part in each.inputs]
+    _check_apart(output, inputs)
     only, exclude = options.get("only") or (), options.get("exclude") or ()
     unmerged = kept(everything[0].entries, only, exclude) if only or exclude else frozenset[str]()
     aligned = align(everything, unmerged)
@@ -488,8 +505,23 @@ def _prepare(
     companions, notes = companion_donor(everything)
     if unmerged:
         notes.append(f"{len(unmerged)} of {len(donor.entries)} tensors are copied from {donor.source} (--only, --exclude)")
-    notes = (*aligned.notes, *notes)
-    return _Prepared(spec, opened_init, opened, donor, companions, job, plan, folders, notes, (only, exclude), unmerged)
+    tokenizer = find_tokenizer(wanted, inputs) if (wanted := options.get("tokenizer")) else None
+    template = find_template(text, inputs) if (text := options.get("chat_template")) else None
+    return _Prepared(
+        spec,
+        opened_init,
+        opened,
+        donor,
+        companions,
+        job,
+        plan,
+        folders,
+        (*aligned.notes, *notes),
+        (only, exclude),
+        unmerged,
+        tokenizer,
+        template,
+    )
 
 
 def _plan_only(prepared: _Prepared, staging: Staging, kernels: Kernels, options: OutputOptions) -> MergeResult:
@@ -504,6 +536,10 @@ def _plan_only(prepared: _Prepared, staging: Staging, kernels: Kernels, options:
         for row in prepared.job.rows:
             row.close()
     return replace(planned, estimate=found, lacking=max(0, needed - free))
+
+
+def _opened(model: PathLike | Checkpoint, allow_pickle: bool) -> Checkpoint:
+    return model if isinstance(model, Checkpoint) else open_checkpoint(model, allow_pickle=allow_pickle)
 
 
 def _check_apart(output: Path, checkpoints: Sequence[Checkpoint]) -> None:
@@ -548,6 +584,8 @@ def _fingerprint(prepared: _Prepared) -> str:
         "rows": [row.name for row in job.rows],
         "angles": spec.angles,
         "kept": sorted(prepared.kept),
+        "parameters": spec.parameters,
+        "tokenizer": [str(prepared.tokenizer), prepared.chat_template],
         "allow_nonfinite": job.allow_nonfinite,
         "inputs": [checkpoint.fingerprint() for checkpoint in checkpoints],
         "shards": [[shard.file, xxhash.xxh3_128_hexdigest(shard.header)] for shard in prepared.plan.shards],
@@ -605,6 +643,10 @@ def _write_small_files(
         groups = _reports(prepared, stream, number)
         with writing(staging.destination):
             copy_companions(prepared.companions, companion_files(prepared.companions), target, dtype)
+            if prepared.tokenizer is not None:
+                copy_tokenizer(prepared.tokenizer, target)
+            if prepared.chat_template is not None:
+                write_template(prepared.chat_template, target)
             if prepared.plan.index is not None:
                 (target / INDEX).write_bytes(prepared.plan.index)
             card = model_card(staging.destination.name, description, mean_angle(groups))
@@ -615,7 +657,11 @@ def _write_small_files(
 
 def _describe(prepared: _Prepared, eta: float, dtype: DType | None, extra: Mapping[str, Any]) -> dict[str, Any]:
     def source(checkpoint: Checkpoint) -> dict[str, Any]:
-        return {"source": checkpoint.source, "files": {file.name: file.stat().st_size for file in checkpoint.files}}
+        several = len(checkpoint.inputs) > 1
+        return {
+            "source": checkpoint.source,
+            "files": {str(file) if several else file.name: file.stat().st_size for file in checkpoint.files},
+        }
 
     return {
         "method": prepared.spec.name,

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from warmkit.checkpoints.groups import GRANULARITIES
+from warmkit.checkpoints.settings import Rule, Setting, is_constant, read_setting
+from warmkit.checkpoints.variation import Mix, Variation, check_count
 from warmkit.errors import DegenerateError, UsageError, nearest
 from warmkit.merging.ema import ema
 from warmkit.merging.geometry import settle
@@ -31,6 +33,9 @@ class MergeSpec:
         angles: Measure norms and angles even where the method does not need them.
         name: The verb or method, for the manifest.
         parameters: What the user set, for the manifest.
+        variation: How shares and eta change over the model; None if they do not.
+        from_zero: The initialisation is zero: task vectors are the weights themselves, and nothing is read for it.
+        local: Shares and eta of every group, once the groups are known; empty without a variation.
     """
 
     method: Method
@@ -41,30 +46,57 @@ class MergeSpec:
     angles: bool = False
     name: str = ""
     parameters: dict[str, Any] = field(default_factory=lambda: {})
+    variation: Variation | None = None
+    from_zero: bool = False
+    local: Mapping[str, tuple[Coefficients, float]] = field(default_factory=lambda: {})
 
     @property
     def uses_init(self) -> bool:
         """Whether the initialisation is read: it drops out of an average at eta = 1."""
-        return self.method.needs_init or self.angles or any(eta != 1 for eta in self.etas)
+        if self.from_zero:
+            return False
+        moves = any(eta != 1 for eta in self.etas) or (self.variation is not None and self.variation.moves)
+        return self.method.needs_init or self.angles or moves
+
+    def localised(self, groups: Mapping[str, Sequence[str]]) -> tuple[MergeSpec, Mapping[str, Sequence[str]]]:
+        """Return the merge with the numbers of every group, and the groups, split where their tensors have different ones.
+
+        Raises:
+            UsageError: If the numbers of a group are none that the method takes, or a rule is missing.
+        """
+        if self.variation is None:
+            return self, groups
+        parts, numbers = self.variation.split(groups)
+        local: dict[str, tuple[Coefficients, float]] = {}
+        for name, each in numbers.items():
+            try:
+                local[name] = _shares(self.method, len(self.shares), each.coefficients), each.eta
+            except UsageError as error:
+                raise UsageError(f"group {name!r}: {error}") from None
+        return replace(self, local=local), parts
 
     def solve(self, group: str, gram: Gram | None) -> Coefficients:
         """Return the coefficients of every row for every eta, [etas, rows]."""
+        shares, scale = self.local.get(group, (self.shares, 1.0))
         if not self.method.follows_arc:
-            solved = self.method.solve(gram, self.shares)
+            solved = self.method.solve(gram, shares)
         else:
             try:
-                solved = self.method.solve(gram, self.shares, self.antiparallel)
+                solved = self.method.solve(gram, shares, self.antiparallel)
             except DegenerateError as error:
                 raise DegenerateError(
                     f"group {group!r}: {error}; average it straight with --antiparallel lerp, or use --method lerp"
                 ) from None
         if self.method.space != "none":
             solved = settle(solved)
+        etas = [eta * scale for eta in self.etas]
+        if self.from_zero:
+            return np.stack([eta * solved for eta in etas])
         if not self.uses_init:
             return solved.reshape(1, -1)
-        rows = np.stack([liti(solved, eta) for eta in self.etas])
+        rows = np.stack([liti(solved, eta) for eta in etas])
         if not self.method.needs_init:  # an average: its coefficients sum to 1 exactly, whatever float64 says
-            rows[:, 0] = [1 - eta for eta in self.etas]
+            rows[:, 0] = [1 - eta for eta in etas]
         return rows
 
 
@@ -86,21 +118,12 @@ def check_etas(eta: float | Sequence[float]) -> tuple[float, ...]:
     return etas
 
 
-def _shares(method: Method, count: int, share: float | None, coefficients: Sequence[float] | None) -> Coefficients:
-    if share is not None and coefficients is not None:
-        raise UsageError("--lambda and --coefficients say the same thing; give one of them")
-    if share is None and coefficients is None:
+def _shares(method: Method, count: int, coefficients: Sequence[float] | None) -> Coefficients:
+    if coefficients is None:
         return np.ones(count) if method.mix == "scales" else np.full(count, 1 / count)
     if method.mix == "none":
         raise UsageError(f"{method.name} weighs all models alike; use lerp for --lambda or --coefficients")
-    if share is not None:
-        if count != 2:
-            raise UsageError(f"--lambda is the share of the second of two models; for {count} models use --coefficients")
-        coefficients = [1 - _finite("lambda", share), share]
-    assert coefficients is not None
     shares = np.array([_finite("a coefficient", value) for value in coefficients])
-    if len(shares) != count:
-        raise UsageError(f"expected {count} coefficients, one per model, found {len(shares)}")
     if method.mix == "scales":
         return shares
     if abs(shares.sum()) < 1e-12:
@@ -114,14 +137,18 @@ def merge_spec(
     method: str,
     count: int,
     *,
-    lambda_: float | None = None,
-    coefficients: Sequence[float] | None = None,
-    eta: float | Sequence[float] = 1.0,
+    lambda_: Any = None,
+    coefficients: Sequence[Any] | None = None,
+    eta: Any = 1.0,
     granularity: str = "layer",
     antiparallel: str = "error",
     angles: bool = False,
+    from_zero: bool = False,
 ) -> MergeSpec:
     """Check the parameters of a merge of `count` models.
+
+    `lambda_`, each of `coefficients` and `eta` may change over the model, as `checkpoints.settings` describes; a plain list
+    of etas is a sweep.
 
     Raises:
         UsageError: If one of them is unknown, out of range, or does not fit the others.
@@ -133,10 +160,51 @@ def merge_spec(
         raise UsageError(f"unknown granularity {granularity!r}{nearest(granularity, GRANULARITIES)}")
     if antiparallel not in ("error", "lerp"):
         raise UsageError(f"unknown value {antiparallel!r} of antiparallel{nearest(antiparallel, ('error', 'lerp'))}")
-    etas = check_etas(eta)
-    shares = _shares(found, count, lambda_, coefficients)
-    parameters = {"coefficients": shares.tolist(), "granularity": granularity, "antiparallel": antiparallel}
-    return MergeSpec(found, shares, etas, granularity, antiparallel, angles, method, parameters)
+    if from_zero and eta != 1 and found.mix != "scales":
+        raise UsageError("eta with an init of zero would shrink the model; scale task-arithmetic's coefficients instead")
+    if lambda_ is not None and coefficients is not None:
+        raise UsageError("--lambda and --coefficients say the same thing; give one of them")
+    settings = read_coefficients(count, lambda_, coefficients)
+    mix = _mix(settings, eta)
+    constants = None if settings is None or mix else [setting[0].values[0] for setting in settings]
+    shares = _shares(found, count, constants)
+    etas = check_etas(1.0 if mix and not is_sweep(eta) else eta)
+    parameters: dict[str, Any] = {"granularity": granularity, "antiparallel": antiparallel}
+    parameters |= {"coefficients": shares.tolist()} if mix is None else {"mix": [mix.written()]}
+    parameters |= {"init": "zero"} if from_zero else {}
+    variation = None if mix is None else Variation((mix,))
+    return MergeSpec(found, shares, etas, granularity, antiparallel, angles, method, parameters, variation, from_zero)
+
+
+def is_sweep(eta: Any) -> bool:
+    """Say whether eta is one number, or a plain list of them."""
+    rows = eta if isinstance(eta, list | tuple) else [eta]
+    return all(isinstance(each, int | float) for each in rows)
+
+
+def _mix(settings: tuple[Setting, ...] | None, eta: Any) -> Mix | None:
+    """Return the settings of a merge if any of them changes over the model."""
+    if not is_sweep(eta):
+        return Mix(settings, read_setting(eta, "eta"))
+    return None if all(map(is_constant, settings or ())) else Mix(settings, (Rule((1.0,)),))
+
+
+def read_coefficients(count: int, lambda_: Any, coefficients: Sequence[Any] | None) -> tuple[Setting, ...] | None:
+    """Turn `lambda` or `coefficients` into a setting for each of `count` models; None where neither is given.
+
+    Raises:
+        UsageError: If they do not fit the models, or are no settings.
+    """
+    if coefficients is not None:
+        check_count(coefficients, count)
+        return tuple(read_setting(each, "a coefficient") for each in coefficients)
+    if lambda_ is None:
+        return None
+    if count != 2:
+        raise UsageError(f"--lambda is the share of the second of two models; for {count} models use --coefficients")
+    second = read_setting(lambda_, "lambda")
+    first = tuple(Rule(tuple(1 - value for value in rule.values), rule.pattern) for rule in second)
+    return first, second
 
 
 def ema_spec(count: int, mu: float) -> MergeSpec:

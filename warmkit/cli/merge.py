@@ -10,6 +10,7 @@ import typer
 from warmkit.cli import merged
 from warmkit.cli.command import command
 from warmkit.cli.console import Console
+from warmkit.cli.merge_recipe import read, read_slices, show_recipe
 from warmkit.cli.options import Eta, Init, Models, etas, given, numbers, output_options, writing
 from warmkit.errors import UsageError
 
@@ -37,11 +38,15 @@ def merge(
     angles: Annotated[
         bool | None, typer.Option("--angles", help="Measure angles even if the method needs none (reads the init).")
     ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Print the recipe, one of mergekit's as warmkit's; merge nothing.")
+    ] = False,
     **options: Any,
 ) -> None:
     """Merge models into one.
 
     The models are checkpoints, or one recipe (a .yaml file, or - for standard input) that says the same; options override it.
+    Recipes of mergekit run as they are.
 
     Examples:
 
@@ -49,6 +54,7 @@ def merge(
     - `warmkit merge --method lerp --lambda 0.3 A B -o OUT`
     - `warmkit merge --init SFT A B C --eta 0.1,0.3,1 -o SWEEP`
     - `warmkit merge recipe.yaml -o OUT --dtype bfloat16`
+    - `warmkit merge mergekit_config.yml --explain`
     """
     parameters = given(
         {
@@ -62,27 +68,26 @@ def merge(
             "angles": angles,
         }
     )
-    recipe = _read(models)
+    recipe = read(console, models)
+    if explain:
+        show_recipe(console, recipe)
+        return
     if recipe is not None:
         models, output, parameters, options = _overridden(recipe.content, output, parameters, given(options))
     if output is None:
         raise UsageError("expected -o OUT, the directory to create")
     from warmkit.checkpoints.merge import merge as merge_checkpoints
+    from warmkit.checkpoints.slices import merge_slices
 
     with console.progress("merging") as advance:
         try:
-            result = merge_checkpoints(models, output, **parameters, **writing(options), advance=advance)
+            if slices := parameters.pop("slices", None):
+                result = merge_slices(read_slices(slices), output, **parameters, **writing(options), advance=advance)
+            else:
+                result = merge_checkpoints(models, output, **parameters, **writing(options), advance=advance)
         except UsageError as error:
             raise recipe.blame(error) if recipe is not None else error from None
     merged.show(console, result)
-
-
-def _read(models: list[str]) -> Any:
-    if len(models) != 1 or not (models[0] == "-" or models[0].endswith((".yaml", ".yml"))):
-        return None
-    from warmkit.recipes import MergeRecipe, read_recipe
-
-    return read_recipe(Path(models[0]), MergeRecipe)
 
 
 def _overridden(
@@ -92,7 +97,7 @@ def _overridden(
     section = given(vars(recipe.merge))
     if parameters.keys() & {"lambda_", "coefficients"}:
         section = {key: value for key, value in section.items() if key not in ("lambda_", "coefficients")}
-    models = section.pop("models")
+    models = section.pop("models", [])
     shared = {key: section.pop(key) for key in ("only", "exclude", "allow_pickle") if key in section}
     target = {**shared, **given(vars(recipe.output))}
     path = target.pop("path", None)

@@ -1,0 +1,94 @@
+"""The tokenizer and the chat template that a merge writes, where they are not those that lie beside the donor's weights."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from warmkit.checkpoints.checkpoint import Checkpoint, dump_json, parse_json
+from warmkit.errors import UsageError
+
+AUTO = "auto"
+TEMPLATE, CONFIG = "chat_template.jinja", "tokenizer_config.json"
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    CONFIG,
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "tokenizer.model",
+    "spiece.model",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    TEMPLATE,
+)
+
+
+def find_tokenizer(name: str, checkpoints: Sequence[Checkpoint]) -> Path:
+    """Return the directory of the input whose tokenizer is asked for; that its vocabulary fits was checked with the rest.
+
+    Raises:
+        UsageError: If it is none of the inputs, or has no tokenizer.
+    """
+    sources = [each for each in checkpoints if each.source == name or each.path == Path(name)]
+    if not sources:
+        known = ", ".join(each.source for each in checkpoints)
+        raise UsageError(f"tokenizer: expected one of the models of the merge ({known}), found {name!r}")
+    home = sources[0].directory
+    if home is None or not any((home / file).is_file() for file in TOKENIZER_FILES):
+        raise UsageError(f"tokenizer: {name} has no tokenizer files")
+    return home
+
+
+def copy_tokenizer(home: Path, target: Path) -> None:
+    """Put the tokenizer of `home` into `target`, in place of the one that is there."""
+    for name in TOKENIZER_FILES:
+        (target / name).unlink(missing_ok=True)
+        if (home / name).is_file():
+            shutil.copyfile(home / name, target / name)
+
+
+def find_template(text: str, checkpoints: Sequence[Checkpoint]) -> str | None:
+    """Return a chat template: `auto` is the one that most inputs have; a path is read; any other text is the template itself.
+
+    Returns:
+        The template; None if `auto` finds none.
+
+    Raises:
+        UsageError: If the text is neither a template nor a file.
+    """
+    if text == AUTO:
+        found = [template for each in checkpoints if (template := _template_of(each.directory))]
+        return Counter(found).most_common(1)[0][0] if found else None
+    if "{" in text:
+        return text
+    if Path(text).is_file():
+        return Path(text).read_text("utf-8")
+    raise UsageError(f"chat_template: expected auto, a Jinja template or the path of one, found {text!r}")
+
+
+def _template_of(home: Path | None) -> str | None:
+    if home is None:
+        return None
+    if (home / TEMPLATE).is_file():
+        return (home / TEMPLATE).read_text("utf-8").strip() or None
+    template: Any = _read(home / CONFIG).get("chat_template")
+    if isinstance(template, list):  # several, by name
+        template = next((each["template"] for each in template if each.get("name") == "default"), None)
+    return template.strip() if isinstance(template, str) else None
+
+
+def write_template(template: str, target: Path) -> None:
+    """Write a chat template where new readers look for it, and where old ones do."""
+    (target / TEMPLATE).write_text(template, "utf-8")
+    config = _read(target / CONFIG)
+    if config:
+        (target / CONFIG).write_bytes(dump_json({**config, "chat_template": template}))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    content: Any = parse_json(path.read_bytes(), path) if path.is_file() else {}
+    return content if isinstance(content, dict) else {}

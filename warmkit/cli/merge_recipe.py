@@ -1,0 +1,75 @@
+"""Recipes of `warmkit merge`: warmkit's own, and mergekit's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from warmkit.cli.console import Console
+from warmkit.errors import UsageError
+
+if TYPE_CHECKING:
+    from warmkit.checkpoints.slices import Slice
+    from warmkit.recipes import MergeRecipe, Recipe, SliceSection
+
+
+def read(console: Console, models: Sequence[str]) -> Recipe[MergeRecipe] | None:
+    """Read the recipe that stands where the models do; None where there are models.
+
+    Raises:
+        RecipeError: If it is none that warmkit can follow.
+    """
+    if len(models) != 1 or not (models[0] == "-" or models[0].endswith((".yaml", ".yml"))):
+        return None
+    from warmkit.mergekit.schema import is_mergekit
+    from warmkit.recipes import MergeRecipe, read_recipe
+
+    path = Path(models[0])
+    if models[0] == "-" or not is_mergekit(path):
+        return read_recipe(path, MergeRecipe)
+    from warmkit.mergekit.translate import read_mergekit
+
+    translation = read_mergekit(path)
+    for note in translation.notes:
+        console.note(note)
+    return translation.recipe
+
+
+def read_slices(sections: Sequence[SliceSection]) -> list[Slice]:
+    """Turn the slices of a recipe into those of the library.
+
+    Raises:
+        UsageError: If a range is not two numbers.
+    """
+    from warmkit.checkpoints.slices import LayerRange, Slice
+
+    def bounds(layers: list[int]) -> tuple[int, int]:
+        if len(layers) != 2:
+            raise UsageError(f"slices: expected layers [first, end], found {layers}")
+        return layers[0], layers[1]
+
+    return [
+        Slice(
+            tuple(LayerRange(source.model, *bounds(source.layers)) for source in each.sources),
+            None if each.init is None else bounds(each.init),
+            each.lambda_,
+            each.coefficients,
+            each.eta,
+        )
+        for each in sections
+    ]
+
+
+def show_recipe(console: Console, recipe: Recipe[MergeRecipe] | None) -> None:
+    """Print a recipe.
+
+    Raises:
+        UsageError: If there is none.
+    """
+    if recipe is None:
+        raise UsageError("--explain prints a recipe; expected one .yaml file in place of the models")
+    from warmkit.mergekit.explain import explain
+    from warmkit.recipes import plain
+
+    console.result(plain(recipe.content), explain(recipe.content).rstrip())

@@ -1,0 +1,1 @@
+"""Recipes of mergekit, read strictly and turned into warmkit's own."""

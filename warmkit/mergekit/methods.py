@@ -1,0 +1,82 @@
+"""The table of mergekit's methods: what each takes, and what it is called here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from warmkit.errors import UsageError, nearest
+
+LACKED = "warmkit does not have it"
+
+
+@dataclass(frozen=True)
+class Known:
+    """One method of mergekit.
+
+    Attributes:
+        name: Value of `merge_method`.
+        weighs: The parameter that every model has, `weight` or `scale`; empty for none.
+        shared: Parameters of the whole merge.
+        per_model: Other parameters that every model may have.
+        base: Whether there is a base model that the others are compared with, or it is a model like any.
+        refused: Why not, if warmkit has nothing equal.
+    """
+
+    name: str
+    weighs: str
+    shared: tuple[str, ...]
+    base: Literal["required", "optional", "like any"]
+    per_model: tuple[str, ...] = ()
+    refused: str = ""
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        return (*([self.weighs] if self.weighs else []), *self.per_model, *self.shared)
+
+
+_TASKS = ("normalize", "lambda", "rescale", "int8_mask")
+
+_TABLE = (
+    Known("linear", "weight", ("normalize",), "like any"),
+    Known("slerp", "", ("t",), "required"),
+    Known("nuslerp", "weight", ("nuslerp_flatten", "nuslerp_row_wise"), "optional"),
+    Known("task_arithmetic", "weight", _TASKS, "required", ("density",)),
+    Known("karcher", "", ("max_iter", "tol"), "like any"),
+    Known("model_stock", "", ("filter_wise",), "required"),
+    Known("passthrough", "scale", (), "like any"),
+    Known(
+        "multislerp",
+        "weight",
+        ("normalize_weights", "eps"),
+        "optional",
+        refused="it is a normalised mean, which warmkit does not have; karcher is the spherical mean",
+    ),
+    Known("ties", "weight", _TASKS, "required", ("density",), LACKED),
+    Known("dare_ties", "weight", _TASKS, "required", ("density",), LACKED),
+    Known("dare_linear", "weight", _TASKS, "required", ("density",), LACKED),
+    Known("della", "weight", _TASKS, "required", ("density", "epsilon"), LACKED),
+    Known("della_linear", "weight", _TASKS, "required", ("density", "epsilon"), LACKED),
+    Known("breadcrumbs", "weight", _TASKS, "required", ("density", "gamma"), LACKED),
+    Known("breadcrumbs_ties", "weight", _TASKS, "required", ("density", "gamma"), LACKED),
+    Known("sce", "", ("select_topk", "int8_mask"), "required", (), LACKED),
+    Known("ram", "", ("epsilon",), "required", (), LACKED),
+    Known("ramplus_tl", "", ("r", "alpha", "epsilon"), "required", (), LACKED),
+    Known("nearswap", "", ("t",), "required", (), LACKED),
+    Known("arcee_fusion", "", (), "required", (), LACKED),
+)
+KNOWN: dict[str, Known] = {each.name: each for each in _TABLE}
+PARAMETERS = frozenset(name for each in _TABLE for name in each.parameters)
+
+
+def find_method(name: str) -> Known:
+    """Return the method called `name` if warmkit can do what it does.
+
+    Raises:
+        UsageError: If mergekit has none of that name, or warmkit lacks it.
+    """
+    if name not in KNOWN:
+        raise UsageError(f"mergekit has no method {name!r}{nearest(name, KNOWN)}")
+    if KNOWN[name].refused:
+        raise UsageError(f"mergekit's method {name!r}: {KNOWN[name].refused}")
+    return KNOWN[name]

@@ -1,0 +1,246 @@
+"""From a recipe of mergekit to the recipe of warmkit that does the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from warmkit.checkpoints.settings import Rule, Setting, is_constant, write_setting
+from warmkit.mergekit.methods import KNOWN
+from warmkit.mergekit.schema import MergekitRecipe
+from warmkit.mergekit.scopes import Input, Scopes, Section
+from warmkit.mergekit.sections import reference, sections
+from warmkit.recipes import MergeRecipe, MergeSection, OutputSection, Recipe, SliceSection, SourceSection, read_recipe
+
+TEMPLATES = ("alpaca", "chatml", "exaone", "llama3", "mistral")
+"""Chat templates that come with mergekit."""
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """What a method makes of one section.
+
+    Attributes:
+        method: Of warmkit.
+        models: In the order of the coefficients.
+        init: The initialisation, as `merge.init`; `zero` for weights themselves.
+        base: Where its layers are.
+        lambda_: Share of the second of two models, instead of coefficients.
+        coefficients: One setting per model; empty where the method weighs all alike.
+        eta: Of LITI.
+        granularity: What shares an angle.
+        antiparallel: What to do where vectors oppose each other.
+    """
+
+    method: str
+    models: tuple[Input, ...]
+    init: str | None = None
+    base: Input | None = None
+    lambda_: Setting | None = None
+    coefficients: tuple[Setting, ...] = ()
+    eta: Setting = (Rule((1.0,)),)
+    granularity: str | None = None
+    antiparallel: str | None = None
+
+
+@dataclass(frozen=True)
+class Translation:
+    """A recipe of mergekit in warmkit's terms.
+
+    Attributes:
+        recipe: The recipe, with the file and lines of the original.
+        notes: Where the result differs on purpose, and what has no effect.
+    """
+
+    recipe: Recipe[MergeRecipe]
+    notes: tuple[str, ...]
+
+
+def read_mergekit(path: Path) -> Translation:
+    """Read a recipe of mergekit and translate it.
+
+    Raises:
+        RecipeError: If it is no recipe, or asks for what warmkit lacks; the message names it and its line.
+    """
+    read = read_recipe(path, MergekitRecipe)
+    content = read.content
+    scopes = Scopes(read, KNOWN[content.merge_method])
+    if content.models is None and content.slices is None:
+        raise scopes.error("merge_method", "missing key 'models' or 'slices'")
+    mixed = [_METHODS[content.merge_method](scopes, section) for section in sections(scopes)]
+    output = OutputSection(
+        dtype=_dtype(scopes),
+        tokenizer=_tokenizer(scopes, mixed[0]),
+        chat_template=_chat_template(scopes, content.chat_template),
+    )
+    merge = _whole(mixed[0]) if content.slices is None else _sliced(mixed)
+    return Translation(Recipe(MergeRecipe(merge, output), path, read.lines), tuple(scopes.notes))
+
+
+# ---- methods --------------------------------------------------------------------------------------------------------
+
+
+def _weights(scopes: Scopes, inputs: Sequence[Input], default: float | None = None) -> tuple[Setting, ...]:
+    return tuple(scopes.setting(scopes.known.weighs, each.scopes, default) for each in inputs)
+
+
+def _linear(scopes: Scopes, section: Section) -> Mixed:
+    weights = _weights(scopes, section.inputs)
+    if scopes.flag("normalize", section.scopes, default=True):
+        return Mixed("lerp", section.inputs, coefficients=weights)
+    return Mixed("task-arithmetic", section.inputs, "zero", coefficients=weights)
+
+
+def _passthrough(scopes: Scopes, section: Section) -> Mixed:
+    if len(section.inputs) != 1:
+        raise scopes.error(section.key, f"passthrough copies one model (in every slice), found {len(section.inputs)}")
+    return Mixed("task-arithmetic", section.inputs, "zero", coefficients=_weights(scopes, section.inputs, 1.0))
+
+
+def _slerp(scopes: Scopes, section: Section) -> Mixed:
+    assert section.base is not None
+    models = (section.base, *section.inputs)
+    _expect(scopes, section, 1, "slerp takes two models, base_model one of them")
+    t = scopes.setting("t", section.scopes, None)
+    if any(not 0 <= value <= 1 for rule in t for value in rule.values):
+        raise scopes.error("parameters.t", "t must be between 0 and 1: warmkit does not go past the end of an arc")
+    scopes.note("slerp: the arc is followed at every angle, also where mergekit averages straight (|cos| > 0.9995)")
+    return Mixed("slerp-weights", models, lambda_=t, granularity="tensor", antiparallel="lerp")
+
+
+def _nuslerp(scopes: Scopes, section: Section) -> Mixed:
+    _expect(scopes, section, 2, "nuslerp takes two models beside base_model")
+    if not scopes.flag("nuslerp_flatten", section.scopes, default=True):
+        raise scopes.error("parameters.nuslerp_flatten", "nuslerp_flatten false (an arc for every row) is not in warmkit")
+    weights = _weights(scopes, section.inputs)
+    if all(map(is_constant, weights)) and abs(sum(each[0].values[0] for each in weights)) < 1e-6:
+        weights = ((Rule((1.0,)),),) * 2  # as mergekit: halfway
+    mixed = Mixed("slerp-weights", section.inputs, coefficients=weights, granularity="tensor", antiparallel="lerp")
+    return mixed if section.base is None else replace(mixed, method="slerp", init=section.base.model, base=section.base)
+
+
+def _task_arithmetic(scopes: Scopes, section: Section) -> Mixed:
+    assert section.base is not None
+    if not section.inputs:
+        raise scopes.error(section.key, "task_arithmetic needs a model beside base_model")
+    for name in ("density", "rescale", "int8_mask"):
+        if any(name in scope.content for each in section.inputs for scope in each.scopes):
+            scopes.note(f"{name}: has no effect on task_arithmetic, in mergekit either")
+    method = "lerp" if scopes.flag("normalize", section.scopes, default=False) else "task-arithmetic"
+    weights, eta = _weights(scopes, section.inputs), scopes.setting("lambda", section.scopes, 1.0)
+    return Mixed(method, section.inputs, section.base.model, section.base, coefficients=weights, eta=eta)
+
+
+def _karcher(scopes: Scopes, section: Section) -> Mixed:
+    for name in ("max_iter", "tol"):
+        if any(name in scope.content for scope in section.scopes):
+            scopes.note(f"{name}: has no effect; warmkit's mean is found to twelve digits")
+    return Mixed("karcher", section.inputs, "zero", granularity="tensor")
+
+
+def _model_stock(scopes: Scopes, section: Section) -> Mixed:
+    assert section.base is not None
+    if len(section.inputs) < 2:
+        raise scopes.error(section.key, f"model_stock needs two models beside base_model, found {len(section.inputs)}")
+    if scopes.flag("filter_wise", section.scopes, default=False):
+        raise scopes.error("parameters.filter_wise", "filter_wise (an angle for every row) is not in warmkit")
+    scopes.note("model_stock: a mean cosine below zero gives the base, where mergekit steps away from the models")
+    return Mixed("model-stock", section.inputs, section.base.model, section.base, granularity="tensor")
+
+
+_METHODS: dict[str, Callable[[Scopes, Section], Mixed]] = {
+    "linear": _linear,
+    "passthrough": _passthrough,
+    "slerp": _slerp,
+    "nuslerp": _nuslerp,
+    "task_arithmetic": _task_arithmetic,
+    "karcher": _karcher,
+    "model_stock": _model_stock,
+}
+
+
+def _expect(scopes: Scopes, section: Section, count: int, message: str) -> None:
+    if len(section.inputs) != count:
+        raise scopes.error(section.key, f"{message}, found {len(section.inputs) + (section.base is not None)} in all")
+
+
+# ---- the recipe -----------------------------------------------------------------------------------------------------
+
+
+def _numbers(mixed: Mixed) -> dict[str, Any]:
+    """Return `lambda`, `coefficients` and `eta` as a recipe writes them."""
+    eta: Any = write_setting(mixed.eta)
+    if isinstance(eta, list) and len(mixed.eta) == 1 and mixed.eta[0].pattern is None:
+        eta = [{"value": eta}]  # a plain list is a sweep
+    return {
+        "lambda_": None if mixed.lambda_ is None else write_setting(mixed.lambda_),
+        "coefficients": [write_setting(each) for each in mixed.coefficients] or None,
+        "eta": None if eta == 1 else eta,
+    }
+
+
+def _common(mixed: Mixed) -> dict[str, Any]:
+    common = {"init": mixed.init, "method": mixed.method}
+    return common | {"granularity": mixed.granularity, "antiparallel": mixed.antiparallel}
+
+
+def _whole(mixed: Mixed) -> MergeSection:
+    return MergeSection(models=[each.model for each in mixed.models], **_common(mixed), **_numbers(mixed))
+
+
+def _sliced(mixed: Sequence[Mixed]) -> MergeSection:
+    """Return slices, with the numbers that all share said once."""
+    numbers = [_numbers(each) for each in mixed]
+    alike = all(each == numbers[0] for each in numbers)
+    slices = [
+        SliceSection(
+            sources=[SourceSection(source.model, list(source.layers or ())) for source in each.models],
+            init=None if each.base is None else list(each.base.layers or ()),
+            **({} if alike else own),
+        )
+        for each, own in zip(mixed, numbers)
+    ]
+    return MergeSection(slices=slices, **_common(mixed[0]), **(numbers[0] if alike else {}))
+
+
+# ---- what lies beside the weights -----------------------------------------------------------------------------------
+
+
+def _dtype(scopes: Scopes) -> str | None:
+    recipe = scopes.recipe.content
+    if recipe.dtype is not None:
+        scopes.note(f"dtype: {recipe.dtype} is the type of the result; sums run in float32 or wider, from inputs as they are")
+    return recipe.out_dtype or recipe.dtype
+
+
+def _tokenizer(scopes: Scopes, first: Mixed) -> str | None:
+    """Return the model whose tokenizer is copied, None for that of the first or of the init."""
+    recipe = scopes.recipe.content
+    key, source = "tokenizer_source", recipe.tokenizer_source
+    if recipe.tokenizer is not None:
+        if source is not None:
+            raise scopes.error("tokenizer", "expected tokenizer or tokenizer_source, not both")
+        key, source = "tokenizer.source", recipe.tokenizer.get("source", "union")
+        for name, value in recipe.tokenizer.items():
+            if name != "source" and value:
+                raise scopes.error(f"tokenizer.{name}", f"tokenizer.{name}: warmkit changes no tokens of a vocabulary")
+    if source is None:
+        return None
+    if source == "union":
+        scopes.note(f"{key}: union: warmkit merges equal vocabularies, whose union is the same; it refuses different ones")
+        return None
+    if source == "base":
+        if recipe.base_model is None:
+            raise scopes.error(key, f"{key}: base needs a base_model")
+        source = recipe.base_model
+    model = reference(scopes, key, source).removeprefix("model:")
+    donor = first.init if first.init not in (None, "zero") else first.models[0].model
+    return None if model == donor else model
+
+
+def _chat_template(scopes: Scopes, text: str | None) -> str | None:
+    if text in TEMPLATES and not Path(text).is_file():
+        raise scopes.error("chat_template", f"the template {text!r} comes with mergekit; give its text, or a path to it")
+    return text or None

@@ -52,7 +52,7 @@ def align(checkpoints: Sequence[Checkpoint]) -> Aligned:
         MismatchError: Listing every problem per model.
     """
     reference, *others = checkpoints
-    entries, notes = [reference.entries], list[str]()
+    entries, notes = [reference.entries], [note for checkpoint in checkpoints for note in checkpoint.notes]
     for other in others:
         tensors, note = _untangle_head(reference, other)
         entries.append(tensors)

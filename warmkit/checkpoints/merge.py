@@ -357,7 +357,7 @@ def _rows(spec: MergeSpec, init: Any | None, models: Sequence[Any]) -> list[Any]
 
 def build_job(spec: MergeSpec, rows: Sequence[Source], names: Sequence[str], dtype: DType | None, allow_nonfinite: bool) -> Job:
     """Turn a checked merge of aligned sources into a job."""
-    own = {name: rows[0].dtype(name) for name in names}
+    own = {name: rows[0].result_dtype(name) for name in names}
     floats = [name for name in names if own[name].kind == "float"]
     space = spec.method.space if spec.method.space != "none" else "task vectors" if spec.angles else None
     solve = spec.solve
@@ -457,13 +457,13 @@ def _check_apart(output: Path, checkpoints: Sequence[Checkpoint]) -> None:
     """Refuse a destination that is an input, holds one, or lies inside one."""
     target = output.resolve()
     for checkpoint in checkpoints:
-        place = checkpoint.path.resolve()
-        if target == place:
-            raise OutputError(f"{output}: is an input; choose another -o")
-        if place.is_relative_to(target):
-            raise OutputError(f"{output}: holds the input {checkpoint.source}; choose another -o")
-        if target.is_relative_to(place):
-            raise OutputError(f"{output}: lies inside the input {checkpoint.source}; choose another -o")
+        for place in (path.resolve() for path in (checkpoint.path, *checkpoint.adapters)):
+            if target == place:
+                raise OutputError(f"{output}: is an input; choose another -o")
+            if place.is_relative_to(target):
+                raise OutputError(f"{output}: holds the input {checkpoint.source}; choose another -o")
+            if target.is_relative_to(place):
+                raise OutputError(f"{output}: lies inside the input {checkpoint.source}; choose another -o")
 
 
 def _check_disk(prepared: _Prepared, staging: Staging) -> None:
@@ -556,7 +556,11 @@ def _write_small_files(
 
 def _describe(prepared: _Prepared, eta: float, dtype: DType | None, extra: Mapping[str, Any]) -> dict[str, Any]:
     def source(checkpoint: Checkpoint) -> dict[str, Any]:
-        return {"source": checkpoint.source, "files": {file.name: file.stat().st_size for file in checkpoint.files}}
+        return {"source": checkpoint.source, "files": {_short(file): file.stat().st_size for file in checkpoint.files}}
+
+    def _short(file: Path) -> str:
+        """Name an adapter's file with its directory: two adapters have files of the same names."""
+        return f"{file.parent.name}/{file.name}" if file.name.startswith("adapter_") else file.name
 
     return {
         "method": prepared.spec.name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from collections.abc import Mapping
@@ -201,26 +202,36 @@ def split(source: str) -> tuple[str, str] | None:
     Raises:
         CheckpointError: If one of the two is there and the other is not.
     """
-    if "+" not in source or Path(source).expanduser().exists():
-        return None
-    places = [match.start() for match in re.finditer(r"\+", source)][::-1]
-    pairs = [(source[:place], source[place + 1 :]) for place in places if 0 < place < len(source) - 1]
-    both = [pair for pair in pairs if all(map(_here, pair))] or [pair for pair in pairs if all(map(_plausible, pair))]
-    if both:
-        return both[0]
-    for pair in pairs:
-        for one, other in (pair, pair[::-1]):
-            if _here(one):
-                raise CheckpointError(f"{source}: expected BASE+ADAPTER; {one} is there, {other} is no path and no repository")
+    if (found := _pair(source)) is not None or "+" not in source or _here(source):
+        return found
+    for one, other in (order for pair in _halves(source) for order in (pair, pair[::-1])):
+        if _here(one):
+            raise CheckpointError(f"{source}: expected BASE+ADAPTER; {one} is there, {other} is no path and no repository")
     return None
 
 
+def _pair(source: str) -> tuple[str, str] | None:
+    if "+" not in source or _here(source):
+        return None
+    halves = _halves(source)
+    both = [pair for pair in halves if all(map(_here, pair))] or [pair for pair in halves if all(map(_plausible, pair))]
+    return both[0] if both else None
+
+
+def _halves(source: str) -> list[tuple[str, str]]:
+    """Split at every plus sign, the last one first: what stands before it may be a base with an adapter already."""
+    places = [match.start() for match in re.finditer(r"\+", source)][::-1]
+    return [(source[:place], source[place + 1 :]) for place in places if 0 < place < len(source) - 1]
+
+
 def _here(path: str) -> bool:
-    return Path(path).expanduser().exists()
+    with contextlib.suppress(OSError, RuntimeError):  # two paths in one may be longer than a name can be
+        return Path(path).expanduser().exists()
+    return False
 
 
 def _plausible(source: str) -> bool:
-    return _here(source) or bool(_ELSEWHERE.fullmatch(source)) or ("+" in source and split(source) is not None)
+    return _here(source) or bool(_ELSEWHERE.fullmatch(source)) or _pair(source) is not None
 
 
 def base_of(config: AdapterConfig) -> str:

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from warmkit.checkpoints.adapter_config import is_adapter, split
 from warmkit.checkpoints.dtypes import DType
 from warmkit.checkpoints.files import Files
 from warmkit.checkpoints.hub import resolve
@@ -71,8 +72,9 @@ class Checkpoint(Mapping[str, LazyTensor]):
         entries: Every tensor, in the order of files and bytes.
         files: The weight files.
         metadata: `__metadata__` of the files, merged.
-        notes: What was left aside or renamed on opening, one line each.
+        notes: What the user should know of how it was opened: left aside, renamed, found elsewhere; one line each.
         tied: Names that a pickle stores as the same tensor as an earlier name, with that name.
+        adapters: Directories of the adapters on top of it.
     """
 
     source: str
@@ -82,6 +84,7 @@ class Checkpoint(Mapping[str, LazyTensor]):
     metadata: dict[str, str] = field(default_factory=lambda: {})
     notes: tuple[str, ...] = ()
     tied: dict[str, str] = field(default_factory=lambda: {})
+    adapters: tuple[Path, ...] = ()
 
     def __getitem__(self, name: str) -> LazyTensor:
         return LazyTensor(self.entries[name])
@@ -132,7 +135,8 @@ def open_checkpoint(source: str | os.PathLike[str], *, allow_pickle: bool = Fals
 
     Args:
         source: A directory with one `model.safetensors`, or with an index and its shards; one `.safetensors` file; a Hub
-            repository `hf://owner/name[@revision]`, or `owner/name` where no such local path exists.
+            repository `hf://owner/name[@revision]`, or `owner/name` where no such local path exists; `BASE+ADAPTER`, both of
+            these kinds, or an adapter alone, which names its base: the dense weights that the two stand for.
         allow_pickle: Also read what torch saved, where there are no safetensors: `pytorch_model.bin`, `.pt`, `.ckpt`, and
             directories of torch.distributed.checkpoint. Nothing that a pickle names is imported or called.
 
@@ -148,7 +152,15 @@ def open_checkpoint(source: str | os.PathLike[str], *, allow_pickle: bool = Fals
         (32000, 2048)
     """
     source = str(source)
+    if (pair := split(source)) is not None:
+        from warmkit.checkpoints.adapters import open_pair  # brings a compiler, which other checkpoints do not need
+
+        return open_pair(source, *pair)
     path = resolve(source)
+    if is_adapter(path) and not any((path / name).is_file() for name in (SINGLE, INDEX)):
+        from warmkit.checkpoints.adapters import open_alone
+
+        return open_alone(source, path)
     if (names := _pickles(path)) and not allow_pickle:
         raise UnsupportedError(_pickle_message(path, names))
     if names:
@@ -194,8 +206,6 @@ def _weight_files(directory: Path) -> tuple[list[Path], dict[str, str] | None]:
         return [inside(directory, name, index) for name in sorted(set(mapping.values()))], mapping
     if single.is_file():
         return [single], None
-    if (directory / "adapter_config.json").is_file():
-        raise UnsupportedError(f"{directory}: a LoRA adapter, not a model; merge it into its base model first")
     found = sorted(directory.glob("*.safetensors"))
     if len(found) == 1:
         return found, None

@@ -56,7 +56,7 @@ def align(checkpoints: Sequence[Checkpoint], kept: Collection[str] = ()) -> Alig
         MismatchError: Listing every problem per model.
     """
     reference, *others = checkpoints
-    entries, notes = [reference.entries], [note for each in checkpoints for note in each.notes]
+    entries, notes = [reference.entries], [note for checkpoint in checkpoints for note in checkpoint.notes]
     for other in others:
         tensors, note = _untangle_head(reference, other)
         entries.append({**tensors, **{name: reference.entries[name] for name in kept}})

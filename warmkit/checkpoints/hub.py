@@ -51,11 +51,13 @@ def _packaged(source: str) -> Path:
 
 def _fetch(source: str, repo: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
 
     where = "" if source.startswith("hf://") else f"no local path {source!r}, and "
     try:
         return Path(snapshot_download(repo, revision=revision, allow_patterns=list(PATTERNS)))
+    except HFValidationError:
+        raise CheckpointError(f"{source}: no such file or directory, and no name of a Hub repository") from None
     except RepositoryNotFoundError:
         raise HubError(f"{where}the Hub has no repository {repo!r}, or it is private (log in with `hf auth login`)") from None
     except LocalEntryNotFoundError:

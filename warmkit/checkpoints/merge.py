@@ -392,9 +392,10 @@ def build_job(
     kept: Collection[str] = (),
 ) -> Job:
     """Turn a checked merge of aligned sources into a job; of `kept` names all rows read the same tensor."""
-    own = {name: rows[0].dtype(name) for name in names}
+    own = {name: rows[0].result_dtype(name) for name in names}
     floats = [name for name in names if own[name].kind == "float"]
-    copied = {name for name in kept if dtype in (None, own[name])}  # the others become another type
+    # the others become another type
+    copied = {name for name in kept if dtype in (None, own[name]) and rows[0].dtype(name) == own[name]}
     space = spec.method.space if spec.method.space != "none" else "task vectors" if spec.angles else None
     spec, groups = spec.localised(group([name for name in floats if name not in kept], spec.granularity))
     solve = spec.solve
@@ -546,13 +547,13 @@ def _check_apart(output: Path, checkpoints: Sequence[Checkpoint]) -> None:
     """Refuse a destination that is an input, holds one, or lies inside one."""
     target = output.resolve()
     for checkpoint in checkpoints:
-        place = checkpoint.path.resolve()
-        if target == place:
-            raise OutputError(f"{output}: is an input; choose another -o")
-        if place.is_relative_to(target):
-            raise OutputError(f"{output}: holds the input {checkpoint.source}; choose another -o")
-        if target.is_relative_to(place):
-            raise OutputError(f"{output}: lies inside the input {checkpoint.source}; choose another -o")
+        for place in (path.resolve() for path in (checkpoint.path, *checkpoint.adapters)):
+            if target == place:
+                raise OutputError(f"{output}: is an input; choose another -o")
+            if place.is_relative_to(target):
+                raise OutputError(f"{output}: holds the input {checkpoint.source}; choose another -o")
+            if target.is_relative_to(place):
+                raise OutputError(f"{output}: lies inside the input {checkpoint.source}; choose another -o")
 
 
 def _check_disk(prepared: _Prepared, staging: Staging) -> None:
@@ -660,8 +661,12 @@ def _describe(prepared: _Prepared, eta: float, dtype: DType | None, extra: Mappi
         several = len(checkpoint.inputs) > 1
         return {
             "source": checkpoint.source,
-            "files": {str(file) if several else file.name: file.stat().st_size for file in checkpoint.files},
+            "files": {str(file) if several else _short(file): file.stat().st_size for file in checkpoint.files},
         }
+
+    def _short(file: Path) -> str:
+        """Name an adapter's file with its directory: two adapters have files of the same names."""
+        return f"{file.parent.name}/{file.name}" if file.name.startswith("adapter_") else file.name
 
     return {
         "method": prepared.spec.name,

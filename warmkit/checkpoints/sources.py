@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from warmkit.checkpoints.dtypes import BY_TORCH_NAME, DType
 from warmkit.checkpoints.files import Files
-from warmkit.checkpoints.tensors import Tensor
+from warmkit.checkpoints.tensors import Tensor, result_dtype
 from warmkit.errors import MismatchError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -27,6 +27,10 @@ class Source(Protocol):
     name: str
 
     def dtype(self, tensor: str) -> DType: ...
+
+    def result_dtype(self, tensor: str) -> DType:
+        """Return the type that a result has by default."""
+        ...
 
     def shape(self, tensor: str) -> tuple[int, ...]: ...
 
@@ -55,6 +59,9 @@ class FileSource:
 
     def dtype(self, tensor: str) -> DType:
         return self._entries[tensor].dtype
+
+    def result_dtype(self, tensor: str) -> DType:
+        return result_dtype(self._entries[tensor])
 
     def shape(self, tensor: str) -> tuple[int, ...]:
         return self._entries[tensor].shape
@@ -87,6 +94,9 @@ class MemorySource:
 
     def dtype(self, tensor: str) -> DType:
         return self._tensors[tensor][0]
+
+    def result_dtype(self, tensor: str) -> DType:
+        return self.dtype(tensor)
 
     def shape(self, tensor: str) -> tuple[int, ...]:
         return self._tensors[tensor][1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from warmkit.checkpoints.dtypes import DType
 from warmkit.checkpoints.files import Files
@@ -48,6 +48,23 @@ class Tensor(Protocol):
     def ahead(self, files: Files, start: int, elements: int) -> None:
         """Announce a coming read."""
         ...
+
+
+@runtime_checkable
+class Widened(Protocol):
+    """A tensor that reads wider than what it stands for: an adapter's sum is float32, its base bfloat16.
+
+    Attributes:
+        stands_for: Type that a result has by default.
+    """
+
+    @property
+    def stands_for(self) -> DType: ...
+
+
+def result_dtype(tensor: Tensor) -> DType:
+    """Return the type that a result of this tensor has unless another is asked for."""
+    return tensor.stands_for if isinstance(tensor, Widened) else tensor.dtype
 
 
 @dataclass(frozen=True)

@@ -77,4 +77,4 @@ class NumbaKernels:
 
     def convert(self, source: Block, target: Block) -> None:
         """Write `source` to `target`, two blocks [n] of any storage types, rounding where `target` is narrower."""
-        compiled.combine(np.ones(1), source.reshape(1, -1), np.zeros(1, np.int64), target)
+        compiled.convert(source, target)

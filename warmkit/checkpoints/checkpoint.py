@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from warmkit.checkpoints.dtypes import DType
-from warmkit.checkpoints.files import Files
+from warmkit.checkpoints.files import Files, WeightFile
 from warmkit.checkpoints.hub import resolve
 from warmkit.checkpoints.safetensors_format import parse_json, read_header
 from warmkit.checkpoints.tensors import Tensor
@@ -67,7 +67,7 @@ class Checkpoint(Mapping[str, LazyTensor]):
 
     Attributes:
         source: What the user called it: a path or a Hub repository.
-        path: Its directory, or its one `.safetensors` file.
+        path: Its directory, or its one `.safetensors` file; where it is streamed, the folder of its small files.
         entries: Every tensor, in the order of files and bytes.
         files: The weight files.
         metadata: `__metadata__` of the files, merged.
@@ -76,7 +76,7 @@ class Checkpoint(Mapping[str, LazyTensor]):
     source: str
     path: Path
     entries: dict[str, Tensor]
-    files: tuple[Path, ...]
+    files: tuple[WeightFile, ...]
     metadata: dict[str, str] = field(default_factory=lambda: {})
 
     def __getitem__(self, name: str) -> LazyTensor:
@@ -113,17 +113,48 @@ class Checkpoint(Mapping[str, LazyTensor]):
         return config
 
     def fingerprint(self) -> list[list[Any]]:
-        """Return what tells whether the weights changed since: path, size and time of every file."""
-        stats = ((file, file.stat()) for file in self.files)
-        return [[str(file.resolve()), stat.st_size, stat.st_mtime_ns] for file, stat in stats]
+        """Return what tells whether the weights changed since: place, size, and time or version of every file."""
+        return [_identity(file) for file in self.files]
+
+    @property
+    def streamed(self) -> bool:
+        """Whether its weights are read over a network."""
+        return any(not isinstance(file, Path) for file in self.files)
+
+    def sizes(self) -> dict[str, int]:
+        """Return the bytes of every weight file by its name."""
+        return {file.name: file.stat().st_size if isinstance(file, Path) else file.size for file in self.files}
+
+    def versions(self) -> dict[str, str]:
+        """Return what tells the version of every streamed file by its name."""
+        return {file.name: file.version for file in self.files if not isinstance(file, Path)}
+
+    def check(self) -> None:
+        """Ask whether streamed files are still what they were when they were opened.
+
+        Raises:
+            CheckpointError: Naming one that is not.
+        """
+        for file in self.files:
+            if not isinstance(file, Path):
+                file.check()
 
 
-def open_checkpoint(source: str | os.PathLike[str]) -> Checkpoint:
+def _identity(file: WeightFile) -> list[Any]:
+    if not isinstance(file, Path):
+        return [str(file), file.size, file.version]
+    stat = file.stat()
+    return [str(file.resolve()), stat.st_size, stat.st_mtime_ns]
+
+
+def open_checkpoint(source: str | os.PathLike[str], *, stream: bool = False) -> Checkpoint:
     """Open a checkpoint and check its headers; no weights are read.
 
     Args:
         source: A directory with one `model.safetensors`, or with an index and its shards; one `.safetensors` file; a Hub
-            repository `hf://owner/name[@revision]`, or `owner/name` where no such local path exists.
+            repository `hf://owner/name[@revision]`, or `owner/name` where no such local path exists; an address
+            (`https://`, `s3://`, ...), which is always streamed.
+        stream: Read a Hub repository by byte ranges instead of fetching it first.
 
     Returns:
         A mapping from tensor names to lazy tensors.
@@ -137,6 +168,11 @@ def open_checkpoint(source: str | os.PathLike[str]) -> Checkpoint:
         (32000, 2048)
     """
     source = str(source)
+    if stream or "://" in source:
+        from warmkit.checkpoints.remote import is_streamed
+
+        if is_streamed(source, stream):
+            return _open_streamed(source)
     path = resolve(source)
     if path.is_dir():
         files, mapping = _weight_files(path)
@@ -153,7 +189,18 @@ def open_checkpoint(source: str | os.PathLike[str]) -> Checkpoint:
     return checkpoint
 
 
-def _assemble(source: str, path: Path, files: list[Path]) -> Checkpoint:
+def _open_streamed(source: str) -> Checkpoint:
+    from warmkit.checkpoints.remote import open_remote
+
+    remote = open_remote(source)
+    checkpoint = _assemble(remote.source, remote.folder, remote.files)
+    if remote.mapping is not None:
+        _check_index(f"{source}: {INDEX}", remote.mapping, checkpoint)
+    _refuse_quantised(checkpoint)
+    return checkpoint
+
+
+def _assemble(source: str, path: Path, files: Sequence[WeightFile]) -> Checkpoint:
     entries: dict[str, Tensor] = {}
     metadata: dict[str, str] = {}
     for file in files:
@@ -164,7 +211,7 @@ def _assemble(source: str, path: Path, files: list[Path]) -> Checkpoint:
                 raise FormatError(f"{file}: tensor {entry.name!r} is also in {entries[entry.name].file.name}")
             entries[entry.name] = entry
     if not entries:
-        raise FormatError(f"{path}: holds no tensors")
+        raise FormatError(f"{source}: holds no tensors")
     return Checkpoint(source, path, entries, tuple(files), metadata)
 
 
@@ -227,15 +274,19 @@ def _stays_inside(path: Path, directory: Path) -> bool:
     return home.parent.name == "snapshots" and target.is_relative_to(home.parent.parent / "blobs")
 
 
-def _check_index(index: Path, mapping: dict[str, str], checkpoint: Checkpoint) -> None:
+def _check_index(index: Path | str, mapping: dict[str, str], checkpoint: Checkpoint) -> None:
     problems = [f"{name!r} is not in {mapping[name]}" for name in mapping if name not in checkpoint.entries]
     for name, entry in checkpoint.entries.items():
         if name not in mapping:
             problems.append(f"{name!r} is in {entry.file.name} and not in the index")
-        elif mapping[name] != str(entry.file.relative_to(index.parent)):
+        elif mapping[name] != _inner_name(entry.file, index):
             problems.append(f"{name!r} is in {entry.file.name}, the index says {mapping[name]}")
     if problems:
         raise FormatError(f"{index}: disagrees with its files:\n{listed(problems)}")
+
+
+def _inner_name(file: WeightFile, index: Path | str) -> str:
+    return str(file.relative_to(index.parent)) if isinstance(file, Path) and isinstance(index, Path) else file.name
 
 
 def _refuse_quantised(checkpoint: Checkpoint) -> None:
@@ -245,7 +296,7 @@ def _refuse_quantised(checkpoint: Checkpoint) -> None:
         method = quantisation.get("quant_method", "unknown method") if isinstance(quantisation, dict) else "packed"
         where = f"tensor {packed!r}" if packed else "quantization_config in config.json"
         raise UnsupportedError(
-            f"{checkpoint.path}: quantised weights ({method}: {where}) cannot be averaged; merge the checkpoints they were "
+            f"{checkpoint.source}: quantised weights ({method}: {where}) cannot be averaged; merge the checkpoints they were "
             "made from and quantise the result"
         )
 

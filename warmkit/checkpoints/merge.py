@@ -24,6 +24,7 @@ from warmkit.checkpoints.companions import companion_files, copy_companions
 from warmkit.checkpoints.compatibility import align
 from warmkit.checkpoints.digests import ALGORITHM
 from warmkit.checkpoints.dtypes import DType, parse_output_dtype
+from warmkit.checkpoints.files import Files
 from warmkit.checkpoints.groups import group
 from warmkit.checkpoints.manifest import GroupReport, mean_angle, read_groups, report_group, write_manifest
 from warmkit.checkpoints.plan import Output, Plan, parse_size, plan_output
@@ -31,7 +32,7 @@ from warmkit.checkpoints.sources import FileSource, MemorySource, Source, check_
 from warmkit.checkpoints.spec import MergeSpec, check_etas, ema_spec, liti_spec, merge_spec
 from warmkit.checkpoints.staging import FileSink, Staging, writing
 from warmkit.checkpoints.stream import Digests, Done, Job, Kernels, Stream
-from warmkit.errors import OutputError, UsageError, WarmkitError
+from warmkit.errors import OutputError, TransferError, UsageError, WarmkitError
 from warmkit.merging.types import Gram
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class OutputOptions(TypedDict, total=False):
         force: Replace a checkpoint that is there, in one step at the end.
         resume: Go on where an interrupted run of the same plan stopped; True by default.
         allow_nonfinite: Let NaN and infinity pass.
+        stream: Read Hub repositories by byte ranges; nothing of their weights is kept on disk.
         sha256: Also record SHA-256 of every file; costs more than the merge.
         advance: Progress callback.
     """
@@ -66,6 +68,7 @@ class OutputOptions(TypedDict, total=False):
     force: bool
     resume: bool
     allow_nonfinite: bool
+    stream: bool
     sha256: bool
     advance: Advance | None
 
@@ -83,6 +86,7 @@ class MergeResult:
         mean_angle: Mean pairwise angle of the task vectors in degrees, weighted by parameters; None if not measured.
         parameters: How many numbers the model has.
         bytes_read: Bytes read from the inputs.
+        bytes_streamed: How many of them come over a network; fewer where a group is still in memory for its second pass.
         bytes_written: Bytes of weights written.
         resumed: How many tensors an interrupted run had already written.
         notes: Harmless differences between the inputs.
@@ -98,6 +102,7 @@ class MergeResult:
     mean_angle: float | None
     parameters: int
     bytes_read: int
+    bytes_streamed: int
     bytes_written: int
     resumed: int
     notes: tuple[str, ...]
@@ -304,7 +309,8 @@ def _sources(weights: Sequence[Weights], names: Sequence[str]) -> list[MemorySou
     paths = [each for each in weights if not isinstance(each, Mapping)]
     opened = [open_checkpoint(path) for path in paths]
     entries = align(opened).entries if len(opened) == len(weights) else [each.entries for each in opened]
-    files = iter([FileSource(each.source, known) for each, known in zip(opened, entries)])
+    shared = Files()
+    files = iter([FileSource(each.source, known, shared) for each, known in zip(opened, entries)])
     labels = [*names, *(f"model {number + 1}" for number in range(len(weights)))]
     return [MemorySource(name, each) if isinstance(each, Mapping) else next(files) for name, each in zip(labels, weights)]
 
@@ -397,6 +403,12 @@ class _Prepared:
         return sum(self.job.bytes_read(name) * self.job.passes(name) for name in self.job.dtypes)
 
     @property
+    def bytes_streamed(self) -> int:
+        far = [row for row in self.job.rows if row.far]
+        sizes = {name: sum(row.dtype(name).itemsize for row in far) for name in self.job.dtypes}
+        return sum(self.job.elements(name) * size * self.job.passes(name) for name, size in sizes.items())
+
+    @property
     def bytes_written(self) -> int:
         return self.plan.nbytes * len(self.folders)
 
@@ -438,12 +450,14 @@ def _prepare(
     if not models:
         raise UsageError("expected at least one model")
     _rows(spec, init, models)
-    opened_init = None if init is None else open_checkpoint(init)
-    opened = [open_checkpoint(model) for model in models]
+    stream = options.get("stream", False)
+    opened_init = None if init is None else open_checkpoint(init, stream=stream)
+    opened = [open_checkpoint(model, stream=stream) for model in models]
     everything = [*([opened_init] if opened_init else []), *opened]
     _check_apart(output, everything)
     aligned = align(everything)
-    sources = [FileSource(each.source, entries) for each, entries in zip(everything, aligned.entries)]
+    files = Files()
+    sources = [FileSource(each.source, entries, files) for each, entries in zip(everything, aligned.entries)]
     rows = _rows(spec, sources[0] if opened_init else None, sources[len(sources) - len(opened) :])
     donor = everything[0]
     job = build_job(spec, rows, list(donor.entries), dtype, options.get("allow_nonfinite", False))
@@ -508,10 +522,14 @@ def _run(
     keep = True
     try:
         stream = _stream(prepared, staging, kernels, done, options)
+        for checkpoint in [*([prepared.init] if prepared.init else []), *prepared.models]:
+            checkpoint.check()
         _write_small_files(prepared, staging, stream, options, extra)
         staging.publish()
     except OutputError:
         raise
+    except TransferError as error:  # a server is at fault, which may be well again later
+        raise TransferError(f"{error}; the same command goes on where this one stopped") from None
     except WarmkitError:
         keep = False  # the inputs are at fault: the same run cannot be resumed
         raise
@@ -556,7 +574,8 @@ def _write_small_files(
 
 def _describe(prepared: _Prepared, eta: float, dtype: DType | None, extra: Mapping[str, Any]) -> dict[str, Any]:
     def source(checkpoint: Checkpoint) -> dict[str, Any]:
-        return {"source": checkpoint.source, "files": {file.name: file.stat().st_size for file in checkpoint.files}}
+        versions = {"versions": checkpoint.versions()} if checkpoint.streamed else {}
+        return {"source": checkpoint.source, "files": checkpoint.sizes(), **versions}
 
     return {
         "method": prepared.spec.name,
@@ -590,6 +609,7 @@ def _result(prepared: _Prepared, output: Path, groups: tuple[GroupReport, ...], 
         mean_angle=mean_angle(groups),
         parameters=sum(entry.elements for entry in prepared.donor.entries.values()),
         bytes_read=prepared.bytes_read,
+        bytes_streamed=prepared.bytes_streamed,
         bytes_written=prepared.bytes_written,
         resumed=resumed,
         notes=prepared.notes,

@@ -12,14 +12,13 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from warmkit.checkpoints.dtypes import DTYPES, DType
-from warmkit.checkpoints.files import Files
+from warmkit.checkpoints.files import Files, WeightFile
 from warmkit.checkpoints.tensors import Tensor, result_dtype
 from warmkit.merging import low_rank
 from warmkit.merging.kernels import NumbaKernels
@@ -110,7 +109,7 @@ class AdaptedTensor:
         return self.base.shape
 
     @property
-    def file(self) -> Path:
+    def file(self) -> WeightFile:
         return self.factors.b.file
 
     @property
@@ -184,7 +183,7 @@ class ReplacedTensor:
         return self.own.shape
 
     @property
-    def file(self) -> Path:
+    def file(self) -> WeightFile:
         return self.own.file
 
     @property

@@ -31,10 +31,21 @@ def resolve(source: str) -> Path:
         path = Path(source).expanduser()
         if path.exists():
             return path
+    return _fetch(source, *parse_repository(source))
+
+
+def parse_repository(source: str) -> tuple[str, str | None]:
+    """Return owner/name and revision of a Hub repository.
+
+    Raises:
+        CheckpointError: If it is written in another way.
+    """
     match = _REPOSITORY.fullmatch(source)
-    if not match:
-        raise CheckpointError(f"{source}: no such file or directory")
-    return _fetch(source, match["repo"], match["revision"])
+    if match:
+        return match["repo"], match["revision"]
+    if "://" in source and not source.startswith("hf://"):
+        raise CheckpointError(f"{source}: only merges and comparisons read from an address; download it first")
+    raise CheckpointError(f"{source}: no such file or directory")
 
 
 def _packaged(source: str) -> Path:

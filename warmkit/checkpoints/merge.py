@@ -26,6 +26,7 @@ from warmkit.checkpoints.compatibility import align
 from warmkit.checkpoints.digests import ALGORITHM
 from warmkit.checkpoints.dtypes import DType, parse_output_dtype
 from warmkit.checkpoints.estimate import Estimate, estimate
+from warmkit.checkpoints.files import Files
 from warmkit.checkpoints.groups import group
 from warmkit.checkpoints.manifest import GroupReport, mean_angle, read_groups, report_group, write_manifest
 from warmkit.checkpoints.plan import Output, Plan, parse_size, plan_output
@@ -34,7 +35,7 @@ from warmkit.checkpoints.spec import MergeSpec, check_etas, ema_spec, liti_spec,
 from warmkit.checkpoints.staging import FileSink, Staging, writing
 from warmkit.checkpoints.stream import Digests, Done, Job, Kernels, Stream
 from warmkit.checkpoints.tokenizers import copy_tokenizer, find_template, find_tokenizer, write_template
-from warmkit.errors import OutputError, UsageError, WarmkitError
+from warmkit.errors import OutputError, TransferError, UsageError, WarmkitError
 from warmkit.merging.types import Gram
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class OutputOptions(TypedDict, total=False):
         force: Replace a checkpoint that is there, in one step at the end.
         resume: Go on where an interrupted run of the same plan stopped; True by default.
         allow_nonfinite: Let NaN and infinity pass.
+        stream: Read Hub repositories by byte ranges; nothing of their weights is kept on disk.
         sha256: Also record SHA-256 of every file; costs more than the merge.
         allow_pickle: Also read inputs that torch saved, as `open_checkpoint` says.
         only: Patterns (`model.layers.*`); tensors that match none are copied from the init, or first model.
@@ -79,6 +81,7 @@ class OutputOptions(TypedDict, total=False):
     force: bool
     resume: bool
     allow_nonfinite: bool
+    stream: bool
     sha256: bool
     allow_pickle: bool
     only: Sequence[str]
@@ -101,6 +104,7 @@ class MergeResult:
         mean_angle: Mean pairwise angle of the task vectors in degrees, weighted by parameters; None if not measured.
         parameters: How many numbers the model has.
         bytes_read: Bytes read from the inputs.
+        bytes_streamed: How many of them come over a network; fewer where a group is still in memory for its second pass.
         bytes_written: Bytes of weights written.
         resumed: How many tensors an interrupted run had already written.
         notes: Harmless differences between the inputs.
@@ -118,6 +122,7 @@ class MergeResult:
     mean_angle: float | None
     parameters: int
     bytes_read: int
+    bytes_streamed: int
     bytes_written: int
     resumed: int
     notes: tuple[str, ...]
@@ -332,7 +337,8 @@ def _sources(weights: Sequence[Weights], names: Sequence[str], allow_pickle: boo
     paths = [each for each in weights if not isinstance(each, Mapping)]
     opened = [open_checkpoint(path, allow_pickle=allow_pickle) for path in paths]
     entries = align(opened).entries if len(opened) == len(weights) else [each.entries for each in opened]
-    files = iter([FileSource(each.source, known) for each, known in zip(opened, entries)])
+    shared = Files()
+    files = iter([FileSource(each.source, known, shared) for each, known in zip(opened, entries)])
     labels = [*names, *(f"model {number + 1}" for number in range(len(weights)))]
     return [MemorySource(name, each) if isinstance(each, Mapping) else next(files) for name, each in zip(labels, weights)]
 
@@ -442,6 +448,12 @@ class _Prepared:
         return sum(self.job.bytes_read(name) * self.job.passes(name) for name in self.job.dtypes)
 
     @property
+    def bytes_streamed(self) -> int:
+        far = [row for row in self.job.rows if row.far]
+        sizes = {name: sum(row.dtype(name).itemsize for row in far) for name in self.job.dtypes}
+        return sum(self.job.elements(name) * size * self.job.passes(name) for name, size in sizes.items())
+
+    @property
     def bytes_written(self) -> int:
         return self.plan.nbytes * len(self.folders)
 
@@ -487,16 +499,16 @@ def _prepare(
     if not models:
         raise UsageError("expected at least one model")
     _rows(spec, init, models)
-    pickles = options.get("allow_pickle", False)
-    opened_init = None if init is None else _opened(init, pickles)
-    opened = [_opened(model, pickles) for model in models]
+    opened_init = None if init is None else _opened(init, options)
+    opened = [_opened(model, options) for model in models]
     everything = [*([opened_init] if opened_init else []), *opened]
     inputs = [part for each in everything for part in each.inputs]
     _check_apart(output, inputs)
     only, exclude = options.get("only") or (), options.get("exclude") or ()
     unmerged = kept(everything[0].entries, only, exclude) if only or exclude else frozenset[str]()
     aligned = align(everything, unmerged)
-    sources = [FileSource(each.source, entries) for each, entries in zip(everything, aligned.entries)]
+    files = Files()
+    sources = [FileSource(each.source, entries, files) for each, entries in zip(everything, aligned.entries)]
     rows = _rows(spec, sources[0] if opened_init else None, sources[len(sources) - len(opened) :])
     donor = everything[0]
     job = build_job(spec, rows, list(donor.entries), dtype, options.get("allow_nonfinite", False), unmerged)
@@ -539,8 +551,10 @@ def _plan_only(prepared: _Prepared, staging: Staging, kernels: Kernels, options:
     return replace(planned, estimate=found, lacking=max(0, needed - free))
 
 
-def _opened(model: PathLike | Checkpoint, allow_pickle: bool) -> Checkpoint:
-    return model if isinstance(model, Checkpoint) else open_checkpoint(model, allow_pickle=allow_pickle)
+def _opened(model: PathLike | Checkpoint, options: OutputOptions) -> Checkpoint:
+    if isinstance(model, Checkpoint):
+        return model
+    return open_checkpoint(model, allow_pickle=options.get("allow_pickle", False), stream=options.get("stream", False))
 
 
 def _check_apart(output: Path, checkpoints: Sequence[Checkpoint]) -> None:
@@ -606,10 +620,14 @@ def _run(
     keep = True
     try:
         stream = _stream(prepared, staging, kernels, done, options)
+        for checkpoint in [*([prepared.init] if prepared.init else []), *prepared.models]:
+            checkpoint.check()
         _write_small_files(prepared, staging, stream, options, extra)
         staging.publish()
     except OutputError:
         raise
+    except TransferError as error:  # a server is at fault, which may be well again later
+        raise TransferError(f"{error}; the same command goes on where this one stopped") from None
     except WarmkitError:
         keep = False  # the inputs are at fault: the same run cannot be resumed
         raise
@@ -658,15 +676,8 @@ def _write_small_files(
 
 def _describe(prepared: _Prepared, eta: float, dtype: DType | None, extra: Mapping[str, Any]) -> dict[str, Any]:
     def source(checkpoint: Checkpoint) -> dict[str, Any]:
-        several = len(checkpoint.inputs) > 1
-        return {
-            "source": checkpoint.source,
-            "files": {str(file) if several else _short(file): file.stat().st_size for file in checkpoint.files},
-        }
-
-    def _short(file: Path) -> str:
-        """Name an adapter's file with its directory: two adapters have files of the same names."""
-        return f"{file.parent.name}/{file.name}" if file.name.startswith("adapter_") else file.name
+        versions = {"versions": checkpoint.versions()} if checkpoint.streamed else {}
+        return {"source": checkpoint.source, "files": checkpoint.sizes(), **versions}
 
     return {
         "method": prepared.spec.name,
@@ -709,6 +720,7 @@ def _result(prepared: _Prepared, output: Path, groups: tuple[GroupReport, ...], 
         mean_angle=mean_angle(groups),
         parameters=sum(entry.elements for entry in prepared.donor.entries.values()),
         bytes_read=prepared.bytes_read,
+        bytes_streamed=prepared.bytes_streamed,
         bytes_written=prepared.bytes_written,
         resumed=resumed,
         notes=prepared.notes,

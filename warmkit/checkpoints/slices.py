@@ -264,7 +264,8 @@ def _stack(row: Sequence[LayerRange], parts: Mapping[str, _Parts], config: dict[
     files = tuple(dict.fromkeys(file for each in used for file in each.files))
     name = " + ".join(map(str, row))
     layout = xxhash.xxh3_128_hexdigest("\n".join(origins).encode())
-    return Stacked(name, first.checkpoint.path, entries, files, first.checkpoint.metadata, config, layout, used)
+    start = first.checkpoint
+    return Stacked(name, start.path, entries, files, start.metadata, content=config, layout=layout, made_of=used)
 
 
 def _config(donor: Checkpoint, row: Sequence[LayerRange], parts: Mapping[str, _Parts]) -> dict[str, Any]:

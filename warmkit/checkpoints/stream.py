@@ -17,6 +17,7 @@ import numpy as np
 
 from warmkit.checkpoints.digests import BLOCK, block_digests, tensor_digest
 from warmkit.checkpoints.dtypes import DType
+from warmkit.checkpoints.lookahead import Lookahead, Place
 from warmkit.checkpoints.sources import Source
 from warmkit.errors import DegenerateError, MismatchError, NonFiniteError
 from warmkit.merging.kernels import Block, Space
@@ -106,6 +107,10 @@ class Job:
         step = min(MOST_BLOCKS, max(1, TASK_BYTES // (row_bytes * BLOCK)))
         return range(0, self.blocks(tensor), step)
 
+    def count(self, tensor: str, block: int) -> int:
+        """Return the elements of the task that starts at a block."""
+        return min(BLOCK * self.starts(tensor).step, self.elements(tensor) - block * BLOCK)
+
     def bytes_read(self, tensor: str) -> int:
         """Bytes that one pass over a tensor reads."""
         return sum(self.elements(tensor) * row.dtype(tensor).itemsize for row in self.rows)
@@ -179,12 +184,15 @@ class Stream:
         self._ready: deque[Iterator[Task]] = deque()
         self._tensors: dict[str, _Tensor] = {}
         self._coming = self._plan()
+        self._lookahead = Lookahead(job.rows, self._reads()) if any(row.far for row in job.rows) else None
         self._outstanding = 0
         self._state = threading.Condition()
         self._error: BaseException | None = None
 
     def run(self, threads: int) -> None:
         """Do every task; return when all are done, or raise what the first failing one raised."""
+        if self._lookahead is not None:
+            self._lookahead.start()
         workers = [threading.Thread(target=self._work, daemon=True) for _ in range(threads)]
         for worker in workers:
             worker.start()
@@ -209,6 +217,8 @@ class Stream:
             if self.job.space is not None and not any(map(self.job.elements, names)):
                 vectors = len(self.job.rows) - (self.job.space == "task vectors")
                 self.grams[group] = np.zeros((vectors, vectors))
+                if self.sink is None:
+                    continue
             if self.job.space is None or group in self.grams:
                 self._solve(group)
                 yield self._sums(group, todo)
@@ -217,6 +227,20 @@ class Stream:
         for name in self.job.exact:
             if name not in self.digests:
                 yield self._tasks(name, self._copy)
+
+    def _reads(self) -> Iterator[Place]:
+        """Yield what is going to be read, in about the order of the tasks."""
+        for group, names in self.job.groups.items():
+            if self.job.space is not None and group not in self.grams:
+                yield from self._reads_of("products", names)
+            if self.sink is not None:
+                yield from self._reads_of("sums", [name for name in names if name not in self.digests])
+        yield from self._reads_of("sums", [name for name in self.job.exact if name not in self.digests])
+
+    def _reads_of(self, what: str, names: Sequence[str]) -> Iterator[Place]:
+        for name in names:
+            for block in self.job.starts(name):
+                yield what, name, block * BLOCK, self.job.count(name, block)
 
     def _sums(self, group: str, names: Sequence[str]) -> Iterator[Task]:
         for name in names:
@@ -292,20 +316,23 @@ class Stream:
 
     def _fail(self, error: BaseException) -> None:
         with self._state:
-            self._error = self._error or error
+            first, self._error = self._error is None, self._error or error
             self._state.notify_all()
+        for row in self.job.rows if first else ():
+            row.stop()
 
     # ---- tasks ------------------------------------------------------------------------------------------------------
 
     def _load(self, work: _Workspace, name: str, block: int, hashes: _Tensor | None) -> Block:
         """Read the task of every row that starts at a block into [rows, n], in the one storage type that holds them all."""
-        rows, start = self.job.rows, block * BLOCK
-        count = min(BLOCK * self.job.starts(name).step, self.job.elements(name) - start)
+        rows, start, count = self.job.rows, block * BLOCK, self.job.count(name, block)
+        if self._lookahead is not None:
+            self._lookahead.reached(("products" if hashes is None else "sums", name, start, count))
         stored = [row.dtype(name).storage for row in rows]
         common = stored[0] if len(set(stored)) == 1 else "float64" if "float64" in stored else "float32"
         inputs = work.block("inputs", len(rows), count, common)
         for place, row in enumerate(rows):
-            if block % AHEAD == 0:
+            if self._lookahead is None and block % AHEAD == 0:
                 row.ahead(name, start + AHEAD * BLOCK, AHEAD * BLOCK)
             raw = inputs[place] if stored[place] == common else work.block("raw", 1, count, stored[place])[0]
             view = raw.data.cast("B")

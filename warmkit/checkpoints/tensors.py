@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from warmkit.checkpoints.dtypes import DType
-from warmkit.checkpoints.files import Files
+from warmkit.checkpoints.files import Files, WeightFile
 
 
 class Tensor(Protocol):
@@ -33,7 +32,7 @@ class Tensor(Protocol):
     def shape(self) -> tuple[int, ...]: ...
 
     @property
-    def file(self) -> Path: ...
+    def file(self) -> WeightFile: ...
 
     @property
     def elements(self) -> int: ...
@@ -78,7 +77,7 @@ class StoredTensor:
     name: str
     dtype: DType
     shape: tuple[int, ...]
-    file: Path
+    file: WeightFile
     offset: int
 
     @property
@@ -93,5 +92,6 @@ class StoredTensor:
         files.read(self.file, self.offset + start * self.dtype.itemsize, view)
 
     def ahead(self, files: Files, start: int, elements: int) -> None:
+        size = self.dtype.itemsize
         if start < self.elements:
-            files.ahead(self.file, self.offset + start * self.dtype.itemsize, elements * self.dtype.itemsize)
+            files.ahead(self.file, self.offset + start * size, min(elements, self.elements - start) * size)

@@ -36,8 +36,9 @@ def _written(result: MergeResult) -> list[str]:
 def _plan(result: MergeResult) -> list[Any]:
     rows = [[str(path), name, size(count)] for path in result.outputs.values() for name, count in result.files.items()]
     what = f"{result.method}: {number(result.parameters)} parameters"
+    network = f", {size(result.bytes_streamed)} of it over the network at most," if result.bytes_streamed else ""
     return [
-        f"{what}; would read {size(result.bytes_read)} and write {size(result.bytes_written)}",
+        f"{what}; would read {size(result.bytes_read)}{network} and write {size(result.bytes_written)}",
         *([_duration(result.estimate)] if result.estimate else []),
         table(None, ["directory", "file", "size"], rows),
     ]

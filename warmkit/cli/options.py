@@ -12,6 +12,9 @@ from warmkit.errors import UsageError
 Models = Annotated[list[str], typer.Argument(metavar="MODEL", help="Directories, .safetensors files or Hub repositories.")]
 Init = Annotated[str | None, typer.Option("--init", help="What the models were fine-tuned from.")]
 OutputPath = Annotated[Path, typer.Option("--output", "-o", help="Directory to create.", show_default=False)]
+Stream = Annotated[
+    bool, typer.Option("--stream", help="Read Hub repositories by byte ranges; their weights never touch the disk.")
+]
 Eta = Annotated[
     str | None,
     typer.Option("--eta", help="LITI's update rate; several (0,0.3,1) write OUT/eta-0, OUT/eta-0.3, ... at once."),
@@ -39,6 +42,7 @@ def output_options(
         bool, typer.Option("--resume/--no-resume", help="Go on where an interrupted run of the same command stopped.")
     ] = True,
     allow_nonfinite: Annotated[bool, typer.Option("--allow-nonfinite", help="Let NaN and infinity pass.")] = False,
+    stream: Stream = False,
     sha256: Annotated[bool, typer.Option("--sha256", help="Record SHA-256 of every file; slower than the merge.")] = False,
     allow_pickle: AllowPickle = False,
     only: Annotated[

@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from warmkit.checkpoints.sources import Source
 from warmkit.checkpoints.staging import writing
@@ -74,17 +75,13 @@ class _Start:
     """The first rows of every tensor of a source: a sample need not read the largest whole."""
 
     def __init__(self, source: Source) -> None:
-        self.name, self.dtype, self.read, self.ahead, self.close = (
-            source.name,
-            source.dtype,
-            source.read,
-            source.ahead,
-            source.close,
-        )
-        self._shape = source.shape
+        self._source = source
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)
 
     def shape(self, tensor: str) -> tuple[int, ...]:
-        full = self._shape(tensor)
+        full = self._source.shape(tensor)
         row = math.prod(full[1:])
         return full if math.prod(full) <= LARGEST else (max(1, LARGEST // row), *full[1:])
 

@@ -59,6 +59,7 @@ class OutputOptions(TypedDict, total=False):
         device: `cpu`, or `cuda` to compute on a GPU.
         dry_run: Check and plan only.
         estimate: With `dry_run`, merge a sample to say how long the whole takes; too small a disk is reported, not raised.
+            Inputs that are streamed are not sampled.
         force: Replace a checkpoint that is there, in one step at the end.
         resume: Go on where an interrupted run of the same plan stopped; True by default.
         allow_nonfinite: Let NaN and infinity pass.
@@ -539,7 +540,8 @@ def _prepare(
 
 def _plan_only(prepared: _Prepared, staging: Staging, kernels: Kernels, options: OutputOptions) -> MergeResult:
     planned = replace(_result(prepared, staging.destination, (), 0, time.perf_counter()), written=False)
-    if not options.get("estimate", False):
+    streamed = any(each.streamed for each in (*prepared.models, *([prepared.init] if prepared.init else [])))
+    if streamed or not options.get("estimate", False):  # a sample is not worth a transfer
         _check_disk(prepared, staging)
         return planned
     place, needed, free = _room(prepared, staging)

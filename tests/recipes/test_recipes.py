@@ -81,7 +81,10 @@ MISTAKES: dict[str, tuple[Callable[[str], str], str]] = {
     ),
     "unknown dtype": (lambda text: text.replace("bfloat16", "bf17"), ":10: output.dtype: unknown dtype"),
     "a key twice": (lambda text: text.replace("  eta: 0.3", "  eta: 0.3\n  eta: 0.4"), ":8: 'merge.eta' is there twice"),
-    "missing models": (lambda text: "merge:\n  method: slerp\noutput:\n  path: out\n", ":2: merge: missing key 'models' (or 'slices')"),
+    "missing models": (
+        lambda text: "merge:\n  method: slerp\noutput:\n  path: out\n",
+        ":2: merge: missing key 'models' (or 'slices')",
+    ),
     "not YAML": (lambda text: text + "  - [", "not YAML"),
     "empty": (lambda text: "", ":1: the recipe is empty"),
     "a list": (lambda text: "- merge", ":1: expected the recipe to be a mapping"),

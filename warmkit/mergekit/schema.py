@@ -93,7 +93,7 @@ def is_mergekit(path: Path) -> bool:
         return False
     if len(documents) > 1:
         raise RecipeError(
-            f"{path}:1: {len(documents)} documents, a recipe of mergekit-multi; put each into a file of its own and merge in turn"
+            f"{path}:1: {len(documents)} documents, a recipe of mergekit-multi; put each into its own file and merge in turn"
         )
     for key, what in _OTHERS.items():
         if key in keys[0]:

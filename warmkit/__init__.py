@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from warmkit.checkpoints.merge import merge as merge
     from warmkit.checkpoints.merge import merged_state_dict as merged_state_dict
     from warmkit.checkpoints.merge import soup as soup
+    from warmkit.checkpoints.slices import Slice as Slice
+    from warmkit.checkpoints.slices import merge_slices as merge_slices
+    from warmkit.checkpoints.stacking import LayerRange as LayerRange
     from warmkit.checkpoints.verify import verify as verify
     from warmkit.data.preferences import Pair as Pair
     from warmkit.data.preferences import read_pairs as read_pairs
@@ -35,11 +38,13 @@ if TYPE_CHECKING:
 # Loaded at first use: `import warmkit` and `warmkit --help` cost nothing.
 _HOMES = {
     "Checkpoint": "checkpoints.checkpoint",
+    "LayerRange": "checkpoints.stacking",
     "METHODS": "merging.methods",
     "MergeResult": "checkpoints.merge",
     "Merger": "checkpoints.merge",
     "Pair": "data.preferences",
     "RewardModel": "modeling.reward_model",
+    "Slice": "checkpoints.slices",
     "WarmkitError": "errors",
     "compare": "checkpoints.compare",
     "ema": "checkpoints.merge",
@@ -47,6 +52,7 @@ _HOMES = {
     "liti": "checkpoints.merge",
     "load_reward_model": "modeling.reward_model",
     "merge": "checkpoints.merge",
+    "merge_slices": "checkpoints.slices",
     "merged_state_dict": "checkpoints.merge",
     "open_checkpoint": "checkpoints.checkpoint",
     "read_pairs": "data.preferences",
@@ -61,10 +67,12 @@ _HOMES = {
 __all__ = [
     "METHODS",
     "Checkpoint",
+    "LayerRange",
     "MergeResult",
     "Merger",
     "Pair",
     "RewardModel",
+    "Slice",
     "WarmkitError",
     "__version__",
     "compare",
@@ -73,6 +81,7 @@ __all__ = [
     "liti",
     "load_reward_model",
     "merge",
+    "merge_slices",
     "merged_state_dict",
     "open_checkpoint",
     "read_pairs",

@@ -4,44 +4,29 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
-from typing import Any
+from dataclasses import dataclass, replace
 
-import xxhash
 from typing_extensions import Unpack
 
 from warmkit.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from warmkit.checkpoints.compatibility import align
 from warmkit.checkpoints.merge import ZERO, MergeResult, OutputOptions, Varying, write
-from warmkit.checkpoints.settings import Rule, Setting, depth_of, layer_number, read_setting
+from warmkit.checkpoints.settings import Rule, Setting, depth_of, read_setting
 from warmkit.checkpoints.spec import MergeSpec, is_sweep, merge_spec, read_coefficients
-from warmkit.checkpoints.tensors import Tensor
+from warmkit.checkpoints.stacking import (
+    LAYER_COUNTS,
+    ONE_PER_LAYER,
+    LayerRange,
+    Parts,
+    check_layers,
+    stack,
+    stacked_config,
+    stands_before,
+    take_apart,
+)
 from warmkit.checkpoints.variation import Mix, Place, Variation
-from warmkit.errors import MismatchError, UnsupportedError, UsageError, listed
+from warmkit.errors import UsageError
 from warmkit.merging.methods import find_method
-
-LAYER_COUNTS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
-ONE_PER_LAYER = ("layer_types", "mlp_layer_types", "no_rope_layers")
-LAYER_INDICES = ("mlp_only_layers",)
-FIRST = ("embed", "wte.", "wpe.")
-"""What stands before the layers has one of these in its name; every other tensor outside stands after them."""
-
-
-@dataclass(frozen=True)
-class LayerRange:
-    """Layers of one model, from `first` up to and without `end`."""
-
-    model: str | os.PathLike[str]
-    first: int
-    end: int
-
-    @property
-    def count(self) -> int:
-        return self.end - self.first
-
-    def __str__(self) -> str:
-        return f"{self.model}[{self.first}:{self.end}]"
 
 
 @dataclass(frozen=True)
@@ -61,48 +46,6 @@ class Slice:
     lambda_: Varying | None = None
     coefficients: Sequence[Varying] | None = None
     eta: Varying | None = None
-
-
-@dataclass(frozen=True)
-class Stacked(Checkpoint):
-    """A checkpoint whose tensors come from other checkpoints, under new names.
-
-    Attributes:
-        content: Its config.
-        layout: Digest of what comes from where.
-        made_of: The other checkpoints.
-    """
-
-    content: dict[str, Any] = field(default_factory=lambda: {})
-    layout: str = ""
-    made_of: tuple[Checkpoint, ...] = ()
-
-    @property
-    def inputs(self) -> tuple[Checkpoint, ...]:
-        return self.made_of
-
-    @cached_property
-    def config(self) -> dict[str, Any]:
-        return self.content
-
-    def fingerprint(self) -> list[list[Any]]:
-        return [*super().fingerprint(), [self.layout]]
-
-
-@dataclass(frozen=True)
-class _Parts:
-    """A checkpoint taken apart.
-
-    Attributes:
-        stack: What the names of its layers begin with.
-        layers: By number, the tensors by the rest of their name.
-        outside: Tensors that belong to no layer.
-    """
-
-    checkpoint: Checkpoint
-    stack: str
-    layers: dict[int, dict[str, Tensor]]
-    outside: dict[str, Tensor]
 
 
 def merge_slices(
@@ -168,10 +111,10 @@ def _inherit(each: Slice, lambda_: Varying | None, coefficients: Sequence[Varyin
     return replace(each, eta=eta) if each.eta is None and not is_sweep(eta) else each
 
 
-def _open(slices: Sequence[Slice], init: str | os.PathLike[str] | None) -> dict[str, _Parts]:
+def _open(slices: Sequence[Slice], init: str | os.PathLike[str] | None) -> dict[str, Parts]:
     """Open every model once, the donor of config and tokenizer first, and check the ranges."""
     names = [*([] if init is None else [str(init)]), *(str(source.model) for each in slices for source in each.sources)]
-    parts = {name: _take_apart(open_checkpoint(name)) for name in dict.fromkeys(names)}
+    parts = {name: take_apart(open_checkpoint(name)) for name in dict.fromkeys(names)}
     for number, each in enumerate(slices):
         ranges = [*each.sources, *([] if init is None else [_init_range(each, number, str(init))])]
         for one in ranges:
@@ -192,99 +135,24 @@ def _init_range(each: Slice, number: int, init: str) -> LayerRange:
     return replace(each.sources[0], model=init)
 
 
-def _take_apart(checkpoint: Checkpoint) -> _Parts:
-    layers, outside, stacks = dict[int, dict[str, Tensor]](), dict[str, Tensor](), set[str]()
-    for name, tensor in checkpoint.entries.items():
-        place = layer_number(name)
-        if place is None:
-            outside[name] = tensor
-        else:
-            stack, number = place
-            stacks.add(stack)
-            layers.setdefault(number, {})[name.removeprefix(f"{stack}{number}")] = tensor
-    if len(stacks) != 1 or sorted(layers) != list(range(len(layers))):
-        found = ", ".join(sorted(stack.rstrip(".") or "(numbers alone)" for stack in stacks)) or "none"
-        raise UnsupportedError(f"{checkpoint.source}: slices need a model with one stack of layers, found {found}")
-    return _Parts(checkpoint, stacks.pop(), layers, outside)
-
-
 def _compose(
-    slices: Sequence[Slice], parts: Mapping[str, _Parts], init: str | os.PathLike[str] | None
+    slices: Sequence[Slice], parts: Mapping[str, Parts], init: str | os.PathLike[str] | None
 ) -> tuple[list[Checkpoint], list[str]]:
     """Return the rows of the merge as checkpoints of their own, the initialisation first where there is one."""
     everything = list(parts.values())
     aligned = align([replace(each.checkpoint, entries=each.outside) for each in everything])
     parts = {name: replace(each, outside=known) for (name, each), known in zip(parts.items(), aligned.entries)}
-    _check_layers(list(parts.values()))
+    check_layers(list(parts.values()))
     count = max(len(each.sources) for each in slices)
     rows = [[each.sources[slot if slot < len(each.sources) else 0] for each in slices] for slot in range(count)]
     if init is not None:
         rows.insert(0, [_init_range(each, number, str(init)) for number, each in enumerate(slices)])
-    config = _config(everything[0].checkpoint, rows[0], parts)
+    config = stacked_config(everything[0].checkpoint, rows[0], parts)
     notes = [note for note in aligned.notes if not any(f" {key} = " in note for key in (*LAYER_COUNTS, *ONE_PER_LAYER))]
-    return [_stack(row, parts, config) for row in rows], notes
+    return [stack(row, parts, config) for row in rows], notes
 
 
-def _check_layers(parts: Sequence[_Parts]) -> None:
-    """Check that every layer of every model has the names and shapes of some layer of the first."""
-    reference = parts[0]
-    known = [{rest: tensor.shape for rest, tensor in layer.items()} for layer in reference.layers.values()]
-    problems = [
-        f"{each.checkpoint.source}: layer {number} has other tensors or shapes than the layers of {reference.checkpoint.source}"
-        for each in parts[1:]
-        for number, layer in each.layers.items()
-        if {rest: tensor.shape for rest, tensor in layer.items()} not in known
-    ]
-    problems += [
-        f"{each.checkpoint.source}: calls its layers {each.stack}*, {reference.checkpoint.source} calls them {reference.stack}*"
-        for each in parts[1:]
-        if each.stack != reference.stack
-    ]
-    if problems:
-        raise MismatchError(f"slices do not fit together:\n{listed(problems)}")
-
-
-def _before(name: str) -> bool:
-    return any(part in name for part in FIRST)
-
-
-def _stack(row: Sequence[LayerRange], parts: Mapping[str, _Parts], config: dict[str, Any]) -> Stacked:
-    first, last = parts[str(row[0].model)], parts[str(row[-1].model)]
-    entries = {name: tensor for name, tensor in first.outside.items() if _before(name)}
-    origins = [str(first.checkpoint.source)]
-    number = 0
-    for one in row:
-        source = parts[str(one.model)]
-        for layer in range(one.first, one.end):
-            entries |= {f"{source.stack}{number}{rest}": tensor for rest, tensor in source.layers[layer].items()}
-            origins.append(f"{one.model} {layer}")
-            number += 1
-    entries |= {name: tensor for name, tensor in last.outside.items() if not _before(name)}
-    used = tuple({str(one.model): parts[str(one.model)].checkpoint for one in row}.values())
-    files = tuple(dict.fromkeys(file for each in used for file in each.files))
-    name = " + ".join(map(str, row))
-    layout = xxhash.xxh3_128_hexdigest("\n".join(origins).encode())
-    start = first.checkpoint
-    return Stacked(name, start.path, entries, files, start.metadata, content=config, layout=layout, made_of=used)
-
-
-def _config(donor: Checkpoint, row: Sequence[LayerRange], parts: Mapping[str, _Parts]) -> dict[str, Any]:
-    """Return the donor's config for the layers of a row: their number, and what it lists for each of them."""
-    config, old = dict(donor.config), len(parts[donor.source].layers)
-    origins = [(parts[str(one.model)].checkpoint.config, layer) for one in row for layer in range(one.first, one.end)]
-    for key in LAYER_COUNTS:
-        if config.get(key) == old:
-            config[key] = len(origins)
-    for key in ONE_PER_LAYER:
-        if isinstance(config.get(key), list):
-            config[key] = [(theirs.get(key) or donor.config[key])[layer] for theirs, layer in origins]
-    for key in LAYER_INDICES:
-        if isinstance(config.get(key), list):
-            config[key] = [number for number, (theirs, layer) in enumerate(origins) if layer in (theirs.get(key) or [])]
-    return config
-
-
-def _places(slices: Sequence[Slice], parts: Mapping[str, _Parts]) -> dict[str, Place]:
+def _places(slices: Sequence[Slice], parts: Mapping[str, Parts]) -> dict[str, Place]:
     """Say of every tensor of the result which slice it is in, how deep, and what it is called in the sources."""
     slots, places, number = max(len(each.sources) for each in slices), dict[str, Place](), 0
 
@@ -303,7 +171,7 @@ def _places(slices: Sequence[Slice], parts: Mapping[str, _Parts]) -> dict[str, P
     for stretch, before in ((0, True), (len(slices) - 1, False)):
         for each in parts.values():
             for name in each.outside:
-                if _before(name) is before:
+                if stands_before(name) is before:
                     add(name, stretch, 0.0, lambda _, name=name: name)
     return places
 
@@ -335,3 +203,6 @@ def _varied(spec: MergeSpec, slices: Sequence[Slice], places: Mapping[str, Place
         {"sources": [str(one) for one in each.sources], "init": each.init, **mix.written()} for each, mix in zip(slices, mixes)
     ]
     return replace(spec, variation=variation, parameters={**parameters, "slices": written})
+
+
+__all__ = ["LayerRange", "Slice", "merge_slices"]

@@ -66,11 +66,13 @@ class Scopes:
         self.notes: list[str] = []
 
     def error(self, key: str, message: str) -> RecipeError:
-        """Return an error at the line of a key, or of the nearest one around it."""
-        place = key
-        while place and place not in self.recipe.lines:
+        """Return an error at the line of a key, of the first inside it, or of the nearest around it."""
+        lines, place = self.recipe.lines, key
+        inside = [line for name, line in lines.items() if name.startswith(f"{key}.")]
+        while place and place not in lines:
             place = place[: max(place.rfind("."), place.rfind("["), 0)]
-        return RecipeError(f"{self.recipe.path}:{self.recipe.lines.get(place, 1)}: {message}")
+        line = lines[key] if key in lines else inside[0] if inside else lines.get(place, 1)
+        return RecipeError(f"{self.recipe.path}:{line}: {message}")
 
     def note(self, text: str) -> None:
         if text not in self.notes:

@@ -1,0 +1,165 @@
+"""`warmkit merge mergekit_config.yml`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+import warmkit
+from tests.cli.conftest import Call
+from tests.unit.training import tiny
+
+RECIPE = """\
+slices:
+  - sources:
+      - {model: a, layer_range: [0, 2]}
+      - {model: b, layer_range: [0, 2]}
+  - sources:
+      - {model: b, layer_range: [1, 2]}
+      - {model: a, layer_range: [1, 2]}
+merge_method: slerp
+base_model: a
+parameters:
+  t:
+    - {filter: self_attn, value: [0, 1]}
+    - {value: 0.5}
+dtype: bfloat16
+"""
+OTHER = "{% for message in messages %}{{ message['content'] }}|{% endfor %}"
+
+
+@pytest.fixture(scope="module")
+def llamas(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Llama models of two layers with tokenizers, `a` and `b`, which have chat templates, and `c`, which has none."""
+    from transformers import AutoModelForCausalLM
+
+    folder = tmp_path_factory.mktemp("llamas")
+    tokenizer = tiny.tokenizer("llama")
+    for seed, name in enumerate("abc"):
+        torch.manual_seed(3)
+        config = tiny.config("llama", len(tokenizer), initializer_range=0.2, num_hidden_layers=2)
+        model = AutoModelForCausalLM.from_config(config)
+        own = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for each in model.parameters():
+                each.add_(0.05 * torch.randn(each.shape, generator=own))
+        model.save_pretrained(folder / name)
+        tokenizer.chat_template = OTHER if name != "c" else None
+        tokenizer.save_pretrained(folder / name)
+    return folder
+
+
+@pytest.fixture
+def config(llamas: Path, tmp_path: Path) -> Callable[[str], Path]:
+    """Write a recipe beside links to the models."""
+    for name in "abc":
+        (tmp_path / name).symlink_to(llamas / name)
+
+    def write(text: str) -> Path:
+        (tmp_path / "mergekit_config.yml").write_text(text)
+        return tmp_path / "mergekit_config.yml"
+
+    return write
+
+
+def test_a_recipe_of_mergekit_becomes_a_model_that_transformers_loads(
+    call: Call, config: Callable[[str], Path], tmp_path: Path
+) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    done = call("merge", config(RECIPE), "-o", "out", "--json")
+    assert "note: slerp: the arc is followed at every angle" in done.stderr
+    assert json.loads(done.stdout)["method"] == "slerp-weights"
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert model.config.num_hidden_layers == 3
+    assert model.dtype == torch.bfloat16
+    tokens = AutoTokenizer.from_pretrained(tmp_path / "out")("a few words", return_tensors="pt")
+    assert torch.isfinite(model(tokens["input_ids"]).logits).all()
+    first, second = (warmkit.open_checkpoint(tmp_path / name) for name in ("a", "out"))
+    name = "model.layers.0.self_attn.q_proj.weight"  # t is 0 there: base_model's own
+    assert torch.equal(second[name].load(), first[name].load().bfloat16())
+
+
+def test_explain_prints_a_recipe_that_does_the_same_and_writes_nothing(
+    call: Call, config: Callable[[str], Path], tmp_path: Path
+) -> None:
+    path = config(RECIPE)
+    before = sorted(tmp_path.iterdir())
+    text = call("merge", path, "--explain").stdout
+    assert sorted(tmp_path.iterdir()) == before
+    assert json.loads(call("merge", path, "--explain", "--json").stdout) == yaml.safe_load(text)
+    (tmp_path / "own.yaml").write_text(text)
+    call("merge", path, "-o", "theirs")
+    call("merge", "own.yaml", "-o", "own")
+    one, two = (tmp_path / name / "model.safetensors" for name in ("theirs", "own"))
+    assert one.read_bytes() == two.read_bytes()
+
+
+def test_explain_without_a_recipe_is_an_error(call: Call, config: Callable[[str], Path]) -> None:
+    config(RECIPE)
+    done = call("merge", "a", "b", "--explain", code=2)
+    assert "--explain prints a recipe" in done.stderr
+
+
+def test_an_unknown_method_is_one_line(call: Call, config: Callable[[str], Path], tmp_path: Path) -> None:
+    path = config(RECIPE.replace("slerp", "slrp"))
+    done = call("merge", path, "-o", "out", code=2)
+    assert done.stderr == f"error: {path}:8: merge_method: mergekit has no method 'slrp'; did you mean 'slerp'?\n"
+    assert done.stdout == ""
+    assert not (tmp_path / "out").exists()
+
+
+LINEAR = "merge_method: linear\nmodels: [{model: a}, {model: b}, {model: c}]\nparameters: {weight: 1}\n"
+
+
+def chat_template(folder: Path) -> str | None:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder).chat_template
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("", OTHER),
+        ("tokenizer_source: c\n", None),
+        ("base_model: c\ntokenizer_source: base\n", None),
+        ("base_model: c\nchat_template: auto\n", OTHER),
+        ("chat_template: '{{ messages[0].content }}'\n", "{{ messages[0].content }}"),
+        ("chat_template: mine.jinja\n", "{{ 1 }}"),
+    ],
+)
+def test_tokenizer_and_chat_template_are_those_that_are_asked_for(
+    line: str, expected: str | None, call: Call, config: Callable[[str], Path], tmp_path: Path
+) -> None:
+    (tmp_path / "mine.jinja").write_text("{{ 1 }}")
+    call("merge", config(LINEAR + line), "-o", "out")
+    assert chat_template(tmp_path / "out") == expected
+    call("verify", "out")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("tokenizer_source: elsewhere\n", "tokenizer: expected one of the models of the merge (a, b, c), found 'elsewhere'"),
+        ("chat_template: nonsense\n", "chat_template: expected auto, a Jinja template or the path of one, found 'nonsense'"),
+    ],
+)
+def test_a_tokenizer_or_template_that_is_not_there_is_refused(
+    line: str, message: str, call: Call, config: Callable[[str], Path], tmp_path: Path
+) -> None:
+    assert message in call("merge", config(LINEAR + line), "-o", "out", code=2).stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_options_override_a_recipe_of_mergekit(call: Call, config: Callable[[str], Path], tmp_path: Path) -> None:
+    call("merge", config(RECIPE), "-o", "out", "--dtype", "float16", "--lambda", "0")
+    first, second = (warmkit.open_checkpoint(tmp_path / name) for name in ("a", "out"))
+    assert second["model.norm.weight"].dtype.torch_name == "float16"
+    name = "model.layers.1.mlp.up_proj.weight"
+    assert torch.equal(second[name].load(), first[name].load().half())

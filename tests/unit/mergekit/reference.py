@@ -1,0 +1,49 @@
+"""mergekit's methods in float64, tensor by tensor, from their description and not from Gram matrices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+Vector = np.ndarray
+
+
+def arc(a: Vector, b: Vector, t: float) -> Vector:
+    """Return the point at t on the arc from a to b."""
+    cosine = float(a.ravel() @ b.ravel() / np.linalg.norm(a) / np.linalg.norm(b))
+    angle = np.arccos(np.clip(cosine, -1, 1))
+    return (np.sin((1 - t) * angle) * a + np.sin(t * angle) * b) / np.sin(angle)
+
+
+def karcher(models: Sequence[Vector]) -> Vector:
+    """Return the mean direction at the mean length, by steps in the tangent space."""
+    units = [each / np.linalg.norm(each) for each in models]
+    mean = sum(units) / np.linalg.norm(sum(units))
+    for _ in range(100):
+        pulls = []
+        for unit in units:
+            angle = np.arccos(np.clip(np.sum(mean * unit), -1, 1))
+            pulls.append(angle / np.sin(angle) * (unit - np.cos(angle) * mean))
+        step = sum(pulls) / len(units)
+        if (size := np.linalg.norm(step)) < 1e-15:
+            break
+        mean = np.cos(size) * mean + np.sin(size) * step / size
+    return mean * np.mean([np.linalg.norm(each) for each in models])
+
+
+def model_stock(base: Vector, models: Sequence[Vector]) -> Vector:
+    """Return the pull towards the base; a mean cosine below zero, where mergekit steps away, gives the base as it does here."""
+    tasks = [(each - base).ravel() for each in models]
+    pairs = [(a, b) for place, a in enumerate(tasks) for b in tasks[place + 1 :]]
+    cosine = max(np.mean([a @ b / np.linalg.norm(a) / np.linalg.norm(b) for a, b in pairs]), 0)
+    t = len(models) * cosine / (1 + (len(models) - 1) * cosine)
+    return t * sum(models) / len(models) + (1 - t) * base
+
+
+def gradient(points: Sequence[float], depth: float) -> float:
+    return float(np.interp(depth, np.linspace(0, 1, len(points)), points))
+
+
+Merge = Callable[[str, float, dict[str, Vector]], Vector]
+"""From a tensor's name, its depth and its values in every model (base, a, b, c) to the merge."""

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from warmkit.checkpoints.sources import Source
 
-WINDOW = 160 << 20  # bytes announced and not read yet; the prefetcher has room for them and for what shares their pieces
+WINDOW = 128 << 20  # bytes announced and not read yet; the prefetcher has room for them and for what shares their pieces
 
 Place: TypeAlias = tuple[str, str, int, int]
 """One read of every row: which pass, the tensor, first element and number of elements."""

@@ -19,7 +19,7 @@ from warmkit.errors import TransferError
 
 PIECE = 1 << 22  # a request's answer takes ten milliseconds and more, so that its latency weighs little
 CONNECTIONS = 16
-BUDGET = 48 * PIECE
+BUDGET = 40 * PIECE
 
 Key: TypeAlias = tuple[RemoteFile, int]
 

@@ -37,7 +37,8 @@ def open_hub(source: str) -> Remote:
     commit, names = info.sha or "main", [each.rfilename for each in info.siblings or ()]
     place = f"hf://{repo}@{revision or commit}"
     weights, index = choose(names, place)
-    folder = Path(patiently(repo, revision, lambda: snapshot_download(repo, revision=commit, allow_patterns=SMALL)))
+    with without_bars():
+        folder = Path(patiently(repo, revision, lambda: snapshot_download(repo, revision=commit, allow_patterns=SMALL)))
     mapping = read_mapping((folder / index).read_bytes(), f"{place}/{index}") if index else None
     token = get_token()
     headers = {"Authorization": f"Bearer {token}"} if token else {}
@@ -77,6 +78,20 @@ def patiently(repo: str, revision: str | None, ask: Callable[[], T]) -> T:
 
 
 @contextlib.contextmanager
+def without_bars() -> Generator[None, None, None]:
+    """Let huggingface_hub draw no progress bars meanwhile."""
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    before = are_progress_bars_disabled()
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        if not before:
+            enable_progress_bars()
+
+
+@contextlib.contextmanager
 def hub_errors(repo: str, revision: str | None = None) -> Generator[None, None, None]:
     """Turn what huggingface_hub raises into one line.
 
@@ -95,6 +110,8 @@ def hub_errors(repo: str, revision: str | None = None) -> Generator[None, None, 
 def _message(repo: str, revision: str | None, error: Exception) -> str | None:
     from huggingface_hub import errors as hub
 
+    if isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception):  # "Error while uploading", with its reason
+        return _message(repo, revision, error.__cause__) or f"the upload to {repo!r} failed: {error.__cause__}"
     line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]
     known: dict[type[Exception], str] = {  # the first that fits counts
         hub.GatedRepoError: _gated(repo),

@@ -40,6 +40,10 @@ class MergeSection:
     eta: float | list[float] | None = _checked("eta")
     antiparallel: str | None = None
     angles: bool | None = None
+    scale: float | None = None
+    density: float | list[float] | None = None
+    normalize: bool | None = None
+    seed: int | None = None
 
 
 @dataclass(frozen=True)

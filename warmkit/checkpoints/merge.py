@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 import xxhash
@@ -32,6 +32,8 @@ from warmkit.checkpoints.spec import MergeSpec, check_etas, ema_spec, liti_spec,
 from warmkit.checkpoints.staging import FileSink, Staging, writing
 from warmkit.checkpoints.stream import Digests, Done, Job, Kernels, Stream
 from warmkit.errors import OutputError, UsageError, WarmkitError
+from warmkit.merging.methods import EditMethod
+from warmkit.merging.parameters import MethodParameters
 from warmkit.merging.types import Gram
 
 if TYPE_CHECKING:
@@ -68,6 +70,10 @@ class OutputOptions(TypedDict, total=False):
     allow_nonfinite: bool
     sha256: bool
     advance: Advance | None
+
+
+class MergeOptions(OutputOptions, MethodParameters, total=False):
+    """What `merge` takes beside: how results are written, and the parameters that some methods have of their own."""
 
 
 @dataclass(frozen=True)
@@ -117,14 +123,16 @@ def merge(
     lambda_: float | None = None,
     coefficients: Sequence[float] | None = None,
     eta: float | Sequence[float] = 1.0,
-    granularity: str = "layer",
+    granularity: str | None = None,
     antiparallel: str = "error",
     angles: bool = False,
-    **options: Unpack[OutputOptions],
+    **options: Unpack[MergeOptions],
 ) -> MergeResult:
     """Merge models on disk into one, or into one per eta.
 
         merged = (1 - eta) x0 + eta (x0 + sum_m c_m (x_m - x0))
+
+    or, of a method that edits task vectors, x0 + eta scale d with d what it makes of them.
 
     Args:
         models: Checkpoints, as `open_checkpoint` takes them.
@@ -134,10 +142,11 @@ def merge(
         lambda_: Of two models, the share of the second.
         coefficients: One per model instead.
         eta: LITI's update rate. Several write `output/eta-0.3`, ... from one reading of the inputs.
-        granularity: The parameters that share one angle: `layer`, `tensor` or `model`.
+        granularity: The parameters that share one angle, or one ranking: `layer`, `tensor` or `model`; by default layers, and
+            tensors for methods that edit task vectors.
         antiparallel: `lerp` averages straight where task vectors oppose each other; `error` refuses.
         angles: Measure norms and angles even if the method does not need them.
-        **options: See `OutputOptions`.
+        **options: See `OutputOptions` and `MethodParameters`.
 
     Raises:
         WarmkitError: Any of its kinds; the destination is untouched then.
@@ -153,8 +162,10 @@ def merge(
         granularity=granularity,
         antiparallel=antiparallel,
         angles=angles,
+        **{name: value for name, value in options.items() if name in MethodParameters.__annotations__},
     )
-    return write(spec, models, init, output, options)
+    rest = {name: value for name, value in options.items() if name not in MethodParameters.__annotations__}
+    return write(spec, models, init, output, cast("OutputOptions", rest))
 
 
 def liti(
@@ -205,7 +216,7 @@ class Merger:
         method: A name in `warmkit.METHODS`.
         threads: Worker threads; by default one per core.
         device: `cpu` or `cuda`, for the sums.
-        **parameters: `granularity` and `antiparallel`, as for `merge`.
+        **parameters: `granularity`, `antiparallel` and those of the method, as for `merge`.
 
     Example:
         >>> import torch
@@ -372,6 +383,8 @@ def build_job(spec: MergeSpec, rows: Sequence[Source], names: Sequence[str], dty
         space=space,
         solve=solve,
         allow_nonfinite=allow_nonfinite,
+        edit=spec.edit,
+        readings=spec.method.passes if isinstance(spec.method, EditMethod) else 1,
     )
 
 
@@ -488,6 +501,7 @@ def _fingerprint(prepared: _Prepared) -> str:
         "digest": ALGORITHM,
         "method": [spec.name, spec.method.name, spec.shares.tolist(), spec.etas, spec.granularity, spec.antiparallel],
         "rows": [row.name for row in job.rows],
+        "edit": [spec.scale, spec.parameters] if spec.edit else None,
         "angles": spec.angles,
         "allow_nonfinite": job.allow_nonfinite,
         "inputs": [checkpoint.fingerprint() for checkpoint in checkpoints],

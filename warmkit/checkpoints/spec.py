@@ -11,10 +11,11 @@ import numpy as np
 
 from warmkit.checkpoints.groups import GRANULARITIES
 from warmkit.errors import DegenerateError, UsageError, nearest
+from warmkit.merging.edits import Edit
 from warmkit.merging.ema import ema
 from warmkit.merging.geometry import settle
 from warmkit.merging.liti import liti
-from warmkit.merging.methods import METHODS, Method, find_method
+from warmkit.merging.methods import METHODS, AnyMethod, EditMethod, find_method, method_parameters
 from warmkit.merging.types import Antiparallel, Coefficients, Gram
 
 
@@ -31,9 +32,11 @@ class MergeSpec:
         angles: Measure norms and angles even where the method does not need them.
         name: The verb or method, for the manifest.
         parameters: What the user set, for the manifest.
+        edit: Of a method that edits task vectors, in the place of coefficients.
+        scale: Factor of what it makes.
     """
 
-    method: Method
+    method: AnyMethod
     shares: Coefficients
     etas: tuple[float, ...] = (1.0,)
     granularity: str = "layer"
@@ -41,6 +44,8 @@ class MergeSpec:
     angles: bool = False
     name: str = ""
     parameters: dict[str, Any] = field(default_factory=lambda: {})
+    edit: Edit | None = None
+    scale: float = 1.0
 
     @property
     def uses_init(self) -> bool:
@@ -48,7 +53,9 @@ class MergeSpec:
         return self.method.needs_init or self.angles or any(eta != 1 for eta in self.etas)
 
     def solve(self, group: str, gram: Gram | None) -> Coefficients:
-        """Return the coefficients of every row for every eta, [etas, rows]."""
+        """Return the coefficients of every row for every eta, [etas, rows]; of an edit, of its task vector, [etas, 1]."""
+        if isinstance(self.method, EditMethod):
+            return np.array([[eta * self.scale] for eta in self.etas])
         if not self.method.follows_arc:
             solved = self.method.solve(gram, self.shares)
         else:
@@ -86,13 +93,14 @@ def check_etas(eta: float | Sequence[float]) -> tuple[float, ...]:
     return etas
 
 
-def _shares(method: Method, count: int, share: float | None, coefficients: Sequence[float] | None) -> Coefficients:
+def _shares(method: AnyMethod, count: int, share: float | None, coefficients: Sequence[float] | None) -> Coefficients:
     if share is not None and coefficients is not None:
         raise UsageError("--lambda and --coefficients say the same thing; give one of them")
     if share is None and coefficients is None:
         return np.ones(count) if method.mix == "scales" else np.full(count, 1 / count)
     if method.mix == "none":
-        raise UsageError(f"{method.name} weighs all models alike; use lerp for --lambda or --coefficients")
+        why = "weighs the models itself" if isinstance(method, EditMethod) else "weighs all models alike"
+        raise UsageError(f"{method.name} {why}; use lerp for --lambda or --coefficients")
     if share is not None:
         if count != 2:
             raise UsageError(f"--lambda is the share of the second of two models; for {count} models use --coefficients")
@@ -117,11 +125,12 @@ def merge_spec(
     lambda_: float | None = None,
     coefficients: Sequence[float] | None = None,
     eta: float | Sequence[float] = 1.0,
-    granularity: str = "layer",
+    granularity: str | None = None,
     antiparallel: str = "error",
     angles: bool = False,
+    **own: Any,
 ) -> MergeSpec:
-    """Check the parameters of a merge of `count` models.
+    """Check the parameters of a merge of `count` models; `own` are those that some methods have of their own.
 
     Raises:
         UsageError: If one of them is unknown, out of range, or does not fit the others.
@@ -129,14 +138,29 @@ def merge_spec(
     found = find_method(method)
     if count < found.fewest:
         raise UsageError(f"{method} needs at least {found.fewest} models, found {count}")
+    granularity = _granularity(found, granularity)
     if granularity not in GRANULARITIES:
         raise UsageError(f"unknown granularity {granularity!r}{nearest(granularity, GRANULARITIES)}")
     if antiparallel not in ("error", "lerp"):
         raise UsageError(f"unknown value {antiparallel!r} of antiparallel{nearest(antiparallel, ('error', 'lerp'))}")
     etas = check_etas(eta)
     shares = _shares(found, count, lambda_, coefficients)
-    parameters = {"coefficients": shares.tolist(), "granularity": granularity, "antiparallel": antiparallel}
-    return MergeSpec(found, shares, etas, granularity, antiparallel, angles, method, parameters)
+    own = method_parameters(found, own, count)
+    parameters = {"coefficients": shares.tolist(), "granularity": granularity, "antiparallel": antiparallel, **own}
+    if not isinstance(found, EditMethod):
+        return MergeSpec(found, shares, etas, granularity, antiparallel, angles, method, parameters)
+    del parameters["antiparallel"]
+    scale = own.pop("scale")
+    edit = found.edit(*([shares] if found.mix == "scales" else []), **own)
+    return MergeSpec(found, shares, etas, granularity, "error", angles, method, parameters, edit, scale)
+
+
+def _granularity(method: AnyMethod, given: str | None) -> str:
+    if not isinstance(method, EditMethod):
+        return given or "layer"
+    if given not in (None, "tensor") and not method.grouped:
+        raise UsageError(f"{method.name} works tensor by tensor; it has no other granularity than tensor")
+    return given or "tensor"
 
 
 def ema_spec(count: int, mu: float) -> MergeSpec:

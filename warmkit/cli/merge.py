@@ -10,11 +10,11 @@ import typer
 from warmkit.cli import merged
 from warmkit.cli.command import command
 from warmkit.cli.console import Console
-from warmkit.cli.options import Eta, Init, Models, etas, given, numbers, output_options
+from warmkit.cli.options import Eta, Init, Models, etas, given, method_options, numbers, output_options, parameters_of
 from warmkit.errors import UsageError
 
 
-@command(output_options)
+@command(method_options, output_options)
 def merge(
     console: Console,
     models: Models,
@@ -28,7 +28,9 @@ def merge(
     eta: Eta = None,
     granularity: Annotated[
         str | None,
-        typer.Option("--granularity", help="What shares one angle: layer, tensor or model.", show_default="layer"),
+        typer.Option(
+            "--granularity", help="What shares one angle or ranking: layer, tensor or model.", show_default="the method's"
+        ),
     ] = None,
     antiparallel: Annotated[
         str | None,
@@ -48,6 +50,7 @@ def merge(
     - `warmkit merge --method slerp --init SFT A B -o OUT`
     - `warmkit merge --method lerp --lambda 0.3 A B -o OUT`
     - `warmkit merge --init SFT A B C --eta 0.1,0.3,1 -o SWEEP`
+    - `warmkit merge --method ties --density 0.5 --init SFT A B C -o OUT`
     - `warmkit merge recipe.yaml -o OUT --dtype bfloat16`
     """
     parameters = given(
@@ -60,6 +63,7 @@ def merge(
             "granularity": granularity,
             "antiparallel": antiparallel,
             "angles": angles,
+            **parameters_of(options),
         }
     )
     recipe = _read(models)

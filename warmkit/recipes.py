@@ -64,6 +64,10 @@ class MergeSection:
     eta: float | list[Any] | None = _checked("eta")
     antiparallel: str | None = None
     angles: bool | None = None
+    scale: float | None = None
+    density: float | list[float] | None = None
+    normalize: bool | None = None
+    seed: int | None = None
     only: list[str] | None = None
     exclude: list[str] | None = None
     allow_pickle: bool | None = None

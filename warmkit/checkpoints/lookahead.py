@@ -10,7 +10,7 @@ from warmkit.checkpoints.sources import Source
 
 WINDOW = 128 << 20  # bytes announced and not read yet; the prefetcher has room for them and for what shares their pieces
 
-Place: TypeAlias = tuple[str, str, int, int]
+Read: TypeAlias = tuple[str, str, int, int]
 """One read of every row: which pass, the tensor, first element and number of elements."""
 
 
@@ -23,14 +23,14 @@ class Lookahead:
         window: Bytes to be ahead.
     """
 
-    def __init__(self, rows: Sequence[Source], places: Iterator[Place], window: int = WINDOW) -> None:
+    def __init__(self, rows: Sequence[Source], places: Iterator[Read], window: int = WINDOW) -> None:
         self._rows, self._places, self._window = rows, places, window
-        self._announced: set[Place] = set()
-        self._early: set[Place] = set()
+        self._announced: set[Read] = set()
+        self._early: set[Read] = set()
         self._ahead = 0
         self._lock = threading.Lock()
 
-    def reached(self, place: Place) -> None:
+    def reached(self, place: Read) -> None:
         """Take note that a read begins; it may be one whose turn had not come, and is not announced then any more."""
         with self._lock:
             if place in self._announced:
@@ -56,5 +56,5 @@ class Lookahead:
             self._announced.add(place)
             self._ahead += self._bytes(place)
 
-    def _bytes(self, place: Place) -> int:
+    def _bytes(self, place: Read) -> int:
         return place[3] * sum(row.dtype(place[1]).itemsize for row in self._rows)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 import xxhash
@@ -36,6 +36,8 @@ from warmkit.checkpoints.staging import FileSink, Staging, writing
 from warmkit.checkpoints.stream import Digests, Done, Job, Kernels, Stream
 from warmkit.checkpoints.tokenizers import copy_tokenizer, find_template, find_tokenizer, write_template
 from warmkit.errors import OutputError, TransferError, UsageError, WarmkitError
+from warmkit.merging.methods import EditMethod
+from warmkit.merging.parameters import MethodParameters
 from warmkit.merging.types import Gram
 
 if TYPE_CHECKING:
@@ -92,6 +94,10 @@ class OutputOptions(TypedDict, total=False):
     advance: Advance | None
 
 
+class MergeOptions(OutputOptions, MethodParameters, total=False):
+    """What `merge` takes beside: how results are written, and the parameters that some methods have of their own."""
+
+
 @dataclass(frozen=True)
 class MergeResult:
     """What a verb did, or with `dry_run` would do.
@@ -145,14 +151,16 @@ def merge(
     lambda_: Varying | None = None,
     coefficients: Sequence[Varying] | None = None,
     eta: Varying = 1.0,
-    granularity: str = "layer",
+    granularity: str | None = None,
     antiparallel: str = "error",
     angles: bool = False,
-    **options: Unpack[OutputOptions],
+    **options: Unpack[MergeOptions],
 ) -> MergeResult:
     """Merge models on disk into one, or into one per eta.
 
         merged = (1 - eta) x0 + eta (x0 + sum_m c_m (x_m - x0))
+
+    or, of a method that edits task vectors, x0 + eta scale d with d what it makes of them.
 
     Args:
         models: Checkpoints, as `open_checkpoint` takes them.
@@ -163,10 +171,11 @@ def merge(
             gradient over the layers, a list of `{"pattern": "mlp", "value": 0.3}` goes by tensor name.
         coefficients: One per model instead, each a number, a gradient or rules.
         eta: LITI's update rate, or rules. Several numbers write `output/eta-0.3`, ... from one reading of the inputs.
-        granularity: The parameters that share one angle: `layer`, `tensor` or `model`.
+        granularity: The parameters that share one angle, or one ranking: `layer`, `tensor` or `model`; by default layers, and
+            tensors for methods that edit task vectors.
         antiparallel: `lerp` averages straight where task vectors oppose each other; `error` refuses.
         angles: Measure norms and angles even if the method does not need them.
-        **options: See `OutputOptions`.
+        **options: See `OutputOptions` and `MethodParameters`.
 
     Raises:
         WarmkitError: Any of its kinds; the destination is untouched then.
@@ -183,8 +192,10 @@ def merge(
         antiparallel=antiparallel,
         angles=angles,
         from_zero=init == ZERO,
+        **{name: value for name, value in options.items() if name in MethodParameters.__annotations__},
     )
-    return write(spec, models, None if init == ZERO else init, output, options)
+    rest = {name: value for name, value in options.items() if name not in MethodParameters.__annotations__}
+    return write(spec, models, None if init == ZERO else init, output, cast("OutputOptions", rest))
 
 
 def liti(
@@ -237,7 +248,7 @@ class Merger:
         device: `cpu` or `cuda`, for the sums.
         allow_nonfinite: Let NaN and infinity pass.
         allow_pickle: Also read what torch saved, as `open_checkpoint` says.
-        **parameters: `granularity` and `antiparallel`, as for `merge`.
+        **parameters: `granularity`, `antiparallel` and those of the method, as for `merge`.
 
     Example:
         >>> import torch
@@ -419,6 +430,8 @@ def build_job(
         space=space,
         solve=solve,
         allow_nonfinite=allow_nonfinite,
+        edit=spec.edit if isinstance(spec.method, EditMethod) else None,
+        readings=spec.method.passes if isinstance(spec.method, EditMethod) else 1,
     )
 
 

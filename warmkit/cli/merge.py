@@ -11,11 +11,22 @@ from warmkit.cli import merged
 from warmkit.cli.command import command
 from warmkit.cli.console import Console
 from warmkit.cli.merge_recipe import read, read_slices, show_recipe
-from warmkit.cli.options import Eta, Init, Models, etas, given, numbers, output_options, writing
+from warmkit.cli.options import (
+    Eta,
+    Init,
+    Models,
+    etas,
+    given,
+    method_options,
+    numbers,
+    output_options,
+    parameters_of,
+    writing,
+)
 from warmkit.errors import UsageError
 
 
-@command(output_options)
+@command(method_options, output_options)
 def merge(
     console: Console,
     models: Models,
@@ -29,7 +40,9 @@ def merge(
     eta: Eta = None,
     granularity: Annotated[
         str | None,
-        typer.Option("--granularity", help="What shares one angle: layer, tensor or model.", show_default="layer"),
+        typer.Option(
+            "--granularity", help="What shares one angle or ranking: layer, tensor or model.", show_default="the method's"
+        ),
     ] = None,
     antiparallel: Annotated[
         str | None,
@@ -53,6 +66,7 @@ def merge(
     - `warmkit merge --method slerp --init SFT A B -o OUT`
     - `warmkit merge --method lerp --lambda 0.3 A B -o OUT`
     - `warmkit merge --init SFT A B C --eta 0.1,0.3,1 -o SWEEP`
+    - `warmkit merge --method ties --density 0.5 --init SFT A B C -o OUT`
     - `warmkit merge recipe.yaml -o OUT --dtype bfloat16`
     - `warmkit merge mergekit_config.yml --explain`
     """
@@ -66,6 +80,7 @@ def merge(
             "granularity": granularity,
             "antiparallel": antiparallel,
             "angles": angles,
+            **parameters_of(options),
         }
     )
     recipe = read(console, models)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -56,6 +57,35 @@ def output_options(
     ] = None,
 ) -> None:
     """How results are written."""
+
+
+def method_options(
+    scale: Annotated[
+        float | None, typer.Option("--scale", help="Factor of the merged task vector (lambda).", show_default="1")
+    ] = None,
+    density: Annotated[
+        str | None,
+        typer.Option(
+            "--density", help="Share of each task vector that is kept: 0.5, or one per model.", show_default="the method's"
+        ),
+    ] = None,
+    normalize: Annotated[
+        bool | None,
+        typer.Option("--normalize/--no-normalize", help="Divide by the coefficients summed over.", show_default="the method's"),
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Of random masks.", show_default="0")] = None,
+) -> None:
+    """Parameters of methods that edit task vectors; `warmkit methods` says which have them."""
+
+
+def parameters_of(options: dict[str, Any]) -> dict[str, Any]:
+    """Take the parameters of methods out of the options, lists parsed."""
+    names = inspect.signature(method_options).parameters
+    taken = {name: options.pop(name) for name in names}
+    for name in ("density",):
+        values = numbers(taken[name], f"--{name}")
+        taken[name] = values[0] if values is not None and len(values) == 1 else values
+    return taken
 
 
 def given(options: dict[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,8 @@
     ├── CheckpointError             a checkpoint cannot be read
     │   ├── FormatError             a safetensors file, index or config lies or is broken
     │   ├── UnsupportedError        readable, but of a kind that warmkit refuses (pickle, fp8, adapters)
-    │   └── HubError                a Hub repository cannot be reached or has no weights
+    │   ├── HubError                a Hub repository cannot be reached or has no weights
+    │   └── TransferError           the bytes of a remote file do not arrive; what was written stays and can be resumed
     ├── MismatchError               checkpoints that cannot be averaged with each other
     ├── NonFiniteError              NaN or infinity in an input, or an overflow of the output type
     ├── DegenerateError             the geometry of the task vectors admits no answer (antiparallel)
@@ -46,6 +47,10 @@ class UnsupportedError(CheckpointError):
 
 class HubError(CheckpointError):
     """A Hub repository cannot be fetched."""
+
+
+class TransferError(CheckpointError):
+    """The bytes of a remote file do not arrive as they should; trying again later may help."""
 
 
 class MismatchError(WarmkitError):

@@ -159,7 +159,7 @@ class HttpClient:
             raise Unanswered(f"{self.url} cannot be reached: {error}", unreachable=True) from None
         except httpx.RequestError as error:
             raise Unanswered(f"the connection broke: {error}") from None
-        return response.status_code, _seconds(response.headers.get("retry-after")), bytes(body)
+        return response.status_code, retry_after(response.headers.get("retry-after")), bytes(body)
 
     def _clean(self, reason: str) -> str:
         """Make what may quote the server fit for a message: without the key, on one line, not too long."""
@@ -204,15 +204,15 @@ def _key(variable: str) -> str:
     return key
 
 
-def _seconds(retry_after: str | None) -> float:
+def retry_after(header: str | None) -> float:
     """Read a Retry-After header: seconds or a date; 0 for none or nonsense."""
-    if retry_after is None:
+    if header is None:
         return 0.0
     try:
-        seconds = float(retry_after)
+        seconds = float(header)
     except ValueError:
         try:
-            seconds = email.utils.parsedate_to_datetime(retry_after).timestamp() - time.time()
+            seconds = email.utils.parsedate_to_datetime(header).timestamp() - time.time()
         except (ValueError, OverflowError):
             return 0.0
     return max(0.0, seconds) if math.isfinite(seconds) else 0.0

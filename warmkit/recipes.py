@@ -8,6 +8,7 @@ value. Errors name file and line. `--set section.key=value` lays single keys ove
 from __future__ import annotations
 
 import dataclasses
+import sys
 import types
 import typing
 from collections.abc import Iterator, Sequence
@@ -63,6 +64,13 @@ class MergeSection:
     eta: float | list[Any] | None = _checked("eta")
     antiparallel: str | None = None
     angles: bool | None = None
+    scale: float | None = None
+    density: float | list[float] | None = None
+    normalize: bool | None = None
+    seed: int | None = None
+    only: list[str] | None = None
+    exclude: list[str] | None = None
+    allow_pickle: bool | None = None
 
     def __post_init__(self) -> None:
         if (self.models is None) == (self.slices is None):
@@ -138,7 +146,7 @@ def read_recipe(path: Path, schema: type[T], overrides: Sequence[str] = ()) -> R
     """Read a YAML file as `schema`, a dataclass of sections.
 
     Args:
-        path: The file.
+        path: The file; `-` is standard input.
         schema: What it must hold.
         overrides: `section.key=value`, each laid over the file.
 
@@ -146,7 +154,7 @@ def read_recipe(path: Path, schema: type[T], overrides: Sequence[str] = ()) -> R
         RecipeError: If it is not YAML, has unknown, repeated or missing keys, or values of the wrong type or range.
     """
     try:
-        text = path.read_text("utf-8")
+        text, path = (sys.stdin.read(), Path("standard input")) if str(path) == "-" else (path.read_text("utf-8"), path)
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: cannot be read: {error}") from None
     reader = _Reader(path)

@@ -41,10 +41,10 @@ class Run:
     memory: float
 
 
-def measure(command: list[str], output: Path) -> Run:
+def measure(command: list[str], output: Path, warm: int = WARM) -> Run:
     shutil.rmtree(output, ignore_errors=True)
     log = output.parent / "log"
-    with WarmMemory(output.parent, WARM), log.open("w+") as file:
+    with WarmMemory(output.parent, warm), log.open("w+") as file:
         began = time.perf_counter()
         process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
         _, status, usage = os.wait4(process.pid, 0)
@@ -137,13 +137,13 @@ def scaling(folder: Path, output: Path) -> dict[str, list[str]]:
     return commands
 
 
-def table(commands: dict[str, list[str]], output: Path, runs: int) -> dict[str, list[Run]]:
+def table(commands: dict[str, list[str]], output: Path, runs: int, warm: int = WARM) -> dict[str, list[Run]]:
     measured: dict[str, list[Run]] = {name: [] for name in commands}
     for number in range(-1, runs):  # the first round warms up, what takes long excepted
         for name, command in commands.items():
             if number < 0 and name in MERGEKIT:
                 continue
-            result = measure(command, output)
+            result = measure(command, output, warm)
             print(f"\r{number + 1}/{runs} {name}: {result.wall:.2f} s  ", end="", file=sys.stderr, flush=True)
             if number >= 0:
                 measured[name].append(result)

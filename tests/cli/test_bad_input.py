@@ -173,13 +173,23 @@ def test_pickles_are_refused_with_a_way_out(name: str, family: Family, refused: 
     (family.b / "model.safetensors").rename(family.b / name)
     said = refused(*merge(family))
     assert "only pickle files" in said
-    assert "save_pretrained" in said
+    assert "--allow-pickle" in said
 
 
-def test_adapters_are_refused(family: Family, refused: Refused) -> None:
+def test_adapters_of_other_kinds_are_refused_by_name(family: Family, refused: Refused) -> None:
     (family.b / "model.safetensors").rename(family.b / "adapter_model.safetensors")
-    (family.b / "adapter_config.json").write_text("{}")
-    assert "LoRA adapter" in refused(*merge(family))
+    (family.b / "adapter_config.json").write_text('{"peft_type": "IA3"}')
+    assert "an adapter of the kind 'IA3'; expected 'LORA'" in refused(*merge(family))
+
+
+def test_an_adapter_that_fits_no_base_is_refused(family: Family, refused: Refused) -> None:
+    (family.b / "model.safetensors").rename(family.b / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, "base_model_name_or_path": "../nowhere"}
+    (family.b / "adapter_config.json").write_text(json.dumps(config))
+    said = refused(*merge(family))
+    assert "../nowhere: no such file or directory" in said
+    assert "give it as BASE+" in said
+    assert "is no path and no repository" in refused("soup", f"{family.init}+{family.init}/nowhere", "-o", "out")
 
 
 def test_packed_weights_are_refused_by_name(family: Family, refused: Refused) -> None:

@@ -59,10 +59,10 @@ def staged(output: Path, process: subprocess.Popen[str]) -> float:
     return time.monotonic()
 
 
-def interrupt_midway(folder: Path, output: Path, number: int = signal.SIGKILL) -> subprocess.Popen[str]:
+def interrupt_midway(folder: Path, output: Path, number: int = signal.SIGKILL, *more: str) -> subprocess.Popen[str]:
     """Start a run and send it a signal once its journal holds finished tensors."""
     journal = output.parent / f".{output.name}.warmkit" / "journal.jsonl"
-    victim = start(folder, output, "--threads", "1")
+    victim = start(folder, output, "--threads", "1", *more)
     while not (journal.exists() and journal.read_text().count('"tensor"') > 4):
         assert victim.poll() is None
         time.sleep(0.002)
@@ -105,6 +105,20 @@ def test_kill_9_at_random_moments_leaves_nothing_half_done(large: Path, tmp_path
         shutil.rmtree(output)
     assert killed >= KILLS // 4
     assert resumed > 0, "no kill came late enough to leave anything to resume"
+
+
+@pytest.mark.parametrize(
+    "more", [("--method", "ties", "--granularity", "layer"), ("--method", "dare-linear")], ids=lambda each: each[1]
+)
+def test_a_killed_merge_that_edits_task_vectors_resumes_to_the_same_bytes(
+    more: tuple[str, ...], large: Path, tmp_path: Path
+) -> None:
+    victim = interrupt_midway(large, tmp_path / "out", signal.SIGKILL, *more)
+    victim.communicate()
+    assert not (tmp_path / "out").exists()
+    assert finish(start(large, tmp_path / "out", *more))["resumed"]
+    assert not finish(start(large, tmp_path / "whole", *more))["resumed"]
+    assert digests(tmp_path / "out") == digests(tmp_path / "whole")
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -115,3 +115,17 @@ def test_names_tell_paths_apart() -> None:
     assert short_names(["hf://x/rm@1", "hf://x/rm@2"]) == ["rm@1", "rm@2"]
     assert short_names(["model", "a/model"]) == ["model", "a"]
     assert short_names(["a", "a/model"]) == ["a", "a/model"]
+
+
+def test_a_gate_lets_a_good_model_pass_and_stops_a_bad_one(call: Call, rewards: Rewards) -> None:
+    sets = ("--data", f"val={rewards.pairs}")
+    document = json.loads(call("eval", "rm", rewards.llamas[0], *sets, "--json").stdout)
+    (accuracy,) = (100 * each["val"]["accuracy"] for each in document["individuals"].values())
+    call("eval", "rm", rewards.llamas[0], *sets, "--at-least", f"val={accuracy}")
+    done = call("eval", "rm", rewards.llamas[0], *sets, "--at-least", f"val={accuracy + 1}", "--json", code=1)
+    assert json.loads(done.stdout) == document, "one document all the same"
+    assert f"below what was asked: val {accuracy:.4g}, at least {accuracy + 1:.4g}" in done.stderr
+    wa = 100 * json.loads(call("eval", "rm", *rewards.llamas, *sets, "--json").stdout)["wa"]["val"]["accuracy"]
+    assert "WA of 3" in call("eval", "rm", *rewards.llamas, *sets, "--at-least", f"val={wa + 1}", code=1).stderr
+    for given, said in (("val", "expected NAME=NUMBER"), ("vall=1", "there is no 'vall'; did you mean 'val'?")):
+        assert said in call("eval", "rm", rewards.llamas[0], *sets, "--at-least", given, code=2).stderr

@@ -130,6 +130,15 @@ def test_the_table_has_a_row_a_policy_and_hides_a_term_that_is_the_reward(
     assert "count e" in call("eval", "policy", "sft", *options(prompts, "--reward", LENGTH)).stdout
 
 
+def test_a_gate_is_on_a_number_of_the_last_policy(call: Call, policies: tuple[Path, Path, Path]) -> None:
+    sft, trained, prompts = policies
+    arguments = ("eval", "policy", sft, trained, *options(prompts, "--against", sft))
+    wins = json.loads(call(*arguments, "--json").stdout)["policies"][1]["win_rate"]["value"]
+    call(*arguments, "--at-least", f"win_rate={wins}")
+    assert "below what was asked: win_rate" in call(*arguments, "--at-least", "win_rate=1.01", code=1).stderr
+    assert "there is no 'wins'" in call(*arguments, "--at-least", "wins=0", code=2).stderr
+
+
 def test_what_similarity_needs_is_said(call: Call, policies: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     sft, _, prompts = policies
     done = call("eval", "policy", sft, *options(prompts, "--samples", 1))

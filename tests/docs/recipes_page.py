@@ -23,7 +23,8 @@ Generated from the code: `python -m tests.docs.recipes_page > docs/recipes.md`.
 
 A recipe is YAML with these sections. Unknown keys, wrong types and values out of range are errors that name file and line.
 `--set section.key=value` lays a key over a recipe, `--dry-run` prints it with every key resolved, and every run directory holds
-it as `recipe.yaml`. A path can be a directory, a Hub repository, or `package://name/folder` inside an installed Python package.
+it as `recipe.yaml`. A command that takes a recipe takes `-` for it too, and reads standard input. A path can be a directory, a
+Hub repository, or `package://name/folder` inside an installed Python package.
 """
 RECIPES = {
     "warmkit train sft": SftRecipe,

@@ -58,6 +58,18 @@ def test_a_recipe_does_what_the_options_do(family: Family, run: Run, tmp_path: P
     ]
 
 
+def test_a_recipe_comes_through_a_pipe(family: Family, run: Run, tmp_path: Path) -> None:
+    text = written(tmp_path, family).read_text()
+    done = run("merge", "-", "-o", "piped", input=text)
+    assert done.returncode == 0, done.stderr
+    assert run("merge", "recipe.yaml").returncode == 0
+    for path in (tmp_path / "out").glob("*.safetensors"):
+        assert (tmp_path / "piped" / path.name).read_bytes() == path.read_bytes()
+    done = run("merge", "-", input=text.replace("  eta:", "  etta:"))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "standard input:7: unknown key 'merge.etta'" in done.stderr
+
+
 def test_options_override_the_recipe(family: Family, run: Run, tmp_path: Path) -> None:
     path = written(tmp_path, family)
     done = run("merge", path, "-o", "other", "--dtype", "float32", "--method", "lerp", "--coefficients", "1,3", "--eta", "1")

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from warmkit.checkpoints.adapter_config import is_adapter, split
 from warmkit.checkpoints.dtypes import DType
-from warmkit.checkpoints.files import Files
+from warmkit.checkpoints.files import Files, WeightFile
 from warmkit.checkpoints.hub import resolve
 from warmkit.checkpoints.safetensors_format import parse_json, read_header
 from warmkit.checkpoints.tensors import Tensor
@@ -67,17 +68,23 @@ class Checkpoint(Mapping[str, LazyTensor]):
 
     Attributes:
         source: What the user called it: a path or a Hub repository.
-        path: Its directory, or its one `.safetensors` file.
+        path: Its directory, or its one `.safetensors` file; where it is streamed, the folder of its small files.
         entries: Every tensor, in the order of files and bytes.
         files: The weight files.
         metadata: `__metadata__` of the files, merged.
+        notes: What the user should know of how it was opened: left aside, renamed, found elsewhere; one line each.
+        tied: Names that a pickle stores as the same tensor as an earlier name, with that name.
+        adapters: Directories of the adapters on top of it.
     """
 
     source: str
     path: Path
     entries: dict[str, Tensor]
-    files: tuple[Path, ...]
+    files: tuple[WeightFile, ...]
     metadata: dict[str, str] = field(default_factory=lambda: {})
+    notes: tuple[str, ...] = ()
+    tied: dict[str, str] = field(default_factory=lambda: {})
+    adapters: tuple[Path, ...] = ()
 
     def __getitem__(self, name: str) -> LazyTensor:
         return LazyTensor(self.entries[name])
@@ -118,17 +125,58 @@ class Checkpoint(Mapping[str, LazyTensor]):
         return config
 
     def fingerprint(self) -> list[list[Any]]:
-        """Return what tells whether the weights changed since: path, size and time of every file."""
-        stats = ((file, file.stat()) for file in self.files)
-        return [[str(file.resolve()), stat.st_size, stat.st_mtime_ns] for file, stat in stats]
+        """Return what tells whether the weights changed since: place, size, and time or version of every file."""
+        return [_identity(file) for file in self.files]
+
+    @property
+    def streamed(self) -> bool:
+        """Whether its weights are read over a network."""
+        return any(not isinstance(file, Path) for file in self.files)
+
+    def sizes(self) -> dict[str, int]:
+        """Return the bytes of every weight file by its name, with its directory where there are several."""
+        several = len(self.inputs) > 1
+
+        def named(file: WeightFile) -> str:
+            if several:
+                return str(file)
+            return f"{file.parent.name}/{file.name}" if isinstance(file, Path) and file.parent in self.adapters else file.name
+
+        return {named(file): file.stat().st_size if isinstance(file, Path) else file.size for file in self.files}
+
+    def versions(self) -> dict[str, str]:
+        """Return what tells the version of every streamed file by its name."""
+        return {file.name: file.version for file in self.files if not isinstance(file, Path)}
+
+    def check(self) -> None:
+        """Ask whether streamed files are still what they were when they were opened.
+
+        Raises:
+            CheckpointError: Naming one that is not.
+        """
+        for file in self.files:
+            if not isinstance(file, Path):
+                file.check()
 
 
-def open_checkpoint(source: str | os.PathLike[str]) -> Checkpoint:
+def _identity(file: WeightFile) -> list[Any]:
+    if not isinstance(file, Path):
+        return [str(file), file.size, file.version]
+    stat = file.stat()
+    return [str(file.resolve()), stat.st_size, stat.st_mtime_ns]
+
+
+def open_checkpoint(source: str | os.PathLike[str], *, allow_pickle: bool = False, stream: bool = False) -> Checkpoint:
     """Open a checkpoint and check its headers; no weights are read.
 
     Args:
         source: A directory with one `model.safetensors`, or with an index and its shards; one `.safetensors` file; a Hub
-            repository `hf://owner/name[@revision]`, or `owner/name` where no such local path exists.
+            repository `hf://owner/name[@revision]`, or `owner/name` where no such local path exists; an address
+            (`https://`, `s3://`, ...), which is always streamed; `BASE+ADAPTER`, both of these kinds, or an adapter alone,
+            which names its base: the dense weights that the two stand for.
+        allow_pickle: Also read what torch saved, where there are no safetensors: `pytorch_model.bin`, `.pt`, `.ckpt`, and
+            directories of torch.distributed.checkpoint. Nothing that a pickle names is imported or called.
+        stream: Read a Hub repository by byte ranges instead of fetching it first.
 
     Returns:
         A mapping from tensor names to lazy tensors.
@@ -142,23 +190,53 @@ def open_checkpoint(source: str | os.PathLike[str]) -> Checkpoint:
         (32000, 2048)
     """
     source = str(source)
+    if (pair := split(source)) is not None:
+        from warmkit.checkpoints.adapters import open_pair  # brings a compiler, which other checkpoints do not need
+
+        return open_pair(source, *pair)
+    if stream or "://" in source:
+        from warmkit.checkpoints.remote import is_streamed
+
+        if is_streamed(source, stream):
+            return _open_streamed(source)
     path = resolve(source)
+    if is_adapter(path) and not any((path / name).is_file() for name in (SINGLE, INDEX)):
+        from warmkit.checkpoints.adapters import open_alone
+
+        return open_alone(source, path)
+    if (names := _pickles(path)) and not allow_pickle:
+        raise UnsupportedError(_pickle_message(path, names))
+    if names:
+        from warmkit.checkpoints.pickled import open_pickled
+
+        checkpoint = open_pickled(source, path)
+        _refuse_quantised(checkpoint)
+        return checkpoint
     if path.is_dir():
         files, mapping = _weight_files(path)
     elif path.suffix == ".safetensors":
         files, mapping = [path], None
-    elif path.suffix in PICKLES:
-        raise UnsupportedError(_pickle_message(path, [path.name]))
     else:
         raise CheckpointError(f"{path}: expected a directory or a .safetensors file")
     checkpoint = _assemble(source, path, files)
     if mapping is not None:
-        _check_index(path / INDEX, mapping, checkpoint)
+        check_index(path / INDEX, mapping, checkpoint)
     _refuse_quantised(checkpoint)
     return checkpoint
 
 
-def _assemble(source: str, path: Path, files: list[Path]) -> Checkpoint:
+def _open_streamed(source: str) -> Checkpoint:
+    from warmkit.checkpoints.remote import open_remote
+
+    remote = open_remote(source)
+    checkpoint = _assemble(remote.source, remote.folder, remote.files)
+    if remote.mapping is not None:
+        check_index(f"{source}: {INDEX}", remote.mapping, checkpoint)
+    _refuse_quantised(checkpoint)
+    return checkpoint
+
+
+def _assemble(source: str, path: Path, files: Sequence[WeightFile]) -> Checkpoint:
     entries: dict[str, Tensor] = {}
     metadata: dict[str, str] = {}
     for file in files:
@@ -169,7 +247,7 @@ def _assemble(source: str, path: Path, files: list[Path]) -> Checkpoint:
                 raise FormatError(f"{file}: tensor {entry.name!r} is also in {entries[entry.name].file.name}")
             entries[entry.name] = entry
     if not entries:
-        raise FormatError(f"{path}: holds no tensors")
+        raise FormatError(f"{source}: holds no tensors")
     return Checkpoint(source, path, entries, tuple(files), metadata)
 
 
@@ -178,32 +256,39 @@ def _weight_files(directory: Path) -> tuple[list[Path], dict[str, str] | None]:
     if index.is_file() and single.is_file():
         raise FormatError(f"{directory}: holds both {SINGLE} and {INDEX}; remove the one that is out of date")
     if index.is_file():
-        mapping = _read_index(index)
-        return [_inside(directory, name, index) for name in sorted(set(mapping.values()))], mapping
+        mapping = read_index(index)
+        return [inside(directory, name, index) for name in sorted(set(mapping.values()))], mapping
     if single.is_file():
         return [single], None
-    if (directory / "adapter_config.json").is_file():
-        raise UnsupportedError(f"{directory}: a LoRA adapter, not a model; merge it into its base model first")
     found = sorted(directory.glob("*.safetensors"))
     if len(found) == 1:
         return found, None
     if found:
         names = ", ".join(file.name for file in found[:4])
         raise FormatError(f"{directory}: {len(found)} safetensors files ({names}) and no {INDEX} that says which belong")
-    pickles = sorted(file.name for file in directory.iterdir() if file.suffix in PICKLES)
-    if pickles:
-        raise UnsupportedError(_pickle_message(directory, pickles))
     raise CheckpointError(f"{directory}: expected {SINGLE} or {INDEX}, found neither")
+
+
+def _pickles(path: Path) -> list[str]:
+    """Return the pickles of a checkpoint that has nothing else."""
+    if not path.is_dir():
+        return [path.name] if path.suffix in PICKLES else []
+    if any(path.glob("*.safetensors")) or any((path / name).is_file() for name in (INDEX, "adapter_config.json")):
+        return []
+    from warmkit.checkpoints.pickled import pickles_in
+
+    return pickles_in(path)
 
 
 def _pickle_message(path: Path, names: list[str]) -> str:
     return (
-        f"{path}: only pickle files ({', '.join(names[:3])}), which can run code when they are read; convert once, where "
-        "you trust them: AutoModel.from_pretrained(DIR).save_pretrained(NEW, safe_serialization=True)"
+        f"{path}: only pickle files ({', '.join(names[:3])}), which can run code in most programs that read them; "
+        "--allow-pickle reads the tensors in them, and nothing else"
     )
 
 
-def _read_index(path: Path) -> dict[str, str]:
+def read_index(path: Path) -> dict[str, str]:
+    """Read which file holds which tensor."""
     index = parse_json(path.read_bytes(), path)
     mapping = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(mapping, dict) or not mapping or not all(isinstance(v, str) for v in mapping.values()):
@@ -211,14 +296,15 @@ def _read_index(path: Path) -> dict[str, str]:
     return mapping
 
 
-def _inside(directory: Path, name: str, index: Path) -> Path:
+def inside(directory: Path, name: str, index: Path, suffixes: tuple[str, ...] = (".safetensors",)) -> Path:
+    """Return the path of a file that an index names, which must lie in its directory."""
     path = directory / name
     if Path(name).is_absolute() or ".." in Path(name).parts:
         raise FormatError(f"{index}: points outside its directory: {name!r}")
     if not path.is_file():
         raise FormatError(f"{index}: points to {name!r}, which is not there")
-    if path.suffix != ".safetensors":
-        raise FormatError(f"{index}: points to {name!r}, which is no safetensors file")
+    if path.suffix not in suffixes:
+        raise FormatError(f"{index}: points to {name!r}, which is no {suffixes[0].lstrip('.')} file")
     if not _stays_inside(path, directory):
         raise FormatError(f"{index}: {name!r} is a link that leaves the directory")
     return path
@@ -232,15 +318,20 @@ def _stays_inside(path: Path, directory: Path) -> bool:
     return home.parent.name == "snapshots" and target.is_relative_to(home.parent.parent / "blobs")
 
 
-def _check_index(index: Path, mapping: dict[str, str], checkpoint: Checkpoint) -> None:
+def check_index(index: Path | str, mapping: dict[str, str], checkpoint: Checkpoint) -> None:
+    """Check that an index and its files say the same."""
     problems = [f"{name!r} is not in {mapping[name]}" for name in mapping if name not in checkpoint.entries]
     for name, entry in checkpoint.entries.items():
         if name not in mapping:
             problems.append(f"{name!r} is in {entry.file.name} and not in the index")
-        elif mapping[name] != str(entry.file.relative_to(index.parent)):
+        elif mapping[name] != _inner_name(entry.file, index):
             problems.append(f"{name!r} is in {entry.file.name}, the index says {mapping[name]}")
     if problems:
         raise FormatError(f"{index}: disagrees with its files:\n{listed(problems)}")
+
+
+def _inner_name(file: WeightFile, index: Path | str) -> str:
+    return str(file.relative_to(index.parent)) if isinstance(file, Path) and isinstance(index, Path) else file.name
 
 
 def _refuse_quantised(checkpoint: Checkpoint) -> None:
@@ -250,7 +341,7 @@ def _refuse_quantised(checkpoint: Checkpoint) -> None:
         method = quantisation.get("quant_method", "unknown method") if isinstance(quantisation, dict) else "packed"
         where = f"tensor {packed!r}" if packed else "quantization_config in config.json"
         raise UnsupportedError(
-            f"{checkpoint.path}: quantised weights ({method}: {where}) cannot be averaged; merge the checkpoints they were "
+            f"{checkpoint.source}: quantised weights ({method}: {where}) cannot be averaged; merge the checkpoints they were "
             "made from and quantise the result"
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from warmkit.checkpoints.checkpoint import Checkpoint, dump_json, parse_json
@@ -13,6 +14,22 @@ KEPT = (".json", ".txt", ".model", ".jinja", ".py", ".tiktoken", ".spm", ".bpe")
 DROPPED = frozenset(
     ("warmkit.json", "trainer_state.json", "all_results.json", "train_results.json", "eval_results.json", "README.md")
 )
+
+
+def companion_donor(checkpoints: Sequence[Checkpoint]) -> tuple[Checkpoint, list[str]]:
+    """Return the first checkpoint, or, where that is a directory without a config (FSDP's shards), the first that has one.
+
+    Returns:
+        The donor, and a note where it is not the first.
+    """
+    first = checkpoints[0]
+    if first.directory is None or first.config:
+        return first, []
+    donor = next((each for each in checkpoints if each.config), first)
+    notes = (
+        [f"{first.source} has no config.json; config and tokenizer are those of {donor.source}"] if donor is not first else []
+    )
+    return donor, notes
 
 
 def companion_files(donor: Checkpoint) -> list[Path]:

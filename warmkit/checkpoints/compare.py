@@ -13,6 +13,7 @@ import numpy as np
 
 from warmkit.checkpoints.checkpoint import open_checkpoint
 from warmkit.checkpoints.compatibility import align
+from warmkit.checkpoints.files import Files
 from warmkit.checkpoints.groups import group
 from warmkit.checkpoints.merge import Advance, cores, find_kernels
 from warmkit.checkpoints.sources import FileSource
@@ -117,6 +118,8 @@ def compare(
     granularity: str = "layer",
     threads: int | None = None,
     device: str = "cpu",
+    allow_pickle: bool = False,
+    stream: bool = False,
     advance: Advance | None = None,
 ) -> Comparison:
     """Measure norms and pairwise angles, group by group, in one pass.
@@ -131,9 +134,10 @@ def compare(
     """
     if not models:
         raise UsageError("expected at least one model")
-    checkpoints = [open_checkpoint(each) for each in (init, *models)]
+    checkpoints = [open_checkpoint(each, allow_pickle=allow_pickle, stream=stream) for each in (init, *models)]
     aligned = align(checkpoints)
-    rows = [FileSource(each.source, entries) for each, entries in zip(checkpoints, aligned.entries)]
+    files = Files()
+    rows = [FileSource(each.source, entries, files) for each, entries in zip(checkpoints, aligned.entries)]
     floats = [name for name, entry in checkpoints[0].entries.items() if entry.dtype.kind == "float"]
     job = Job(
         rows=rows,
@@ -147,14 +151,16 @@ def compare(
     total = sum(map(job.bytes_read, floats))
     report = (lambda size: advance(size, total)) if advance else (lambda size: None)
     try:
-        stream = Stream(job, find_kernels(device), None, advance=report)
-        stream.run(threads or cores())
+        measured = Stream(job, find_kernels(device), None, advance=report)
+        measured.run(threads or cores())
+        for checkpoint in checkpoints:
+            checkpoint.check()
     finally:
         for row in rows:
             row.close()
     names = [each.source for each in checkpoints[1:]]
     groups = [
-        _describe(name, sum(map(job.elements, tensors)), stream.grams[name], names) for name, tensors in job.groups.items()
+        _describe(name, sum(map(job.elements, tensors)), measured.grams[name], names) for name, tensors in job.groups.items()
     ]
     return Comparison(checkpoints[0].source, names, granularity, groups, list(aligned.notes))
 

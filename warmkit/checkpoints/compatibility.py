@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,19 +43,23 @@ class Aligned:
     notes: tuple[str, ...]
 
 
-def align(checkpoints: Sequence[Checkpoint]) -> Aligned:
+def align(checkpoints: Sequence[Checkpoint], kept: Collection[str] = ()) -> Aligned:
     """Compare every checkpoint with the first (the initialisation, or the first model), from headers alone.
 
     Weights are read only where a config says that the output head is tied and the file holds a head all the same.
+
+    Args:
+        checkpoints: The reference, then the others.
+        kept: Names that are copied from the first, whatever the others have there.
 
     Raises:
         MismatchError: Listing every problem per model.
     """
     reference, *others = checkpoints
-    entries, notes = [reference.entries], list[str]()
+    entries, notes = [reference.entries], [note for checkpoint in checkpoints for note in checkpoint.notes]
     for other in others:
         tensors, note = _untangle_head(reference, other)
-        entries.append(tensors)
+        entries.append({**tensors, **{name: reference.entries[name] for name in kept}})
         notes += note
     problems = [_heading(other, _tensor_problems(reference, tensors)) for other, tensors in zip(others, entries[1:])]
     if any(problems):
@@ -107,7 +111,8 @@ def _embedding(tensors: dict[str, Tensor]) -> Tensor | None:
 
 def _untangle_head(reference: Checkpoint, other: Checkpoint) -> tuple[dict[str, Tensor], list[str]]:
     """Give `other` the head that `reference` has, or take away the copy that `reference` ties."""
-    tensors, embedding = other.entries, _embedding(other.entries)
+    tensors = _shared_names(reference, other)
+    embedding = _embedding(tensors)
     here, there = HEAD in reference.entries, HEAD in tensors
     if here == there or embedding is None:
         return tensors, []
@@ -122,6 +127,17 @@ def _untangle_head(reference: Checkpoint, other: Checkpoint) -> tuple[dict[str, 
         rest = {name: entry for name, entry in tensors.items() if name != HEAD}
         return rest, [f"{other.source} stores {HEAD}, a copy of {embedding.name}, which {reference.source} ties"]
     return tensors, []
+
+
+def _shared_names(reference: Checkpoint, other: Checkpoint) -> dict[str, Tensor]:
+    """Give tied tensors, which a pickle may store under every name, the names that the reference has."""
+    tensors = dict(other.entries)
+    for name, kept in {**reference.tied, **other.tied}.items():
+        if name in reference.entries and name not in tensors and kept in tensors:
+            tensors[name] = tensors[kept]
+        elif name in other.tied and name in tensors and name not in reference.entries:
+            del tensors[name]
+    return tensors
 
 
 def _check_tied_head(checkpoint: Checkpoint, tensors: dict[str, Tensor]) -> None:

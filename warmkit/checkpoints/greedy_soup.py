@@ -87,7 +87,10 @@ def greedy_soup(
         raise UsageError(f"--score needs {PLACEHOLDER} where the model directory goes, found {score!r}")
     destination = Path(output)
     soup(models, destination, **{**options, "dry_run": True, "advance": None})  # every problem that headers show, first
-    opened = [open_checkpoint(model) for model in models]
+    how = {"allow_pickle": options.get("allow_pickle", False), "stream": options.get("stream", False)}
+    opened = [open_checkpoint(model, **how) for model in models]
+    if streamed := [each.source for each in opened if each.streamed]:
+        raise UsageError(f"a greedy soup scores directories on this machine, and {streamed[0]} is streamed; fetch it first")
     if len({each.path.resolve() for each in opened}) < len(opened):
         raise UsageError("the same model is listed twice")
     kitchen = _Kitchen(destination, score, minimize, report, options)

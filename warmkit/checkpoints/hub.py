@@ -31,10 +31,21 @@ def resolve(source: str) -> Path:
         path = Path(source).expanduser()
         if path.exists():
             return path
+    return _fetch(source, *parse_repository(source))
+
+
+def parse_repository(source: str) -> tuple[str, str | None]:
+    """Return owner/name and revision of a Hub repository.
+
+    Raises:
+        CheckpointError: If it is written in another way.
+    """
     match = _REPOSITORY.fullmatch(source)
-    if not match:
-        raise CheckpointError(f"{source}: no such file or directory")
-    return _fetch(source, match["repo"], match["revision"])
+    if match:
+        return match["repo"], match["revision"]
+    if "://" in source and not source.startswith("hf://"):
+        raise CheckpointError(f"{source}: only merges and comparisons read from an address; download it first")
+    raise CheckpointError(f"{source}: no such file or directory")
 
 
 def _packaged(source: str) -> Path:
@@ -51,11 +62,13 @@ def _packaged(source: str) -> Path:
 
 def _fetch(source: str, repo: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
 
     where = "" if source.startswith("hf://") else f"no local path {source!r}, and "
     try:
         return Path(snapshot_download(repo, revision=revision, allow_patterns=list(PATTERNS)))
+    except HFValidationError:
+        raise CheckpointError(f"{source}: no such file or directory, and no name of a Hub repository") from None
     except RepositoryNotFoundError:
         raise HubError(f"{where}the Hub has no repository {repo!r}, or it is private (log in with `hf auth login`)") from None
     except LocalEntryNotFoundError:

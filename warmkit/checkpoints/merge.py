@@ -9,10 +9,10 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 import xxhash
@@ -20,10 +20,13 @@ from typing_extensions import TypedDict, Unpack
 
 from warmkit.checkpoints.card import model_card
 from warmkit.checkpoints.checkpoint import INDEX, Checkpoint, open_checkpoint
-from warmkit.checkpoints.companions import companion_files, copy_companions
+from warmkit.checkpoints.choice import kept
+from warmkit.checkpoints.companions import companion_donor, companion_files, copy_companions
 from warmkit.checkpoints.compatibility import align
 from warmkit.checkpoints.digests import ALGORITHM
 from warmkit.checkpoints.dtypes import DType, parse_output_dtype
+from warmkit.checkpoints.estimate import Estimate, estimate
+from warmkit.checkpoints.files import Files
 from warmkit.checkpoints.groups import group
 from warmkit.checkpoints.manifest import GroupReport, mean_angle, read_groups, report_group, write_manifest
 from warmkit.checkpoints.plan import Output, Plan, parse_size, plan_output
@@ -32,7 +35,9 @@ from warmkit.checkpoints.spec import MergeSpec, check_etas, ema_spec, liti_spec,
 from warmkit.checkpoints.staging import FileSink, Staging, writing
 from warmkit.checkpoints.stream import Digests, Done, Job, Kernels, Stream
 from warmkit.checkpoints.tokenizers import copy_tokenizer, find_template, find_tokenizer, write_template
-from warmkit.errors import OutputError, UsageError, WarmkitError
+from warmkit.errors import OutputError, TransferError, UsageError, WarmkitError
+from warmkit.merging.methods import EditMethod
+from warmkit.merging.parameters import MethodParameters
 from warmkit.merging.types import Gram
 
 if TYPE_CHECKING:
@@ -55,10 +60,16 @@ class OutputOptions(TypedDict, total=False):
         threads: Worker threads; by default one per core.
         device: `cpu`, or `cuda` to compute on a GPU.
         dry_run: Check and plan only.
+        estimate: With `dry_run`, merge a sample to say how long the whole takes; too small a disk is reported, not raised.
+            Inputs that are streamed are not sampled.
         force: Replace a checkpoint that is there, in one step at the end.
         resume: Go on where an interrupted run of the same plan stopped; True by default.
         allow_nonfinite: Let NaN and infinity pass.
+        stream: Read Hub repositories by byte ranges; nothing of their weights is kept on disk.
         sha256: Also record SHA-256 of every file; costs more than the merge.
+        allow_pickle: Also read inputs that torch saved, as `open_checkpoint` says.
+        only: Patterns (`model.layers.*`); tensors that match none are copied from the init, or first model.
+        exclude: Patterns; tensors that match one are copied from there.
         tokenizer: The input whose tokenizer is written; by default that of the init, else of the first model.
         chat_template: A Jinja template, the path of one, or `auto`: the one that most inputs have; by default the tokenizer's.
         advance: Progress callback.
@@ -69,13 +80,22 @@ class OutputOptions(TypedDict, total=False):
     threads: int | None
     device: str
     dry_run: bool
+    estimate: bool
     force: bool
     resume: bool
     allow_nonfinite: bool
+    stream: bool
     sha256: bool
+    allow_pickle: bool
+    only: Sequence[str]
+    exclude: Sequence[str]
     tokenizer: str | None
     chat_template: str | None
     advance: Advance | None
+
+
+class MergeOptions(OutputOptions, MethodParameters, total=False):
+    """What `merge` takes beside: how results are written, and the parameters that some methods have of their own."""
 
 
 @dataclass(frozen=True)
@@ -91,11 +111,14 @@ class MergeResult:
         mean_angle: Mean pairwise angle of the task vectors in degrees, weighted by parameters; None if not measured.
         parameters: How many numbers the model has.
         bytes_read: Bytes read from the inputs.
+        bytes_streamed: How many of them come over a network; fewer where a group is still in memory for its second pass.
         bytes_written: Bytes of weights written.
         resumed: How many tensors an interrupted run had already written.
         notes: Harmless differences between the inputs.
         seconds: How long it took, once the kernels were loaded.
         written: False after a dry run.
+        estimate: How long it would take; None unless asked for.
+        lacking: Bytes that the destination's disk lacks; 0 unless an estimate was asked for.
     """
 
     path: Path
@@ -106,11 +129,14 @@ class MergeResult:
     mean_angle: float | None
     parameters: int
     bytes_read: int
+    bytes_streamed: int
     bytes_written: int
     resumed: int
     notes: tuple[str, ...]
     seconds: float
     written: bool
+    estimate: Estimate | None = None
+    lacking: int = 0
 
 
 # ---- the verbs ------------------------------------------------------------------------------------------------------
@@ -125,14 +151,16 @@ def merge(
     lambda_: Varying | None = None,
     coefficients: Sequence[Varying] | None = None,
     eta: Varying = 1.0,
-    granularity: str = "layer",
+    granularity: str | None = None,
     antiparallel: str = "error",
     angles: bool = False,
-    **options: Unpack[OutputOptions],
+    **options: Unpack[MergeOptions],
 ) -> MergeResult:
     """Merge models on disk into one, or into one per eta.
 
         merged = (1 - eta) x0 + eta (x0 + sum_m c_m (x_m - x0))
+
+    or, of a method that edits task vectors, x0 + eta scale d with d what it makes of them.
 
     Args:
         models: Checkpoints, as `open_checkpoint` takes them.
@@ -143,10 +171,11 @@ def merge(
             gradient over the layers, a list of `{"pattern": "mlp", "value": 0.3}` goes by tensor name.
         coefficients: One per model instead, each a number, a gradient or rules.
         eta: LITI's update rate, or rules. Several numbers write `output/eta-0.3`, ... from one reading of the inputs.
-        granularity: The parameters that share one angle: `layer`, `tensor` or `model`.
+        granularity: The parameters that share one angle, or one ranking: `layer`, `tensor` or `model`; by default layers, and
+            tensors for methods that edit task vectors.
         antiparallel: `lerp` averages straight where task vectors oppose each other; `error` refuses.
         angles: Measure norms and angles even if the method does not need them.
-        **options: See `OutputOptions`.
+        **options: See `OutputOptions` and `MethodParameters`.
 
     Raises:
         WarmkitError: Any of its kinds; the destination is untouched then.
@@ -163,8 +192,10 @@ def merge(
         antiparallel=antiparallel,
         angles=angles,
         from_zero=init == ZERO,
+        **{name: value for name, value in options.items() if name in MethodParameters.__annotations__},
     )
-    return write(spec, models, None if init == ZERO else init, output, options)
+    rest = {name: value for name, value in options.items() if name not in MethodParameters.__annotations__}
+    return write(spec, models, None if init == ZERO else init, output, cast("OutputOptions", rest))
 
 
 def liti(
@@ -215,7 +246,9 @@ class Merger:
         method: A name in `warmkit.METHODS`.
         threads: Worker threads; by default one per core.
         device: `cpu` or `cuda`, for the sums.
-        **parameters: `granularity` and `antiparallel`, as for `merge`.
+        allow_nonfinite: Let NaN and infinity pass.
+        allow_pickle: Also read what torch saved, as `open_checkpoint` says.
+        **parameters: `granularity`, `antiparallel` and those of the method, as for `merge`.
 
     Example:
         >>> import torch
@@ -234,10 +267,12 @@ class Merger:
         threads: int | None = None,
         device: str = "cpu",
         allow_nonfinite: bool = False,
+        allow_pickle: bool = False,
         **parameters: Any,
     ) -> None:
         self._method, self._parameters = method, parameters
-        everything = _sources(models if init is None else [init, *models], ["init"] * (init is not None))
+        given = models if init is None else [init, *models]
+        everything = _sources(given, ["init"] * (init is not None), allow_pickle)
         self._init, self._models = (None, everything) if init is None else (everything[0], everything[1:])
         check_state_dicts(everything)
         self._threads, self._kernels = threads or cores(), find_kernels(device)
@@ -309,12 +344,13 @@ def merged_state_dict(
     return merger.state_dict(eta=eta, lambda_=lambda_, coefficients=coefficients, dtype=dtype)
 
 
-def _sources(weights: Sequence[Weights], names: Sequence[str]) -> list[MemorySource | FileSource]:
+def _sources(weights: Sequence[Weights], names: Sequence[str], allow_pickle: bool) -> list[MemorySource | FileSource]:
     """Read state dicts from memory, and checkpoints block by block from their files, aligned as a merge on disk aligns them."""
     paths = [each for each in weights if not isinstance(each, Mapping)]
-    opened = [open_checkpoint(path) for path in paths]
+    opened = [open_checkpoint(path, allow_pickle=allow_pickle) for path in paths]
     entries = align(opened).entries if len(opened) == len(weights) else [each.entries for each in opened]
-    files = iter([FileSource(each.source, known) for each, known in zip(opened, entries)])
+    shared = Files()
+    files = iter([FileSource(each.source, known, shared) for each, known in zip(opened, entries)])
     labels = [*names, *(f"model {number + 1}" for number in range(len(weights)))]
     return [MemorySource(name, each) if isinstance(each, Mapping) else next(files) for name, each in zip(labels, weights)]
 
@@ -365,12 +401,21 @@ def _rows(spec: MergeSpec, init: Any | None, models: Sequence[Any]) -> list[Any]
     return [init, *models]
 
 
-def build_job(spec: MergeSpec, rows: Sequence[Source], names: Sequence[str], dtype: DType | None, allow_nonfinite: bool) -> Job:
-    """Turn a checked merge of aligned sources into a job."""
-    own = {name: rows[0].dtype(name) for name in names}
+def build_job(
+    spec: MergeSpec,
+    rows: Sequence[Source],
+    names: Sequence[str],
+    dtype: DType | None,
+    allow_nonfinite: bool,
+    kept: Collection[str] = (),
+) -> Job:
+    """Turn a checked merge of aligned sources into a job; of `kept` names all rows read the same tensor."""
+    own = {name: rows[0].result_dtype(name) for name in names}
     floats = [name for name in names if own[name].kind == "float"]
+    # the others become another type
+    copied = {name for name in kept if dtype in (None, own[name]) and rows[0].dtype(name) == own[name]}
     space = spec.method.space if spec.method.space != "none" else "task vectors" if spec.angles else None
-    spec, groups = spec.localised(group(floats, spec.granularity))
+    spec, groups = spec.localised(group([name for name in floats if name not in kept], spec.granularity))
     solve = spec.solve
     if space is not None and spec.from_zero:
         space = "weights"
@@ -378,13 +423,15 @@ def build_job(spec: MergeSpec, rows: Sequence[Source], names: Sequence[str], dty
         solve = _without_init(spec)
     return Job(
         rows=rows,
-        groups=groups,
-        exact=[name for name in names if own[name].kind == "exact"],
+        groups={**groups, **{f"{name} (kept)": [name] for name in floats if name in kept and name not in copied}},
+        exact=[name for name in names if own[name].kind == "exact" or name in copied],
         dtypes={name: dtype if dtype and own[name].kind == "float" else own[name] for name in names},
         outputs=len(spec.etas),
         space=space,
         solve=solve,
         allow_nonfinite=allow_nonfinite,
+        edit=spec.edit if isinstance(spec.method, EditMethod) else None,
+        readings=spec.method.passes if isinstance(spec.method, EditMethod) else 1,
     )
 
 
@@ -400,16 +447,25 @@ class _Prepared:
     init: Checkpoint | None
     models: list[Checkpoint]
     donor: Checkpoint
+    companions: Checkpoint
     job: Job
     plan: Plan
     folders: list[str]
     notes: tuple[str, ...]
+    patterns: tuple[Sequence[str], Sequence[str]]
+    kept: frozenset[str]
     tokenizer: Path | None
     chat_template: str | None
 
     @property
     def bytes_read(self) -> int:
         return sum(self.job.bytes_read(name) * self.job.passes(name) for name in self.job.dtypes)
+
+    @property
+    def bytes_streamed(self) -> int:
+        far = [row for row in self.job.rows if row.far]
+        sizes = {name: sum(row.dtype(name).itemsize for row in far) for name in self.job.dtypes}
+        return sum(self.job.elements(name) * size * self.job.passes(name) for name, size in sizes.items())
 
     @property
     def bytes_written(self) -> int:
@@ -436,9 +492,9 @@ def write(
         groups = read_groups(output / prepared.folders[0])
         return _result(prepared, output, groups, len(prepared.job.dtypes), started)
     staging.check()
-    _check_disk(prepared, staging)
     if options.get("dry_run", False):
-        return replace(_result(prepared, output, (), 0, started), written=False)
+        return _plan_only(prepared, staging, kernels, options)
+    _check_disk(prepared, staging)
     stream, resumed = _run(prepared, staging, kernels, fingerprint, options, extra or {})
     return _result(prepared, output, _reports(prepared, stream, 0), resumed, started)
 
@@ -457,53 +513,95 @@ def _prepare(
     if not models:
         raise UsageError("expected at least one model")
     _rows(spec, init, models)
-    opened_init = None if init is None else _opened(init)
-    opened = [_opened(model) for model in models]
+    opened_init = None if init is None else _opened(init, options)
+    opened = [_opened(model, options) for model in models]
     everything = [*([opened_init] if opened_init else []), *opened]
     inputs = [part for each in everything for part in each.inputs]
     _check_apart(output, inputs)
-    aligned = align(everything)
-    sources = [FileSource(each.source, entries) for each, entries in zip(everything, aligned.entries)]
+    only, exclude = options.get("only") or (), options.get("exclude") or ()
+    unmerged = kept(everything[0].entries, only, exclude) if only or exclude else frozenset[str]()
+    aligned = align(everything, unmerged)
+    files = Files()
+    sources = [FileSource(each.source, entries, files) for each, entries in zip(everything, aligned.entries)]
     rows = _rows(spec, sources[0] if opened_init else None, sources[len(sources) - len(opened) :])
     donor = everything[0]
-    job = build_job(spec, rows, list(donor.entries), dtype, options.get("allow_nonfinite", False))
+    job = build_job(spec, rows, list(donor.entries), dtype, options.get("allow_nonfinite", False), unmerged)
     tensors = (Output(name, job.dtypes[name], entry.shape) for name, entry in donor.entries.items())
     plan = plan_output(tensors, max_shard_size, {"format": "pt", **donor.metadata})
     folders = [""] if len(spec.etas) == 1 else [f"eta-{eta:g}" for eta in spec.etas]
+    companions, notes = companion_donor(everything)
+    if unmerged:
+        notes.append(f"{len(unmerged)} of {len(donor.entries)} tensors are copied from {donor.source} (--only, --exclude)")
     tokenizer = find_tokenizer(wanted, inputs) if (wanted := options.get("tokenizer")) else None
     template = find_template(text, inputs) if (text := options.get("chat_template")) else None
-    return _Prepared(spec, opened_init, opened, donor, job, plan, folders, aligned.notes, tokenizer, template)
+    return _Prepared(
+        spec,
+        opened_init,
+        opened,
+        donor,
+        companions,
+        job,
+        plan,
+        folders,
+        (*aligned.notes, *notes),
+        (only, exclude),
+        unmerged,
+        tokenizer,
+        template,
+    )
 
 
-def _opened(model: PathLike | Checkpoint) -> Checkpoint:
-    return model if isinstance(model, Checkpoint) else open_checkpoint(model)
+def _plan_only(prepared: _Prepared, staging: Staging, kernels: Kernels, options: OutputOptions) -> MergeResult:
+    planned = replace(_result(prepared, staging.destination, (), 0, time.perf_counter()), written=False)
+    streamed = any(each.streamed for each in (*prepared.models, *([prepared.init] if prepared.init else [])))
+    if streamed or not options.get("estimate", False):  # a sample is not worth a transfer
+        _check_disk(prepared, staging)
+        return planned
+    place, needed, free = _room(prepared, staging)
+    try:
+        found = estimate(prepared.job, kernels, place, options.get("threads") or cores())
+    finally:
+        for row in prepared.job.rows:
+            row.close()
+    return replace(planned, estimate=found, lacking=max(0, needed - free))
+
+
+def _opened(model: PathLike | Checkpoint, options: OutputOptions) -> Checkpoint:
+    if isinstance(model, Checkpoint):
+        return model
+    return open_checkpoint(model, allow_pickle=options.get("allow_pickle", False), stream=options.get("stream", False))
 
 
 def _check_apart(output: Path, checkpoints: Sequence[Checkpoint]) -> None:
     """Refuse a destination that is an input, holds one, or lies inside one."""
     target = output.resolve()
     for checkpoint in checkpoints:
-        place = checkpoint.path.resolve()
-        if target == place:
-            raise OutputError(f"{output}: is an input; choose another -o")
-        if place.is_relative_to(target):
-            raise OutputError(f"{output}: holds the input {checkpoint.source}; choose another -o")
-        if target.is_relative_to(place):
-            raise OutputError(f"{output}: lies inside the input {checkpoint.source}; choose another -o")
+        for place in (path.resolve() for path in (checkpoint.path, *checkpoint.adapters)):
+            if target == place:
+                raise OutputError(f"{output}: is an input; choose another -o")
+            if place.is_relative_to(target):
+                raise OutputError(f"{output}: holds the input {checkpoint.source}; choose another -o")
+            if target.is_relative_to(place):
+                raise OutputError(f"{output}: lies inside the input {checkpoint.source}; choose another -o")
 
 
 def _check_disk(prepared: _Prepared, staging: Staging) -> None:
-    ancestor = staging.destination.parent
-    while not ancestor.exists():
-        ancestor = ancestor.parent
-    staged = sum(file.stat().st_blocks * 512 for file in staging.root.rglob("*") if file.is_file())
-    free, needed = shutil.disk_usage(ancestor).free, prepared.bytes_written - staged
+    place, needed, free = _room(prepared, staging)
     if needed > free:
         raise OutputError(
-            f"{staging.destination}: {needed / 1e9:.2f} GB are needed and {free / 1e9:.2f} GB are free on {ancestor}"
+            f"{staging.destination}: {needed / 1e9:.2f} GB are needed and {free / 1e9:.2f} GB are free on {place}"
         )
-    if not os.access(ancestor, os.W_OK):
-        raise OutputError(f"{staging.destination}: {ancestor} is not writable")
+
+
+def _room(prepared: _Prepared, staging: Staging) -> tuple[Path, int, int]:
+    """Return the directory whose disk takes the result, and the bytes that are needed and free there."""
+    place = staging.destination.parent
+    while not place.exists():
+        place = place.parent
+    if not os.access(place, os.W_OK):
+        raise OutputError(f"{staging.destination}: {place} is not writable")
+    staged = sum(file.stat().st_blocks * 512 for file in staging.root.rglob("*") if file.is_file())
+    return place, prepared.bytes_written - staged, shutil.disk_usage(place).free
 
 
 def _fingerprint(prepared: _Prepared) -> str:
@@ -515,6 +613,7 @@ def _fingerprint(prepared: _Prepared) -> str:
         "method": [spec.name, spec.method.name, spec.shares.tolist(), spec.etas, spec.granularity, spec.antiparallel],
         "rows": [row.name for row in job.rows],
         "angles": spec.angles,
+        "kept": sorted(prepared.kept),
         "parameters": spec.parameters,
         "tokenizer": [str(prepared.tokenizer), prepared.chat_template],
         "allow_nonfinite": job.allow_nonfinite,
@@ -536,10 +635,14 @@ def _run(
     keep = True
     try:
         stream = _stream(prepared, staging, kernels, done, options)
+        for checkpoint in [*([prepared.init] if prepared.init else []), *prepared.models]:
+            checkpoint.check()
         _write_small_files(prepared, staging, stream, options, extra)
         staging.publish()
     except OutputError:
         raise
+    except TransferError as error:  # a server is at fault, which may be well again later
+        raise TransferError(f"{error}; the same command goes on where this one stopped") from None
     except WarmkitError:
         keep = False  # the inputs are at fault: the same run cannot be resumed
         raise
@@ -573,7 +676,7 @@ def _write_small_files(
         description = _describe(prepared, eta, dtype, extra)
         groups = _reports(prepared, stream, number)
         with writing(staging.destination):
-            copy_companions(prepared.donor, companion_files(prepared.donor), target, dtype)
+            copy_companions(prepared.companions, companion_files(prepared.companions), target, dtype)
             if prepared.tokenizer is not None:
                 copy_tokenizer(prepared.tokenizer, target)
             if prepared.chat_template is not None:
@@ -588,19 +691,25 @@ def _write_small_files(
 
 def _describe(prepared: _Prepared, eta: float, dtype: DType | None, extra: Mapping[str, Any]) -> dict[str, Any]:
     def source(checkpoint: Checkpoint) -> dict[str, Any]:
-        several = len(checkpoint.inputs) > 1
-        return {
-            "source": checkpoint.source,
-            "files": {str(file) if several else file.name: file.stat().st_size for file in checkpoint.files},
-        }
+        versions = {"versions": checkpoint.versions()} if checkpoint.streamed else {}
+        return {"source": checkpoint.source, "files": checkpoint.sizes(), **versions}
 
     return {
         "method": prepared.spec.name,
         "parameters": {**prepared.spec.parameters, "eta": eta, "dtype": dtype.torch_name if dtype else None},
         "init": source(prepared.init) if prepared.init else None,
         "models": [source(model) for model in prepared.models],
+        **_described_choice(prepared),
         **extra,
     }
+
+
+def _described_choice(prepared: _Prepared) -> dict[str, Any]:
+    only, exclude = prepared.patterns
+    if not prepared.kept:
+        return {}
+    where = {"source": prepared.donor.source, "tensors": sorted(prepared.kept)}
+    return {"kept": {"only": list(only), "exclude": list(exclude), **where}}
 
 
 def _reports(prepared: _Prepared, stream: Stream, number: int) -> tuple[GroupReport, ...]:
@@ -626,6 +735,7 @@ def _result(prepared: _Prepared, output: Path, groups: tuple[GroupReport, ...], 
         mean_angle=mean_angle(groups),
         parameters=sum(entry.elements for entry in prepared.donor.entries.values()),
         bytes_read=prepared.bytes_read,
+        bytes_streamed=prepared.bytes_streamed,
         bytes_written=prepared.bytes_written,
         resumed=resumed,
         notes=prepared.notes,

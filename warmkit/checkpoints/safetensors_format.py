@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 from warmkit.checkpoints.dtypes import DTYPES, QUANTISED, DType
+from warmkit.checkpoints.files import WeightFile
 from warmkit.checkpoints.tensors import StoredTensor
 from warmkit.errors import CheckpointError, FormatError, UnsupportedError, nearest
 
@@ -47,7 +48,7 @@ def _refuse_constant(text: str) -> NoReturn:
     raise ValueError(f"{text} is not JSON")
 
 
-def parse_json(text: bytes, path: Path) -> Any:
+def parse_json(text: bytes, path: object) -> Any:
     """Parse strict JSON: UTF-8, no duplicate keys, no NaN.
 
     Raises:
@@ -61,7 +62,7 @@ def parse_json(text: bytes, path: Path) -> Any:
         raise FormatError(f"{path}: expected JSON, found something else ({str(error)[:120]})") from None
 
 
-def read_header(path: Path) -> Header:
+def read_header(path: WeightFile) -> Header:
     """Read and check the header of a safetensors file.
 
     Returns:
@@ -71,26 +72,33 @@ def read_header(path: Path) -> Header:
         FormatError: If lengths, types, shapes or offsets contradict each other or the file.
         UnsupportedError: If a tensor is of a quantised type.
     """
-    try:
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if size < 8:
-                raise FormatError(f"{path}: expected a safetensors file, found {size} bytes (truncated?)")
-            length = int.from_bytes(file.read(8), "little")
-            if length > MAX_HEADER_BYTES or length > size - 8:
-                raise FormatError(
-                    f"{path}: its header claims {length:,} bytes, the file has {size - 8:,} after the length "
-                    "(truncated, or not a safetensors file)"
-                )
-            raw = file.read(length)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
+    if isinstance(path, Path):
+        try:
+            with path.open("rb") as file:
+                raw, size = _raw_header(path, os.fstat(file.fileno()).st_size, file.read)
+        except OSError as error:
+            raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
+    else:
+        raw, size = _raw_header(path, path.size, path.open().read)
     if not raw.startswith(b"{"):
         raise FormatError(f"{path}: expected a JSON header, found {raw[:12]!r}")
-    return _check(parse_json(raw, path), path, 8 + length, size)
+    return _check(parse_json(raw, path), path, 8 + len(raw), size)
 
 
-def _check(header: Any, path: Path, start: int, size: int) -> Header:
+def _raw_header(path: WeightFile, size: int, read: Callable[[int], bytes]) -> tuple[bytes, int]:
+    """Return the JSON of a header, and the size of its file, which it is compared with before it is read."""
+    if size < 8:
+        raise FormatError(f"{path}: expected a safetensors file, found {size} bytes (truncated?)")
+    length = int.from_bytes(read(8), "little")
+    if length > MAX_HEADER_BYTES or length > size - 8:
+        raise FormatError(
+            f"{path}: its header claims {length:,} bytes, the file has {size - 8:,} after the length "
+            "(truncated, or not a safetensors file)"
+        )
+    return read(length), size
+
+
+def _check(header: Any, path: WeightFile, start: int, size: int) -> Header:
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise FormatError(f"{path}: __metadata__ must map strings to strings")
@@ -115,7 +123,7 @@ def _naturals(value: Any) -> bool:
     return isinstance(value, list) and all(type(n) is int and 0 <= n < 1 << 63 for n in value)
 
 
-def _entry(name: str, value: Any, path: Path, start: int) -> StoredTensor:
+def _entry(name: str, value: Any, path: WeightFile, start: int) -> StoredTensor:
     if not isinstance(value, dict) or set(value) != {"dtype", "shape", "data_offsets"}:
         raise FormatError(f"{path}: tensor {name!r}: expected the keys dtype, shape and data_offsets")
     dtype_name, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]

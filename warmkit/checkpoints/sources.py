@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from warmkit.checkpoints.dtypes import BY_TORCH_NAME, DType
 from warmkit.checkpoints.files import Files
-from warmkit.checkpoints.tensors import Tensor
+from warmkit.checkpoints.tensors import Tensor, result_dtype
 from warmkit.errors import MismatchError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -22,11 +23,17 @@ class Source(Protocol):
 
     Attributes:
         name: What the user calls it.
+        far: Whether reads cross a network, so that every one must be announced, in order and in time.
     """
 
     name: str
+    far: bool
 
     def dtype(self, tensor: str) -> DType: ...
+
+    def result_dtype(self, tensor: str) -> DType:
+        """Return the type that a result has by default."""
+        ...
 
     def shape(self, tensor: str) -> tuple[int, ...]: ...
 
@@ -38,16 +45,27 @@ class Source(Protocol):
         """Announce a coming read, so that it overlaps the work before it."""
         ...
 
+    def stop(self) -> None:
+        """Let reads that wait for a network fail: the run is over."""
+        ...
+
     def close(self) -> None: ...
 
 
 class FileSource:
-    """A checkpoint, read from its files."""
+    """A checkpoint, read from its files.
 
-    def __init__(self, name: str, entries: Mapping[str, Tensor]) -> None:
+    Args:
+        name: What the user calls it.
+        entries: Its tensors.
+        files: Shared by all sources of a run, so that remote ones share their connections and memory; closed with each.
+    """
+
+    def __init__(self, name: str, entries: Mapping[str, Tensor], files: Files | None = None) -> None:
         self.name = name
+        self.far = any(not isinstance(entry.file, Path) for entry in entries.values())
         self._entries = entries
-        self._files = Files()
+        self._files = files or Files()
 
     @property
     def names(self) -> list[str]:
@@ -55,6 +73,9 @@ class FileSource:
 
     def dtype(self, tensor: str) -> DType:
         return self._entries[tensor].dtype
+
+    def result_dtype(self, tensor: str) -> DType:
+        return result_dtype(self._entries[tensor])
 
     def shape(self, tensor: str) -> tuple[int, ...]:
         return self._entries[tensor].shape
@@ -65,12 +86,17 @@ class FileSource:
     def ahead(self, tensor: str, start: int, elements: int) -> None:
         self._entries[tensor].ahead(self._files, start, elements)
 
+    def stop(self) -> None:
+        self._files.stop()
+
     def close(self) -> None:
         self._files.close()
 
 
 class MemorySource:
     """A state dict. Tensors on a GPU, or not contiguous, are copied once."""
+
+    far = False
 
     def __init__(self, name: str, state_dict: Mapping[str, torch.Tensor]) -> None:
         self.name = name
@@ -88,6 +114,9 @@ class MemorySource:
     def dtype(self, tensor: str) -> DType:
         return self._tensors[tensor][0]
 
+    def result_dtype(self, tensor: str) -> DType:
+        return self.dtype(tensor)
+
     def shape(self, tensor: str) -> tuple[int, ...]:
         return self._tensors[tensor][1]
 
@@ -98,6 +127,9 @@ class MemorySource:
 
     def ahead(self, tensor: str, start: int, elements: int) -> None:
         """Nothing to announce: it is in memory."""
+
+    def stop(self) -> None:
+        """Nothing waits."""
 
     def close(self) -> None:
         self._tensors.clear()

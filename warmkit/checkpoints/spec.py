@@ -13,10 +13,11 @@ from warmkit.checkpoints.groups import GRANULARITIES
 from warmkit.checkpoints.settings import Rule, Setting, is_constant, read_setting
 from warmkit.checkpoints.variation import Mix, Variation, check_count
 from warmkit.errors import DegenerateError, UsageError, nearest
+from warmkit.merging.edits import Edit
 from warmkit.merging.ema import ema
 from warmkit.merging.geometry import settle
 from warmkit.merging.liti import liti
-from warmkit.merging.methods import METHODS, Method, find_method
+from warmkit.merging.methods import METHODS, AnyMethod, EditMethod, find_method, method_parameters
 from warmkit.merging.types import Antiparallel, Coefficients, Gram
 
 
@@ -36,9 +37,11 @@ class MergeSpec:
         variation: How shares and eta change over the model; None if they do not.
         from_zero: The initialisation is zero: task vectors are the weights themselves, and nothing is read for it.
         local: Shares and eta of every group, once the groups are known; empty without a variation.
+        own: Parameters of a method that edits task vectors.
+        scale: Factor of what it makes.
     """
 
-    method: Method
+    method: AnyMethod
     shares: Coefficients
     etas: tuple[float, ...] = (1.0,)
     granularity: str = "layer"
@@ -49,6 +52,8 @@ class MergeSpec:
     variation: Variation | None = None
     from_zero: bool = False
     local: Mapping[str, tuple[Coefficients, float]] = field(default_factory=lambda: {})
+    own: Mapping[str, Any] = field(default_factory=lambda: {})
+    scale: float = 1.0
 
     @property
     def uses_init(self) -> bool:
@@ -75,9 +80,17 @@ class MergeSpec:
                 raise UsageError(f"group {name!r}: {error}") from None
         return replace(self, local=local), parts
 
+    def edit(self, group: str) -> Edit:
+        """Return what a method that edits task vectors does to a group."""
+        assert isinstance(self.method, EditMethod)
+        shares, _ = self.local.get(group, (self.shares, 1.0))
+        return self.method.edit(*([shares] if self.method.mix == "scales" else []), **self.own)
+
     def solve(self, group: str, gram: Gram | None) -> Coefficients:
-        """Return the coefficients of every row for every eta, [etas, rows]."""
+        """Return the coefficients of every row for every eta, [etas, rows]; of an edit, of its task vector, [etas, 1]."""
         shares, scale = self.local.get(group, (self.shares, 1.0))
+        if isinstance(self.method, EditMethod):
+            return np.array([[eta * scale * self.scale] for eta in self.etas])
         if not self.method.follows_arc:
             solved = self.method.solve(gram, shares)
         else:
@@ -118,11 +131,12 @@ def check_etas(eta: float | Sequence[float]) -> tuple[float, ...]:
     return etas
 
 
-def _shares(method: Method, count: int, coefficients: Sequence[float] | None) -> Coefficients:
+def _shares(method: AnyMethod, count: int, coefficients: Sequence[float] | None) -> Coefficients:
     if coefficients is None:
         return np.ones(count) if method.mix == "scales" else np.full(count, 1 / count)
     if method.mix == "none":
-        raise UsageError(f"{method.name} weighs all models alike; use lerp for --lambda or --coefficients")
+        why = "weighs the models itself" if isinstance(method, EditMethod) else "weighs all models alike"
+        raise UsageError(f"{method.name} {why}; use lerp for --lambda or --coefficients")
     shares = np.array([_finite("a coefficient", value) for value in coefficients])
     if method.mix == "scales":
         return shares
@@ -140,12 +154,13 @@ def merge_spec(
     lambda_: Any = None,
     coefficients: Sequence[Any] | None = None,
     eta: Any = 1.0,
-    granularity: str = "layer",
+    granularity: str | None = None,
     antiparallel: str = "error",
     angles: bool = False,
     from_zero: bool = False,
+    **own: Any,
 ) -> MergeSpec:
-    """Check the parameters of a merge of `count` models.
+    """Check the parameters of a merge of `count` models; `own` are those that some methods have of their own.
 
     `lambda_`, each of `coefficients` and `eta` may change over the model, as `checkpoints.settings` describes; a plain list
     of etas is a sweep.
@@ -156,10 +171,13 @@ def merge_spec(
     found = find_method(method)
     if count < found.fewest:
         raise UsageError(f"{method} needs at least {found.fewest} models, found {count}")
+    granularity = _granularity(found, granularity)
     if granularity not in GRANULARITIES:
         raise UsageError(f"unknown granularity {granularity!r}{nearest(granularity, GRANULARITIES)}")
     if antiparallel not in ("error", "lerp"):
         raise UsageError(f"unknown value {antiparallel!r} of antiparallel{nearest(antiparallel, ('error', 'lerp'))}")
+    if from_zero and isinstance(found, EditMethod):
+        raise UsageError(f"{method} edits task vectors, so it needs an init that is a model")
     if from_zero and eta != 1 and found.mix != "scales":
         raise UsageError("eta with an init of zero would shrink the model; scale task-arithmetic's coefficients instead")
     if lambda_ is not None and coefficients is not None:
@@ -169,11 +187,34 @@ def merge_spec(
     constants = None if settings is None or mix else [setting[0].values[0] for setting in settings]
     shares = _shares(found, count, constants)
     etas = check_etas(1.0 if mix and not is_sweep(eta) else eta)
-    parameters: dict[str, Any] = {"granularity": granularity, "antiparallel": antiparallel}
+    own = method_parameters(found, own, count)
+    parameters: dict[str, Any] = {"granularity": granularity}
+    parameters |= own if isinstance(found, EditMethod) else {"antiparallel": antiparallel}
     parameters |= {"coefficients": shares.tolist()} if mix is None else {"mix": [mix.written()]}
     parameters |= {"init": "zero"} if from_zero else {}
-    variation = None if mix is None else Variation((mix,))
-    return MergeSpec(found, shares, etas, granularity, antiparallel, angles, method, parameters, variation, from_zero)
+    scale = own.pop("scale", 1.0)
+    return MergeSpec(
+        found,
+        shares,
+        etas,
+        granularity,
+        antiparallel,
+        angles,
+        method,
+        parameters,
+        variation=None if mix is None else Variation((mix,)),
+        from_zero=from_zero,
+        own=own,
+        scale=scale,
+    )
+
+
+def _granularity(method: AnyMethod, given: str | None) -> str:
+    if not isinstance(method, EditMethod):
+        return given or "layer"
+    if given not in (None, "tensor") and not method.grouped:
+        raise UsageError(f"{method.name} works tensor by tensor; it has no other granularity than tensor")
+    return given or "tensor"
 
 
 def is_sweep(eta: Any) -> bool:

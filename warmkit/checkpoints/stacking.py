@@ -142,7 +142,8 @@ def stack(row: Sequence[LayerRange], parts: Mapping[str, Parts], config: dict[st
     files = tuple(dict.fromkeys(file for each in used for file in each.files))
     name = " + ".join(map(str, row))
     layout = xxhash.xxh3_128_hexdigest("\n".join(origins).encode())
-    return Stacked(name, first.checkpoint.path, entries, files, first.checkpoint.metadata, config, layout, used)
+    start = first.checkpoint
+    return Stacked(name, start.path, entries, files, start.metadata, content=config, layout=layout, made_of=used)
 
 
 def stacked_config(donor: Checkpoint, row: Sequence[LayerRange], parts: Mapping[str, Parts]) -> dict[str, Any]:

@@ -1,24 +1,28 @@
 """The stream: worker threads read blocks at known places, compute, and write at known places.
 
 Nothing holds a whole tensor. With a method that reads the Gram matrix, the blocks of a group are read twice: once for
-its products, then, as soon as the group's coefficients are known and while its bytes are still near, for the sum.
-Memory is a few blocks per thread, whatever the size of the model.
+its products, then, as soon as the group's coefficients are known and while its bytes are still near, for the sum. One
+that edits task vectors (`merging.edits`) reads them once for each of its stages. Memory is a few blocks per thread,
+whatever the size of the model.
 """
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
 from warmkit.checkpoints.digests import BLOCK, block_digests, tensor_digest
 from warmkit.checkpoints.dtypes import DType
+from warmkit.checkpoints.lookahead import Lookahead, Read
 from warmkit.checkpoints.sources import Source
 from warmkit.errors import DegenerateError, MismatchError, NonFiniteError
+from warmkit.merging.edits import Edit, Place, Reading, Stage, Writing
 from warmkit.merging.kernels import Block, Space
 from warmkit.merging.types import Coefficients, Gram
 
@@ -26,14 +30,17 @@ AHEAD = 8  # blocks announced to the kernel before they are read
 # A task takes one block, or two where the rows still fit into this: each task takes the interpreter lock a dozen times, and
 # threads that wait for it cost more than the cache that larger blocks overflow.
 TASK_BYTES, MOST_BLOCKS = 1 << 24, 2
+T = TypeVar("T")
 
 
 class Kernels(Protocol):
-    """`combine` and `gram` on some device; see `merging.kernels`."""
+    """`combine`, `add` and `gram` on some device; see `merging.kernels`."""
 
     def empty(self, shape: tuple[int, ...], storage: str) -> Block: ...
 
     def combine(self, coefficients: Coefficients, inputs: Block, output: Block) -> bool: ...
+
+    def add(self, init: Block, factor: float, vector: Block, output: Block) -> bool: ...
 
     def finite(self, inputs: Block) -> bool: ...
 
@@ -83,6 +90,8 @@ class Job:
         space: Whose Gram matrix to take, None for methods that need none.
         solve: Coefficients of a group.
         allow_nonfinite: Let NaN and infinity pass.
+        edit: From a group to what makes its task vector; the init is row 0 then, and the coefficients its factors, [outputs, 1].
+        readings: How often a float tensor is read, at most.
     """
 
     rows: Sequence[Source]
@@ -93,6 +102,8 @@ class Job:
     space: Space | None
     solve: Solve
     allow_nonfinite: bool = False
+    edit: Callable[[str], Edit] | None = None
+    readings: int = 1
 
     def elements(self, tensor: str) -> int:
         return int(np.prod(self.rows[0].shape(tensor), dtype=np.int64))
@@ -106,12 +117,25 @@ class Job:
         step = min(MOST_BLOCKS, max(1, TASK_BYTES // (row_bytes * BLOCK)))
         return range(0, self.blocks(tensor), step)
 
+    def count(self, tensor: str, block: int) -> int:
+        """Return the elements of the task that starts at a block."""
+        return min(BLOCK * self.starts(tensor).step, self.elements(tensor) - block * BLOCK)
+
     def bytes_read(self, tensor: str) -> int:
         """Bytes that one pass over a tensor reads."""
         return sum(self.elements(tensor) * row.dtype(tensor).itemsize for row in self.rows)
 
     def passes(self, tensor: str) -> int:
-        return 2 if self.space is not None and tensor not in self.exact else 1
+        return 1 if tensor in self.exact else self.readings + (self.space is not None)
+
+    def places(self, names: Sequence[str]) -> list[Place]:
+        """Return the tasks of one pass over some tensors, in order."""
+        runs = [(name, start * BLOCK) for name in names for start in self.starts(name)]
+        steps = {name: self.starts(name).step * BLOCK for name in names}
+        return [
+            Place(number, name, self.rows[0].shape(name), start, min(start + steps[name], self.elements(name)))
+            for number, (name, start) in enumerate(runs)
+        ]
 
 
 @dataclass
@@ -179,12 +203,16 @@ class Stream:
         self._ready: deque[Iterator[Task]] = deque()
         self._tensors: dict[str, _Tensor] = {}
         self._coming = self._plan()
+        far = job.edit is None and any(row.far for row in job.rows)
+        self._lookahead = Lookahead(job.rows, self._reads()) if far else None
         self._outstanding = 0
         self._state = threading.Condition()
         self._error: BaseException | None = None
 
     def run(self, threads: int) -> None:
         """Do every task; return when all are done, or raise what the first failing one raised."""
+        if self._lookahead is not None:
+            self._lookahead.start()
         workers = [threading.Thread(target=self._work, daemon=True) for _ in range(threads)]
         for worker in workers:
             worker.start()
@@ -209,14 +237,37 @@ class Stream:
             if self.job.space is not None and not any(map(self.job.elements, names)):
                 vectors = len(self.job.rows) - (self.job.space == "task vectors")
                 self.grams[group] = np.zeros((vectors, vectors))
+                if self.sink is None:
+                    continue
             if self.job.space is None or group in self.grams:
                 self._solve(group)
-                yield self._sums(group, todo)
+                yield self._outputs(group, names, todo)
             else:
                 yield self._products(group, names, todo)
         for name in self.job.exact:
             if name not in self.digests:
                 yield self._tasks(name, self._copy)
+
+    def _outputs(self, group: str, names: Sequence[str], todo: Sequence[str]) -> Iterator[Task]:
+        if self.job.edit is None:
+            return self._sums(group, todo)
+        if not todo:
+            return iter(())
+        return self._stage(group, names, todo, self.job.edit(group)(sum(map(self.job.elements, names))))
+
+    def _reads(self) -> Iterator[Read]:
+        """Yield what is going to be read, in about the order of the tasks."""
+        for group, names in self.job.groups.items():
+            if self.job.space is not None and group not in self.grams:
+                yield from self._reads_of("products", names)
+            if self.sink is not None:
+                yield from self._reads_of("sums", [name for name in names if name not in self.digests])
+        yield from self._reads_of("sums", [name for name in self.job.exact if name not in self.digests])
+
+    def _reads_of(self, what: str, names: Sequence[str]) -> Iterator[Read]:
+        for name in names:
+            for block in self.job.starts(name):
+                yield what, name, block * BLOCK, self.job.count(name, block)
 
     def _sums(self, group: str, names: Sequence[str]) -> Iterator[Task]:
         for name in names:
@@ -232,28 +283,55 @@ class Stream:
             yield lambda work, block=block: task(work, name, block)
 
     def _products(self, group: str, names: Sequence[str], todo: Sequence[str]) -> Iterator[Task]:
-        places = [(name, block) for name in names for block in self.job.starts(name)]
-        parts: list[Gram | None] = [None] * len(places)
-        missing = len(places)
-
-        def task(work: _Workspace, place: int) -> None:
-            nonlocal missing
-            parts[place] = self._gram(work, *places[place])
-            with self._state:
-                missing -= 1
-                if missing:
-                    return
+        def then(parts: list[Gram]) -> Iterator[Task]:
             # summed in the order of the blocks, whichever thread finished last
-            self.grams[group] = np.sum([part for part in parts if part is not None], axis=0)
+            self.grams[group] = np.sum(parts, axis=0)
             if self.sink is None:
-                return
+                return iter(())
             self.sink.solved(group, self.grams[group])
             self._solve(group)
+            return self._outputs(group, names, todo)
+
+        return self._pass(self.job.places(names), self._gram, then)
+
+    def _stage(self, group: str, names: Sequence[str], todo: Sequence[str], stage: Stage) -> Iterator[Task]:
+        """Go through the stages of an edit; its places are numbered over all tensors of the group, written ones too."""
+        places = self.job.places(names)
+        if isinstance(stage, Reading) and places:
+            return self._pass(
+                places,
+                lambda work, place: self._measure(work, stage, place),
+                lambda parts: self._stage(group, names, todo, stage.then(parts)),
+            )
+        numbered = {(place.tensor, place.start): place for place in places}
+
+        def write(work: _Workspace, name: str, block: int) -> None:
+            assert isinstance(stage, Writing)
+            self._edit(work, group, stage, numbered[name, block * BLOCK])
+
+        return itertools.chain.from_iterable(self._tasks(name, write) for name in todo)
+
+    def _pass(
+        self,
+        places: Sequence[Place],
+        measure: Callable[[_Workspace, Place], T],
+        then: Callable[[list[T]], Iterator[Task]],
+    ) -> Iterator[Task]:
+        """Yield a measurement of every place; what follows from all of them, in their order, goes to the head of the queue."""
+        parts: dict[int, T] = {}
+
+        def task(work: _Workspace, place: Place) -> None:
+            part = measure(work, place)
             with self._state:
-                self._ready.appendleft(self._sums(group, todo))
+                parts[place.number] = part
+                if len(parts) < len(places):
+                    return
+            following = then([parts[number] for number in range(len(places))])
+            with self._state:
+                self._ready.appendleft(following)
                 self._state.notify_all()
 
-        for place in range(len(places)):
+        for place in places:
             yield lambda work, place=place: task(work, place)
 
     def _solve(self, group: str) -> None:
@@ -292,21 +370,29 @@ class Stream:
 
     def _fail(self, error: BaseException) -> None:
         with self._state:
-            self._error = self._error or error
+            first, self._error = self._error is None, self._error or error
             self._state.notify_all()
+        for row in self.job.rows if first else ():
+            row.stop()
 
     # ---- tasks ------------------------------------------------------------------------------------------------------
 
     def _load(self, work: _Workspace, name: str, block: int, hashes: _Tensor | None) -> Block:
         """Read the task of every row that starts at a block into [rows, n], in the one storage type that holds them all."""
-        rows, start = self.job.rows, block * BLOCK
-        count = min(BLOCK * self.job.starts(name).step, self.job.elements(name) - start)
+        start, count = block * BLOCK, self.job.count(name, block)
+        if self._lookahead is not None:
+            self._lookahead.reached(("products" if hashes is None else "sums", name, start, count))
+        elif block % AHEAD == 0:
+            for row in self.job.rows:
+                row.ahead(name, start + AHEAD * BLOCK, AHEAD * BLOCK)
+        return self._read(work, "inputs", name, start, count, hashes)
+
+    def _read(self, work: _Workspace, into: str, name: str, start: int, count: int, hashes: _Tensor | None = None) -> Block:
+        rows, block = self.job.rows, start // BLOCK
         stored = [row.dtype(name).storage for row in rows]
         common = stored[0] if len(set(stored)) == 1 else "float64" if "float64" in stored else "float32"
-        inputs = work.block("inputs", len(rows), count, common)
+        inputs = work.block(into, len(rows), count, common)
         for place, row in enumerate(rows):
-            if block % AHEAD == 0:
-                row.ahead(name, start + AHEAD * BLOCK, AHEAD * BLOCK)
             raw = inputs[place] if stored[place] == common else work.block("raw", 1, count, stored[place])[0]
             view = raw.data.cast("B")
             row.read(name, start, view)
@@ -317,24 +403,64 @@ class Stream:
                 work.kernels.convert(raw, inputs[place])
         return inputs
 
-    def _gram(self, work: _Workspace, name: str, block: int) -> Gram:
+    def _gram(self, work: _Workspace, place: Place) -> Gram:
         assert self.job.space is not None
-        inputs = self._load(work, name, block, None)
+        name = place.tensor
+        inputs = self._load(work, name, place.start // BLOCK, None)
         gram = work.kernels.gram(inputs, self.job.space)
         if not np.isfinite(gram).all():
             self._blame_input(work, name, inputs)
             raise DegenerateError(f"tensor {name!r} holds NaN or infinity, so its task vectors have no angle; use lerp")
-        self.advance(sum(inputs.shape[1] * row.dtype(name).itemsize for row in self.job.rows))
+        self._advance_read(place)
         return gram
 
+    def _advance_read(self, place: Place) -> None:
+        self.advance(sum((place.stop - place.start) * row.dtype(place.tensor).itemsize for row in self.job.rows))
+
+    def _measure(self, work: _Workspace, stage: Reading, place: Place) -> Any:
+        found = stage.measure(place, lambda start, stop: self._read(work, "inputs", place.tensor, start, stop - start))
+        self._advance_read(place)
+        return found
+
     def _combine(self, work: _Workspace, group: str, name: str, block: int) -> None:
-        progress, dtype = self._tensors[name], self.job.dtypes[name]
-        inputs = self._load(work, name, block, progress)
-        count = inputs.shape[1]
+        inputs = self._load(work, name, block, self._tensors[name])
+        self._write_outputs(
+            work, name, block, inputs, self.coefficients[group], lambda row, out: work.kernels.combine(row, inputs, out)
+        )
+
+    def _edit(self, work: _Workspace, group: str, stage: Writing, place: Place) -> None:
+        name, block = place.tensor, place.start // BLOCK
+        inputs = self._load(work, name, block, self._tensors[name])
+        if not self.job.allow_nonfinite and not work.kernels.finite(inputs):  # a mask may hide it
+            self._blame_input(work, name, inputs)
+        narrow = inputs.itemsize == 2 and self.job.dtypes[name].itemsize == 2
+        vector = work.block("vector", 1, inputs.shape[1], "float32" if narrow else "float64")[0]
+        read = lambda start, stop: self._read(work, "beyond", name, start, stop - start)  # noqa: E731
+        stage.task_vector(place, inputs, read, vector)
+        self._write_outputs(
+            work,
+            name,
+            block,
+            inputs,
+            self.coefficients[group],
+            lambda row, out: work.kernels.add(inputs[0], float(row[0]), vector, out),
+        )
+
+    def _write_outputs(
+        self,
+        work: _Workspace,
+        name: str,
+        block: int,
+        inputs: Block,
+        rows: Coefficients,
+        compute: Callable[[Coefficients, Block], bool],
+    ) -> None:
+        """Compute, hash and write every output of a task; `compute` says whether all of one is finite."""
+        progress, dtype, count = self._tensors[name], self.job.dtypes[name], inputs.shape[1]
         output = work.block("output", 1, count, dtype.storage)[0]
         view = output.data.cast("B")
-        for number, coefficients in enumerate(self.coefficients[group]):
-            finite = work.kernels.combine(coefficients, inputs, output)
+        for number, row in enumerate(rows):
+            finite = compute(row, output)
             if not finite and not self.job.allow_nonfinite:
                 self._blame_input(work, name, inputs)
                 raise NonFiniteError(

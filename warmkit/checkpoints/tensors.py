@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from warmkit.checkpoints.dtypes import DType
-from warmkit.checkpoints.files import Files
+from warmkit.checkpoints.files import Files, WeightFile
 
 
 class Tensor(Protocol):
@@ -33,7 +32,7 @@ class Tensor(Protocol):
     def shape(self) -> tuple[int, ...]: ...
 
     @property
-    def file(self) -> Path: ...
+    def file(self) -> WeightFile: ...
 
     @property
     def elements(self) -> int: ...
@@ -50,6 +49,23 @@ class Tensor(Protocol):
         ...
 
 
+@runtime_checkable
+class Widened(Protocol):
+    """A tensor that reads wider than what it stands for: an adapter's sum is float32, its base bfloat16.
+
+    Attributes:
+        stands_for: Type that a result has by default.
+    """
+
+    @property
+    def stands_for(self) -> DType: ...
+
+
+def result_dtype(tensor: Tensor) -> DType:
+    """Return the type that a result of this tensor has unless another is asked for."""
+    return tensor.stands_for if isinstance(tensor, Widened) else tensor.dtype
+
+
 @dataclass(frozen=True)
 class StoredTensor:
     """A tensor that lies in a file as it is, element after element.
@@ -61,7 +77,7 @@ class StoredTensor:
     name: str
     dtype: DType
     shape: tuple[int, ...]
-    file: Path
+    file: WeightFile
     offset: int
 
     @property
@@ -76,5 +92,6 @@ class StoredTensor:
         files.read(self.file, self.offset + start * self.dtype.itemsize, view)
 
     def ahead(self, files: Files, start: int, elements: int) -> None:
+        size = self.dtype.itemsize
         if start < self.elements:
-            files.ahead(self.file, self.offset + start * self.dtype.itemsize, elements * self.dtype.itemsize)
+            files.ahead(self.file, self.offset + start * size, min(elements, self.elements - start) * size)

@@ -23,6 +23,7 @@ from warmkit.cli import (
     lmc,
     merge,
     methods,
+    push,
     report,
     reproduce,
     score,
@@ -64,6 +65,7 @@ def _alias(name: str, of: str, text: str | None) -> str:
 
 for verb in (merge.merge, liti.liti, soup.soup, ema.ema, compare.compare, inspect.inspect, verify.verify, methods.methods):
     app.command(verb.__name__)(verb)
+app.command("push")(push.push)
 app.add_typer(train.app, name="train")
 app.command("train-rm", help=_alias("train-rm", "train rm", train.rm.__doc__))(train.rm)
 app.command("train-policy", help=_alias("train-policy", "train policy", train.policy.__doc__))(train.policy)

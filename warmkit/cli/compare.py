@@ -9,7 +9,7 @@ import typer
 
 from warmkit.cli.command import command
 from warmkit.cli.console import Console, number, table
-from warmkit.cli.options import Models
+from warmkit.cli.options import AllowPickle, Models, Stream
 
 
 @command()
@@ -20,6 +20,8 @@ def compare(
     granularity: Annotated[str, typer.Option("--granularity", help="layer, tensor or model.")] = "layer",
     plot: Annotated[Path | None, typer.Option("--plot", help="Draw the histograms of WARP's figure 11 into a picture.")] = None,
     threads: Annotated[int | None, typer.Option("--threads", help="Worker threads.", show_default="one a core")] = None,
+    allow_pickle: AllowPickle = False,
+    stream: Stream = False,
 ) -> None:
     """Measure norms and angles of task vectors and of full weights, group by group.
 
@@ -30,7 +32,15 @@ def compare(
     from warmkit.checkpoints.compare import compare as compare_checkpoints
 
     with console.progress("comparing") as advance:
-        comparison = compare_checkpoints(models, init=init, granularity=granularity, threads=threads, advance=advance)
+        comparison = compare_checkpoints(
+            models,
+            init=init,
+            granularity=granularity,
+            threads=threads,
+            allow_pickle=allow_pickle,
+            stream=stream,
+            advance=advance,
+        )
     if plot is not None:
         from warmkit.report.geometry import draw_comparison
 

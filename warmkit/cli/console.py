@@ -26,10 +26,12 @@ class Console:
 
     def __init__(self, quiet: bool, verbose: bool, json: bool) -> None:
         self.quiet, self.verbose, self.json = quiet, verbose, json
+        self._told = False  # the one document
 
     def result(self, document: Any, *parts: str | Table) -> None:
         """Print the result: `document` with --json, else the parts."""
         if self.json:
+            self._told = True
             print(json.dumps(document, indent=2, ensure_ascii=False, default=str))
         elif not self.quiet:
             for part in parts:
@@ -54,9 +56,9 @@ class Console:
             print(text, file=sys.stderr)
 
     def error(self, text: str, kind: str) -> None:
-        """Say what went wrong: on stderr, and with --json also as the document."""
+        """Say what went wrong: on stderr, and with --json also as the document, where there is none yet."""
         print(f"error: {text}", file=sys.stderr)
-        if self.json:
+        if self.json and not self._told:
             print(json.dumps({"error": {"kind": kind, "message": text}}, ensure_ascii=False))
 
     @contextlib.contextmanager
@@ -109,6 +111,23 @@ def size(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.2f} TB"
+
+
+def duration(seconds: float) -> str:
+    """Write a time as people read it.
+
+    Example:
+        >>> duration(0.42), duration(75), duration(4000), duration(200000)
+        ('0.42 s', '1 min 15 s', '1 h 7 min', '2 d 8 h')
+    """
+    if seconds < 60:
+        return f"{seconds:.2g} s"
+    for unit, part, names in ((1, 60, "min s"), (60, 60, "h min")):
+        large, small = divmod(round(seconds / unit), part)
+        if large < (60 if unit == 1 else 24):
+            return "{1} {0[0]} {2} {0[1]}".format(names.split(), large, small)
+    large, small = divmod(round(seconds / 3600), 24)
+    return f"{large} d {small} h"
 
 
 def number(count: float) -> str:

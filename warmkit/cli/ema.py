@@ -9,7 +9,7 @@ import typer
 from warmkit.cli import merged
 from warmkit.cli.command import command
 from warmkit.cli.console import Console
-from warmkit.cli.options import Models, OutputPath, given, output_options
+from warmkit.cli.options import Models, OutputPath, output_options, writing
 
 
 @command(output_options)
@@ -29,5 +29,5 @@ def ema(
     from warmkit.checkpoints.merge import ema as ema_checkpoints
 
     with console.progress("averaging") as advance:
-        result = ema_checkpoints(models, output, mu=mu, **given(options), advance=advance)
+        result = ema_checkpoints(models, output, mu=mu, **writing(options), advance=advance)
     merged.show(console, result)

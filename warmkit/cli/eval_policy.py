@@ -10,6 +10,7 @@ import typer
 
 from warmkit.cli.command import command
 from warmkit.cli.console import Console, table
+from warmkit.cli.gate import AtLeast, check_names, floors, hold
 from warmkit.cli.output import DocumentPath, refuse_existing, write_document, write_rows
 from warmkit.cli.policies import (
     BatchSize,
@@ -70,19 +71,23 @@ def policy(
     completions: Annotated[
         Path | None, typer.Option("--completions", help="JSONL file to create: every completion with its numbers.")
     ] = None,
+    at_least: AtLeast = None,
     output: DocumentPath = None,
     force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
 ) -> None:
     """Let policies answer prompts and say what the answers are worth, how far they are from the SFT model and how alike.
 
     One row a policy: reward and controls, KL to --sft, entropy a token, length, share without an end, best of N, win rate,
-    similarity of two samples. Intervals are over prompts; differences to the first policy are paired.
+    similarity of two samples. Intervals are over prompts; differences to the first policy are paired. `--at-least` is about a
+    number of the last policy, as --json names it.
 
     Examples:
 
     - `warmkit eval policy runs/a/model --prompts held-out.jsonl --reward rm --sft sft --against sft`
     - `warmkit eval policy sft A B --recipe runs/a/recipe.yaml --control gold=gold-rm --samples 8 --best-of 8 -o eval.json`
+    - `warmkit eval policy merged --prompts held-out.jsonl --reward rm --sft sft --against sft --at-least win_rate=0.5`
     """
+    gates = floors(at_least)
     refuse_existing([output, completions], force)
     if best_of is not None and best_of > samples:
         raise UsageError(f"--best-of {best_of} needs as many samples: add --samples {best_of}")
@@ -110,10 +115,13 @@ def policy(
         answers = _answers(console, settings, models, against, advance)
     reference = answers[against] if against is not None else None
     rows = [policy_row(path, answers[path], reference, best_of, embed) for path in models]
+    found = {name: each.value for name, each in rows[-1].estimates().items()}
+    check_names(gates, list(found))
     document = _document(settings, rows, answers[models[0]], {"against": against, "encoder": encoder})
     write_document(output, document)
     write_rows(completions, _rows(answers))
     console.result(document, *_tables(document))
+    hold(gates, found, models[-1])
 
 
 def _tell_similarity(console: Console, samples: int) -> None:

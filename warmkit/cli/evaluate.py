@@ -12,6 +12,7 @@ import typer
 from warmkit.cli.command import command
 from warmkit.cli.console import Console, size, table
 from warmkit.cli.eval_policy import policy
+from warmkit.cli.gate import AtLeast, check_names, floors, hold
 from warmkit.cli.score import MaxLength, RewardModels
 from warmkit.cli.train import need_transformers
 from warmkit.errors import UsageError
@@ -50,22 +51,26 @@ def rm(
         str | None, typer.Option("--rank", metavar="NAME", help="Order the models by their accuracy on this data set.")
     ] = None,
     plot: Plot = None,
+    at_least: AtLeast = None,
     max_length: MaxLength = None,
     precision: Precision = Number.float32,
 ) -> None:
     """Measure reward models on preference pairs: one alone, or several beside WA and ENS of the first M, for every M.
 
     WA is one model with the mean of the weights, ENS the mean of M models' scores; both are computed in memory.
+    `--at-least` is about the accuracy in percent on a data set, of the model or of WA.
 
     Examples:
 
     - `warmkit eval rm runs/a/model --data held-out.jsonl`
+    - `warmkit eval rm merged --data val.jsonl --at-least val=80 && echo good enough`
     - `warmkit eval rm A B C --data val=val.jsonl --data ood=ood.jsonl --rank val --probe probe/model --plot accuracy.png`
     """
     need_transformers()
     from warmkit.evaluation.side_by_side import open_contest, side_by_side
 
-    sources = data_sets(data)
+    sources, gates = data_sets(data), floors(at_least)
+    check_names(gates, list(sources))
     if plot is not None:
         check_figure(plot)
         if len(models) == 1:
@@ -80,6 +85,10 @@ def rm(
         draw_accuracies(document["averages"], list(sources), plot, "the first M" if rank is None else f"the M best on {rank}")
         console.note(f"drew {plot}")
     console.result(document, *_tables(document, rank))
+    (whose, judged), *more = document["individuals"].items()
+    if more:
+        whose, judged = f"WA of {len(models)}", document["wa"]
+    hold(gates, {name: 100 * each["accuracy"] for name, each in judged.items()}, f"accuracy of {whose}, percent,")
 
 
 def data_sets(given: Sequence[str]) -> dict[str, str]:

@@ -8,6 +8,7 @@ import typer
 
 from warmkit.cli.command import command
 from warmkit.cli.console import Console, number, size, table
+from warmkit.cli.options import AllowPickle
 
 
 @command()
@@ -15,6 +16,7 @@ def inspect(
     console: Console,
     path: Annotated[str, typer.Argument(metavar="PATH", help="Directory, .safetensors file or Hub repository.")],
     granularity: Annotated[str, typer.Option("--granularity", help="One row per layer, tensor or model.")] = "layer",
+    allow_pickle: AllowPickle = False,
 ) -> None:
     """Show what a checkpoint holds, from its headers.
 
@@ -25,7 +27,7 @@ def inspect(
     from warmkit.checkpoints.checkpoint import open_checkpoint
     from warmkit.checkpoints.groups import group
 
-    checkpoint = open_checkpoint(path)
+    checkpoint = open_checkpoint(path, allow_pickle=allow_pickle)
     rows: list[list[str]] = []
     for name, names in group(checkpoint, granularity).items():
         entries = [checkpoint.entries[each] for each in names]
@@ -33,6 +35,8 @@ def inspect(
         types = ", ".join(sorted({entry.dtype.name for entry in entries}))
         count = sum(entry.elements for entry in entries)
         rows.append([name, shape, types, number(count), size(sum(entry.nbytes for entry in entries))])
+    for note in checkpoint.notes:
+        console.note(note)
     config = checkpoint.config
     architecture = ", ".join(config.get("architectures") or []) or "no config.json"
     files = [file.name for file in checkpoint.files]

@@ -9,7 +9,7 @@ import typer
 from warmkit.cli import merged
 from warmkit.cli.command import command
 from warmkit.cli.console import Console
-from warmkit.cli.options import OutputPath, etas, given, output_options
+from warmkit.cli.options import OutputPath, etas, output_options, writing
 
 
 @command(output_options)
@@ -35,5 +35,5 @@ def liti(
     rates = etas(eta)
     assert rates is not None
     with console.progress("interpolating") as advance:
-        result = liti_checkpoints(model, output, init=init, eta=rates, **given(options), advance=advance)
+        result = liti_checkpoints(model, output, init=init, eta=rates, **writing(options), advance=advance)
     merged.show(console, result)

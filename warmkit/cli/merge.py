@@ -11,11 +11,22 @@ from warmkit.cli import merged
 from warmkit.cli.command import command
 from warmkit.cli.console import Console
 from warmkit.cli.merge_recipe import read, read_slices, show_recipe
-from warmkit.cli.options import Eta, Init, Models, etas, given, numbers, output_options
+from warmkit.cli.options import (
+    Eta,
+    Init,
+    Models,
+    etas,
+    given,
+    method_options,
+    numbers,
+    output_options,
+    parameters_of,
+    writing,
+)
 from warmkit.errors import UsageError
 
 
-@command(output_options)
+@command(method_options, output_options)
 def merge(
     console: Console,
     models: Models,
@@ -29,7 +40,9 @@ def merge(
     eta: Eta = None,
     granularity: Annotated[
         str | None,
-        typer.Option("--granularity", help="What shares one angle: layer, tensor or model.", show_default="layer"),
+        typer.Option(
+            "--granularity", help="What shares one angle or ranking: layer, tensor or model.", show_default="the method's"
+        ),
     ] = None,
     antiparallel: Annotated[
         str | None,
@@ -45,14 +58,15 @@ def merge(
 ) -> None:
     """Merge models into one.
 
-    The models are checkpoints, or one recipe (a .yaml file) that says the same; options override it. Recipes of mergekit run
-    as they are.
+    The models are checkpoints, or one recipe (a .yaml file, or - for standard input) that says the same; options override it.
+    Recipes of mergekit run as they are.
 
     Examples:
 
     - `warmkit merge --method slerp --init SFT A B -o OUT`
     - `warmkit merge --method lerp --lambda 0.3 A B -o OUT`
     - `warmkit merge --init SFT A B C --eta 0.1,0.3,1 -o SWEEP`
+    - `warmkit merge --method ties --density 0.5 --init SFT A B C -o OUT`
     - `warmkit merge recipe.yaml -o OUT --dtype bfloat16`
     - `warmkit merge mergekit_config.yml --explain`
     """
@@ -66,6 +80,7 @@ def merge(
             "granularity": granularity,
             "antiparallel": antiparallel,
             "angles": angles,
+            **parameters_of(options),
         }
     )
     recipe = read(console, models)
@@ -82,9 +97,9 @@ def merge(
     with console.progress("merging") as advance:
         try:
             if slices := parameters.pop("slices", None):
-                result = merge_slices(read_slices(slices), output, **parameters, **given(options), advance=advance)
+                result = merge_slices(read_slices(slices), output, **parameters, **writing(options), advance=advance)
             else:
-                result = merge_checkpoints(models, output, **parameters, **given(options), advance=advance)
+                result = merge_checkpoints(models, output, **parameters, **writing(options), advance=advance)
         except UsageError as error:
             raise recipe.blame(error) if recipe is not None else error from None
     merged.show(console, result)
@@ -98,7 +113,8 @@ def _overridden(
     if parameters.keys() & {"lambda_", "coefficients"}:
         section = {key: value for key, value in section.items() if key not in ("lambda_", "coefficients")}
     models = section.pop("models", [])
-    target = given(vars(recipe.output))
+    shared = {key: section.pop(key) for key in ("only", "exclude", "allow_pickle") if key in section}
+    target = {**shared, **given(vars(recipe.output))}
     path = target.pop("path", None)
     switches = {key: value for key, value in options.items() if value or key not in target}
     return models, output or (Path(path) if path else None), {**section, **parameters}, {**target, **switches}

@@ -20,13 +20,13 @@ def read(console: Console, models: Sequence[str]) -> Recipe[MergeRecipe] | None:
     Raises:
         RecipeError: If it is none that warmkit can follow.
     """
-    if len(models) != 1 or not models[0].endswith((".yaml", ".yml")):
+    if len(models) != 1 or not (models[0] == "-" or models[0].endswith((".yaml", ".yml"))):
         return None
     from warmkit.mergekit.schema import is_mergekit
     from warmkit.recipes import MergeRecipe, read_recipe
 
     path = Path(models[0])
-    if not is_mergekit(path):
+    if models[0] == "-" or not is_mergekit(path):
         return read_recipe(path, MergeRecipe)
     from warmkit.mergekit.translate import read_mergekit
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from warmkit.cli.console import Console, number, size, table
+from warmkit.cli.console import Console, duration, number, size, table
+from warmkit.errors import OutputError
 
 if TYPE_CHECKING:
+    from warmkit.checkpoints.estimate import Estimate
     from warmkit.checkpoints.merge import MergeResult
 
 
@@ -17,6 +19,8 @@ def show(console: Console, result: MergeResult, **extra: Any) -> None:
         console.note(note)
     document = {**dataclasses.asdict(result), "outputs": {f"{eta:g}": path for eta, path in result.outputs.items()}, **extra}
     console.result(document, *(_written(result) if result.written else _plan(result)))
+    if result.lacking:
+        raise OutputError(f"{result.path}: the disk lacks {size(result.lacking)}; free some space, or choose another -o")
     if console.verbose and result.groups and not console.json:
         console.result(None, _groups(result))
 
@@ -32,10 +36,18 @@ def _written(result: MergeResult) -> list[str]:
 def _plan(result: MergeResult) -> list[Any]:
     rows = [[str(path), name, size(count)] for path in result.outputs.values() for name, count in result.files.items()]
     what = f"{result.method}: {number(result.parameters)} parameters"
+    network = f", {size(result.bytes_streamed)} of it over the network at most," if result.bytes_streamed else ""
     return [
-        f"{what}; would read {size(result.bytes_read)} and write {size(result.bytes_written)}",
+        f"{what}; would read {size(result.bytes_read)}{network} and write {size(result.bytes_written)}",
+        *([_duration(result.estimate)] if result.estimate else []),
         table(None, ["directory", "file", "size"], rows),
     ]
+
+
+def _duration(found: Estimate) -> str:
+    """Say how long a merge would take, and from what that is known."""
+    speed, sample = f"{size(found.bytes_per_second)}/s", size(found.sampled)
+    return f"about {duration(found.seconds)} at {speed}, read and written together (measured on {sample} of this merge)"
 
 
 def _groups(result: MergeResult) -> Any:

@@ -9,12 +9,17 @@ from warmkit.cli.console import Console, table
 @command()
 def methods(console: Console) -> None:
     """List the merge methods."""
-    from warmkit.merging.methods import METHODS
+    from warmkit.merging.methods import METHODS, EditMethod
 
+    own = {
+        method.name: {each.name: each.default for each in method.parameters} if isinstance(method, EditMethod) else {}
+        for method in METHODS.values()
+    }
     rows = [
         [method.name, method.summary, "yes" if method.needs_init else "no", method.space, method.mix, method.paper]
         for method in METHODS.values()
     ]
+    parameters = [[name, ", ".join(f"{key} {value}" for key, value in each.items())] for name, each in own.items() if each]
     document = [
         {
             "name": method.name,
@@ -24,9 +29,12 @@ def methods(console: Console) -> None:
             "coefficients": method.mix,
             "fewest_models": method.fewest,
             "paper": method.paper,
+            "parameters": own[method.name],
         }
         for method in METHODS.values()
     ]
     columns = ["method", "what it does", "needs init", "reads angles of", "coefficients", "source"]
     more = "Also: warmkit liti (towards the init), warmkit soup --greedy, warmkit ema."
-    console.result(document, table(None, columns, rows), more)
+    console.result(
+        document, table(None, columns, rows), table(None, ["method", "parameters and their defaults"], parameters), more
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,9 +13,17 @@ from warmkit.errors import UsageError
 Models = Annotated[list[str], typer.Argument(metavar="MODEL", help="Directories, .safetensors files or Hub repositories.")]
 Init = Annotated[str | None, typer.Option("--init", help="What the models were fine-tuned from.")]
 OutputPath = Annotated[Path, typer.Option("--output", "-o", help="Directory to create.", show_default=False)]
+Stream = Annotated[
+    bool, typer.Option("--stream", help="Read Hub repositories by byte ranges; their weights never touch the disk.")
+]
 Eta = Annotated[
     str | None,
     typer.Option("--eta", help="LITI's update rate; several (0,0.3,1) write OUT/eta-0, OUT/eta-0.3, ... at once."),
+]
+
+AllowPickle = Annotated[
+    bool,
+    typer.Option("--allow-pickle", help="Also read what torch saved: .bin, .pt, .ckpt and distributed checkpoints."),
 ]
 
 
@@ -34,14 +43,59 @@ def output_options(
         bool, typer.Option("--resume/--no-resume", help="Go on where an interrupted run of the same command stopped.")
     ] = True,
     allow_nonfinite: Annotated[bool, typer.Option("--allow-nonfinite", help="Let NaN and infinity pass.")] = False,
+    stream: Stream = False,
     sha256: Annotated[bool, typer.Option("--sha256", help="Record SHA-256 of every file; slower than the merge.")] = False,
+    allow_pickle: AllowPickle = False,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--only", help="Merge only tensors like this ('model.layers.*'), copy the others from the init, or first model."
+        ),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option("--exclude", help="Copy tensors like this ('lm_head.*') from there.")
+    ] = None,
 ) -> None:
     """How results are written."""
+
+
+def method_options(
+    scale: Annotated[
+        float | None, typer.Option("--scale", help="Factor of the merged task vector (lambda).", show_default="1")
+    ] = None,
+    density: Annotated[
+        str | None,
+        typer.Option(
+            "--density", help="Share of each task vector that is kept: 0.5, or one per model.", show_default="the method's"
+        ),
+    ] = None,
+    normalize: Annotated[
+        bool | None,
+        typer.Option("--normalize/--no-normalize", help="Divide by the coefficients summed over.", show_default="the method's"),
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Of random masks.", show_default="0")] = None,
+) -> None:
+    """Parameters of methods that edit task vectors; `warmkit methods` says which have them."""
+
+
+def parameters_of(options: dict[str, Any]) -> dict[str, Any]:
+    """Take the parameters of methods out of the options, lists parsed."""
+    names = inspect.signature(method_options).parameters
+    taken = {name: options.pop(name) for name in names}
+    for name in ("density",):
+        values = numbers(taken[name], f"--{name}")
+        taken[name] = values[0] if values is not None and len(values) == 1 else values
+    return taken
 
 
 def given(options: dict[str, Any]) -> dict[str, Any]:
     """Drop what was not given on the command line, so that defaults live in one place, the library."""
     return {name: value for name, value in options.items() if value is not None}
+
+
+def writing(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of `output_options` for the library: a dry run tells how long the run would take."""
+    return {**given(options), "estimate": bool(options.get("dry_run"))}
 
 
 def numbers(text: str | None, option: str) -> list[float] | None:

@@ -9,7 +9,7 @@ import typer
 from warmkit.cli import merged
 from warmkit.cli.command import command
 from warmkit.cli.console import Console, table
-from warmkit.cli.options import Models, OutputPath, given, output_options
+from warmkit.cli.options import Models, OutputPath, given, output_options, writing
 from warmkit.errors import UsageError
 
 
@@ -41,7 +41,7 @@ def soup(
         from warmkit.checkpoints.merge import soup as uniform_soup
 
         with console.progress("averaging") as advance:
-            result = uniform_soup(models, output, **given(options), advance=advance)
+            result = uniform_soup(models, output, **writing(options), advance=advance)
         merged.show(console, result)
         return
     if score is None:

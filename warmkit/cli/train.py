@@ -11,7 +11,7 @@ from warmkit.cli.command import command
 from warmkit.cli.console import Console, number, table
 from warmkit.cli.policies import tell_truncated_prompts
 
-RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML file.", show_default=False)]
+RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML file, or - for standard input.", show_default=False)]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Lay a key over the recipe; again for more.")
 ]

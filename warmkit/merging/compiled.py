@@ -28,7 +28,7 @@ registry.cpu_target.typing_context.refresh()  # pyright: ignore[reportAttributeA
 registry.cpu_target.target_context.refresh()  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def _compiled(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def compiled(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Compile without the interpreter lock; cache the machine code where some directory takes it."""
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -96,7 +96,7 @@ def magnitude(typing_context: Any, x: Any) -> Any:
     return getattr(types, f"uint{width}")(x), generate
 
 
-@_compiled()
+@compiled()
 def _two(c, x, d, y, out):
     top = magnitude(narrow(0.0, out[0]))
     for i in range(out.size):
@@ -107,7 +107,7 @@ def _two(c, x, d, y, out):
     return top
 
 
-@_compiled()
+@compiled()
 def _three(c, x, d, y, e, z, out):
     top = magnitude(narrow(0.0, out[0]))
     for i in range(out.size):
@@ -118,19 +118,19 @@ def _three(c, x, d, y, e, z, out):
     return top
 
 
-@_compiled()
+@compiled()
 def _add_two(total, c, x, d, y):
     for i in range(total.size):
         total[i] = (total[i] + c * widen(x[i], c)) + d * widen(y[i], d)
 
 
-@_compiled()
+@compiled()
 def _scale(total, c, x):
     for i in range(total.size):
         total[i] = c * widen(x[i], c)
 
 
-@_compiled()
+@compiled()
 def _finish(total, out):
     top = magnitude(narrow(0.0, out[0]))
     for i in range(out.size):
@@ -141,7 +141,7 @@ def _finish(total, out):
     return top
 
 
-@_compiled()
+@compiled()
 def _finish_one(total, c, x, out):
     top = magnitude(narrow(0.0, out[0]))
     for i in range(out.size):
@@ -152,7 +152,7 @@ def _finish_one(total, c, x, out):
     return top
 
 
-@_compiled()
+@compiled()
 def _many(c, x, rows, out):
     """Sum any number of rows chunk by chunk, two rows a pass over a total that stays in cache."""
     top = magnitude(narrow(0.0, out[0]))
@@ -173,7 +173,7 @@ def _many(c, x, rows, out):
     return top
 
 
-@_compiled()
+@compiled()
 def combine(c, x, rows, out):
     if rows.size == 2:
         return _two(c[0], x[rows[0]], c[1], x[rows[1]], out)
@@ -182,7 +182,13 @@ def combine(c, x, rows, out):
     return _many(c, x, rows, out)
 
 
-@_compiled()
+@compiled()
+def convert(x, out):
+    for i in range(out.size):
+        out[i] = narrow(widen(x[i], 0.0), out[i])
+
+
+@compiled()
 def peak(x):
     top = magnitude(x[0])
     for i in range(x.size):
@@ -191,19 +197,19 @@ def peak(x):
     return top
 
 
-@_compiled()
+@compiled()
 def _as_double(x, out):
     for i in range(out.size):
         out[i] = widen(x[i], 0.0)
 
 
-@_compiled()
+@compiled()
 def _less(x, init, out):
     for i in range(out.size):
         out[i] = widen(x[i], 0.0) - init[i]
 
 
-@_compiled(fastmath={"reassoc", "contract"})
+@compiled(fastmath={"reassoc", "contract"})
 def _add_products(a, b, c, d, gram, row, column):
     """Add the four products of two rows with two rows: two loads for two sums, as many as a core does at once."""
     ac = ad = bc = bd = 0.0
@@ -218,7 +224,7 @@ def _add_products(a, b, c, d, gram, row, column):
     gram[row + 1, column + 1] += bd
 
 
-@_compiled(fastmath={"reassoc", "contract"})
+@compiled(fastmath={"reassoc", "contract"})
 def _gram_of_two(init, x, y):
     xx = xy = yy = 0.0
     for i in range(x.size):
@@ -231,7 +237,7 @@ def _gram_of_two(init, x, y):
     return xx, xy, yy
 
 
-@_compiled()
+@compiled()
 def gram(x, subtract, first):
     count = x.shape[0] - first
     gram = np.zeros((count, count))

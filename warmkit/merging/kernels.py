@@ -61,6 +61,25 @@ class NumbaKernels:
         finite = int(compiled.combine(factors, inputs, rows, output)) < INFINITY[output.dtype.name]
         return finite and (rows.size == len(inputs) or self.finite(np.delete(inputs, rows, axis=0)))
 
+    def add(self, init: Block, factor: float, vector: Block, output: Block) -> bool:
+        """Write x0 + factor d, rounded to the type of `output`; where d is 0, or the factor, the init's own value.
+
+        Args:
+            init: [n].
+            factor: Of the task vector.
+            vector: [n], d, in the type that the sum runs in: float32 from 16-bit types to 16-bit types, else float64.
+            output: [n], overwritten.
+
+        Returns:
+            Whether every element written is finite.
+        """
+        from warmkit.merging import compiled_edits
+
+        if factor == 0:
+            return self.combine(np.ones(1), init.reshape(1, -1), output)
+        top = compiled_edits.add(init, precision(init, output)(factor), vector, output)
+        return int(top) < INFINITY[output.dtype.name]
+
     def finite(self, inputs: Block) -> bool:
         """Return whether every element of [V, n] is finite."""
         return all(int(compiled.peak(row)) < INFINITY[inputs.dtype.name] for row in inputs)
@@ -77,4 +96,4 @@ class NumbaKernels:
 
     def convert(self, source: Block, target: Block) -> None:
         """Write `source` to `target`, two blocks [n] of any storage types, rounding where `target` is narrower."""
-        compiled.combine(np.ones(1), source.reshape(1, -1), np.zeros(1, np.int64), target)
+        compiled.convert(source, target)

@@ -56,6 +56,17 @@ class TorchKernels:
             _tensor(output).copy_(result)
             return bool(result.isfinite().all()) and bool(x.isfinite().all())
 
+    def add(self, init: Block, factor: float, vector: Block, output: Block) -> bool:
+        """Write x0 + factor d, as `NumbaKernels.add` does."""
+        with self._stream():
+            kind = _TORCH[precision(init, output).__name__]
+            start, step = self._load(init).to(kind), self._load(vector).to(kind)
+            total = start if factor == 0 else torch.where(step == 0, start, start + step * float(factor))
+            wanted = _TORCH[output.dtype.name]
+            result = total if wanted == torch.float64 else total.float().to(wanted)
+            _tensor(output).copy_(result)
+            return bool(result.isfinite().all())
+
     def finite(self, inputs: Block) -> bool:
         """Return whether every element of [V, n] is finite."""
         return bool(_tensor(inputs).isfinite().all())

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, TypeAlias
 
 from warmkit.errors import UsageError, nearest
+from warmkit.merging.dare import dare_linear, dare_ties
+from warmkit.merging.edits import Edit
 from warmkit.merging.karcher import karcher
 from warmkit.merging.lerp import lerp
 from warmkit.merging.model_stock import model_stock
+from warmkit.merging.parameters import DENSITY, NORMALIZE, SCALE, SEED, Parameter, checked
 from warmkit.merging.slerp import slerp
 from warmkit.merging.slerp_weights import slerp_weights
 from warmkit.merging.task_arithmetic import task_arithmetic
+from warmkit.merging.ties import ties
 from warmkit.merging.types import Coefficients
 from warmkit.merging.uniform import uniform
 
 
 @dataclass(frozen=True)
 class Method:
-    """One way to find the coefficients of a merge.
+    """One way to find the coefficients of a merge: a linear combination of weights.
 
     Attributes:
         name: As written on the command line; `docs/methods/<name>.md` describes it.
@@ -48,6 +52,37 @@ class Method:
         return self.solve in (slerp, slerp_weights, karcher)
 
 
+@dataclass(frozen=True)
+class EditMethod:
+    """One way to edit task vectors before they are summed; the other family. See `merging.edits`.
+
+    Attributes:
+        name: As written on the command line; `docs/methods/<name>.md` describes it.
+        edit: Maps (coefficients, and its parameters by name) to the edit.
+        parameters: What it takes; `scale`, which all have, is applied to what it returns.
+        mix: What `--coefficients` are: `scales` (used as they are) or `none` (refused).
+        grouped: Whether its result depends on which tensors are one group; if not, each tensor is one.
+        passes: How often it reads its inputs, at most.
+        summary: One line for tables.
+        paper: Where it comes from.
+    """
+
+    name: str
+    edit: Callable[..., Edit]
+    parameters: tuple[Parameter, ...]
+    mix: Literal["scales", "none"]
+    grouped: bool
+    passes: int
+    summary: str
+    paper: str
+    space: Literal["none"] = "none"
+    needs_init: bool = True
+    fewest: int = 1
+    follows_arc: bool = False
+
+
+AnyMethod: TypeAlias = "Method | EditMethod"
+
 _TABLE = (
     Method("lerp", lerp, "none", False, "shares", 1, "weighted mean of the weights", "Utans 1996"),
     Method("slerp", slerp, "task vectors", True, "shares", 1, "arc between task vectors, keeps their norm", "WARP eq. 26"),
@@ -66,10 +101,42 @@ _TABLE = (
     Method("model-stock", model_stock, "task vectors", True, "none", 2, "mean, pulled to the init by its angles", "Jang 2024"),
     Method("slerp-weights", slerp_weights, "weights", False, "shares", 1, "arc between full weights (ablation)", "WARP C.2"),
 )
-METHODS: dict[str, Method] = {method.name: method for method in _TABLE}
+_EDITS = (
+    EditMethod(
+        "ties",
+        ties,
+        (DENSITY.but(0.2), NORMALIZE.but(default=True), SCALE),
+        "scales",
+        grouped=True,
+        passes=4,
+        summary="largest changes, mean of those with the elected sign",
+        paper="Yadav et al. 2023",
+    ),
+    EditMethod(
+        "dare-linear",
+        dare_linear,
+        (DENSITY, SEED, SCALE),
+        "scales",
+        grouped=False,
+        passes=1,
+        summary="random changes, rescaled, summed",
+        paper="Yu et al. 2024",
+    ),
+    EditMethod(
+        "dare-ties",
+        dare_ties,
+        (DENSITY, SEED, NORMALIZE, SCALE),
+        "scales",
+        grouped=False,
+        passes=1,
+        summary="random changes, rescaled, sum of those with the elected sign",
+        paper="Yu et al. 2024",
+    ),
+)
+METHODS: dict[str, AnyMethod] = {method.name: method for method in (*_TABLE, *_EDITS)}
 
 
-def find_method(name: str) -> Method:
+def find_method(name: str) -> AnyMethod:
     """Return the method called `name`.
 
     Raises:
@@ -78,3 +145,17 @@ def find_method(name: str) -> Method:
     if name not in METHODS:
         raise UsageError(f"unknown method {name!r}{nearest(name, METHODS)}")
     return METHODS[name]
+
+
+def method_parameters(method: AnyMethod, given: Mapping[str, Any], count: int) -> dict[str, Any]:
+    """Return every parameter of a method beside coefficients, for `count` models.
+
+    Raises:
+        UsageError: If one that was given is unknown, belongs to other methods, or has a value out of range.
+    """
+    having: dict[str, list[str]] = {}
+    for each in _EDITS:
+        for parameter in each.parameters:
+            having.setdefault(parameter.name, []).append(each.name)
+    own = method.parameters if isinstance(method, EditMethod) else ()
+    return checked(method.name, own, given, count, having)

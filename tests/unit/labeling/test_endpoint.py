@@ -288,7 +288,7 @@ def test_a_key_is_read_without_the_line_end_of_its_file(
 
 
 def test_the_clock_of_a_date_in_the_past_asks_for_no_pause() -> None:
-    assert module._seconds(format_datetime(datetime.fromtimestamp(time.time() - 60, timezone.utc), usegmt=True)) == 0
+    assert module.retry_after(format_datetime(datetime.fromtimestamp(time.time() - 60, timezone.utc), usegmt=True)) == 0
 
 
 def test_an_endless_answer_is_not_read_to_its_end(server: Server, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:

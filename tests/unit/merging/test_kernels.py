@@ -272,6 +272,45 @@ def test_finite_looks_at_every_element(kernels: Any, storage: str) -> None:
                 assert not kernels.finite(spoilt)
 
 
+# ---- add -------------------------------------------------------------------------------------------------------------
+
+
+@both
+@storages
+@pytest.mark.parametrize("output", STORAGES)
+def test_add_is_the_sum_rounded_through_float32(kernels: Any, storage: str, output: str) -> None:
+    inputs = random_rows(storage, 2, 2500)
+    kind = np.float32 if storage in NARROW and output in NARROW else np.float64
+    init, vector = inputs[0], (0.1 * widened(inputs[1])).astype(kind)
+    total = widened(init).astype(kind) + kind(0.7) * vector
+    expected = stored(total, output) if output == "float64" else stored_from_float32(total.astype(np.float32), output)
+    found = np.empty(2500, output)
+    assert kernels.add(init, 0.7, vector, found)
+    untouched = (vector == 0) & (widened(init) == 0)  # adding +0 would lose the sign of -0
+    np.testing.assert_array_equal(bits_of(found)[~untouched], bits_of(expected)[~untouched])
+    assert (vector == 0).sum() > 100
+
+
+@both
+@storages
+def test_add_of_nothing_returns_the_init_bit_for_bit(kernels: Any, storage: str) -> None:
+    inputs, found = random_rows(storage, 2, 2500), np.empty(2500, storage)
+    assert (np.signbit(widened(inputs[0])) & (widened(inputs[0]) == 0)).any(), "no -0.0 in the test"
+    kind = np.float32 if storage in NARROW else np.float64
+    for factor, vector in ((0.7, np.zeros(2500)), (-0.7, np.zeros(2500)), (0.0, widened(inputs[1]))):
+        assert kernels.add(inputs[0], factor, vector.astype(kind), found)
+        np.testing.assert_array_equal(bits_of(found), bits_of(inputs[0]))
+
+
+@both
+@pytest.mark.parametrize("storage", ["uint16", "int16", "float32"])
+def test_add_says_where_the_output_overflows(kernels: Any, storage: str) -> None:
+    top = from_bits([LARGEST[storage]], storage)
+    kind = np.float32 if storage in NARROW else np.float64
+    with np.errstate(over="ignore"):
+        assert not kernels.add(top, 1.0, widened(top).astype(kind), np.empty(1, storage))
+
+
 # ---- convert ---------------------------------------------------------------------------------------------------------
 
 SPECIAL_LOWER = (0x0000, 0x0001, 0x7FFF, 0x8000, 0x8001, 0xFFFF)  # around the half of a bfloat16 unit

@@ -94,6 +94,8 @@ def _models(manifest: Mapping[str, Any]) -> Table:
     names, groups = _row_names(manifest), manifest["groups"]
     weights = [group["parameters"] for group in groups]
     rows: list[list[Cell]] = []
+    if any(len(group["coefficients"]) != len(names) for group in groups):  # task vectors were edited, not combined
+        return Table(["model", "source"], [[name, f"`{row}`"] for name, row in zip(names, manifest["rows"])], "What was merged")
     for place, source in enumerate(manifest["rows"]):
         shares = [group["coefficients"][place] for group in groups]
         mean = sum(share * weight for share, weight in zip(shares, weights)) / max(1, sum(weights))

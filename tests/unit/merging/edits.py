@@ -1,0 +1,135 @@
+"""What holds for methods that edit task vectors whatever their formula, and plain numpy references of them.
+
+Vectors are [M, n] float64. References hold whole vectors, sort them, and never look at blocks.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from warmkit.checkpoints.spec import merge_spec
+from warmkit.merging.edits import Place, Reading, Writing
+from warmkit.merging.methods import METHODS, EditMethod
+
+from .properties import Vector
+
+EDITS: dict[str, EditMethod] = {name: method for name, method in METHODS.items() if isinstance(method, EditMethod)}
+TENSOR = "layers.0.w"
+HARMLESS: dict[str, dict[str, Any]] = {"ties": {"density": 1.0}, "dare-linear": {"density": 1.0}, "dare-ties": {"density": 1.0}}
+"""Parameters that switch a method's mask off, for those that have one."""
+
+
+def merged_vector(
+    method: str,
+    vectors: NDArray[Any],
+    scales: Sequence[float] | None = None,
+    shape: tuple[int, ...] | None = None,
+    cuts: Sequence[int] = (),
+    tensor: str = TENSOR,
+    **parameters: Any,
+) -> Vector:
+    """Return what a method makes of task vectors [M, n] of one tensor, read in blocks that end at `cuts`."""
+    count, size = vectors.shape
+    edit = merge_spec(method, count, coefficients=scales, **parameters).edit
+    assert edit is not None
+    rows = np.vstack([np.zeros(size, vectors.dtype), vectors])
+    edges = [0, *cuts, size]
+    shape = shape or (size,)
+    places = [Place(number, tensor, shape, a, b) for number, (a, b) in enumerate(itertools.pairwise(edges))]
+    stage = edit(size)
+    while isinstance(stage, Reading):
+        stage = stage.then([stage.measure(place, lambda a, b: rows[:, a:b].copy()) for place in reversed(places)][::-1])
+    assert isinstance(stage, Writing)
+    result = np.full(size, np.nan)
+    for place in places:
+        out = np.empty(place.stop - place.start)
+        stage.task_vector(place, rows[:, place.start : place.stop].copy(), lambda a, b: rows[:, a:b].copy(), out)
+        result[place.start : place.stop] = out
+    return result
+
+
+# ---- references ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a reference sees: task vectors of one tensor, and the method's parameters, each per model where it can be."""
+
+    vectors: Vector
+    scales: Vector
+    parameters: dict[str, Any]
+    shape: tuple[int, ...]
+    tensor: str = TENSOR
+
+    def each(self, name: str) -> list[float]:
+        value = self.parameters[name]
+        return list(value) if isinstance(value, list) else [value] * len(self.vectors)
+
+
+def largest(values: Vector, keep: int) -> NDArray[np.bool_]:
+    """Mark the `keep` largest magnitudes, the first of equal ones; magnitudes are compared in float32."""
+    order = np.argsort(-np.abs(values.astype(np.float32)), kind="stable")
+    mask = np.zeros(values.size, bool)
+    mask[order[:keep]] = True
+    return mask
+
+
+def uniform_numbers(seed: int, model: int, tensor: str, count: int) -> Vector:
+    """Return SplitMix64 of the key of a tensor and the place of an element, in [0, 1), by numpy."""
+    return (splitmix(xxhash.xxh3_64_intdigest(f"{seed}/{model}/{tensor}".encode()), count) >> np.uint64(11)) * 2.0**-53
+
+
+def splitmix(key: int, count: int) -> NDArray[np.uint64]:
+    with np.errstate(over="ignore"):
+        z = np.uint64(key) + np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+def elected(vectors: Vector, votes: Vector, weights: Vector, normalize: bool) -> Vector:
+    sign = np.sign(votes @ vectors)
+    agrees = (np.sign(votes[:, None] * vectors) == sign) & (sign != 0)
+    merged = (weights[:, None] * vectors * agrees).sum(axis=0)
+    share = (np.abs(weights)[:, None] * agrees).sum(axis=0)
+    return merged / np.where(share > 0, share, 1) if normalize else merged
+
+
+def trimmed(case: Case) -> Vector:
+    size = case.vectors.shape[1]
+    masks = [largest(d, max(1, int(density * size))) for d, density in zip(case.vectors, case.each("density"))]
+    return case.vectors * masks
+
+
+def dropped(case: Case) -> Vector:
+    size = case.vectors.shape[1]
+    return np.array(
+        [
+            np.where(uniform_numbers(case.parameters["seed"], m, case.tensor, size) < chance, d / chance, 0)
+            for m, (d, chance) in enumerate(zip(case.vectors, case.each("density")))
+        ]
+    )
+
+
+REFERENCES: dict[str, Callable[[Case], Vector]] = {
+    "ties": lambda case: elected(trimmed(case), case.scales, case.scales, case.parameters["normalize"]),
+    "dare-linear": lambda case: case.scales @ dropped(case),
+    "dare-ties": lambda case: elected(dropped(case), case.scales, case.scales, case.parameters["normalize"]),
+}
+
+
+def reference(
+    method: str, vectors: Vector, scales: Sequence[float] | None = None, shape: tuple[int, ...] | None = None, **given: Any
+) -> Vector:
+    """Return what the reference of a method makes of task vectors, with the method's defaults."""
+    parameters = {each.name: each.default for each in EDITS[method].parameters} | given
+    weights = np.ones(len(vectors)) if scales is None else np.array(scales)
+    tensor = parameters.pop("tensor", TENSOR)
+    return REFERENCES[method](Case(vectors, weights, parameters, shape or vectors.shape[1:], tensor))

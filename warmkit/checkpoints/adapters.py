@@ -1,0 +1,240 @@
+"""LoRA adapters as checkpoints: the dense weights that base and adapter stand for together."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from warmkit.checkpoints.adapted import AdaptedTensor, FactorCache, Factors, ReplacedTensor
+from warmkit.checkpoints.adapter_config import CONFIG, WEIGHTS, AdapterConfig, base_of, read_config
+from warmkit.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from warmkit.checkpoints.compatibility import EMBEDDINGS, HEAD, same_bytes
+from warmkit.checkpoints.hub import resolve
+from warmkit.checkpoints.safetensors_format import read_header
+from warmkit.checkpoints.tensors import Tensor
+from warmkit.errors import CheckpointError, FormatError, MismatchError, UnsupportedError
+
+_PART = re.compile(
+    r"(?P<module>.+)\.(?P<part>lora_A|lora_B|lora_embedding_A|lora_embedding_B|lora_magnitude_vector)"
+    r"(?:\.(?P<kind>weight|bias))?"
+)
+_LANGUAGE_MODELS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "ForMaskedLM")
+
+
+@dataclass
+class _Module:
+    """The parts of one module's adapter, by their names in the file without `.weight`."""
+
+    name: str
+    parts: dict[str, Tensor] = field(default_factory=lambda: {})
+
+
+@dataclass(frozen=True)
+class _Adapter:
+    """An adapter's file, sorted: what is added to modules, and tensors that it holds whole."""
+
+    config: AdapterConfig
+    file: Path
+    modules: dict[str, _Module]
+    whole: dict[str, Tensor]
+
+
+def open_pair(source: str, base: str, adapter: str) -> Checkpoint:
+    """Open `BASE+ADAPTER`."""
+    directory = resolve(adapter)
+    if not directory.is_dir() or not (directory / CONFIG).is_file():
+        raise CheckpointError(f"{adapter}: expected an adapter's directory with {CONFIG} after the +")
+    config = read_config(directory)
+    given = open_checkpoint(base)
+    named = "" if config.base is None or Path(config.base).name == Path(base).name else f"; its config names {config.base}"
+    return _open(source, given, directory, config, f"{adapter}: adapter on {base}{named}" if named else None)
+
+
+def open_alone(source: str, directory: Path) -> Checkpoint:
+    """Open an adapter on the base that its config names."""
+    config = read_config(directory)
+    name = base_of(config)
+    try:
+        base = open_checkpoint(name)
+    except CheckpointError as error:
+        raise CheckpointError(f"{directory}: its base cannot be opened: {error}; give it as BASE+{source}") from None
+    return _open(source, base, directory, config, f"{source}: adapter on {name}, as its {CONFIG} says")
+
+
+def _open(source: str, base: Checkpoint, directory: Path, config: AdapterConfig, note: str | None) -> Checkpoint:
+    adapter = _read(directory, config)
+    entries = _apply(adapter, base)
+    return replace(
+        base,
+        source=source,
+        entries=entries,
+        files=(*base.files, adapter.file, config.path),
+        notes=(*base.notes, *([note] if note else [])),
+        adapters=(*base.adapters, directory),
+    )
+
+
+# ---- the adapter's own file -----------------------------------------------------------------------------------------
+
+
+def _read(directory: Path, config: AdapterConfig) -> _Adapter:
+    file = directory / WEIGHTS
+    if not file.is_file():
+        if any(directory.glob("adapter_model.*")):
+            raise UnsupportedError(
+                f"{directory}: its weights are a pickle, which can run code when it is read; convert it once, where you trust "
+                "it: load it with peft and save_pretrained(NEW)"
+            )
+        raise CheckpointError(f"{directory}: expected {WEIGHTS} beside {CONFIG}, found none")
+    modules, whole = dict[str, _Module](), dict[str, Tensor]()
+    for entry in read_header(file).entries:
+        name = entry.name.removeprefix("base_model.model.")
+        if match := _PART.fullmatch(name):
+            part = match["part"] + (".bias" if match["kind"] == "bias" else "")
+            modules.setdefault(match["module"], _Module(match["module"])).parts[part] = entry
+        elif "lora_" in name or "token_adapter" in name or "trainable_tokens" in name:
+            raise UnsupportedError(f"{file}: tensor {entry.name!r} belongs to a variant of LoRA that is not read here")
+        else:
+            whole[name.replace(".base_layer.", ".").replace(".modules_to_save.", ".")] = entry
+        if entry.dtype.kind != "float":
+            raise UnsupportedError(f"{file}: tensor {entry.name!r} is {entry.dtype.name}, expected floating-point numbers")
+    if not modules and not whole:
+        raise FormatError(f"{file}: holds no tensors")
+    return _Adapter(config, file, modules, whole)
+
+
+# ---- on its base ----------------------------------------------------------------------------------------------------
+
+
+def _apply(adapter: _Adapter, base: Checkpoint) -> dict[str, Tensor]:
+    """Return the base's tensors with the adapter's in their places."""
+    rename = _naming(adapter.modules, base)
+    problems: list[str] = []
+    changed = dict[str, Tensor]()
+    for name, own in _without_tied_copy(adapter, base).items():
+        target = base.entries.get(rename(name)) or base.entries.get(name)
+        if target is None or target.shape != own.shape:
+            problems.append(_whole_problem(name, own, target))
+        else:
+            changed[target.name] = ReplacedTensor(target, own)
+    cache = FactorCache()
+    for module in adapter.modules.values():
+        for suffix, factors in _factors(adapter, module, base, f"{rename(module.name)}.weight").items():
+            name = f"{rename(module.name)}.{suffix}"
+            target = changed.get(name) or base.entries.get(name)
+            if target is None or not _fits(factors, target):
+                problems.append(_module_problem(name, factors, target))
+            else:
+                changed[name] = AdaptedTensor(target, factors, cache)
+    if problems:
+        more = f"; {len(problems) - 1} more do not fit" if len(problems) > 1 else ""
+        raise MismatchError(f"{adapter.file} does not fit {base.source}: {problems[0]}{more}")
+    _refuse_untying(adapter, base, changed)
+    return {name: changed.get(name, entry) for name, entry in base.entries.items()}
+
+
+def _naming(modules: Iterable[str], base: Checkpoint) -> Callable[[str], str]:
+    """Return how module names become the base's, which may lack the model's own prefix (`transformer.`), or have one more."""
+    names = list(modules)
+    prefixes = sorted({name.partition(".")[0] for name in base.entries})
+    candidates: list[Callable[[str], str]] = [str, lambda name: name.partition(".")[2] or name]
+    candidates += [lambda name, prefix=prefix: f"{prefix}.{name}" for prefix in prefixes]
+    fitting = (each for each in candidates if all(f"{each(name)}.weight" in base.entries for name in names))
+    return next(fitting, str)
+
+
+def _factors(adapter: _Adapter, module: _Module, base: Checkpoint, weight: str) -> dict[str, Factors]:
+    """Return what is added to a module's weight and, rarely, to its bias."""
+    parts, config, file = module.parts, adapter.config, adapter.file
+    embedding = "lora_embedding_A" in parts or "lora_embedding_B" in parts
+    names = ("lora_embedding_A", "lora_embedding_B") if embedding else ("lora_A", "lora_B")
+    for name, other in (names, names[::-1]):
+        if name not in parts:
+            raise FormatError(f"{file}: module {module.name!r} has {other} and no {name}: the file is not complete")
+    a, b = (parts[name] for name in names)
+    rank = config.rank_of(module.name)
+    if len(a.shape) != 2 or len(b.shape) != 2:
+        raise UnsupportedError(f"{file}: module {module.name!r} is no matrix (lora_A {list(a.shape)}, lora_B {list(b.shape)})")
+    if (a.shape[0], b.shape[1]) != (rank, rank):
+        raise FormatError(
+            f"{file}: module {module.name!r} has factors {list(a.shape)} and {list(b.shape)}, {CONFIG} says rank {rank}"
+        )
+    magnitude = parts.get("lora_magnitude_vector")
+    if config.dora != (magnitude is not None) or (magnitude is not None and magnitude.elements != b.shape[0]):
+        found = "none" if magnitude is None else str(list(magnitude.shape))
+        raise FormatError(f"{file}: module {module.name!r}: lora_magnitude_vector: use_dora is {config.dora}, found {found}")
+    scale = config.scale_of(module.name)
+    transposed = embedding or _transposed(config, base, module.name, weight, a, b)
+    factors = {"weight": Factors(a, b, scale, transposed, magnitude)}
+    if "lora_B.bias" in parts:
+        factors["bias"] = Factors(None, parts["lora_B.bias"], scale)
+    return factors
+
+
+def _transposed(config: AdapterConfig, base: Checkpoint, module: str, weight: str, a: Tensor, b: Tensor) -> bool:
+    stored = base.entries[weight].shape if weight in base.entries else None
+    if b.shape[0] != a.shape[1]:
+        return stored == (a.shape[1], b.shape[0])
+    return config.stores_transposed(base.config.get("model_type"), module)
+
+
+def _shape(factors: Factors) -> tuple[int, ...]:
+    if factors.a is None:
+        return factors.b.shape
+    out, into = factors.b.shape[0], factors.a.shape[1]
+    return (into, out) if factors.transposed else (out, into)
+
+
+def _fits(factors: Factors, target: Tensor) -> bool:
+    return target.shape == _shape(factors) and target.dtype.kind == "float"
+
+
+def _module_problem(name: str, factors: Factors, target: Tensor | None) -> str:
+    if target is None:
+        return f"it adapts {name!r}, which is not there"
+    return f"it adapts {name!r} as {list(_shape(factors))}, there it is {target.dtype.name} {list(target.shape)}"
+
+
+def _whole_problem(name: str, own: Tensor, target: Tensor | None) -> str:
+    if target is None:
+        return (
+            f"it brings {name!r}, which is not there; save the base with that module first (a classifier with its head, "
+            "say): the adapter replaces it"
+        )
+    advice = ""
+    if own.shape[1:] == target.shape[1:]:
+        advice = "; if its vocabulary was resized, resize the base first (resize_token_embeddings) and save it"
+    return f"it brings {name!r} as {list(own.shape)}, there it is {list(target.shape)}{advice}"
+
+
+# ---- tied heads -----------------------------------------------------------------------------------------------------
+
+
+def _ties(base: Checkpoint) -> bool:
+    """Say whether a language model's head is its embedding, as is the default of transformers where a config is silent."""
+    architectures = base.config.get("architectures") or [""]
+    return base.config.get("tie_word_embeddings", HEAD not in base.entries) is True and architectures[0].endswith(
+        _LANGUAGE_MODELS
+    )
+
+
+def _without_tied_copy(adapter: _Adapter, base: Checkpoint) -> dict[str, Tensor]:
+    """Drop a head that is a copy of the embedding that the adapter brings too, where the base ties the two."""
+    embedding = next((own for name, own in adapter.whole.items() if name.endswith(EMBEDDINGS)), None)
+    head = adapter.whole.get(HEAD)
+    if head is None or embedding is None or HEAD in base.entries or not _ties(base) or not same_bytes(head, embedding):
+        return adapter.whole
+    return {name: own for name, own in adapter.whole.items() if name != HEAD}
+
+
+def _refuse_untying(adapter: _Adapter, base: Checkpoint, changed: dict[str, Tensor]) -> None:
+    """Refuse to change an embedding alone that is also the head: the adapter stands for a model that is not tied."""
+    embedding = next((name for name in changed if name.endswith(EMBEDDINGS)), None)
+    kept = HEAD in adapter.whole and isinstance(changed.get(embedding or ""), ReplacedTensor)
+    if embedding is not None and _ties(base) and not kept:
+        raise UnsupportedError(
+            f"{adapter.file}: changes {embedding!r} alone, which {base.source} ties to {HEAD}; a tied model cannot hold that: "
+            "untie the base first (tie_word_embeddings false, with a head of its own)"
+        )

@@ -1,0 +1,189 @@
+"""Directories of `torch.distributed.checkpoint`, what FSDP and tensor parallel runs save: shards as ranges of bytes.
+
+    DIR/.metadata           a pickle: every tensor, its chunks, and where each chunk lies
+    DIR/__0_0.distcp, ...   one a writer: torch files (zips), one after the other, each with one chunk
+
+Written last, `.metadata` says that a save was finished. The chunks of a tensor may be any boxes that cover it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from warmkit.checkpoints.pieces import GatheredTensor, Piece, contiguous
+from warmkit.checkpoints.state_dicts import element_type, weights_among
+from warmkit.checkpoints.tensors import StoredTensor, Tensor
+from warmkit.checkpoints.torch_zip import DTYPE_NAMES, Inert, Names, TorchTensor, read_torch_zip, unpickle
+from warmkit.errors import FormatError, UnsupportedError
+
+METADATA = ".metadata"
+SHARD = ".distcp"
+
+_HOME = "torch.distributed.checkpoint"
+_CLASSES = (
+    *((f"{_HOME}.metadata", name) for name in ("Metadata", "MetadataIndex", "StorageMeta", "_MEM_FORMAT_ENCODING")),
+    *((f"{_HOME}.metadata", name) for name in ("TensorStorageMetadata", "TensorProperties", "ChunkStorageMetadata")),
+    (f"{_HOME}.metadata", "BytesStorageMetadata"),
+    (f"{_HOME}.filesystem", "_StorageInfo"),
+    ("torch.serialization", "_get_layout"),
+    ("pathlib", "PosixPath"),
+    ("pathlib", "WindowsPath"),
+    ("pathlib._local", "PosixPath"),
+    ("pathlib._local", "WindowsPath"),
+)
+_NAMES: Names = {**DTYPE_NAMES, **dict.fromkeys(_CLASSES, Inert), ("torch", "Size"): tuple}
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a chunk lies: a part of a file."""
+
+    file: Path
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True)
+class _Sharded:
+    """A tensor as `.metadata` describes it."""
+
+    type_name: str
+    shape: tuple[int, ...]
+    chunks: tuple[tuple[tuple[int, ...], tuple[int, ...], _Place], ...]  # first corner, sizes, place
+
+
+@dataclass(frozen=True)
+class Distributed:
+    """The weights of a distributed checkpoint.
+
+    Attributes:
+        entries: Every tensor of the model.
+        files: `.metadata`, and the shards that hold weights.
+        notes: What was left aside.
+    """
+
+    entries: dict[str, Tensor]
+    files: tuple[Path, ...]
+    notes: tuple[str, ...]
+
+
+def is_distributed(directory: Path) -> bool:
+    """Say whether a directory holds a distributed checkpoint, a finished one or not."""
+    return (directory / METADATA).is_file() or any(directory.glob(f"*{SHARD}"))
+
+
+def read_distributed(directory: Path) -> Distributed:
+    """Read which tensors a distributed checkpoint holds and where; no weights are read.
+
+    Raises:
+        FormatError: If its save was not finished, or files are missing, truncated or of another save.
+        UnsupportedError: If its shards are compressed.
+    """
+    metadata = directory / METADATA
+    if not metadata.is_file():
+        raise FormatError(
+            f"{directory}: a half-written distributed checkpoint: {METADATA}, which is written last, is missing; use one whose "
+            "save was finished"
+        )
+    tree = unpickle(metadata.read_bytes(), str(metadata), _NAMES)
+    try:
+        tensors, paths = _tensors(directory, tree.state), tree.state.get("planner_data") or {}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise FormatError(f"{metadata}: expected the metadata of a distributed checkpoint ({error!r})") from None
+    full = {tuple(map(str, paths.get(name) or (name,))): tensor for name, tensor in tensors.items()}
+    top = dict.fromkeys(str((paths.get(name) or (name,))[0]) for name in tree.state["state_dict_metadata"])
+    chosen, notes = weights_among(full, list(top), str(directory))
+    places = [place for tensor in chosen.values() for _, _, place in tensor.chunks]
+    _check_files(directory, places)
+    entries = {name: _entry(name, tensor, directory) for name, tensor in chosen.items()}
+    files = dict.fromkeys(place.file for place in places)
+    return Distributed(entries, (metadata, *sorted(files)), tuple(notes))
+
+
+def _tensors(directory: Path, state: Mapping[str, Any]) -> dict[str, _Sharded]:
+    places: dict[tuple[str, tuple[int, ...]], _Place] = {}
+    for index, info in state["storage_data"].items():
+        if index.state.get("offset") is None:
+            continue  # an object, no tensor
+        where = info.state
+        if where.get("transform_descriptors"):
+            raise UnsupportedError(f"{directory}: its shards are compressed ({where['transform_descriptors']}); save without")
+        file = directory / where["relative_path"]
+        if file.parent != directory:
+            raise FormatError(f"{directory / METADATA}: points outside its directory: {where['relative_path']!r}")
+        places[index.state["fqn"], index.state["offset"]] = _Place(file, where["offset"], where["length"])
+    tensors: dict[str, _Sharded] = {}
+    for name, described in state["state_dict_metadata"].items():
+        if "chunks" not in (described.state or {}):
+            continue
+        corners = [(chunk.state["offsets"], chunk.state["sizes"]) for chunk in described.state["chunks"]]
+        chunks = tuple((origin, sizes, places[name, origin]) for origin, sizes in corners)
+        tensors[name] = _Sharded(_dtype_name(described.state["properties"].state), described.state["size"], chunks)
+    return tensors
+
+
+def _dtype_name(state: Any) -> str:
+    return state["dtype"] if isinstance(state, dict) else state[0]
+
+
+def _check_files(directory: Path, places: list[_Place]) -> None:
+    ends: dict[Path, int] = {}
+    for place in places:
+        ends[place.file] = max(ends.get(place.file, 0), place.offset + place.length)
+    problems: list[str] = []
+    for file, end in sorted(ends.items()):
+        size = file.stat().st_size if file.is_file() else None
+        if size is None:
+            problems.append(f"{file.name} is missing")
+        elif size < end:
+            problems.append(f"{file.name} has {size:,} bytes of {end:,}")
+    if problems:
+        more = f" and {len(problems) - 4} more" if len(problems) > 4 else ""
+        raise FormatError(
+            f"{directory}: a half-written distributed checkpoint: {', '.join(problems[:4])}{more}; copy it again, or use one "
+            "whose save was finished"
+        )
+
+
+def _entry(name: str, tensor: _Sharded, directory: Path) -> Tensor:
+    dtype = element_type(tensor.type_name, str(directory), name)
+    covered = sum(math.prod(sizes) for _, sizes, _ in tensor.chunks)
+    if covered != math.prod(tensor.shape) or _overlap(tensor):
+        raise FormatError(f"{directory / METADATA}: the {len(tensor.chunks)} chunks of tensor {name!r} do not cover it once")
+    pieces = tuple(_piece(name, tensor, *chunk) for chunk in tensor.chunks if math.prod(chunk[1]))
+    if not pieces:
+        return StoredTensor(name, dtype, tensor.shape, directory / METADATA, 0)
+    if len(pieces) == 1 and contiguous(pieces[0].shape, pieces[0].strides):
+        return StoredTensor(name, dtype, tensor.shape, pieces[0].file, pieces[0].offset)
+    return GatheredTensor(name, dtype, tensor.shape, pieces)
+
+
+def _overlap(tensor: _Sharded) -> bool:
+    """Say whether a chunk leaves its tensor, or two of them share an element."""
+    spans = [[(a, a + b) for a, b in zip(origin, sizes)] for origin, sizes, _ in tensor.chunks if math.prod(sizes)]
+    if any(len(span) != len(tensor.shape) or any(b > n for (_, b), n in zip(span, tensor.shape)) for span in spans):
+        return True
+    ordered = sorted(spans)
+    for place, one in enumerate(ordered):
+        for two in itertools.islice(ordered, place + 1, None):
+            if two and two[0][0] >= one[0][1]:
+                break  # so do all that follow
+            if all(a < d and c < b for (a, b), (c, d) in zip(one, two)):
+                return True
+    return False
+
+
+def _piece(name: str, tensor: _Sharded, origin: tuple[int, ...], sizes: tuple[int, ...], place: _Place) -> Piece:
+    found = read_torch_zip(place.file, place.offset, place.length)
+    if not isinstance(found, TorchTensor) or (found.type_name, found.shape) != (tensor.type_name, sizes):
+        what = f"{found.type_name} {list(found.shape)}" if isinstance(found, TorchTensor) else type(found).__name__
+        raise FormatError(
+            f"{place.file}: holds {what} where {METADATA} has a chunk of {name!r}, {tensor.type_name} {list(sizes)}: files of "
+            "two saves, or a half-written one"
+        )
+    return Piece(place.file, found.offset, origin, sizes, found.strides)

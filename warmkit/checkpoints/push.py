@@ -1,0 +1,98 @@
+"""Uploading a result to the Hub, after it was compared with its manifest."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from warmkit.checkpoints.manifest import MANIFEST, read_manifest
+from warmkit.checkpoints.merge import Advance
+from warmkit.checkpoints.remote_hub import hub_errors, without_bars
+from warmkit.checkpoints.verify import verify
+from warmkit.errors import CheckpointError, HubError, UsageError
+
+if TYPE_CHECKING:
+    from huggingface_hub import CommitInfo
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What was uploaded, and where to.
+
+    Attributes:
+        repository: `owner/name`.
+        commit: What the Hub calls the new state.
+        url: Its page, or that of the pull request.
+        files: How many.
+        nbytes: All together.
+    """
+
+    repository: str
+    commit: str
+    url: str
+    files: int
+    nbytes: int
+
+
+def push(
+    output: str | os.PathLike[str],
+    repository: str,
+    *,
+    private: bool = False,
+    revision: str | None = None,
+    message: str | None = None,
+    create_pr: bool = False,
+    threads: int | None = None,
+    advance: Advance | None = None,
+) -> Pushed:
+    """Upload a result of warmkit with its card and manifest, in one commit.
+
+    Every tensor and file is first compared with the manifest: what was altered since is not published as what the
+    manifest describes. A repository or branch that does not exist is created. An upload that was interrupted sends only
+    what the Hub does not have yet when the same command is run again.
+
+    Args:
+        output: A directory that warmkit wrote; of a sweep, one of its `eta-*`.
+        repository: `owner/name`, or `hf://owner/name`.
+        private: Create the repository as a private one; one that exists stays as it is.
+        revision: Branch.
+        message: Of the commit.
+        create_pr: Open a pull request instead of writing to the branch.
+        threads: Worker threads of the comparison.
+        advance: Progress of the comparison; without it huggingface_hub draws no bars for the upload either.
+
+    Raises:
+        VerificationError: If the result is not what was written.
+        HubError: If the Hub refuses or cannot be reached.
+    """
+    folder, name = Path(output), repository.removeprefix("hf://")
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        raise UsageError(f"expected a repository like owner/name, found {repository!r}")
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder}: expected a directory that warmkit wrote")
+    if not (folder / MANIFEST).is_file() and (parts := sorted(folder.glob("eta-*"))):
+        raise UsageError(f"{folder}: a sweep of {len(parts)} models; push one of them, {parts[0]} for instance")
+    method = read_manifest(folder)["method"]
+    report = verify(folder, threads=threads, advance=advance)
+    with contextlib.nullcontext() if advance else without_bars():
+        done = _upload(folder, name, private, revision, message or f"{method} by warmkit", create_pr)
+    return Pushed(name, done.oid, str(done.pr_url or done.commit_url), report.files + 1, report.nbytes)
+
+
+def _upload(folder: Path, name: str, private: bool, revision: str | None, message: str, create_pr: bool) -> CommitInfo:
+    from huggingface_hub import HfApi, get_token
+
+    if get_token() is None:
+        raise HubError("no token for the Hub; log in with `hf auth login`, or set HF_TOKEN to one that may write")
+    api = HfApi()
+    with hub_errors(name, revision):
+        api.create_repo(name, private=private, exist_ok=True)
+        if revision is not None and not create_pr:
+            api.create_branch(name, branch=revision, exist_ok=True)
+        return api.upload_folder(
+            repo_id=name, folder_path=folder, revision=revision, commit_message=message, create_pr=create_pr
+        )

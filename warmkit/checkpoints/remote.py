@@ -1,0 +1,195 @@
+"""Checkpoints that are streamed: weights by byte ranges, never on disk; the small files beside them in a folder here."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TypeVar
+from urllib.parse import quote, urlsplit, urlunsplit
+
+from warmkit.checkpoints.companions import KEPT
+from warmkit.checkpoints.fsspec_file import FsspecFile, Store
+from warmkit.checkpoints.http_file import AbsentError, HttpFile, Site
+from warmkit.checkpoints.remote_file import RemoteFile
+from warmkit.checkpoints.safetensors_format import parse_json
+from warmkit.errors import CheckpointError, FormatError, UnsupportedError, UsageError
+
+T = TypeVar("T")
+
+INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
+PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+AT_A_TIME = 8
+
+# A web server lists nothing, so these are asked for by name; remote code is named by the config.
+ASKED = (
+    *("config.json", "generation_config.json", "LICENSE", "LICENSE.txt", "LICENSE.md", "NOTICE", "modules.json"),
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja"),
+    *("vocab.json", "merges.txt", "vocab.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model"),
+    *("preprocessor_config.json", "processor_config.json", "chat_template.json", "spm.model"),
+)
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A checkpoint that is elsewhere.
+
+    Attributes:
+        source: What the user calls it, without secrets.
+        folder: Where its small files lie; for a lone weight file a path that is not there.
+        files: The weights.
+        mapping: From tensors to file names, as its index says; None without one.
+    """
+
+    source: str
+    folder: Path
+    files: list[RemoteFile]
+    mapping: dict[str, str] | None
+
+
+def is_streamed(source: str, stream: bool) -> bool:
+    """Say whether a source is read over a network while it is merged: what has an address always is, the Hub on request."""
+    scheme, separator, _ = source.partition("://")
+    if not separator or scheme == "package" or not re.fullmatch(r"[a-z][a-z0-9+.-]*", scheme):
+        return stream and not Path(source).expanduser().exists()
+    return scheme != "hf" or stream
+
+
+def open_remote(source: str) -> Remote:
+    """Open a checkpoint for streaming: its small files, and the beginning of every weight file.
+
+    Args:
+        source: `http://` or `https://` and a model directory or one `.safetensors` file; `hf://owner/name[@revision]`, or
+            `owner/name`; any other address is fsspec's.
+
+    Raises:
+        CheckpointError: If it is not there, cannot be read by ranges, or is of a kind that is refused.
+    """
+    if source.startswith(("http://", "https://")):
+        return _open_web(source)
+    if "://" not in source or source.startswith("hf://"):
+        from warmkit.checkpoints.remote_hub import open_hub
+
+        return open_hub(source)
+    return _open_store(source)
+
+
+def _open_web(url: str) -> Remote:
+    address = urlsplit(url)
+    if address.username or address.password:
+        raise UsageError("expected an address without user and password: they would be written into the manifest")
+    place, site = urlunsplit((address.scheme, address.netloc, address.path, "", "")).rstrip("/"), Site()
+    folder = temporary_folder(site)
+    if address.path.endswith(".safetensors"):
+        name = PurePosixPath(address.path).name
+        return Remote(place, folder / name, [HttpFile(site, url, place, name)], None)
+
+    def at(name: str) -> str:
+        return urlunsplit((address.scheme, address.netloc, f"{address.path.rstrip('/')}/{quote(name)}", address.query, ""))
+
+    def fetch(name: str) -> bytes | None:
+        return site.small_file(f"{place}/{name}", at(name))
+
+    save(folder, {name: body for name, body in zip(ASKED, several(fetch, ASKED)) if body is not None})
+    code = _remote_code(folder)
+    save(folder, {name: body for name, body in zip(code, several(fetch, code)) if body is not None})
+    index = fetch(INDEX)
+    if index is not None:
+        mapping = read_mapping(index, f"{place}/{INDEX}")
+        names = sorted(set(mapping.values()))
+        return Remote(place, folder, several(lambda name: HttpFile(site, at(name), f"{place}/{name}", name), names), mapping)
+    try:
+        return Remote(place, folder, [HttpFile(site, at(SINGLE), f"{place}/{SINGLE}", SINGLE)], None)
+    except AbsentError:
+        raise CheckpointError(f"{place}: expected {SINGLE} or {INDEX}, the server has neither") from None
+
+
+def _remote_code(folder: Path) -> list[str]:
+    """Return the modules that `auto_map` in config.json names, as `modeling.Model`."""
+    path = folder / "config.json"
+    config = parse_json(path.read_bytes(), path) if path.is_file() else {}
+    mapped = config.get("auto_map") if isinstance(config, dict) else None
+    values = mapped.values() if isinstance(mapped, dict) else ()
+    return sorted({f"{value.split('.')[0]}.py" for value in values if isinstance(value, str) and re.match(r"\w+\.", value)})
+
+
+def _open_store(url: str) -> Remote:
+    store = Store(url)
+    folder, names = temporary_folder(store), store.names()
+    if names == [""]:
+        if not store.path.endswith(".safetensors"):
+            raise CheckpointError(f"{url}: expected a folder or a .safetensors file")
+        return Remote(store.url, folder / PurePosixPath(store.path).name, [FsspecFile(store, "")], None)
+    weights, index = choose(names, store.url)
+    companions = [name for name in names if name.endswith(KEPT) or name.upper().startswith(("LICENSE", "NOTICE"))]
+    save(folder, dict(zip(companions, several(store.small_file, companions))))
+    mapping = read_mapping((folder / index).read_bytes(), f"{store.url}/{index}") if index else None
+    files = several(lambda name: FsspecFile(store, name), sorted(set(mapping.values())) if mapping else weights)
+    return Remote(store.url, folder, [*files], mapping)
+
+
+def choose(names: Iterable[str], place: str) -> tuple[list[str], str | None]:
+    """Return the weight files of a model directory, or its index.
+
+    Raises:
+        CheckpointError: If there is none, or it is not clear which.
+    """
+    known = set(names)
+    if INDEX in known and SINGLE in known:
+        raise FormatError(f"{place}: holds both {SINGLE} and {INDEX}, so it is not clear which one counts")
+    if INDEX in known:
+        return [], INDEX
+    if SINGLE in known:
+        return [SINGLE], None
+    if "adapter_config.json" in known:
+        raise UnsupportedError(f"{place}: a LoRA adapter, which cannot be streamed; download it first")
+    found = sorted(name for name in known if name.endswith(".safetensors") and "/" not in name)
+    if len(found) == 1:
+        return found, None
+    if found:
+        raise FormatError(f"{place}: {len(found)} safetensors files ({', '.join(found[:4])}) and no {INDEX}")
+    pickles = sorted(name for name in known if name.endswith(PICKLES))
+    if pickles:
+        raise UnsupportedError(f"{place}: only pickle files ({', '.join(pickles[:3])}), which cannot be streamed")
+    raise CheckpointError(f"{place}: expected {SINGLE} or {INDEX}, found neither")
+
+
+def read_mapping(index: bytes, place: str) -> dict[str, str]:
+    """Return the weight map of an index.
+
+    Raises:
+        FormatError: If it is none, or leads out of the model.
+    """
+    content = parse_json(index, place)
+    mapping = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(mapping, dict) or not mapping or not all(isinstance(value, str) for value in mapping.values()):
+        raise FormatError(f"{place}: expected a weight_map from tensor names to file names")
+    for name in set(mapping.values()):
+        if name.startswith("/") or ".." in PurePosixPath(name).parts or "://" in name or not name.endswith(".safetensors"):
+            raise FormatError(f"{place}: points to {name!r}, which is no safetensors file of this model")
+    return mapping
+
+
+def save(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write small files."""
+    for name, body in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(body)
+
+
+def several(fetch: Callable[[str], T], names: Iterable[str]) -> list[T]:
+    """Fetch many at a time, in order."""
+    with ThreadPoolExecutor(AT_A_TIME) as pool:
+        return list(pool.map(fetch, names))
+
+
+def temporary_folder(owner: object) -> Path:
+    """Create a folder that is removed when its owner is, at the end of the process at the latest."""
+    folder = tempfile.mkdtemp(prefix="warmkit-")
+    weakref.finalize(owner, shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)

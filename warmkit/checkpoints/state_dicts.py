@@ -1,0 +1,112 @@
+"""From what a training script saved to the tensors of one model: which of its state dicts, under which names, tied or not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeAlias, TypeVar
+
+from warmkit.checkpoints.dtypes import BY_TORCH_NAME, DType
+from warmkit.checkpoints.pieces import GatheredTensor, Piece, contiguous
+from warmkit.checkpoints.tensors import StoredTensor, Tensor
+from warmkit.checkpoints.torch_zip import TorchTensor
+from warmkit.errors import FormatError, UnsupportedError
+
+T = TypeVar("T")
+Path: TypeAlias = "tuple[str, ...]"
+
+HOMES = ("state_dict", "model_state_dict", "model", "module")  # under which trainers keep the weights, the surest first
+WRAPPERS = frozenset(("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"))
+DEEPEST = 24  # a pickle may hold itself
+
+
+def tensors_in(tree: Any, path: Path = ()) -> Iterator[tuple[Path, TorchTensor]]:
+    """Yield every tensor of nested mappings and lists, with the keys that lead to it."""
+    if isinstance(tree, TorchTensor):
+        yield path, tree
+    elif len(path) < DEEPEST and isinstance(tree, Mapping | list | tuple):
+        items = tree.items() if isinstance(tree, Mapping) else enumerate(tree)
+        for key, value in items:
+            yield from tensors_in(value, (*path, str(key)))
+
+
+def weights_among(tensors: Mapping[Path, T], keys: Sequence[str], where: str) -> tuple[dict[str, T], list[str]]:
+    """Find the weights of the model among everything that was saved.
+
+    They are what lies under `state_dict`, `model_state_dict`, `model` or `module`, at any depth; else what lies at the top;
+    else all there is.
+
+    Args:
+        tensors: Every tensor, by the keys that lead to it.
+        keys: All keys at the top, those without tensors too.
+        where: The file, for messages.
+
+    Returns:
+        The model's tensors by name, and a note where something was left aside.
+
+    Raises:
+        FormatError: If several state dicts could be meant, or there is none.
+    """
+    groups: dict[Path, dict[str, T]] = {}
+    for (*home, name), tensor in tensors.items():
+        groups.setdefault(tuple(home), {})[name] = tensor
+    if not groups:
+        raise FormatError(f"{where}: holds no tensors")
+    named = [home for known in HOMES for home in groups if home[-1:] == (known,)]
+    chosen = named[0] if named else () if () in groups else next(iter(groups))
+    if not named and chosen and len(groups) > 1:
+        found = ", ".join(".".join(home) for home in list(groups)[:6])
+        raise FormatError(f"{where}: expected the weights under {', '.join(HOMES)}, or at the top; found tensors under {found}")
+    aside = [key for key in keys if key != chosen[0]] if chosen else [".".join(home) for home in groups if home]
+    notes = [f"{where}: read {'.'.join(chosen) or 'the top'}, left aside {_shown(aside)}"] if aside else []
+    plain = {_unwrapped(name): tensor for name, tensor in groups[chosen].items()}
+    if len(plain) < len(groups[chosen]):
+        raise FormatError(f"{where}: two tensors have one name, once wrappers ({', '.join(sorted(WRAPPERS))}) are left out")
+    prefix = _common_prefix(plain)
+    if prefix:
+        notes.append(f"{where}: every name starts with {prefix!r}, which was left out")
+    return {name.removeprefix(prefix): tensor for name, tensor in plain.items()}, notes
+
+
+def _shown(names: Sequence[str], limit: int = 6) -> str:
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+
+
+def _unwrapped(name: str) -> str:
+    return ".".join(part for part in name.split(".") if part not in WRAPPERS)
+
+
+def _common_prefix(names: Mapping[str, Any]) -> str:
+    """Return what DataParallel and trainers put before every name: `module.`; `model.` where another `model.` follows."""
+    for prefix in ("module.", "model."):
+        sure = prefix == "module." or any(name.startswith("model.model.") for name in names)
+        if sure and all(name.startswith(prefix) for name in names):
+            return prefix
+    return ""
+
+
+def element_type(type_name: str, where: str, name: str) -> DType:
+    """Return the type of a tensor.
+
+    Raises:
+        UnsupportedError: If it is one that cannot be averaged.
+    """
+    if type_name not in BY_TORCH_NAME:
+        raise UnsupportedError(
+            f"{where}: tensor {name!r} is {type_name}, which cannot be averaged; merge bfloat16 or float32 checkpoints"
+        )
+    return BY_TORCH_NAME[type_name]
+
+
+def entry(name: str, tensor: TorchTensor) -> Tensor:
+    """Return a tensor that can be read in parts."""
+    dtype = element_type(tensor.type_name, str(tensor.file), name)
+    if contiguous(tensor.shape, tensor.strides):
+        return StoredTensor(name, dtype, tensor.shape, tensor.file, tensor.offset)
+    piece = Piece(tensor.file, tensor.offset, (0,) * len(tensor.shape), tensor.shape, tensor.strides)
+    return GatheredTensor(name, dtype, tensor.shape, (piece,))
+
+
+def shared(tensors: Mapping[str, TorchTensor]) -> dict[str, str]:
+    """Return which names are the same tensor in the same place as an earlier name: tied weights."""
+    first: dict[TorchTensor, str] = {}
+    return {name: kept for name, tensor in tensors.items() if (kept := first.setdefault(tensor, name)) != name}

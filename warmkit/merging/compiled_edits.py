@@ -1,0 +1,188 @@
+"""The loops of the methods that edit task vectors, compiled by numba without the interpreter lock and cached on disk.
+
+Task vectors come as float64, so that one machine code serves every storage type and sums of a few 16-bit weights are
+exact: whether two of them cancel does not depend on rounding. Magnitudes are compared as the bits of their float32.
+"""
+# numba rewrites what follows; a type checker cannot follow it there
+# pyright: basic, reportCallIssue=false, reportArgumentType=false
+
+from __future__ import annotations
+
+import numpy as np
+
+from warmkit.merging.compiled import compiled, magnitude, narrow, widen
+
+SINGLE = np.float32(0)
+GOLDEN, FIRST, SECOND = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+ONE, S11, S27, S30, S31 = np.uint64(1), np.uint64(11), np.uint64(27), np.uint64(30), np.uint64(31)
+UNIT = 2.0**-53
+
+
+# Loops over one-dimensional rows become vector instructions; over rows of a matrix they do not.
+
+
+@compiled()
+def _difference(x, init, out):
+    for i in range(out.size):
+        out[i] = widen(x[i], 0.0) - widen(init[i], 0.0)
+
+
+@compiled()
+def task_vectors(x, out):
+    """Write x_m - x_0 for the rows m >= 1 of x."""
+    for m in range(out.shape[0]):
+        _difference(x[m + 1], x[0], out[m])
+
+
+@compiled()
+def add(init, factor, vector, out):
+    """Write init + factor vector, the init's own bits where the vector is zero; return the largest magnitude's bits."""
+    top = magnitude(narrow(0.0, out[0]))
+    for i in range(out.size):
+        start = widen(init[i], factor)
+        step = widen(vector[i], factor)
+        value = narrow(start if step == 0 else start + factor * step, out[i])
+        out[i] = value
+        bits = magnitude(value)
+        top = bits if bits > top else top
+    return top
+
+
+# ---- order statistics ------------------------------------------------------------------------------------------------
+
+
+@compiled()
+def count_upper(x, counts):
+    """Count the upper halves of the magnitudes; return how many are zero."""
+    zeros = 0
+    for i in range(x.size):
+        key = magnitude(narrow(x[i], SINGLE))
+        counts[key >> 16] += 1
+        zeros += key == 0
+    return zeros
+
+
+@compiled()
+def count_lower(x, upper, counts):
+    """Count the lower halves of the magnitudes whose upper half is `upper`."""
+    for i in range(x.size):
+        key = magnitude(narrow(x[i], SINGLE))
+        if key >> 16 == upper:
+            counts[key & 0xFFFF] += 1
+
+
+@compiled()
+def count_equal(x, wanted):
+    found = 0
+    for i in range(x.size):
+        found += magnitude(narrow(x[i], SINGLE)) == wanted
+    return found
+
+
+@compiled()
+def place_of_equal(x, wanted, number):
+    """Return where the magnitudes that equal `wanted` stop being the first `number` ones, and how many there are before."""
+    found = 0
+    for i in range(x.size):
+        if magnitude(narrow(x[i], SINGLE)) == wanted:
+            if found == number:
+                return i, found
+            found += 1
+    return x.size, found
+
+
+@compiled()
+def keep_between(x, low, low_cut, high, high_cut, keep):
+    """Mark what is among the largest down to (low, low_cut) and not among those down to (high, high_cut)."""
+    for i in range(x.size):
+        key = magnitude(narrow(x[i], SINGLE))
+        large = (key > low) | ((key == low) & (i < low_cut))
+        outlier = (key > high) | ((key == high) & (i < high_cut))
+        keep[i] = large & (not outlier)
+
+
+@compiled()
+def erase(x, keep):
+    for i in range(x.size):
+        x[i] = x[i] if keep[i] else 0.0
+
+
+# ---- random masks ----------------------------------------------------------------------------------------------------
+
+
+@compiled(inline="always")
+def _random(key, place):
+    """Return 53 random bits, a function of a stream's key and a place in it (Steele et al., 2014, SplitMix64)."""
+    z = key + (np.uint64(place) + ONE) * GOLDEN
+    z = (z ^ (z >> S30)) * FIRST
+    z = (z ^ (z >> S27)) * SECOND
+    return (z ^ (z >> S31)) >> S11
+
+
+@compiled()
+def drop(x, key, first, chance):
+    """Keep each element with the same chance and divide it by that; the others become zero."""
+    for i in range(x.size):
+        kept = np.float64(_random(key, first + i)) * UNIT < chance
+        x[i] = x[i] / chance if kept else 0.0
+
+
+@compiled()
+def drop_each(x, key, first, chances):
+    """Keep each element with a chance of its own and divide it by that."""
+    for i in range(x.size):
+        kept = np.float64(_random(key, first + i)) * UNIT < chances[i]
+        x[i] = x[i] / chances[i] if kept else 0.0
+
+
+# ---- sums ------------------------------------------------------------------------------------------------------------
+
+
+@compiled()
+def _add_scaled(total, weight, x):
+    for i in range(total.size):
+        total[i] += weight * x[i]
+
+
+@compiled()
+def _rounded(total, out):
+    for i in range(total.size):
+        out[i] = narrow(total[i], out[i])
+
+
+@compiled()
+def weighted_sum(x, weights, total, out):
+    total[:] = 0.0
+    for m in range(x.shape[0]):
+        _add_scaled(total, weights[m], x[m])
+    _rounded(total, out)
+
+
+@compiled()
+def _add_agreeing(x, vote, weight, total, merged, share):
+    size = abs(weight)
+    for i in range(total.size):
+        agrees = vote * x[i] * np.sign(total[i]) > 0
+        merged[i] += weight * x[i] if agrees else 0.0
+        share[i] += size if agrees else 0.0
+
+
+@compiled()
+def _divide(merged, share):
+    for i in range(merged.size):
+        merged[i] = merged[i] / share[i] if share[i] > 0 else merged[i]
+
+
+@compiled()
+def elected_sum(x, votes, weights, normalize, total, merged, share, out):
+    """Sum what has the sign of the votes' sum; divide by the weights of what was summed, where asked."""
+    total[:] = 0.0
+    for m in range(x.shape[0]):
+        _add_scaled(total, votes[m], x[m])
+    merged[:] = 0.0
+    share[:] = 0.0
+    for m in range(x.shape[0]):
+        _add_agreeing(x[m], votes[m], weights[m], total, merged, share)
+    if normalize:
+        _divide(merged, share)
+    _rounded(merged, out)

@@ -1,0 +1,65 @@
+"""DARE: drop elements of task vectors at random, rescale the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from warmkit.merging.edits import Edit, Fuse, Mask, Masked, Place, Read, Vectors, elected, stream_key, summed
+from warmkit.merging.types import Coefficients
+
+
+def dare_linear(scales: Coefficients, density: Sequence[float], seed: int) -> Edit:
+    """Return the DARE merge by task arithmetic.
+
+        t_m = d_m / density where b_m = 1, else 0,   b_m ~ Bernoulli(density)
+        merge = sum_m w_m t_m
+
+    Its expected value is the sum of the task vectors. Whether an element is kept is a function of the seed, the name of the
+    tensor, the rank of the model and the place of the element, and of nothing else.
+
+    Args:
+        scales: [M], the weights w.
+        density: [M], each above 0 and at most 1: 1 less the paper's drop rate p.
+        seed: Of the masks.
+
+    Source: Yu et al., 2024, "Language models are super Mario", section 3.2, equations 1 to 3.
+    """
+    return _dare(density, seed, summed(scales))
+
+
+def dare_ties(scales: Coefficients, density: Sequence[float], seed: int, normalize: bool) -> Edit:
+    """Return the DARE merge by TIES: as `dare_linear`, summing only what has the elected sign.
+
+        g = sign(sum_m w_m t_m),   merge = sum of w_m t_m over the models with sign(w_m t_m) = g
+
+    Args:
+        scales: [M], the weights w.
+        density: [M], each above 0 and at most 1.
+        seed: Of the masks.
+        normalize: Whether to divide by the sum of |w_m| over these models.
+
+    Source: Yu et al., 2024, section 3.3, with the sign election of Yadav et al., 2023.
+    """
+    return _dare(density, seed, elected(scales, scales, normalize))
+
+
+def _dare(density: Sequence[float], seed: int, fuse: Fuse) -> Edit:
+    writing = Masked(random_mask(density, seed), fuse)
+    return lambda elements: writing
+
+
+def random_mask(density: Sequence[float], seed: int) -> Callable[[Place, Read], Mask]:
+    """Return the mask that keeps each element of task vector m with probability density[m], divided by it."""
+    from warmkit.merging import compiled_edits
+
+    def mask(place: Place, read: Read) -> Mask:
+        keys = [stream_key(seed, place.tensor, model) for model in range(len(density))]
+
+        def drop(first: int, vectors: Vectors) -> None:
+            for vector, key, chance in zip(vectors, keys, density):
+                if chance < 1:
+                    compiled_edits.drop(vector, key, place.start + first, chance)
+
+        return drop
+
+    return mask

@@ -179,9 +179,9 @@ def run(text: str, models: dict[str, Path], folder: Path, mergekit: Mergekit) ->
     recipe = folder / "recipe.yml"
     recipe.write_text(text)
     refused = ours(recipe, folder / "ours")
-    if refused:
-        return Outcome(refused=refused.replace(f"{folder.parent}/", ""))
     failed = mergekit.run(recipe, folder / "theirs")
+    if refused:
+        return Outcome(refused=refused.replace(f"{folder.parent}/", ""), failed=failed)
     return Outcome(failed=failed) if failed else compare(folder / "theirs", folder / "ours")
 
 
@@ -203,7 +203,7 @@ def measure(path: Path, folder: Path, mergekit: Mergekit) -> tuple[Outcome, Outc
 
 def verdict(written: Outcome, wide: Outcome | None) -> str:
     if written.refused:
-        return f"refused: {written.refused}"
+        return f"refused{' by both' if written.failed else ''}: {written.refused}"
     if written.failed:
         return f"runs; mergekit does not: {written.failed.splitlines()[0][:100]}"
     assert wide is not None

@@ -441,7 +441,7 @@ def _prepare(
     opened_init = None if init is None else open_checkpoint(init)
     opened = [open_checkpoint(model) for model in models]
     everything = [*([opened_init] if opened_init else []), *opened]
-    _check_apart(output, everything)
+    check_apart(output, everything)
     aligned = align(everything)
     sources = [FileSource(each.source, entries) for each, entries in zip(everything, aligned.entries)]
     rows = _rows(spec, sources[0] if opened_init else None, sources[len(sources) - len(opened) :])
@@ -453,7 +453,7 @@ def _prepare(
     return _Prepared(spec, opened_init, opened, donor, job, plan, folders, aligned.notes)
 
 
-def _check_apart(output: Path, checkpoints: Sequence[Checkpoint]) -> None:
+def check_apart(output: Path, checkpoints: Sequence[Checkpoint]) -> None:
     """Refuse a destination that is an input, holds one, or lies inside one."""
     target = output.resolve()
     for checkpoint in checkpoints:

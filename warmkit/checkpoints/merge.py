@@ -517,7 +517,7 @@ def _prepare(
     opened = [_opened(model, options) for model in models]
     everything = [*([opened_init] if opened_init else []), *opened]
     inputs = [part for each in everything for part in each.inputs]
-    _check_apart(output, inputs)
+    check_apart(output, inputs)
     only, exclude = options.get("only") or (), options.get("exclude") or ()
     unmerged = kept(everything[0].entries, only, exclude) if only or exclude else frozenset[str]()
     aligned = align(everything, unmerged)
@@ -572,7 +572,7 @@ def _opened(model: PathLike | Checkpoint, options: OutputOptions) -> Checkpoint:
     return open_checkpoint(model, allow_pickle=options.get("allow_pickle", False), stream=options.get("stream", False))
 
 
-def _check_apart(output: Path, checkpoints: Sequence[Checkpoint]) -> None:
+def check_apart(output: Path, checkpoints: Sequence[Checkpoint]) -> None:
     """Refuse a destination that is an input, holds one, or lies inside one."""
     target = output.resolve()
     for checkpoint in checkpoints:

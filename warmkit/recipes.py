@@ -42,6 +42,7 @@ class MergeSection:
     angles: bool | None = None
     only: list[str] | None = None
     exclude: list[str] | None = None
+    vocabulary: str | None = None
     allow_pickle: bool | None = None
 
 

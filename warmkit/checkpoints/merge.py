@@ -32,6 +32,7 @@ from warmkit.checkpoints.sources import FileSource, MemorySource, Source, check_
 from warmkit.checkpoints.spec import MergeSpec, check_etas, ema_spec, liti_spec, merge_spec
 from warmkit.checkpoints.staging import FileSink, Staging, writing
 from warmkit.checkpoints.stream import Digests, Done, Job, Kernels, Stream
+from warmkit.checkpoints.vocabularies import Matched, match_vocabularies
 from warmkit.errors import OutputError, UsageError, WarmkitError
 from warmkit.merging.types import Gram
 
@@ -59,6 +60,7 @@ class OutputOptions(TypedDict, total=False):
         allow_pickle: Also read inputs that torch saved, as `open_checkpoint` says.
         only: Patterns (`model.layers.*`); tensors that match none are copied from the init, or first model.
         exclude: Patterns; tensors that match one are copied from there.
+        vocabulary: `strict`, `union`, `init` or `common`, as `match_vocabularies` says.
         advance: Progress callback.
     """
 
@@ -74,6 +76,7 @@ class OutputOptions(TypedDict, total=False):
     allow_pickle: bool
     only: Sequence[str]
     exclude: Sequence[str]
+    vocabulary: str
     advance: Advance | None
 
 
@@ -416,6 +419,7 @@ class _Prepared:
     notes: tuple[str, ...]
     patterns: tuple[Sequence[str], Sequence[str]]
     kept: frozenset[str]
+    matched: Matched
 
     @property
     def bytes_read(self) -> int:
@@ -470,7 +474,11 @@ def _prepare(
     _check_apart(output, everything)
     only, exclude = options.get("only") or (), options.get("exclude") or ()
     unmerged = kept(everything[0].entries, only, exclude) if only or exclude else frozenset[str]()
-    aligned = align(everything, unmerged)
+    companions, notes = companion_donor(everything)
+    mode = options.get("vocabulary", "strict")
+    matched = match_vocabularies(everything, companions, spec, mode, opened_init is not None)
+    everything = matched.checkpoints
+    aligned = align(everything, unmerged, vocabularies=mode == "strict")
     sources = [FileSource(each.source, entries) for each, entries in zip(everything, aligned.entries)]
     rows = _rows(spec, sources[0] if opened_init else None, sources[len(sources) - len(opened) :])
     donor = everything[0]
@@ -478,11 +486,12 @@ def _prepare(
     tensors = (Output(name, job.dtypes[name], entry.shape) for name, entry in donor.entries.items())
     plan = plan_output(tensors, max_shard_size, {"format": "pt", **donor.metadata})
     folders = [""] if len(spec.etas) == 1 else [f"eta-{eta:g}" for eta in spec.etas]
-    companions, notes = companion_donor(everything)
     if unmerged:
         notes.append(f"{len(unmerged)} of {len(donor.entries)} tensors are copied from {donor.source} (--only, --exclude)")
-    notes = (*aligned.notes, *notes)
-    return _Prepared(spec, opened_init, opened, donor, companions, job, plan, folders, notes, (only, exclude), unmerged)
+    notes = (*aligned.notes, *notes, *matched.notes)
+    return _Prepared(
+        spec, opened_init, opened, donor, companions, job, plan, folders, notes, (only, exclude), unmerged, matched
+    )
 
 
 def _check_apart(output: Path, checkpoints: Sequence[Checkpoint]) -> None:
@@ -522,6 +531,7 @@ def _fingerprint(prepared: _Prepared) -> str:
         "rows": [row.name for row in job.rows],
         "angles": spec.angles,
         "kept": sorted(prepared.kept),
+        "vocabulary": prepared.matched.identity,
         "allow_nonfinite": job.allow_nonfinite,
         "inputs": [checkpoint.fingerprint() for checkpoint in checkpoints],
         "shards": [[shard.file, xxhash.xxh3_128_hexdigest(shard.header)] for shard in prepared.plan.shards],
@@ -579,6 +589,7 @@ def _write_small_files(
         groups = _reports(prepared, stream, number)
         with writing(staging.destination):
             copy_companions(prepared.companions, companion_files(prepared.companions), target, dtype)
+            prepared.matched.finish(target)
             if prepared.plan.index is not None:
                 (target / INDEX).write_bytes(prepared.plan.index)
             card = model_card(staging.destination.name, description, mean_angle(groups))
@@ -596,6 +607,7 @@ def _describe(prepared: _Prepared, eta: float, dtype: DType | None, extra: Mappi
         "parameters": {**prepared.spec.parameters, "eta": eta, "dtype": dtype.torch_name if dtype else None},
         "init": source(prepared.init) if prepared.init else None,
         "models": [source(model) for model in prepared.models],
+        **({"vocabulary": prepared.matched.notes} if prepared.matched.notes else {}),
         **_described_choice(prepared),
         **extra,
     }

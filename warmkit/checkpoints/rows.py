@@ -6,14 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from warmkit.checkpoints.dtypes import DType
-from warmkit.checkpoints.files import Files
+from warmkit.checkpoints.files import Files, WeightFile
 from warmkit.checkpoints.tensors import Tensor
 
 Numbers: TypeAlias = "NDArray[np.float64]"
@@ -68,7 +67,7 @@ class PickedTensor:
         return (len(self.rows), *self.own.shape[1:])
 
     @property
-    def file(self) -> Path:
+    def file(self) -> WeightFile:
         return self.own.file
 
     @property

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from warmkit.checkpoints.merge import merge as merge
     from warmkit.checkpoints.merge import merged_state_dict as merged_state_dict
     from warmkit.checkpoints.merge import soup as soup
+    from warmkit.checkpoints.push import push as push
     from warmkit.checkpoints.verify import verify as verify
     from warmkit.data.preferences import Pair as Pair
     from warmkit.data.preferences import read_pairs as read_pairs
@@ -49,6 +50,7 @@ _HOMES = {
     "merge": "checkpoints.merge",
     "merged_state_dict": "checkpoints.merge",
     "open_checkpoint": "checkpoints.checkpoint",
+    "push": "checkpoints.push",
     "read_pairs": "data.preferences",
     "run_warm": "pipelines.warm",
     "run_warp": "pipelines.warp",
@@ -75,6 +77,7 @@ __all__ = [
     "merge",
     "merged_state_dict",
     "open_checkpoint",
+    "push",
     "read_pairs",
     "run_warm",
     "run_warp",

@@ -10,7 +10,9 @@ import typer
 
 from warmkit.errors import UsageError
 
-Models = Annotated[list[str], typer.Argument(metavar="MODEL", help="Directories, .safetensors files or Hub repositories.")]
+Models = Annotated[
+    list[str], typer.Argument(metavar="MODEL", help="Directories, .safetensors files, Hub repositories or addresses.")
+]
 Init = Annotated[str | None, typer.Option("--init", help="What the models were fine-tuned from.")]
 OutputPath = Annotated[Path, typer.Option("--output", "-o", help="Directory to create.", show_default=False)]
 Stream = Annotated[

@@ -65,7 +65,7 @@ class MergeSection:
     antiparallel: str | None = None
     angles: bool | None = None
     scale: float | None = None
-    density: float | list[float] | None = None
+    density: float | list[Any] | None = None
     normalize: bool | None = None
     seed: int | None = None
     only: list[str] | None = None

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from warmkit.checkpoints.checkpoint import Checkpoint as Checkpoint
     from warmkit.checkpoints.checkpoint import open_checkpoint as open_checkpoint
     from warmkit.checkpoints.compare import compare as compare
+    from warmkit.checkpoints.extract import extract_lora as extract_lora
     from warmkit.checkpoints.greedy_soup import greedy_soup as greedy_soup
     from warmkit.checkpoints.merge import Merger as Merger
     from warmkit.checkpoints.merge import MergeResult as MergeResult
@@ -48,6 +49,7 @@ _HOMES = {
     "WarmkitError": "errors",
     "compare": "checkpoints.compare",
     "ema": "checkpoints.merge",
+    "extract_lora": "checkpoints.extract",
     "greedy_soup": "checkpoints.greedy_soup",
     "liti": "checkpoints.merge",
     "load_reward_model": "modeling.reward_model",
@@ -77,6 +79,7 @@ __all__ = [
     "__version__",
     "compare",
     "ema",
+    "extract_lora",
     "greedy_soup",
     "liti",
     "load_reward_model",

@@ -11,6 +11,7 @@
     ├── DegenerateError             the geometry of the task vectors admits no answer (antiparallel)
     ├── DataError                   rows of a data set that cannot be used, all of them with their lines
     ├── EndpointError               an endpoint gave no answer that could be used
+    ├── ClusterError                a Ray cluster cannot be reached, has no place for a run, or is lost
     ├── OutputError                 the destination cannot be written
     ├── VerificationError           an output on disk is not what its manifest says
     ├── ScoreError                  a scorer failed or gave no number
@@ -71,6 +72,10 @@ class DataError(WarmkitError):
 
 class EndpointError(WarmkitError):
     """An endpoint gave no answer that could be used."""
+
+
+class ClusterError(WarmkitError):
+    """A Ray cluster cannot be reached, has no place for a run, or is lost."""
 
 
 class OutputError(WarmkitError):

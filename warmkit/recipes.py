@@ -70,6 +70,7 @@ class MergeSection:
     seed: int | None = None
     only: list[str] | None = None
     exclude: list[str] | None = None
+    vocabulary: str | None = None
     allow_pickle: bool | None = None
 
     def __post_init__(self) -> None:

@@ -51,7 +51,7 @@ def test_a_shape_that_would_broadcast_is_refused(family: Family, refused: Refuse
 
 def test_a_padded_vocabulary_says_what_to_do(family: Family, refused: Refused) -> None:
     replace(family.a, lm_head__weight=torch.zeros(48, 8))
-    assert "resize_token_embeddings" in refused(*merge(family))
+    assert "--vocabulary" in refused(*merge(family))
 
 
 def test_integer_buffers_must_agree(family: Family, refused: Refused) -> None:

@@ -50,10 +50,10 @@ class Factors:
 
     def load(self, files: Files, dtype: DType) -> LowRank:
         """Read and pack both."""
-        b = _read(files, self.b, dtype)
+        b = read_whole(files, self.b, dtype)
         if self.a is None:
             return low_rank.pack(self._scaled(b.reshape(-1, 1)), np.ones((1, 1), dtype.storage))
-        a = _read(files, self.a, dtype)
+        a = read_whole(files, self.a, dtype)
         return low_rank.pack(self._scaled(a.T), b.T) if self.transposed else low_rank.pack(self._scaled(b), a)
 
     def _scaled(self, left: NDArray[Any]) -> NDArray[Any]:
@@ -153,7 +153,7 @@ class AdaptedTensor:
                     piece = out[: self.elements - start]
                     self._add(files, start, product, piece)
                     low_rank.add_squares(piece, start, product.columns, self.factors.transposed, sums)
-                lengths = _read(files, magnitude, DTYPES["F64"]).ravel()
+                lengths = read_whole(files, magnitude, DTYPES["F64"]).ravel()
                 with np.errstate(divide="ignore", invalid="ignore"):  # an output of zeros gives NaN, which is found and named
                     self._dora["scales"] = (lengths / np.sqrt(sums)).astype(self.dtype.storage)
             return self._dora["scales"]
@@ -209,7 +209,7 @@ def _buffer(storage: str) -> NDArray[Any]:
     return buffers[storage]
 
 
-def _read(files: Files, tensor: Tensor, dtype: DType) -> NDArray[Any]:
+def read_whole(files: Files, tensor: Tensor, dtype: DType) -> NDArray[Any]:
     """Read a small tensor whole, converted to `dtype`."""
     stored = np.empty(tensor.elements, tensor.dtype.storage)
     if stored.size:

@@ -212,7 +212,7 @@ def _whole_problem(name: str, own: Tensor, target: Tensor | None) -> str:
 # ---- tied heads -----------------------------------------------------------------------------------------------------
 
 
-def _ties(base: Checkpoint) -> bool:
+def ties_head(base: Checkpoint) -> bool:
     """Say whether a language model's head is its embedding, as is the default of transformers where a config is silent."""
     architectures = base.config.get("architectures") or [""]
     return base.config.get("tie_word_embeddings", HEAD not in base.entries) is True and architectures[0].endswith(
@@ -224,7 +224,7 @@ def _without_tied_copy(adapter: _Adapter, base: Checkpoint) -> dict[str, Tensor]
     """Drop a head that is a copy of the embedding that the adapter brings too, where the base ties the two."""
     embedding = next((own for name, own in adapter.whole.items() if name.endswith(EMBEDDINGS)), None)
     head = adapter.whole.get(HEAD)
-    if head is None or embedding is None or HEAD in base.entries or not _ties(base) or not same_bytes(head, embedding):
+    if head is None or embedding is None or HEAD in base.entries or not ties_head(base) or not same_bytes(head, embedding):
         return adapter.whole
     return {name: own for name, own in adapter.whole.items() if name != HEAD}
 
@@ -233,7 +233,7 @@ def _refuse_untying(adapter: _Adapter, base: Checkpoint, changed: dict[str, Tens
     """Refuse to change an embedding alone that is also the head: the adapter stands for a model that is not tied."""
     embedding = next((name for name in changed if name.endswith(EMBEDDINGS)), None)
     kept = HEAD in adapter.whole and isinstance(changed.get(embedding or ""), ReplacedTensor)
-    if embedding is not None and _ties(base) and not kept:
+    if embedding is not None and ties_head(base) and not kept:
         raise UnsupportedError(
             f"{adapter.file}: changes {embedding!r} alone, which {base.source} ties to {HEAD}; a tied model cannot hold that: "
             "untie the base first (tie_word_embeddings false, with a head of its own)"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ class Aligned:
     notes: tuple[str, ...]
 
 
-def align(checkpoints: Sequence[Checkpoint], kept: Collection[str] = ()) -> Aligned:
+def align(checkpoints: Sequence[Checkpoint], kept: Collection[str] = (), vocabularies: bool = True) -> Aligned:
     """Compare every checkpoint with the first (the initialisation, or the first model), from headers alone.
 
     Weights are read only where a config says that the output head is tied and the file holds a head all the same.
@@ -51,6 +51,7 @@ def align(checkpoints: Sequence[Checkpoint], kept: Collection[str] = ()) -> Alig
     Args:
         checkpoints: The reference, then the others.
         kept: Names that are copied from the first, whatever the others have there.
+        vocabularies: Whether tokenizers must agree; not where rows were matched by token.
 
     Raises:
         MismatchError: Listing every problem per model.
@@ -67,7 +68,8 @@ def align(checkpoints: Sequence[Checkpoint], kept: Collection[str] = ()) -> Alig
     for checkpoint, tensors in zip(checkpoints, entries):
         _check_tied_head(checkpoint, tensors)
     for other in others:
-        notes += _compare_configs(reference, other) + _compare_vocabularies(reference, other)
+        notes += _compare_configs(reference, other)
+        notes += _compare_vocabularies(reference, other) if vocabularies else []
     return Aligned(tuple(entries), tuple(notes))
 
 
@@ -97,7 +99,7 @@ def _pair_problems(name: str, mine: Tensor, theirs: Tensor, source: str) -> list
 def _padding(mine: Tensor, theirs: Tensor) -> str:
     vocabulary = mine.name == HEAD or mine.name.endswith(EMBEDDINGS)
     if vocabulary and mine.shape[1:] == theirs.shape[1:]:
-        return " (another vocabulary size or padding: resize_token_embeddings makes them equal)"
+        return " (another vocabulary, or padding that no tokenizer tells from it: --vocabulary union, init or common)"
     return ""
 
 
@@ -105,14 +107,15 @@ def _ties(checkpoint: Checkpoint) -> bool:
     return checkpoint.config.get("tie_word_embeddings") is True
 
 
-def _embedding(tensors: dict[str, Tensor]) -> Tensor | None:
+def embedding_of(tensors: Mapping[str, Tensor]) -> Tensor | None:
+    """Return the input embedding, None where no name says which it is."""
     return next((entry for name, entry in tensors.items() if name.endswith(EMBEDDINGS)), None)
 
 
 def _untangle_head(reference: Checkpoint, other: Checkpoint) -> tuple[dict[str, Tensor], list[str]]:
     """Give `other` the head that `reference` has, or take away the copy that `reference` ties."""
     tensors = _shared_names(reference, other)
-    embedding = _embedding(tensors)
+    embedding = embedding_of(tensors)
     here, there = HEAD in reference.entries, HEAD in tensors
     if here == there or embedding is None:
         return tensors, []
@@ -142,7 +145,7 @@ def _shared_names(reference: Checkpoint, other: Checkpoint) -> dict[str, Tensor]
 
 def _check_tied_head(checkpoint: Checkpoint, tensors: dict[str, Tensor]) -> None:
     """Refuse a file whose head differs from the embedding although its config ties them: loaders would drop it."""
-    embedding, head = _embedding(tensors), tensors.get(HEAD)
+    embedding, head = embedding_of(tensors), tensors.get(HEAD)
     if not _ties(checkpoint) or head is None or embedding is None or head is embedding:
         return
     if head.shape != embedding.shape or not same_bytes(head, embedding):
@@ -213,7 +216,7 @@ def _same_vocabulary(mine: dict[str, Any], theirs: dict[str, Any], reference: Ch
         shown = ", ".join(f"{t!r} ({theirs.get(t, 'absent')}, not {mine.get(t, 'absent')})" for t in different[:4])
         raise MismatchError(
             f"{other.source}: {name} has another vocabulary than {reference.source}: {len(different)} tokens differ, such as "
-            f"{shown}; averaged embeddings would mix tokens"
+            f"{shown}; averaged embeddings would mix tokens: --vocabulary union, init or common matches rows by token"
         )
 
 

@@ -79,7 +79,7 @@ class FsspecFile(RemoteFile):
     def __init__(self, store: Store, name: str) -> None:
         place = f"{store.url}/{name}" if name else store.url
         super().__init__(place, name or PurePosixPath(store.path).name, store.patience)
-        self._system, self._path = store.system, f"{store.path}/{name}" if name else store.path
+        self._store, self._path = store, f"{store.path}/{name}" if name else store.path
         self.size, self.version = self._patience.persist(place, self._describe, ATTEMPTS_TO_OPEN)
         if not self.size:
             raise FormatError(f"{place}: expected a safetensors file, found 0 bytes")
@@ -89,8 +89,8 @@ class FsspecFile(RemoteFile):
 
     def _describe(self) -> tuple[int, str]:
         def ask() -> dict[str, Any]:
-            self._system.invalidate_cache()  # a listing that is kept tells what the file was
-            return self._system.info(self._path)
+            self._store.system.invalidate_cache()  # a listing that is kept tells what the file was
+            return self._store.system.info(self._path)
 
         info = passing(self.place, ask)
         return int(info["size"]), str(next((info[key] for key in VERSIONS if info.get(key)), ""))
@@ -98,7 +98,7 @@ class FsspecFile(RemoteFile):
     def receive(self, offset: int, view: memoryview) -> None:
         """Ask for one range."""
         end = offset + view.nbytes
-        got = passing(self.place, lambda: self._system.cat_file(self._path, start=offset, end=end))
+        got = passing(self.place, lambda: self._store.system.cat_file(self._path, start=offset, end=end))
         if len(got) > view.nbytes:
             raise TransferError(f"{self.place}: {view.nbytes:,} bytes were asked for, the store gave {len(got):,}")
         view[: len(got)] = got

@@ -35,6 +35,7 @@ from warmkit.checkpoints.spec import MergeSpec, check_etas, ema_spec, liti_spec,
 from warmkit.checkpoints.staging import FileSink, Staging, writing
 from warmkit.checkpoints.stream import Digests, Done, Job, Kernels, Stream
 from warmkit.checkpoints.tokenizers import copy_tokenizer, find_template, find_tokenizer, write_template
+from warmkit.checkpoints.vocabularies import Matched, match_vocabularies
 from warmkit.errors import OutputError, TransferError, UsageError, WarmkitError
 from warmkit.merging.methods import EditMethod
 from warmkit.merging.parameters import MethodParameters
@@ -72,6 +73,7 @@ class OutputOptions(TypedDict, total=False):
         exclude: Patterns; tensors that match one are copied from there.
         tokenizer: The input whose tokenizer is written; by default that of the init, else of the first model.
         chat_template: A Jinja template, the path of one, or `auto`: the one that most inputs have; by default the tokenizer's.
+        vocabulary: `strict`, `union`, `init` or `common`, as `match_vocabularies` says.
         advance: Progress callback.
     """
 
@@ -91,6 +93,7 @@ class OutputOptions(TypedDict, total=False):
     exclude: Sequence[str]
     tokenizer: str | None
     chat_template: str | None
+    vocabulary: str
     advance: Advance | None
 
 
@@ -456,6 +459,7 @@ class _Prepared:
     kept: frozenset[str]
     tokenizer: Path | None
     chat_template: str | None
+    matched: Matched
 
     @property
     def bytes_read(self) -> int:
@@ -517,10 +521,16 @@ def _prepare(
     opened = [_opened(model, options) for model in models]
     everything = [*([opened_init] if opened_init else []), *opened]
     inputs = [part for each in everything for part in each.inputs]
-    _check_apart(output, inputs)
+    check_apart(output, inputs)
     only, exclude = options.get("only") or (), options.get("exclude") or ()
     unmerged = kept(everything[0].entries, only, exclude) if only or exclude else frozenset[str]()
-    aligned = align(everything, unmerged)
+    companions, notes = companion_donor(everything)
+    mode = options.get("vocabulary", "strict")
+    if mode != "strict" and options.get("tokenizer"):
+        raise UsageError(f"vocabulary {mode} writes the tokenizer of the rows that it matched; leave the tokenizer out")
+    matched = match_vocabularies(everything, companions, spec, mode, opened_init is not None)
+    everything = matched.checkpoints
+    aligned = align(everything, unmerged, vocabularies=mode == "strict")
     files = Files()
     sources = [FileSource(each.source, entries, files) for each, entries in zip(everything, aligned.entries)]
     rows = _rows(spec, sources[0] if opened_init else None, sources[len(sources) - len(opened) :])
@@ -529,7 +539,6 @@ def _prepare(
     tensors = (Output(name, job.dtypes[name], entry.shape) for name, entry in donor.entries.items())
     plan = plan_output(tensors, max_shard_size, {"format": "pt", **donor.metadata})
     folders = [""] if len(spec.etas) == 1 else [f"eta-{eta:g}" for eta in spec.etas]
-    companions, notes = companion_donor(everything)
     if unmerged:
         notes.append(f"{len(unmerged)} of {len(donor.entries)} tensors are copied from {donor.source} (--only, --exclude)")
     tokenizer = find_tokenizer(wanted, inputs) if (wanted := options.get("tokenizer")) else None
@@ -543,11 +552,12 @@ def _prepare(
         job,
         plan,
         folders,
-        (*aligned.notes, *notes),
+        (*aligned.notes, *notes, *matched.notes),
         (only, exclude),
         unmerged,
         tokenizer,
         template,
+        matched,
     )
 
 
@@ -572,7 +582,7 @@ def _opened(model: PathLike | Checkpoint, options: OutputOptions) -> Checkpoint:
     return open_checkpoint(model, allow_pickle=options.get("allow_pickle", False), stream=options.get("stream", False))
 
 
-def _check_apart(output: Path, checkpoints: Sequence[Checkpoint]) -> None:
+def check_apart(output: Path, checkpoints: Sequence[Checkpoint]) -> None:
     """Refuse a destination that is an input, holds one, or lies inside one."""
     target = output.resolve()
     for checkpoint in checkpoints:
@@ -616,6 +626,7 @@ def _fingerprint(prepared: _Prepared) -> str:
         "kept": sorted(prepared.kept),
         "parameters": spec.parameters,
         "tokenizer": [str(prepared.tokenizer), prepared.chat_template],
+        "vocabulary": prepared.matched.identity,
         "allow_nonfinite": job.allow_nonfinite,
         "inputs": [checkpoint.fingerprint() for checkpoint in checkpoints],
         "shards": [[shard.file, xxhash.xxh3_128_hexdigest(shard.header)] for shard in prepared.plan.shards],
@@ -677,6 +688,7 @@ def _write_small_files(
         groups = _reports(prepared, stream, number)
         with writing(staging.destination):
             copy_companions(prepared.companions, companion_files(prepared.companions), target, dtype)
+            prepared.matched.finish(target)
             if prepared.tokenizer is not None:
                 copy_tokenizer(prepared.tokenizer, target)
             if prepared.chat_template is not None:
@@ -699,6 +711,7 @@ def _describe(prepared: _Prepared, eta: float, dtype: DType | None, extra: Mappi
         "parameters": {**prepared.spec.parameters, "eta": eta, "dtype": dtype.torch_name if dtype else None},
         "init": source(prepared.init) if prepared.init else None,
         "models": [source(model) for model in prepared.models],
+        **({"vocabulary": prepared.matched.notes} if prepared.matched.notes else {}),
         **_described_choice(prepared),
         **extra,
     }

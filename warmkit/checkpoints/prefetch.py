@@ -2,8 +2,8 @@
 
 A file is cut into pieces of a fixed size. An announcement says how many bytes of each piece will be read; a piece is fetched
 once its turn has come and a buffer is free, and its buffer is handed on when as many bytes have been read. What is read
-without being there yet, or without having been announced, is fetched by the reader itself, so nobody can wait for a buffer
-that another one holds.
+before its turn, or without having been announced, is fetched by the reader itself, without a buffer where none is free: so
+nobody can wait for a buffer that another one holds.
 """
 
 from __future__ import annotations
@@ -81,20 +81,31 @@ class Prefetcher:
     def _read_part(self, file: RemoteFile, number: int, start: int, view: memoryview) -> None:
         with self._state:
             piece = self._pieces.get((file, number))
+            mine = False
             if piece is not None:
                 piece.readers += 1  # nobody takes its buffer away now
-            while piece is not None and piece.buffer is not None and not piece.arrived:
+                mine = piece.buffer is None and self._give_buffer(piece)
+        if piece is None:
+            file.read(number * PIECE + start, view, self._stop)
+            return
+        if mine:
+            self._fetch(file, number, piece)
+        if self._arrives(file, piece):
+            view[:] = memoryview(piece.buffer or b"")[start : start + view.nbytes]
+        else:
+            file.read(number * PIECE + start, view, self._stop)
+        self._was_read(file, number, piece, view.nbytes)
+
+    def _arrives(self, file: RemoteFile, piece: _Piece) -> bool:
+        """Wait for a piece that is being fetched; say whether it is one that has a buffer."""
+        with self._state:
+            while piece.buffer is not None and not piece.arrived:
                 if piece.error is not None:
                     raise piece.error
                 if self._stop.is_set():
                     raise TransferError(f"{file}: reading was stopped")
                 self._state.wait()
-        if piece is not None and piece.buffer is not None:
-            view[:] = memoryview(piece.buffer)[start : start + view.nbytes]
-        else:
-            file.read(number * PIECE + start, view, self._stop)
-        if piece is not None:
-            self._was_read(file, number, piece, view.nbytes)
+            return piece.buffer is not None
 
     def _was_read(self, file: RemoteFile, number: int, piece: _Piece, count: int) -> None:
         with self._state:
@@ -120,34 +131,39 @@ class Prefetcher:
 
     def _work(self) -> None:
         while (taken := self._take()) is not None:
-            (file, number), piece, buffer = taken
-            start = number * PIECE
-            try:
-                file.read(start, memoryview(buffer)[: min(PIECE, file.size - start)], self._stop)
-            except BaseException as error:  # raised again where the piece is read
-                piece.error = error
-            with self._state:
-                piece.arrived = piece.error is None
-                if piece.arrived:
-                    self._drop_if_done(file, number, piece)  # where its readers did not wait
-                self._state.notify_all()
+            self._fetch(*taken)
 
-    def _take(self) -> tuple[Key, _Piece, bytearray] | None:
+    def _take(self) -> tuple[RemoteFile, int, _Piece] | None:
         """Wait for a piece whose turn has come and a buffer for it; None when all is over."""
         with self._state:
             while not self._stop.is_set():
                 while self._queue and (self._free or self._unused):
-                    key = self._queue.popleft()
-                    piece = self._pieces.get(key)
-                    if piece is None or piece.buffer is not None:
-                        continue  # read meanwhile by one who could not wait, or announced again
-                    if self._free:
-                        piece.buffer = self._free.pop()
-                    else:
-                        piece.buffer, self._unused = bytearray(PIECE), self._unused - 1
-                    return key, piece, piece.buffer
+                    file, number = self._queue.popleft()
+                    piece = self._pieces.get((file, number))
+                    if piece is not None and piece.buffer is None and self._give_buffer(piece):
+                        return file, number, piece
                 self._state.wait()
             return None
+
+    def _give_buffer(self, piece: _Piece) -> bool:
+        if self._free:
+            piece.buffer = self._free.pop()
+        elif self._unused:
+            piece.buffer, self._unused = bytearray(PIECE), self._unused - 1
+        return piece.buffer is not None
+
+    def _fetch(self, file: RemoteFile, number: int, piece: _Piece) -> None:
+        assert piece.buffer is not None
+        start = number * PIECE
+        try:
+            file.read(start, memoryview(piece.buffer)[: min(PIECE, file.size - start)], self._stop)
+        except BaseException as error:  # raised again where the piece is read
+            piece.error = error
+        with self._state:
+            piece.arrived = piece.error is None
+            if piece.arrived:
+                self._drop_if_done(file, number, piece)  # where its readers did not wait
+            self._state.notify_all()
 
     def close(self) -> None:
         """End all transfers; whoever waits for one gets an error."""

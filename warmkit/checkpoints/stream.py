@@ -90,7 +90,7 @@ class Job:
         space: Whose Gram matrix to take, None for methods that need none.
         solve: Coefficients of a group.
         allow_nonfinite: Let NaN and infinity pass.
-        edit: From a group to what makes its task vector; the init is row 0 then, and the coefficients its factors, [outputs, 1].
+        edit: From a group to what makes its task vector; row 0 is the init then, coefficients are its factors, [outputs, 1].
         readings: How often a float tensor is read, at most.
     """
 

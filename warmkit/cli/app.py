@@ -16,6 +16,7 @@ from warmkit.cli import (
     docstrings,
     ema,
     evaluate,
+    extract_lora,
     front,
     inspect,
     label,
@@ -66,6 +67,7 @@ def _alias(name: str, of: str, text: str | None) -> str:
 for verb in (merge.merge, liti.liti, soup.soup, ema.ema, compare.compare, inspect.inspect, verify.verify, methods.methods):
     app.command(verb.__name__)(verb)
 app.command("push")(push.push)
+app.command("extract-lora")(extract_lora.extract_lora)
 app.add_typer(train.app, name="train")
 app.command("train-rm", help=_alias("train-rm", "train rm", train.rm.__doc__))(train.rm)
 app.command("train-policy", help=_alias("train-policy", "train policy", train.policy.__doc__))(train.policy)

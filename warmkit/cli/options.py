@@ -46,6 +46,10 @@ def output_options(
     stream: Stream = False,
     sha256: Annotated[bool, typer.Option("--sha256", help="Record SHA-256 of every file; slower than the merge.")] = False,
     allow_pickle: AllowPickle = False,
+    vocabulary: Annotated[
+        str | None,
+        typer.Option("--vocabulary", help="Rows by token: strict, union, init or common.", show_default="strict"),
+    ] = None,
     only: Annotated[
         list[str] | None,
         typer.Option(

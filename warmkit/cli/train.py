@@ -40,6 +40,7 @@ def rm(
 
     read = read_recipe(recipe, RewardModelRecipe, overrides or ())
     need_transformers()
+    console = join(console)
     from warmkit.training import reward_modeling
 
     content = read.content
@@ -50,6 +51,7 @@ def rm(
         return
     with console.progress("training", unit="steps") as advance:
         result = reward_modeling.train_reward_model(content, force=force, advance=advance)
+    leave()
     rows = [
         [
             name,
@@ -84,6 +86,7 @@ def sft(
 
     read = read_recipe(recipe, SftRecipe, overrides or ())
     need_transformers()
+    console = join(console)
     from warmkit.training import sft as training
 
     content = read.content
@@ -93,6 +96,7 @@ def sft(
         return
     with console.progress("training", unit="steps") as advance:
         result = training.train_sft(content, force=force, advance=advance)
+    leave()
     losses = [f"{key.replace('_', ' ')}: {result.summary[key]:.4f}" for key in ("validation_loss",) if key in result.summary]
     places = [str(path) for path in result.kept.values()] + [str(result.path)]
     kept = {str(step): str(path) for step, path in result.kept.items()}
@@ -150,6 +154,20 @@ def _policy_rows(summary: dict[str, Any]) -> list[list[str]]:
     rows = [name for name in summary["last"] if name.startswith(shown)]
     held_out = [f"{summary[key]:.4f}" if (key := f"validation_{name}") in summary else "" for name in rows]
     return [[name.replace("_", " "), f"{summary['last'][name]:.4f}", each] for name, each in zip(rows, held_out)]
+
+
+def join(console: Console) -> Console:
+    """Join the processes of `accelerate launch`, if this is one of several; the first alone says what it has to say."""
+    from warmkit.training.distributed import group
+
+    return console if group().first else Console(quiet=True, verbose=False, json=False)
+
+
+def leave() -> None:
+    """Part from them."""
+    from warmkit.training import distributed
+
+    distributed.leave()
 
 
 def need_transformers() -> None:

@@ -6,12 +6,19 @@ from typing import Any
 
 from warmkit.cli.command import command
 from warmkit.cli.console import Console, number, table
+from warmkit.cli.executor import Address, ExecutorName, chosen
 from warmkit.cli.train import DryRun, Force, Overrides, RecipePath, need_transformers
 
 
 @command(resumes=True)
 def warm(
-    console: Console, recipe: RecipePath, overrides: Overrides = None, dry_run: DryRun = False, force: Force = False
+    console: Console,
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    executor: ExecutorName = None,
+    address: Address = None,
+    dry_run: DryRun = False,
+    force: Force = False,
 ) -> None:
     """Run WARM: probe a head, fine-tune several reward models, rank them, average their weights, write one model.
 
@@ -22,11 +29,12 @@ def warm(
 
     - `warmkit warm recipes/warm-docstrings.yaml`
     - `warmkit warm recipe.yaml --set warm.runs=10 --set data.corrupt=0.25`
+    - `warmkit warm recipe.yaml --executor ray --address 10.0.0.1:6379`
     """
     from warmkit.recipes import plain, read_recipe, recipe_text
     from warmkit.training.recipe import WarmRecipe
 
-    content = read_recipe(recipe, WarmRecipe, overrides or ()).content
+    content = read_recipe(recipe, WarmRecipe, [*(overrides or ()), *chosen("warm", executor)]).content
     need_transformers()
     from pathlib import Path
 
@@ -47,7 +55,7 @@ def warm(
         console.result(document, recipe_text(content), table("Runs", ["run", "lr", "dropout", "init"], rows), what)
         return
     with console.progress("fine-tuning", unit="steps") as advance:
-        result = run_warm(content, force=force, advance=advance)
+        result = run_warm(content, force=force, advance=advance, address=address, tell=console.note)
     console.result({"path": str(result.path), **result.summary}, *_tables(result.summary), str(result.path))
 
 

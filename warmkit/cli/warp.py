@@ -6,12 +6,19 @@ from typing import Any
 
 from warmkit.cli.command import command
 from warmkit.cli.console import Console, number, table
+from warmkit.cli.executor import Address, ExecutorName, chosen
 from warmkit.cli.train import DryRun, Force, Overrides, RecipePath, need_transformers
 
 
 @command(resumes=True)
 def warp(
-    console: Console, recipe: RecipePath, overrides: Overrides = None, dry_run: DryRun = False, force: Force = False
+    console: Console,
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    executor: ExecutorName = None,
+    address: Address = None,
+    dry_run: DryRun = False,
+    force: Force = False,
 ) -> None:
     """Run WARP: train several policies, merge them by SLERP, interpolate towards their init, and start again from there.
 
@@ -23,12 +30,13 @@ def warp(
 
     - `warmkit warp recipes/warp.yaml`
     - `warmkit warp recipe.yaml --set warp.iterations=3 --set warp.eta=0.5`
+    - `warmkit warp recipe.yaml --executor ray`
     - `warmkit warp recipe.yaml --set 'warp.policies=[runs/a/model, runs/b/model]'`
     """
     from warmkit.recipes import read_recipe
     from warmkit.training.warp_recipe import WarpRecipe
 
-    content = read_recipe(recipe, WarpRecipe, overrides or ()).content
+    content = read_recipe(recipe, WarpRecipe, [*(overrides or ()), *chosen("warp", executor)]).content
     need_transformers()
     from warmkit.pipelines.warp import check, run_warp
 
@@ -37,7 +45,7 @@ def warp(
         _plan(console, content)
         return
     with console.progress("training", unit="steps") as advance:
-        result = run_warp(content, force=force, advance=advance)
+        result = run_warp(content, force=force, advance=advance, address=address, tell=console.note)
     console.result({"path": str(result.path), **result.summary}, *_tables(result.summary), str(result.path))
 
 

@@ -12,6 +12,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from warmkit.checkpoints.checkpoint import dump_json, open_checkpoint
 from warmkit.checkpoints.companions import companion_files, copy_companions
 from warmkit.checkpoints.staging import writing
@@ -21,7 +23,13 @@ SCALAR = {"num_labels": 1, "id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0":
 
 
 def save_model(
-    model: Any, init: str, target: Path, *, config: dict[str, Any] | None = None, tokenizer: dict[str, Any] | None = None
+    model: Any,
+    init: str,
+    target: Path,
+    *,
+    weights: dict[str, torch.Tensor] | None = None,
+    config: dict[str, Any] | None = None,
+    tokenizer: dict[str, Any] | None = None,
 ) -> None:
     """Write weights, config and tokenizer; `target` appears complete or not at all.
 
@@ -29,6 +37,7 @@ def save_model(
         model: A transformers model.
         init: The checkpoint that it started from, donor of config and tokenizer.
         target: Directory, replaced if it is there.
+        weights: The model's, put together where it holds but a shard of them.
         config: Entries of `config.json` that training changed.
         tokenizer: Entries of `tokenizer_config.json` that training changed.
 
@@ -41,8 +50,9 @@ def save_model(
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         with quiet():
-            model.save_pretrained(partial)
-        edits = {"architectures": [type(model).__name__], "dtype": "float32", **(config or {})}
+            model.save_pretrained(partial, state_dict=weights)
+        name = type(model).__name__.removeprefix("FSDP")  # torch's name for the class of a sharded model
+        edits = {"architectures": [name], "dtype": "float32", **(config or {})}
         copy_companions(donor, companion_files(donor), partial, None)
         (partial / "config.json").write_bytes(dump_json(readable_everywhere({**donor.config, **edits})))
         _edit_tokenizer(partial, tokenizer or {})

@@ -8,14 +8,18 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
-from warmkit.checkpoints.merge import cores
-from warmkit.errors import TrainingError, listed
-from warmkit.training.loop import Advance
+from warmkit.errors import TrainingError, UsageError, listed
+
+if TYPE_CHECKING:  # a worker of a Ray cluster imports this file, and needs no torch to start a run
+    from warmkit.training.loop import Advance
+
+RunJobs = Callable[..., dict[str, str]]
+"""`run_jobs`, here or on a cluster."""
 
 POLL = 0.3  # seconds
 ORPHANED = 137
@@ -55,21 +59,48 @@ def run_jobs(jobs: Sequence[Job], most: int, steps: int, advance: Advance | None
         while waiting or running:
             while waiting and len(running) < most:
                 slot = min(set(range(most)) - set(running))
-                running[slot] = _Process(waiting.pop(0), slot, most)
+                running[slot] = _Process(waiting.pop(0), _environment(slot, most))
             time.sleep(POLL)
             for slot, process in list(running.items()):
                 if process.over():
                     del running[slot]
                     if (why := process.failure()) is not None:
                         failed[process.job.name] = why
-            done = sum(_lines(job.metrics) for job in jobs)
-            if advance is not None and done > shown:
-                advance(done - shown, steps * len(jobs))
-                shown = done
+            shown = tell_progress(jobs, steps, shown, advance)
     finally:
         for process in running.values():
             process.stop()
     return failed
+
+
+def open_executor(name: str, address: str | None = None, tell: Callable[[str], None] | None = None) -> RunJobs:
+    """Return what runs jobs: `run_jobs` here, or that of a Ray cluster, which is connected to.
+
+    Args:
+        name: `processes` or `ray`.
+        address: Of the cluster.
+        tell: Called with a line for every worker of it that is lost.
+
+    Raises:
+        ClusterError: If it cannot be reached.
+        UsageError: If Ray is not installed, or an address is given where there is no cluster.
+    """
+    if name == "ray":
+        from warmkit.pipelines.ray_executor import RayCluster
+
+        return RayCluster(address, tell).run_jobs
+    if address is not None:
+        raise UsageError("--address names a Ray cluster; give it with --executor ray")
+    return run_jobs
+
+
+def tell_progress(jobs: Sequence[Job], steps: int, shown: int, advance: Advance | None) -> int:
+    """Tell what the jobs have done since `shown` steps, by their metrics; return how many they have done."""
+    done = sum(_lines(job.metrics) for job in jobs)
+    if advance is None or done <= shown:
+        return shown
+    advance(done - shown, steps * len(jobs))
+    return done
 
 
 def check_all_finished(failed: Mapping[str, str], of: int, exclude: str) -> None:
@@ -90,21 +121,45 @@ def check_all_finished(failed: Mapping[str, str], of: int, exclude: str) -> None
         )
 
 
+def run_to_its_end(job: Job, environment: Mapping[str, str], folder: str) -> tuple[str | None, bool]:
+    """Run one job; return its last words if it failed, and whether a signal killed it."""
+    process = _Process(job, environment, folder)
+    try:
+        while not process.over():
+            time.sleep(POLL)
+    except BaseException:
+        process.stop()
+        raise
+    return process.failure(), process.killed
+
+
 def default_jobs() -> int:
     """Return how many runs go at the same time: one per GPU, else one per two cores."""
     return _gpus() or max(1, cores() // 2)
 
 
 class _Process:
-    def __init__(self, job: Job, slot: int, share: int) -> None:
-        self.job = job
+    """A job at work.
+
+    Args:
+        job: What to run.
+        environment: Of the process.
+        folder: That it works in; by default that of this process.
+
+    Attributes:
+        killed: Whether a signal ended it.
+    """
+
+    def __init__(self, job: Job, environment: Mapping[str, str], folder: str | None = None) -> None:
+        self.job, self.killed = job, False
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(
             [sys.executable, "-c", CHILD, *job.arguments],
             stdin=subprocess.PIPE,  # never written to: it closes when this process ends, however it ends
             stdout=subprocess.DEVNULL,
             stderr=self._errors,
-            env=_environment(slot, share),
+            env=environment,
+            cwd=folder,
         )
 
     def over(self) -> bool:
@@ -114,6 +169,7 @@ class _Process:
         self._errors.seek(0)
         lines = self._errors.read().decode("utf-8", "replace").strip().splitlines()
         self._close()
+        self.killed = self._process.returncode < 0
         if self._process.returncode == 0:
             return None
         said = next((line for line in lines if line.startswith("error:")), lines[-1] if lines else "")
@@ -152,11 +208,27 @@ def follow_parent() -> None:
 
 def _environment(slot: int, share: int) -> dict[str, str]:
     """Give each process its share of the cores, or a GPU of its own: processes that fight for cores crawl."""
-    threads = os.environ.get("OMP_NUM_THREADS", str(max(1, cores() // share)))
-    environment = {**os.environ, "OMP_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false"}
+    environment = with_threads(threads_of(share))
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     devices = visible.split(",") if visible else [str(number) for number in range(_gpus())]
     return {**environment, "CUDA_VISIBLE_DEVICES": devices[slot % len(devices)]} if devices else environment
+
+
+def threads_of(share: int) -> str:
+    """Return the threads of a run when `share` runs share this machine; OMP_NUM_THREADS, where it is set, goes before."""
+    return os.environ.get("OMP_NUM_THREADS", str(max(1, cores() // share)))
+
+
+def with_threads(threads: str) -> dict[str, str]:
+    """Return this process's environment, for a run of some threads."""
+    return {**os.environ, "OMP_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false"}
+
+
+def cores() -> int:
+    """Return how many processors this process may use."""
+    from warmkit.checkpoints.merge import cores as available
+
+    return available()
 
 
 def _gpus() -> int:

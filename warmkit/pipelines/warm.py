@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,8 +36,9 @@ from warmkit.evaluation.comparisons import Comparisons
 from warmkit.evaluation.cost import inference_cost
 from warmkit.evaluation.side_by_side import PROBE, averages_row
 from warmkit.modeling.reward_model import RewardModel
-from warmkit.pipelines.processes import Job, check_all_finished, default_jobs, run_jobs
+from warmkit.pipelines.processes import Job, RunJobs, check_all_finished, default_jobs, open_executor
 from warmkit.recipes import recipe_text
+from warmkit.training.distributed import refuse_group
 from warmkit.training.identity import identity_text
 from warmkit.training.loop import Advance
 from warmkit.training.recipe import DataSection, RewardModelRecipe, WarmRecipe
@@ -67,15 +68,32 @@ class WarmResult:
     summary: dict[str, Any]
 
 
-def run_warm(recipe: WarmRecipe, *, force: bool = False, advance: Advance | None = None) -> WarmResult:
+def run_warm(
+    recipe: WarmRecipe,
+    *,
+    force: bool = False,
+    advance: Advance | None = None,
+    address: str | None = None,
+    tell: Callable[[str], None] | None = None,
+) -> WarmResult:
     """Run the whole procedure, or go on where a killed one stopped.
 
+    Args:
+        recipe: Of the pipeline.
+        force: Delete a pipeline of another recipe that lies there.
+        advance: Progress callback, in steps of all runs.
+        address: Of the Ray cluster of `warm.executor: ray`.
+        tell: Called with a line for every run whose worker on it was lost.
+
     Raises:
+        ClusterError: If the Ray cluster cannot be reached, or is lost.
         DataError: If a row of the data cannot be used.
         TrainingError: If runs failed; the finished ones stay, and `warm.exclude` leaves the failed ones out.
         UsageError: If the recipe has no validation set to rank the runs on, or excludes too many.
     """
+    refuse_group("warm")
     check(recipe)
+    run_jobs = open_executor(recipe.warm.executor, address, tell)
     out = Path(recipe.output.path)
     directory = RunDirectory(out, recipe_text(recipe), force, identity_text(_identity(recipe), recipe.data))
     _same_family([recipe.model.path, *(recipe.warm.inits or [])])
@@ -85,7 +103,7 @@ def run_warm(recipe: WarmRecipe, *, force: bool = False, advance: Advance | None
     names = [name for name in runs if name not in recipe.warm.exclude]
     if len(names) < 2:
         raise UsageError(f"warm.exclude leaves {len(names)} of {len(runs)} runs; expected at least 2")
-    _fine_tune({name: runs[name] for name in names}, recipe, out, advance)
+    _fine_tune({name: runs[name] for name in names}, recipe, out, run_jobs, advance)
     model = open_for_training(replace(recipe.model, path=str(out / "probe" / "model")))
     data = split(load_comparisons(recipe.data, recipe.model, model))
     result = _conclude(recipe, out, names, runs, model, data)
@@ -136,7 +154,9 @@ def run_recipes(recipe: WarmRecipe, out: Path) -> dict[str, RewardModelRecipe]:
     return runs
 
 
-def _fine_tune(runs: dict[str, RewardModelRecipe], recipe: WarmRecipe, out: Path, advance: Advance | None) -> None:
+def _fine_tune(
+    runs: dict[str, RewardModelRecipe], recipe: WarmRecipe, out: Path, run_jobs: RunJobs, advance: Advance | None
+) -> None:
     jobs: list[Job] = []
     for name, each in runs.items():
         directory = Path(each.output.path)
@@ -180,7 +200,9 @@ def _same_family(paths: Sequence[str]) -> None:
 
 def _identity(recipe: WarmRecipe) -> WarmRecipe:
     """Return the recipe without the keys that change what is concluded, not what is trained."""
-    return replace(recipe, warm=replace(recipe.warm, runs=2, jobs=None, exclude=[], orders=0, final="all", m=None))
+    return replace(
+        recipe, warm=replace(recipe.warm, runs=2, jobs=None, executor="processes", exclude=[], orders=0, final="all", m=None)
+    )
 
 
 # ---- conclusions ----------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ Source: WARP (Ramé et al., 2024), algorithm 1.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,9 +29,10 @@ from warmkit.data.prompts import read_prompts
 from warmkit.errors import UsageError, nearest
 from warmkit.evaluation.front import FrontPoint, simplex, sweep, trajectory
 from warmkit.evaluation.policies import EvaluationSettings, PolicyTrial
-from warmkit.pipelines.processes import Job, check_all_finished, default_jobs, run_jobs
+from warmkit.pipelines.processes import Job, RunJobs, check_all_finished, default_jobs, open_executor
 from warmkit.pipelines.steps import Steps
 from warmkit.recipes import plain, recipe_text
+from warmkit.training.distributed import refuse_group
 from warmkit.training.identity import identity_text
 from warmkit.training.loop import Advance
 from warmkit.training.policy_recipe import PolicyRecipe, evaluation_keys
@@ -54,17 +55,33 @@ class WarpResult:
     summary: dict[str, Any]
 
 
-def run_warp(recipe: WarpRecipe, *, force: bool = False, advance: Advance | None = None) -> WarpResult:
+def run_warp(
+    recipe: WarpRecipe,
+    *,
+    force: bool = False,
+    advance: Advance | None = None,
+    address: str | None = None,
+    tell: Callable[[str], None] | None = None,
+) -> WarpResult:
     """Run the whole procedure, or go on where a killed one stopped.
 
+    Args:
+        recipe: Of the pipeline.
+        force: Delete a pipeline of another recipe that lies there.
+        advance: Progress callback, in steps of all runs.
+        address: Of the Ray cluster of `warp.executor: ray`.
+        tell: Called with a line for every run whose worker on it was lost.
+
     Raises:
+        ClusterError: If the Ray cluster cannot be reached, or is lost.
         DataError: If a prompt cannot be used.
         MismatchError: If finished policies do not fit the init.
         TrainingError: If runs failed; the finished ones stay, and `warp.exclude` leaves the failed ones out.
         UsageError: If keys of the recipe do not go together.
     """
+    refuse_group("warp")
     check(recipe)
-    return _Warp(recipe, force, advance).run()
+    return _Warp(recipe, force, advance, open_executor(recipe.warp.executor, address, tell)).run()
 
 
 def check(recipe: WarpRecipe) -> None:
@@ -155,8 +172,9 @@ def _home(recipe: WarpRecipe, iteration: int) -> Path:
 class _Warp:
     """One call of the pipeline."""
 
-    def __init__(self, recipe: WarpRecipe, force: bool, advance: Advance | None) -> None:
+    def __init__(self, recipe: WarpRecipe, force: bool, advance: Advance | None, run_jobs: RunJobs) -> None:
         self.recipe, self.warp, self.out = recipe, recipe.warp, Path(recipe.output.path)
+        self.run_jobs = run_jobs
         self.advance = advance or (lambda done, total: None)
         self.prompts = len(read_prompts(recipe.data.train))
         self.total = sum(steps_of_iterations(recipe, self.prompts)) * recipe.warp.runs
@@ -195,7 +213,7 @@ class _Warp:
         self.advance((len(runs) - len(jobs)) * steps, self.total)
         if jobs:
             most = min(self.warp.jobs or default_jobs(), self.warp.runs)  # not the runs left: threads decide the last bits
-            failed = run_jobs(jobs, most, steps, lambda done, _: self.advance(done, self.total))
+            failed = self.run_jobs(jobs, most, steps, lambda done, _: self.advance(done, self.total))
             check_all_finished(failed, len(runs), "warp.exclude")
         return {name: str(Path(each.output.path) / "model") for name, each in runs.items()}
 
@@ -305,7 +323,7 @@ def _job(name: str, run: PolicyRecipe) -> Job | None:
 def _identity(recipe: WarpRecipe) -> WarpRecipe:
     """Return the recipe without the keys that change what is looked at or how far it goes, not what is trained."""
     warp = replace(recipe.warp, iterations=len(recipe.warp.steps or [1]), final_eta=1.0, etas=[], grid=None)
-    return replace(recipe, controls=[], warp=replace(warp, samples=1, jobs=None, exclude=[]))
+    return replace(recipe, controls=[], warp=replace(warp, samples=1, jobs=None, executor="processes", exclude=[]))
 
 
 def _points(front: Sequence[dict[str, Any]]) -> list[FrontPoint]:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from warmkit.errors import TrainingError, UsageError, out_of_memory
+from warmkit.training.distributed import clip_gradients, group, load_states, said_once, sum_gradients, summed, whole
 from warmkit.training.optimizers import build_optimizer, rate
 from warmkit.training.recipe import Optimization
 from warmkit.training.run import RunDirectory
@@ -86,6 +87,7 @@ def train(task: Task, how: Optimization, run: RunDirectory, advance: Advance | N
     steps = how.steps_for(task.examples)
     if late := [step for step in how.keep if not 1 <= step <= steps]:
         raise UsageError(f"{task.section}.keep: expected steps between 1 and {steps}, found {late}")
+    group().check_parts(_parts(range(how.batch_size), how.accumulation), task.section)
     optimizer = build_optimizer(task.model, how)
     first = _resume(task.model, optimizer, run)
     run.open_metrics(first)
@@ -115,23 +117,26 @@ def _step(
 ) -> dict[str, Any]:
     began = time.perf_counter()
     rows = batch_rows(task.examples, how.batch_size, how.order, step)
-    torch.manual_seed(zlib.crc32(f"{how.seed} {step}".encode()))
-    for group in optimizer.param_groups:
-        group["lr"] = rate(how, step, steps)
-    loss, logged, whole = 0.0, dict[str, float](), task.weight(rows)
+    torch.manual_seed(zlib.crc32(" ".join(map(str, [how.seed, step, *group().draw])).encode()))
+    for each in optimizer.param_groups:
+        each["lr"] = rate(how, step, steps)
+    loss, logged, weight = 0.0, dict[str, float](), task.weight(rows)
     try:
-        for part in _parts(rows, how.accumulation):
+        for part in map(group().mine, _parts(rows, how.accumulation)):
             with torch.autocast(_device(task.model).type, torch.bfloat16, enabled=how.precision == "bfloat16"):
                 mean, numbers = task.loss(part)
-            share = task.weight(part) / whole
-            (mean * share).backward()
+            share = task.weight(part) / weight
+            (mean * share * group().scale).backward()
             loss += float(mean.detach()) * share
             for name, value in numbers.items():
                 logged[name] = logged.get(name, 0.0) + value / len(rows)
         learned = [parameter for parameter in task.model.parameters() if parameter.requires_grad]
-        norm = float(torch.nn.utils.clip_grad_norm_(learned, how.clip or math.inf))
+        sum_gradients(learned)
+        norm = clip_gradients(learned, how.clip or math.inf)
+        loss, *sums = summed({"loss": loss, **logged}).values()
+        logged = dict(zip(logged, sums))
         if not math.isfinite(loss) or not math.isfinite(norm):
-            raise _not_finite(task, how, rows, step, loss, run)
+            raise said_once(_not_finite(task, how, rows, step, loss, run))
         optimizer.step()
     except (MemoryError, RuntimeError) as error:
         raise with_advice(error, task.section, step) from None
@@ -175,15 +180,14 @@ def _device(model: Any) -> torch.device:
 
 
 def _state(model: Any, optimizer: torch.optim.Optimizer, step: int) -> dict[str, Any]:
-    return {"step": step, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
+    return {"step": step, "model": whole(model.state_dict()), "optimizer": whole(optimizer.state_dict())}
 
 
 def _resume(model: Any, optimizer: torch.optim.Optimizer, run: RunDirectory) -> int:
     state = run.load_state()
     if state is None:
         return 0
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
+    load_states(model, optimizer, state)
     return int(state["step"])
 
 

@@ -15,6 +15,7 @@ import torch
 
 from warmkit.errors import UsageError
 from warmkit.recipes import recipe_text
+from warmkit.training.distributed import refuse_group
 from warmkit.training.identity import identity_text
 from warmkit.training.loop import Advance, Outcome
 from warmkit.training.optimizers import build_optimizer
@@ -56,6 +57,7 @@ def train_policy(recipe: PolicyRecipe, *, force: bool = False, advance: Advance 
 
     Source: WARP (Ramé et al., 2024), algorithm 1, lines 4-10; WARM (Ramé et al., 2024), appendix C.4 (the value baseline).
     """
+    refuse_group("train policy")
     run = RunDirectory(Path(recipe.output.path), recipe_text(recipe), force, identity_text(recipe, recipe.data))
     summary = run.summary()
     if summary is None:

@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 from warmkit.errors import UsageError
 
+Executor = Literal["processes", "ray"]
+
 
 def number_in(low: float, high: float | None = None, *, default: Any) -> Any:
     """Declare a key whose value lies in [low, high]."""
@@ -204,6 +206,7 @@ class WarmSection:
         inits: Checkpoints of one SFT trajectory (Baklava); by default `model.path` alone.
         seed: Of the grid's order and of the random soups.
         jobs: Runs at the same time, each a process; by default as many as cores or GPUs allow.
+        executor: Where they go: `processes` of this machine, or tasks of a `ray` cluster.
         exclude: Names of runs to leave out.
         orders: Random orders of the runs to compare the ranking with (WARM, figure 6).
         final: What becomes the final model: the best M of every M by validation (`best`), all runs (`all`), the greedy soup
@@ -217,6 +220,7 @@ class WarmSection:
     inits: list[str] | None = None
     seed: int = number_in(0, default=0)
     jobs: int | None = number_in(1, default=None)
+    executor: Executor = "processes"
     exclude: list[str] = field(default_factory=lambda: [])
     orders: int = number_in(0, default=5)
     final: Literal["all", "best", "greedy", "top"] = "all"

@@ -21,12 +21,13 @@ from warmkit.modeling.reward_model import RewardModel, load_reward_model, traine
 from warmkit.modeling.saving import SCALAR, save_model
 from warmkit.recipes import recipe_text
 from warmkit.training.adapters import add_adapters, merged
+from warmkit.training.distributed import agreed, group, put_together, shard, spread, whole_weights
 from warmkit.training.identity import identity_text
 from warmkit.training.loop import Advance, train
 from warmkit.training.losses import bradley_terry
 from warmkit.training.probe import train_probe
 from warmkit.training.recipe import DataSection, ModelSection, RewardModelRecipe
-from warmkit.training.run import RunDirectory
+from warmkit.training.run import RunDirectory, open_run
 from warmkit.training.trackers import Trackers
 
 ALL_TOKENS = 1 << 40  # a batch that learns is split for padding alone: its activations are kept in any case
@@ -65,7 +66,8 @@ class RewardModelTask:
         """Return the Bradley-Terry loss of some pairs, and how many of them are ranked right."""
         chosen = [self.train_set.chosen[row] for row in rows]
         rejected = [self.train_set.rejected[row] for row in rows]
-        rewards = self.reward_model.forward([*chosen, *rejected], most=ALL_TOKENS, least=-(-2 * len(rows) // MOST_PARTS))
+        parts = 1 if group().sharded else MOST_PARTS  # every process must go through a sharded model as often
+        rewards = self.reward_model.forward([*chosen, *rejected], most=ALL_TOKENS, least=-(-2 * len(rows) // parts))
         first, second = rewards[: len(rows)], rewards[len(rows) :]
         margins = (first - second).detach()
         return bradley_terry(first, second), {"accuracy": float((margins >= 0).sum()), "margin": float(margins.sum())}
@@ -99,14 +101,17 @@ def train_reward_model(recipe: RewardModelRecipe, *, force: bool = False, advanc
 
     Source: WARM (Ramé et al., 2024), sections 2.1 and 3.1, appendix C.3.
     """
-    run = RunDirectory(Path(recipe.output.path), recipe_text(recipe), force, identity_text(recipe, recipe.data))
+    with agreed():
+        run = open_run(Path(recipe.output.path), recipe_text(recipe), force, identity_text(recipe, recipe.data))
     if (summary := run.summary()) is not None:
         return RewardModelResult(run.model, summary, int(summary["steps"]))
-    run.trackers = Trackers(recipe)
-    reward_model = open_for_training(recipe.model, recipe.rm.dropout)
-    data = load_comparisons(recipe.data, recipe.model, reward_model)
-    probe = set_head(reward_model, recipe, data)
-    prepare(reward_model, recipe)
+    with agreed():
+        run.trackers = Trackers(recipe)
+        reward_model = open_for_training(recipe.model, recipe.rm.dropout)
+        data = load_comparisons(recipe.data, recipe.model, reward_model)
+        shard(reward_model.model, recipe.rm, "rm", recipe.lora)
+        probe = set_head(reward_model, recipe, data)
+        prepare(reward_model, recipe)
     task = RewardModelTask(reward_model, data)
     outcome = train(task, recipe.rm, run, advance)
     reward_model.model = merged(reward_model.model)
@@ -131,7 +136,8 @@ def evaluation(reward_model: RewardModel, data: dict[str, Comparisons], precisio
 
 def open_for_training(section: ModelSection, dropout: float | None = None) -> RewardModel:
     """Load the checkpoint that a recipe names as a reward model."""
-    return load_reward_model(section.path, max_length=section.max_length, pad_token=section.pad_token, dropout=dropout)
+    how: dict[str, Any] = {"max_length": section.max_length, "pad_token": section.pad_token, "dropout": dropout}
+    return load_reward_model(section.path, device=group().device, **how)
 
 
 def load_comparisons(section: DataSection, model: ModelSection, reward_model: RewardModel) -> dict[str, Comparisons]:
@@ -178,7 +184,7 @@ def set_head(reward_model: RewardModel, recipe: RewardModelRecipe, data: dict[st
     if recipe.model.head is not None:
         copy_head(recipe.model.head, reward_model)
         return None
-    if bool(reward_model.head.weight.any()):
+    if bool(put_together(reward_model.head.weight).any()):
         return None
     return probe_head(reward_model, recipe.probe.l2, data)
 
@@ -190,7 +196,7 @@ def probe_head(reward_model: RewardModel, l2: float, data: dict[str, Comparisons
     chosen, rejected = features[: len(train_set)], features[len(train_set) :]
     weight = train_probe(chosen, rejected, l2)
     with torch.no_grad():
-        reward_model.head.weight.copy_(weight)
+        reward_model.head.weight.copy_(spread(weight, reward_model.head.weight))
     return {"train_accuracy": float(((chosen - rejected) @ weight[0] >= 0).double().mean())}
 
 
@@ -209,7 +215,7 @@ def copy_head(source: str, target: RewardModel) -> None:
             f"{source}: its head reads {weight.shape[1]} features, and {target.path} has {target.head.in_features}"
         )
     with torch.no_grad():
-        target.head.weight.copy_(weight.load())
+        target.head.weight.copy_(spread(weight.load(), target.head.weight))
 
 
 def prepare(reward_model: RewardModel, recipe: RewardModelRecipe) -> None:
@@ -222,8 +228,11 @@ def prepare(reward_model: RewardModel, recipe: RewardModelRecipe) -> None:
 
 
 def save_reward_model(reward_model: RewardModel, target: Path) -> None:
-    """Write a reward model that `AutoModelForSequenceClassification` loads with the same scores."""
+    """Write a reward model that `AutoModelForSequenceClassification` loads with the same scores; every process calls it."""
     model = reward_model.model
+    weights = whole_weights(model)
+    if not group().first:
+        return
     if hasattr(model, "merge_and_unload"):
         model = merged(copy.deepcopy(model))
     encoder = reward_model.encoder
@@ -232,6 +241,7 @@ def save_reward_model(reward_model: RewardModel, target: Path) -> None:
             model,
             reward_model.path,
             target,
+            weights=weights,
             config={**SCALAR, "pad_token_id": encoder.pad_id},
             tokenizer={"pad_token": encoder.pad_token, "model_max_length": encoder.max_length},
         )

@@ -152,6 +152,39 @@ class RunDirectory:
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 
+def open_run(path: Path, recipe: str, force: bool, identity: str) -> RunDirectory:
+    """Return the directory of a run; of several processes that train one model, the first alone holds and writes it."""
+    from warmkit.training.distributed import group
+
+    return RunDirectory(path, recipe, force, identity) if group().first else Follower(path)
+
+
+class Follower(RunDirectory):
+    """A run's directory as the processes beside the first see it: they read it, and write nothing.
+
+    Args:
+        path: Where.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.trackers, self._metrics = path, None, None
+
+    def finish(self, summary: dict[str, Any]) -> None:
+        pass
+
+    def save_state(self, state: dict[str, Any]) -> None:
+        pass
+
+    def open_metrics(self, step: int) -> None:
+        pass
+
+    def log(self, values: dict[str, Any]) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
 def _early(entry: Path) -> bool:
     """Say whether a run leaves this file before it has done anything worth keeping."""
     return entry.name == "lock" or entry.name.endswith((".yaml", ".yaml.partial"))

@@ -20,11 +20,12 @@ from warmkit.modeling.saving import save_model
 from warmkit.modeling.tokens import Encoder, Tokens, by_length, longest, masked_padding, tokenizer_of
 from warmkit.recipes import recipe_text
 from warmkit.training.adapters import add_adapters, merged
+from warmkit.training.distributed import agreed, group, shard, whole_weights
 from warmkit.training.identity import identity_text
 from warmkit.training.loop import Advance, train
 from warmkit.training.losses import completion_nll
 from warmkit.training.recipe import SftRecipe
-from warmkit.training.run import RunDirectory
+from warmkit.training.run import RunDirectory, open_run
 from warmkit.training.trackers import Trackers
 
 EVALUATION_TOKENS = 8192
@@ -58,16 +59,17 @@ class SftTask:
     def loss(self, rows: Sequence[int]) -> tuple[torch.Tensor, dict[str, float]]:
         """Return the mean negative log-likelihood of the completions' tokens, EOS included."""
         tokens = [self.tokens[row] for row in rows]
-        total, count = self._sum(tokens)
+        total, count = self._sum(tokens, 1 << 40 if group().sharded else EVALUATION_TOKENS)
         return total / count, {"tokens": float(count)}
 
     def weight(self, rows: Sequence[int]) -> float:
         """Count the tokens that are learned: the mean of a batch is over these, in however many parts it is computed."""
         return sum(len(each) - max(1, each.answer) for each in (self.tokens[row] for row in rows))
 
-    def _sum(self, tokens: Sequence[Tokens]) -> tuple[torch.Tensor, int]:
+    def _sum(self, tokens: Sequence[Tokens], most: int = EVALUATION_TOKENS) -> tuple[torch.Tensor, int]:
+        least = len(tokens) if most > EVALUATION_TOKENS else 4  # every process must go through a sharded model as often
         total, count = torch.zeros((), device=self.model.device), 0
-        for places in by_length([len(each) for each in tokens], EVALUATION_TOKENS):
+        for places in by_length([len(each) for each in tokens], most, least=least):
             group = [tokens[place] for place in places]
             batch = self.encoder.batch(group, self.model.device)
             starts = torch.tensor([max(1, each.answer) for each in group], device=batch.ids.device)[:, None]
@@ -90,8 +92,10 @@ class SftTask:
         return {"validation_loss": float(total) / count}
 
     def save(self, run: RunDirectory, name: str) -> None:
-        model = merged(copy.deepcopy(self.model)) if hasattr(self.model, "merge_and_unload") else self.model
-        save_model(model, self.path, run.path / name)
+        weights = whole_weights(self.model)
+        if group().first:
+            model = merged(copy.deepcopy(self.model)) if hasattr(self.model, "merge_and_unload") else self.model
+            save_model(model, self.path, run.path / name, weights=weights)
 
 
 def train_sft(recipe: SftRecipe, *, force: bool = False, advance: Advance | None = None) -> SftResult:
@@ -105,12 +109,15 @@ def train_sft(recipe: SftRecipe, *, force: bool = False, advance: Advance | None
 
     Source: WARM (Ramé et al., 2024), appendix C.3.1 (SFT) and C.3.2 (Baklava).
     """
-    run = RunDirectory(Path(recipe.output.path), recipe_text(recipe), force, identity_text(recipe, recipe.data))
+    with agreed():
+        run = open_run(Path(recipe.output.path), recipe_text(recipe), force, identity_text(recipe, recipe.data))
     kept = {step: run.kept(step) for step in recipe.sft.keep}
     if (summary := run.summary()) is not None:
         return SftResult(run.model, kept, summary)
-    run.trackers = Trackers(recipe)
-    task = open_task(recipe)
+    with agreed():
+        run.trackers = Trackers(recipe)
+        task = open_task(recipe)
+        shard(task.model, recipe.sft, "sft", recipe.lora)
     if recipe.lora is not None:
         task.model = add_adapters(task.model, recipe.lora, "CAUSAL_LM", recipe.sft.seed)
     if recipe.sft.gradient_checkpointing:
@@ -146,7 +153,7 @@ def open_task(recipe: SftRecipe) -> SftTask:
         model: Any = AutoModelForCausalLM.from_pretrained(home, config=config, dtype=torch.float32)
     if recipe.sft.dropout is not None:
         set_dropout(model, recipe.sft.dropout)
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(group().device or ("cuda" if torch.cuda.is_available() else "cpu"))
     sources = {"train": recipe.data.train, "validation": recipe.data.validation}
     data = {name: _read(source, encoder, recipe.model.overlong) for name, source in sources.items() if source is not None}
     return SftTask(model, encoder, path, data)

@@ -8,7 +8,7 @@ from typing import Literal
 from warmkit.errors import UsageError
 from warmkit.evaluation.reward_term import RewardTerm
 from warmkit.training.policy_recipe import PolicyModelSection, PolicySection, PromptsSection, ValueSection
-from warmkit.training.recipe import LoraSection, RunOutput, number_in
+from warmkit.training.recipe import Executor, LoraSection, RunOutput, number_in
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ class WarpSection:
         grid: Steps of a grid over the shares of the last iteration's policies: the front of rewarded soups.
         samples: Completions of every validation prompt in these evaluations.
         jobs: Runs at the same time, each a process; by default as many as cores or GPUs allow.
+        executor: Where they go: `processes` of this machine, or tasks of a `ray` cluster.
         exclude: Runs to leave out, such as `iteration-1/run-2`.
     """
 
@@ -64,6 +65,7 @@ class WarpSection:
     grid: int | None = number_in(2, default=None)
     samples: int = number_in(1, default=1)
     jobs: int | None = number_in(1, default=None)
+    executor: Executor = "processes"
     exclude: list[str] = field(default_factory=lambda: [])
 
     def __post_init__(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -254,6 +255,20 @@ def test_kill_9_in_the_middle_costs_only_what_was_not_written(web: Web, expected
     assert json.loads(done.stdout)["resumed"] > 2
     assert weights(tmp_path / "out") == expected["lerp"]
     assert sum(stop - start for _, start, stop in web.ranges) < json.loads(done.stdout)["bytes_read"]
+
+
+def test_an_interrupt_does_not_wait_for_a_server_that_says_nothing(web: Web, tmp_path: Path) -> None:
+    arguments = ["merge", "--method", "lerp", f"{web.address}/a", f"{web.address}/b", "-o", "out"]
+    command = [sys.executable, "-m", "warmkit", *arguments]
+    web.hang = True
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as victim:
+        while not web.hanging:
+            assert victim.poll() is None
+            time.sleep(0.01)
+        victim.send_signal(signal.SIGINT)
+        _, said = victim.communicate(timeout=20)  # a connection waits for 30 seconds
+    assert victim.returncode == 130
+    assert said == "error: interrupted; the same command goes on where this one stopped\n"
 
 
 def test_an_input_that_changed_between_the_two_runs_starts_over(models: Path, tmp_path: Path) -> None:

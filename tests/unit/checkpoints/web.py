@@ -27,6 +27,8 @@ class Web(ThreadingHTTPServer):
         always: What goes wrong with all of them.
         retry_after: Sent with a 429.
         latency: Seconds before an answer.
+        hang: Never answer a request for a range behind the beginning.
+        hanging: How many such requests there are.
         ranges: The ranges that were asked for, with their paths.
         moments: When.
         asked: All paths.
@@ -39,6 +41,7 @@ class Web(ThreadingHTTPServer):
     def __init__(self, root: Path, handler: type[BaseHTTPRequestHandler] | None = None) -> None:
         super().__init__(("127.0.0.1", 0), handler or WebHandler)
         self.root, self.latency, self.retry_after = root, 0.0, "0"
+        self.hang, self.hanging, self.over = False, 0, threading.Event()
         self.faults: deque[Fault] = deque()
         self.always: Fault | None = None
         self.ranges: list[tuple[str, int, int]] = []
@@ -56,6 +59,7 @@ class Web(ThreadingHTTPServer):
         super().process_request(request, client_address)
 
     def server_close(self) -> None:
+        self.over.set()
         super().server_close()
         for each in self.connections:
             with contextlib.suppress(OSError):
@@ -102,6 +106,9 @@ class WebHandler(BaseHTTPRequestHandler):
         self.server.ranges.append((self.path, start, stop))
         self.server.moments.append(time.monotonic())
         fault = None
+        if start and self.server.hang:
+            self.server.hanging += 1
+            self.server.over.wait()
         if start:
             fault = self.server.always or (self.server.faults.popleft() if self.server.faults else None)
         with file.open("rb") as opened:

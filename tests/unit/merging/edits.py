@@ -37,8 +37,7 @@ def merged_vector(
 ) -> Vector:
     """Return what a method makes of task vectors [M, n] of one tensor, read in blocks that end at `cuts`."""
     count, size = vectors.shape
-    edit = merge_spec(method, count, coefficients=scales, **parameters).edit
-    assert edit is not None
+    edit = merge_spec(method, count, coefficients=scales, **parameters).edit(tensor)
     rows = np.vstack([np.zeros(size, vectors.dtype), vectors])
     edges = [0, *cuts, size]
     shape = shape or (size,)

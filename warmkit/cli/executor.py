@@ -1,0 +1,25 @@
+"""Options of the commands whose runs may go to a cluster."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+ExecutorName = Annotated[
+    str | None,
+    typer.Option(
+        "--executor", metavar="processes|ray", help="Where the runs go: the recipe's key `executor`.", show_default=False
+    ),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        "--address", metavar="HOST:PORT", help="Head of the Ray cluster; else RAY_ADDRESS, else the one running here."
+    ),
+]
+
+
+def chosen(section: str, executor: str | None) -> list[str]:
+    """Return the overrides of a recipe that an option stands for."""
+    return [] if executor is None else [f"{section}.executor={executor}"]

@@ -1,0 +1,105 @@
+"""`warmkit extract-lora`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from warmkit.cli.command import command
+from warmkit.cli.console import Console, number, table
+from warmkit.cli.options import OutputPath
+
+if TYPE_CHECKING:
+    from warmkit.checkpoints.extract import Extraction
+
+
+@command()
+def extract_lora(
+    console: Console,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Directory, .safetensors file or Hub repository.")],
+    output: OutputPath,
+    init: Annotated[str, typer.Option("--init", help="The dense base that the adapter goes on.", show_default=False)],
+    rank: Annotated[int | None, typer.Option("--rank", help="Of every module.", show_default="16")] = None,
+    energy: Annotated[
+        float | None, typer.Option("--energy", help="Instead, the share of each module's squared norm to keep: 0.99.")
+    ] = None,
+    targets: Annotated[
+        str | None,
+        typer.Option("--targets", help="Ends of module names: q_proj,v_proj.", show_default="every matrix in a layer"),
+    ] = None,
+    save_rest: Annotated[
+        bool, typer.Option("--save-rest", help="Save changed norms, biases, embeddings and heads whole.")
+    ] = False,
+    dtype: Annotated[str, typer.Option("--dtype", help="Of the factors: float32, bfloat16, float16.")] = "float32",
+    force: Annotated[bool, typer.Option("--force", help="Replace an adapter at OUT, in one step at the end.")] = False,
+) -> None:
+    """Turn a model, a merge for instance, into a LoRA adapter on its base, and report what is lost.
+
+    Examples:
+
+    - `warmkit extract-lora --init BASE MERGED --rank 16 -o ADAPTER`
+    - `warmkit extract-lora --init BASE MERGED --energy 0.99 --save-rest -o ADAPTER`
+    """
+    from warmkit.checkpoints.extract import extract_lora as extract
+
+    chosen = targets.split(",") if targets else None
+    with console.progress("extracting") as advance:
+        made = extract(
+            model,
+            output,
+            init=init,
+            rank=rank,
+            energy=energy,
+            targets=chosen,
+            save_rest=save_rest,
+            dtype=dtype,
+            force=force,
+            advance=advance,
+        )
+    for note in made.notes:
+        console.note(note)
+    console.result(made.as_document(), *_said(made))
+    if console.verbose and not console.json:
+        console.result(None, _modules(made))
+
+
+def _said(made: Extraction) -> list[str]:
+    share = 100 * (1 - made.lost)
+    lines = [f"{number(made.parameters)} parameters keep {share:.4g}% of the task vector's squared norm", str(made.path)]
+    missed = sum(each.squared_loss for each in made.modules)
+    unsaved = [each for each in made.rest if not each.saved]
+    parts = [
+        (missed, "past the rank"),
+        (sum(each.squared_norm for each in unsaved), f"in {len(unsaved)} tensors that are no factors"),
+    ]
+    lost = [f"{100 * loss / made.squared_norm:.2g}% {where}" for loss, where in parts if loss and made.squared_norm]
+    names = ", ".join(each.name for each in sorted(unsaved, key=lambda each: -each.squared_norm)[:3])
+    advice = f" ({names}, ...; --save-rest keeps what it can)" if unsaved else ""
+    return [lines[0], *([f"lost: {', '.join(lost)}{advice}"] if lost else []), lines[1]]
+
+
+def _modules(made: Extraction) -> Any:
+    rows = [
+        [
+            each.name,
+            str(each.rank),
+            f"{each.squared_norm**0.5:.3g}",
+            _percent(each.squared_loss, each.squared_norm),
+            _how(each.exact),
+        ]
+        for each in made.modules
+    ]
+    rows += [
+        [each.name, "saved whole" if each.saved else "", f"{each.squared_norm**0.5:.3g}", "0%" if each.saved else "100%", ""]
+        for each in made.rest
+    ]
+    return table(None, ["module", "rank", "norm", "lost", "decomposition"], rows)
+
+
+def _percent(loss: float, norm: float) -> str:
+    return f"{100 * loss / norm:.3g}%" if norm else "0%"
+
+
+def _how(exact: bool) -> str:
+    return "exact" if exact else "randomised"

@@ -65,7 +65,7 @@ class MergeSection:
     antiparallel: str | None = None
     angles: bool | None = None
     scale: float | None = None
-    density: float | list[float] | None = None
+    density: float | list[Any] | None = None
     gamma: float | list[float] | None = None
     epsilon: float | list[float] | None = None
     select_topk: float | None = None

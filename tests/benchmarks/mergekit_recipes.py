@@ -58,6 +58,7 @@ class Outcome:
         failed: Why mergekit did not.
         roundings: Largest difference; None without both results.
         where: The tensor that it is in.
+        apart: Share of the elements that differ by more than rounding.
         beside: What differs besides the weights.
     """
 
@@ -65,6 +66,7 @@ class Outcome:
     failed: str = ""
     roundings: float | None = None
     where: str = ""
+    apart: float = 0.0
     beside: str = ""
 
 
@@ -151,19 +153,20 @@ def compare(theirs: Path, mine: Path) -> Outcome:
     first, second = warmkit.open_checkpoint(theirs), warmkit.open_checkpoint(mine)
     names = set(first) & set(second)
     extra = sorted((set(first) | set(second)) - names - {"lm_head.weight"})
-    worst, where = 0.0, ""
+    worst, where, apart, total = 0.0, "", 0, 0
     for name in sorted(names):
         a, b = first[name].load(), second[name].load()
         assert a.shape == b.shape, (name, a.shape, b.shape)
         unit = max(UNIT[a.dtype], UNIT[b.dtype])
-        far = float((a.double() - b.double()).abs().max() / (unit * a.double().abs().max()))
-        worst, where = max((worst, where), (far, name))
+        far = (a.double() - b.double()).abs() / (unit * a.double().abs().max())
+        apart, total = apart + int((far > EQUAL).sum()), total + far.numel()
+        worst, where = max((worst, where), (float(far.max()), name))
     beside = [f"tensors {extra}"] if extra else []
     keys = ("num_hidden_layers", "n_layer", "vocab_size")
     beside += [key for key in keys if first.config.get(key) != second.config.get(key)]
     beside += ["type"] if {first[n].dtype.name for n in names} != {second[n].dtype.name for n in names} else []
     beside += ["chat template"] if template(theirs) != template(mine) else []
-    return Outcome(roundings=worst, where=where, beside=", ".join(beside))
+    return Outcome(roundings=worst, where=where, apart=apart / total, beside=", ".join(beside))
 
 
 def template(folder: Path) -> str:
@@ -209,8 +212,10 @@ def verdict(written: Outcome, wide: Outcome | None) -> str:
     assert wide is not None
     assert written.roundings is not None
     assert wide.roundings is not None
-    far = max(written.roundings, wide.roundings)
-    equal = "equal within rounding" if far <= EQUAL else f"differs most in {wide.where}"
+    equal = "equal within rounding"
+    if max(written.roundings, wide.roundings) > EQUAL:
+        worst = max(written, wide, key=lambda outcome: outcome.apart)
+        equal = f"differs in {worst.apart:.2%} of elements" + (" as written" if wide.roundings <= EQUAL else "")
     return equal + (f"; beside: {written.beside}" if written.beside else "")
 
 

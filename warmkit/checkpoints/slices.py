@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 from typing_extensions import Unpack
 
 from warmkit.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from warmkit.checkpoints.compatibility import align
-from warmkit.checkpoints.merge import ZERO, MergeResult, OutputOptions, Varying, write
+from warmkit.checkpoints.merge import ZERO, MergeOptions, MergeResult, OutputOptions, Varying, write
 from warmkit.checkpoints.settings import Rule, Setting, depth_of, read_setting
 from warmkit.checkpoints.spec import MergeSpec, is_sweep, merge_spec, read_coefficients
 from warmkit.checkpoints.stacking import (
@@ -27,6 +28,7 @@ from warmkit.checkpoints.stacking import (
 from warmkit.checkpoints.variation import Mix, Place, Variation
 from warmkit.errors import UsageError
 from warmkit.merging.methods import find_method
+from warmkit.merging.parameters import MethodParameters
 
 
 @dataclass(frozen=True)
@@ -57,10 +59,10 @@ def merge_slices(
     lambda_: Varying | None = None,
     coefficients: Sequence[Varying] | None = None,
     eta: Varying = 1.0,
-    granularity: str = "layer",
+    granularity: str | None = None,
     antiparallel: str = "error",
     angles: bool = False,
-    **options: Unpack[OutputOptions],
+    **options: Unpack[MergeOptions],
 ) -> MergeResult:
     """Build a model from slices of layers, each a merge of layers of its sources.
 
@@ -78,7 +80,7 @@ def merge_slices(
         granularity: As for `merge`.
         antiparallel: As for `merge`.
         angles: As for `merge`.
-        **options: See `OutputOptions`.
+        **options: See `OutputOptions` and `MethodParameters`.
 
     Raises:
         WarmkitError: Any of its kinds; the destination is untouched then.
@@ -92,15 +94,21 @@ def merge_slices(
     spec = merge_spec(
         method,
         max(len(each.sources) for each in whole),
+        lambda_=None,
+        coefficients=None,
         eta=eta if is_sweep(eta) else 1.0,
         granularity=granularity,
         antiparallel=antiparallel,
         angles=angles,
         from_zero=init == ZERO,
+        **{name: value for name, value in options.items() if name in MethodParameters.__annotations__},
     )
+    if spec.variation is not None:
+        raise UsageError("slices: parameters of a method that change over the model are for whole models; give numbers")
     spec = _varied(spec, whole, _places(whole, parts))
     first, models = (None, rows) if known is None else (rows[0], rows[1:])
-    result = write(spec, models, first, output, options)
+    rest = {name: value for name, value in options.items() if name not in MethodParameters.__annotations__}
+    result = write(spec, models, first, output, cast("OutputOptions", rest))
     return replace(result, notes=tuple(dict.fromkeys((*notes, *result.notes))))
 
 

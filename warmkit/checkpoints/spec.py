@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -19,6 +19,15 @@ from warmkit.merging.geometry import settle
 from warmkit.merging.liti import liti
 from warmkit.merging.methods import METHODS, AnyMethod, EditMethod, find_method, method_parameters
 from warmkit.merging.types import Antiparallel, Coefficients, Gram
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """The numbers of one group: shares, the factor of eta, and the method's own parameters that change over the model."""
+
+    shares: Coefficients
+    eta: float = 1.0
+    own: Mapping[str, Any] = field(default_factory=lambda: {})
 
 
 @dataclass(frozen=True)
@@ -36,7 +45,7 @@ class MergeSpec:
         parameters: What the user set, for the manifest.
         variation: How shares and eta change over the model; None if they do not.
         from_zero: The initialisation is zero: task vectors are the weights themselves, and nothing is read for it.
-        local: Shares and eta of every group, once the groups are known; empty without a variation.
+        local: The numbers of every group, once the groups are known; empty without a variation.
         own: Parameters of a method that edits task vectors.
         scale: Factor of what it makes.
     """
@@ -51,7 +60,7 @@ class MergeSpec:
     parameters: dict[str, Any] = field(default_factory=lambda: {})
     variation: Variation | None = None
     from_zero: bool = False
-    local: Mapping[str, tuple[Coefficients, float]] = field(default_factory=lambda: {})
+    local: Mapping[str, Numbers] = field(default_factory=lambda: {})
     own: Mapping[str, Any] = field(default_factory=lambda: {})
     scale: float = 1.0
 
@@ -72,10 +81,13 @@ class MergeSpec:
         if self.variation is None:
             return self, groups
         parts, numbers = self.variation.split(groups)
-        local: dict[str, tuple[Coefficients, float]] = {}
+        local: dict[str, Numbers] = {}
+        count = len(self.shares)
         for name, each in numbers.items():
             try:
-                local[name] = _shares(self.method, len(self.shares), each.coefficients), each.eta
+                own = method_parameters(self.method, {what: list(values) for what, values in each.own}, count)
+                changing = {what: own[what] for what, _ in each.own}
+                local[name] = Numbers(_shares(self.method, count, each.coefficients), each.eta, changing)
             except UsageError as error:
                 raise UsageError(f"group {name!r}: {error}") from None
         return replace(self, local=local), parts
@@ -83,12 +95,13 @@ class MergeSpec:
     def edit(self, group: str) -> Edit:
         """Return what a method that edits task vectors does to a group."""
         assert isinstance(self.method, EditMethod)
-        shares, _ = self.local.get(group, (self.shares, 1.0))
-        return self.method.edit(*([shares] if self.method.mix == "scales" else []), **self.own)
+        numbers = self.local.get(group, Numbers(self.shares))
+        return self.method.edit(*([numbers.shares] if self.method.mix == "scales" else []), **{**self.own, **numbers.own})
 
     def solve(self, group: str, gram: Gram | None) -> Coefficients:
         """Return the coefficients of every row for every eta, [etas, rows]; of an edit, of its task vector, [etas, 1]."""
-        shares, scale = self.local.get(group, (self.shares, 1.0))
+        numbers = self.local.get(group, Numbers(self.shares))
+        shares, scale = numbers.shares, numbers.eta
         if isinstance(self.method, EditMethod):
             return np.array([[eta * scale * self.scale] for eta in self.etas])
         if not self.method.follows_arc:
@@ -183,7 +196,8 @@ def merge_spec(
     if lambda_ is not None and coefficients is not None:
         raise UsageError("--lambda and --coefficients say the same thing; give one of them")
     settings = read_coefficients(count, lambda_, coefficients)
-    mix = _mix(settings, eta)
+    own, varied = _varied(own, count)
+    mix = _mix(settings, eta, varied)
     constants = None if settings is None or mix else [setting[0].values[0] for setting in settings]
     shares = _shares(found, count, constants)
     etas = check_etas(1.0 if mix and not is_sweep(eta) else eta)
@@ -223,11 +237,27 @@ def is_sweep(eta: Any) -> bool:
     return all(isinstance(each, int | float) for each in rows)
 
 
-def _mix(settings: tuple[Setting, ...] | None, eta: Any) -> Mix | None:
+def _mix(settings: tuple[Setting, ...] | None, eta: Any, own: Mapping[str, tuple[Setting, ...]]) -> Mix | None:
     """Return the settings of a merge if any of them changes over the model."""
     if not is_sweep(eta):
-        return Mix(settings, read_setting(eta, "eta"))
-    return None if all(map(is_constant, settings or ())) else Mix(settings, (Rule((1.0,)),))
+        return Mix(settings, read_setting(eta, "eta"), own)
+    return None if all(map(is_constant, settings or ())) and not own else Mix(settings, (Rule((1.0,)),), own)
+
+
+def _varied(own: Mapping[str, Any], count: int) -> tuple[dict[str, Any], dict[str, tuple[Setting, ...]]]:
+    """Take out the parameters that change over the model: a list of rules for all models, or of settings, one for each."""
+    constant, varied = dict(own), dict[str, tuple[Setting, ...]]()
+    for name, value in own.items():
+        rows = cast("list[Any]", value) if isinstance(value, list) else []
+        if all(map(is_sweep, rows)) and not any(isinstance(each, list) for each in rows):
+            continue
+        alike = all(isinstance(each, Mapping) for each in rows)
+        settings = (read_setting(rows, name),) * count if alike else tuple(read_setting(each, name) for each in rows)
+        if len(settings) != count:
+            raise UsageError(f"{name}: expected one number, or {count}, one per model; found {len(settings)}")
+        varied[name] = settings
+        del constant[name]
+    return constant, varied
 
 
 def read_coefficients(count: int, lambda_: Any, coefficients: Sequence[Any] | None) -> tuple[Setting, ...] | None:

@@ -17,15 +17,18 @@ class Mix:
     Attributes:
         coefficients: One setting per model; None weighs as the method does without.
         eta: Of LITI.
+        own: Parameters that the method has for each model, `density` for instance, where they change.
     """
 
     coefficients: tuple[Setting, ...] | None
     eta: Setting
+    own: Mapping[str, tuple[Setting, ...]] = field(default_factory=lambda: {})
 
     def written(self) -> dict[str, Any]:
         """Return what a recipe would say."""
         rows = None if self.coefficients is None else [write_setting(each) for each in self.coefficients]
-        return {"coefficients": rows, "eta": write_setting(self.eta)}
+        own = {name: [write_setting(each) for each in settings] for name, settings in self.own.items()}
+        return {"coefficients": rows, "eta": write_setting(self.eta), **own}
 
 
 @dataclass(frozen=True)
@@ -47,10 +50,11 @@ class Place:
 
 @dataclass(frozen=True)
 class Local:
-    """The numbers of one tensor: coefficients as given, None for the method's own, and eta."""
+    """The numbers of one tensor: coefficients as given, None for the method's own; eta; parameters of the method."""
 
     coefficients: tuple[float, ...] | None
     eta: float
+    own: tuple[tuple[str, tuple[float, ...]], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -111,12 +115,16 @@ class Variation:
             rows = [at(setting, name, f"the coefficient of model {m + 1}") for m, (setting, name) in enumerate(known)]
             rows += [0.0] * (len(place.sources) - place.used)
         eta = at(mix.eta, tensor, "eta")
+        own = tuple(
+            (what, tuple(at(setting, name, f"the {what} of model {m + 1}") for m, (setting, name) in enumerate(known)))
+            for what, known in ((what, zip(settings, place.sources)) for what, settings in mix.own.items())
+        )
         label = ", ".join(dict.fromkeys(each for each in patterns if each != "others")) or "others"
-        return Local(None if rows is None else tuple(rows), eta), label
+        return Local(None if rows is None else tuple(rows), eta, own), label
 
 
 def _whole(names: Sequence[str], mix: Mix) -> dict[str, Place]:
-    models = len(mix.coefficients or ())
+    models = len(mix.coefficients or next(iter(mix.own.values()), ()))
     found = depths(names)
     return {name: Place(0, found[name], (name,) * models, models) for name in names}
 

@@ -32,6 +32,8 @@ class Mixed:
         eta: Of LITI.
         granularity: What shares an angle.
         antiparallel: What to do where vectors oppose each other.
+        density: One setting per model, of a method that edits task vectors.
+        normalize: The same.
     """
 
     method: str
@@ -43,6 +45,8 @@ class Mixed:
     eta: Setting = (Rule((1.0,)),)
     granularity: str | None = None
     antiparallel: str | None = None
+    density: tuple[Setting, ...] = ()
+    normalize: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -133,6 +137,42 @@ def _task_arithmetic(scopes: Scopes, section: Section) -> Mixed:
     return Mixed(method, section.inputs, section.base.model, section.base, coefficients=weights, eta=eta)
 
 
+@dataclass(frozen=True)
+class _Edited:
+    """A method that edits task vectors: its name here, and mergekit's defaults."""
+
+    method: str
+    rescale: bool
+    normalize: bool | None
+
+    def __call__(self, scopes: Scopes, section: Section) -> Mixed:
+        name = scopes.known.name
+        assert section.base is not None
+        if not section.inputs:
+            raise scopes.error(section.key, f"{name} needs a model beside base_model")
+        if section.base.layers is not None:
+            raise scopes.error(section.key, f"{name} of slices is not in warmkit; give models")
+        if scopes.flag("rescale", section.scopes, default=self.rescale) is not self.rescale:
+            raise scopes.error("parameters.rescale", f"rescale {str(not self.rescale).lower()} is not in warmkit's {name}")
+        normalize = scopes.flag("normalize", section.scopes, default=bool(self.normalize))
+        if normalize and self.normalize is None:
+            raise scopes.error("parameters.normalize", f"normalize true is not in warmkit's {name}; divide the weights")
+        if any("int8_mask" in scope.content for scope in section.scopes):
+            scopes.note("int8_mask: has no effect; warmkit needs no such memory")
+        if self.rescale:
+            scopes.note(f"{name}: random masks are warmkit's own, seeded by tensor; rescaled by 1/density, not by norms")
+        return Mixed(
+            self.method,
+            section.inputs,
+            section.base.model,
+            section.base,
+            coefficients=_weights(scopes, section.inputs),
+            eta=scopes.setting("lambda", section.scopes, 1.0),
+            density=tuple(scopes.setting("density", each.scopes, 1.0) for each in section.inputs),
+            normalize=None if self.normalize is None else normalize,
+        )
+
+
 def _karcher(scopes: Scopes, section: Section) -> Mixed:
     for name in ("max_iter", "tol"):
         if any(name in scope.content for scope in section.scopes):
@@ -156,6 +196,9 @@ _METHODS: dict[str, Callable[[Scopes, Section], Mixed]] = {
     "slerp": _slerp,
     "nuslerp": _nuslerp,
     "task_arithmetic": _task_arithmetic,
+    "ties": _Edited("ties", rescale=False, normalize=True),
+    "dare_linear": _Edited("dare-linear", rescale=True, normalize=None),
+    "dare_ties": _Edited("dare-ties", rescale=True, normalize=False),
     "karcher": _karcher,
     "model_stock": _model_stock,
 }
@@ -182,8 +225,15 @@ def _numbers(mixed: Mixed) -> dict[str, Any]:
 
 
 def _common(mixed: Mixed) -> dict[str, Any]:
-    common = {"init": mixed.init, "method": mixed.method}
-    return common | {"granularity": mixed.granularity, "antiparallel": mixed.antiparallel}
+    density: Any = [write_setting(each) for each in mixed.density] or None
+    return {
+        "init": mixed.init,
+        "method": mixed.method,
+        "granularity": mixed.granularity,
+        "antiparallel": mixed.antiparallel,
+        "density": density,
+        "normalize": mixed.normalize,
+    }
 
 
 def _whole(mixed: Mixed) -> MergeSection:

@@ -75,6 +75,16 @@ def test_eta_by_rule_draws_each_tensor_back_by_its_own(family: Family, tmp_path:
         assert torch.equal(found[f"model.layers.{layer}.attn.weight"], zero[f"model.layers.{layer}.attn.weight"].double())
 
 
+def test_density_by_rule_and_depth_prunes_each_tensor_by_its_own(family: Family, tmp_path: Path) -> None:
+    rules = [{"pattern": "mlp", "value": [0.25, 0.75]}, {"value": 1}]
+    warmkit.merge([family.a], tmp_path / "out", init=family.init, method="ties", density=rules)
+    zero, a, found = weights(0), weights(1), load(tmp_path / "out")
+    for layer, density in enumerate((0.25, 0.5, 0.75)):
+        name = f"model.layers.{layer}.mlp.weight"
+        assert int((found[name] != zero[name].double()).sum()) == int(density * zero[name].numel())
+    np.testing.assert_allclose(found["lm_head.weight"], a["lm_head.weight"].double(), rtol=1e-6, atol=1e-7)
+
+
 def test_constant_rules_write_the_bytes_of_plain_numbers(family: Family, tmp_path: Path) -> None:
     warmkit.merge([family.a, family.b], tmp_path / "plain", init=family.init, lambda_=0.3)
     warmkit.merge([family.a, family.b], tmp_path / "rules", init=family.init, lambda_=[{"value": [0.3, 0.3]}])
@@ -135,12 +145,15 @@ def test_one_model_of_scale_one_from_zero_is_copied_bit_by_bit(family: Family, t
         ({"coefficients": [[1, 0]]}, "expected 2 coefficients, one per model, found 1"),
         ({"lambda_": [0, 1], "coefficients": [1, 1]}, "say the same thing"),
         ({"method": "slerp-weights", "lambda_": [0, 1.5]}, "coefficients cannot be negative"),
+        ({"method": "ties", "init": "@", "density": [[0.5, 1.5], 0.5]}, "group .*density must be a finite number above 0"),
+        ({"method": "ties", "init": "@", "density": [[0.5, 1]]}, "density: expected one number, or 2, one per model; found 1"),
         ({"method": "lerp", "init": "zero", "eta": 0.5}, "eta with an init of zero would shrink the model"),
     ],
 )
 def test_numbers_that_do_not_go_together_are_refused(
     family: Family, tmp_path: Path, parameters: dict[str, Any], message: str
 ) -> None:
+    parameters = {name: family.init if value == "@" else value for name, value in parameters.items()}
     with pytest.raises(UsageError, match=message):
         warmkit.merge([family.a, family.b], tmp_path / "out", **{"method": "lerp", **parameters})
     assert not (tmp_path / "out").exists()

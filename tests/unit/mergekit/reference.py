@@ -41,6 +41,21 @@ def model_stock(base: Vector, models: Sequence[Vector]) -> Vector:
     return t * sum(models) / len(models) + (1 - t) * base
 
 
+def ties(base: Vector, models: Sequence[Vector], weights: Sequence[float], densities: Sequence[float]) -> Vector:
+    """Trim to the largest changes, elect a sign by their weighted sum, average what has it."""
+    kept = []
+    for model, weight, density in zip(models, weights, densities):
+        task = (model - base).ravel()
+        order = np.argsort(-np.abs(task), kind="stable")[: max(1, int(density * task.size))]
+        trimmed = np.zeros_like(task)
+        trimmed[order] = task[order]
+        kept.append(weight * trimmed)
+    agrees = [np.sign(each) == np.where(sum(kept) >= 0, 1, -1) for each in kept]
+    divisor = sum(weight * agree for weight, agree in zip(weights, agrees))
+    merged = sum(each * agree for each, agree in zip(kept, agrees)) / np.where(divisor == 0, 1, divisor)
+    return base + merged.reshape(base.shape)
+
+
 def gradient(points: Sequence[float], depth: float) -> float:
     return float(np.interp(depth, np.linspace(0, 1, len(points)), points))
 

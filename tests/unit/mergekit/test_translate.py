@@ -12,7 +12,7 @@ import yaml
 
 import warmkit
 from tests.conftest import Family, weights
-from tests.unit.mergekit.reference import Merge, arc, gradient, karcher, model_stock
+from tests.unit.mergekit.reference import Merge, arc, gradient, karcher, model_stock, ties
 from warmkit.checkpoints.merge import merge
 from warmkit.cli.merge_recipe import read_slices
 from warmkit.errors import RecipeError
@@ -26,6 +26,15 @@ MODELS = "models:\n  - {model: @a, parameters: {weight: 0.7}}\n  - {model: @b, p
 PLAIN = "models:\n  - model: @a\n  - model: @b\n"
 THREE = PLAIN + "  - model: @c\n"
 T = "parameters:\n  t:\n    - {filter: attn, value: [0, 0.5, 1]}\n    - {filter: '*', value: 0.25}\n"
+TIES = """\
+models:
+  - {model: @a, parameters: {density: [1, 0.7, 0.1], weight: 1.0}}
+  - model: @b
+    parameters:
+      density: [{filter: attn, value: 0.33}, {value: 0.5}]
+      weight: [{filter: mlp, value: 0.5}, {value: 0.2}]
+parameters: {int8_mask: true}
+"""
 NEAR = "{model: @a, parameters: {weight: [{filter: mlp, value: 3}]}}"
 FAR = "parameters: {weight: [{filter: attn, value: [1, 2]}, {value: 0.5}]}\n"
 
@@ -77,6 +86,23 @@ CASES: dict[str, tuple[str, Merge]] = {
     "model stock": (
         "merge_method: model_stock\nbase_model: @sft\n" + THREE,
         lambda n, d, x: model_stock(x["sft"], [x["a"], x["b"], x["c"]]),
+    ),
+    "ties": (
+        "merge_method: ties\nbase_model: @sft\n" + TIES,
+        lambda n, d, x: ties(
+            x["sft"],
+            [x["a"], x["b"]],
+            [1.0, 0.5 if "mlp" in n else 0.2],
+            [gradient([1, 0.7, 0.1], d), 0.33 if "attn" in n else 0.5],
+        ),
+    ),
+    "dare linear that drops nothing": (
+        "merge_method: dare_linear\nbase_model: @sft\nparameters: {lambda: 0.5}\n" + MODELS,
+        lambda n, d, x: x["sft"] + 0.35 * (x["a"] - x["sft"]) + 0.25 * (x["b"] - x["sft"]),
+    ),
+    "dare ties that drops nothing": (
+        "merge_method: dare_ties\nbase_model: @sft\nparameters: {normalize: true}\n" + MODELS,
+        lambda n, d, x: ties(x["sft"], [x["a"], x["b"]], [0.7, 0.5], [1, 1]),
     ),
     "passthrough": ("merge_method: passthrough\nmodels: [{model: @a}]\n", lambda n, d, x: x["a"]),
     "passthrough, scale by filter": (
@@ -238,6 +264,21 @@ REFUSED: dict[str, tuple[str, str]] = {
     "filter-wise": (
         "merge_method: model_stock\nbase_model: @sft\nparameters: {filter_wise: true}\n" + THREE,
         ":3: filter_wise (an angle for every row) is not in warmkit",
+    ),
+    "rescale": (
+        "merge_method: ties\nbase_model: @sft\nparameters: {rescale: true}\n" + MODELS,
+        ":3: rescale true is not in warmkit's ties",
+    ),
+    "dare, normalised": (
+        "merge_method: dare_linear\nbase_model: @sft\nparameters: {normalize: true}\n" + MODELS,
+        ":3: normalize true is not in warmkit's dare_linear",
+    ),
+    "ties of slices": (
+        SLICES.replace("linear", "ties")
+        .replace("@a", "@sft")
+        .replace("[{model: @c,", "[{model: @sft, layer_range: [0, 1]}, {model: @c,")
+        + "base_model: @sft\n",
+        ":2: ties of slices is not in warmkit; give models",
     ),
     "flag by filter": (
         refusal("parameters", "{normalize: [true, false]}"),

@@ -41,23 +41,23 @@ class _Adapter:
     whole: dict[str, Tensor]
 
 
-def open_pair(source: str, base: str, adapter: str) -> Checkpoint:
-    """Open `BASE+ADAPTER`."""
+def open_pair(source: str, base: str, adapter: str, **how: bool) -> Checkpoint:
+    """Open `BASE+ADAPTER`; `how` is for `open_checkpoint`."""
     directory = resolve(adapter)
     if not directory.is_dir() or not (directory / CONFIG).is_file():
         raise CheckpointError(f"{adapter}: expected an adapter's directory with {CONFIG} after the +")
     config = read_config(directory)
-    given = open_checkpoint(base)
+    given = open_checkpoint(base, **how)
     named = "" if config.base is None or Path(config.base).name == Path(base).name else f"; its config names {config.base}"
     return _open(source, given, directory, config, f"{adapter}: adapter on {base}{named}" if named else None)
 
 
-def open_alone(source: str, directory: Path) -> Checkpoint:
-    """Open an adapter on the base that its config names."""
+def open_alone(source: str, directory: Path, **how: bool) -> Checkpoint:
+    """Open an adapter on the base that its config names; `how` is for `open_checkpoint`."""
     config = read_config(directory)
     name = base_of(config)
     try:
-        base = open_checkpoint(name)
+        base = open_checkpoint(name, **how)
     except CheckpointError as error:
         raise CheckpointError(f"{directory}: its base cannot be opened: {error}; give it as BASE+{source}") from None
     return _open(source, base, directory, config, f"{source}: adapter on {name}, as its {CONFIG} says")

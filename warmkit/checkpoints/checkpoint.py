@@ -193,7 +193,7 @@ def open_checkpoint(source: str | os.PathLike[str], *, allow_pickle: bool = Fals
     if (pair := split(source)) is not None:
         from warmkit.checkpoints.adapters import open_pair  # brings a compiler, which other checkpoints do not need
 
-        return open_pair(source, *pair)
+        return open_pair(source, *pair, allow_pickle=allow_pickle, stream=stream)
     if stream or "://" in source:
         from warmkit.checkpoints.remote import is_streamed
 
@@ -203,7 +203,7 @@ def open_checkpoint(source: str | os.PathLike[str], *, allow_pickle: bool = Fals
     if is_adapter(path) and not any((path / name).is_file() for name in (SINGLE, INDEX)):
         from warmkit.checkpoints.adapters import open_alone
 
-        return open_alone(source, path)
+        return open_alone(source, path, allow_pickle=allow_pickle, stream=stream)
     if (names := _pickles(path)) and not allow_pickle:
         raise UnsupportedError(_pickle_message(path, names))
     if names:

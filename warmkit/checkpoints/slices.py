@@ -89,7 +89,7 @@ def merge_slices(
         raise UsageError("expected at least one slice, each with at least one source")
     whole = [_inherit(each, lambda_, coefficients, eta) for each in slices]
     known = None if init is None or init == ZERO else init
-    parts = _open(whole, known)
+    parts = _open(whole, known, options)
     rows, notes = _compose(whole, parts, known)
     spec = merge_spec(
         method,
@@ -119,10 +119,11 @@ def _inherit(each: Slice, lambda_: Varying | None, coefficients: Sequence[Varyin
     return replace(each, eta=eta) if each.eta is None and not is_sweep(eta) else each
 
 
-def _open(slices: Sequence[Slice], init: str | os.PathLike[str] | None) -> dict[str, Parts]:
+def _open(slices: Sequence[Slice], init: str | os.PathLike[str] | None, options: MergeOptions) -> dict[str, Parts]:
     """Open every model once, the donor of config and tokenizer first, and check the ranges."""
     names = [*([] if init is None else [str(init)]), *(str(source.model) for each in slices for source in each.sources)]
-    parts = {name: take_apart(open_checkpoint(name)) for name in dict.fromkeys(names)}
+    how = {"allow_pickle": options.get("allow_pickle", False), "stream": options.get("stream", False)}
+    parts = {name: take_apart(open_checkpoint(name, **how)) for name in dict.fromkeys(names)}
     for number, each in enumerate(slices):
         ranges = [*each.sources, *([] if init is None else [_init_range(each, number, str(init))])]
         for one in ranges:

@@ -58,8 +58,8 @@ def test_every_tensor_matches_the_reference_to_rounding(method: str, dtype: torc
 def long(tmp_path_factory: pytest.TempPathFactory) -> Family:
     """bfloat16 models with a tensor that several tasks read, whose rows end inside blocks and whose values tie."""
     folder = tmp_path_factory.mktemp("long")
-    rows, width = 2100, 1533
-    assert rows * width > 3 * BLOCK
+    rows, width = 1400, 1533
+    assert rows * width > 2 * BLOCK
     base = torch.randn(rows * width + 5000, generator=torch.Generator().manual_seed(9)) * 0.02
     paths = []
     for seed, name in enumerate(("sft", "a", "b", "c")):
@@ -73,12 +73,12 @@ def long(tmp_path_factory: pytest.TempPathFactory) -> Family:
 def test_a_tensor_of_several_blocks_has_the_same_bytes_for_any_threads_and_shards(
     method: str, long: Family, tmp_path: Path
 ) -> None:
-    for threads, size in ((1, "5GB"), (2, "1MB"), (8, "5GB")):
+    for threads, size in ((1, "5GB"), (8, "1MB")):
         out = tmp_path / str(threads)
-        warmkit.merge(long.models, out, init=long.init, method=method, threads=threads, max_shard_size=size)
+        warmkit.merge(long.models[:2], out, init=long.init, method=method, threads=threads, max_shard_size=size)
         assert outputs(out) == outputs(tmp_path / "1")
     init, merged = tensors_of(long.init), tensors_of(tmp_path / "1")
-    models = [tensors_of(path) for path in long.models]
+    models = [tensors_of(path) for path in long.models[:2]]
     for name, found in merged.items():
         vectors = np.array([flat(model[name]) - flat(init[name]) for model in models])
         assert_close(found, flat(init[name]), reference(method, vectors, None, tuple(found.shape), tensor=name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import http.client
 import os
@@ -11,7 +12,7 @@ import weakref
 from collections.abc import Generator, Mapping
 from functools import cached_property
 from typing import Any
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from warmkit._version import __version__
@@ -58,11 +59,12 @@ class Connections:
     def _ask(self, address: SplitResult, headers: Mapping[str, str]) -> tuple[http.client.HTTPConnection, Response]:
         own = {"User-Agent": f"warmkit/{__version__}", "Accept-Encoding": "identity", **headers}
         target = (address.path or "/") + (f"?{address.query}" if address.query else "")
+        if address.scheme == "http" and (proxy := _proxy(address)):
+            target, own = f"http://{address.netloc}{target}", {**own, **_credentials(proxy)}
         while True:
             connection, fresh = self._take(address)
             try:
-                plain_proxy = getattr(connection, "through_proxy", False) and address.scheme == "http"
-                connection.request("GET", f"http://{address.netloc}{target}" if plain_proxy else target, headers=own)
+                connection.request("GET", target, headers=own)
                 return connection, connection.getresponse()
             except (OSError, http.client.HTTPException) as error:
                 self._forget(connection)
@@ -81,19 +83,15 @@ class Connections:
         return connection, True
 
     def _connect(self, address: SplitResult) -> http.client.HTTPConnection:
-        assert address.hostname is not None
-        host = address.hostname
-        proxy = None if proxy_bypass(host) else getproxies().get(address.scheme)
-        where = urlsplit(proxy if "://" in proxy else f"http://{proxy}") if proxy else address
+        proxy = _proxy(address)
+        where = proxy or address
         assert where.hostname is not None
-        if address.scheme == "https":
-            made = http.client.HTTPSConnection(where.hostname, where.port, timeout=TIMEOUT, context=self._tls)
-            if proxy:
-                made.set_tunnel(host, address.port or 443)
-        else:
-            made = http.client.HTTPConnection(where.hostname, where.port, timeout=TIMEOUT)
-            made.through_proxy = proxy is not None  # pyright: ignore[reportAttributeAccessIssue]
-        return made
+        if address.scheme == "http":
+            return http.client.HTTPConnection(where.hostname, where.port, timeout=TIMEOUT)
+        connection = http.client.HTTPSConnection(where.hostname, where.port, timeout=TIMEOUT, context=self._tls)
+        if proxy is not None:
+            connection.set_tunnel(address.hostname or "", address.port or 443, _credentials(proxy))
+        return connection
 
     @cached_property
     def _tls(self) -> Any:
@@ -116,6 +114,21 @@ class Connections:
             for connection in self._open:  # another thread is reading from it: let its read fail
                 with contextlib.suppress(OSError, AttributeError):
                     connection.sock.shutdown(socket.SHUT_RDWR)
+
+
+def _proxy(address: SplitResult) -> SplitResult | None:
+    """Return the proxy that the environment names for a server."""
+    named = getproxies().get(address.scheme)
+    if not named or proxy_bypass(address.hostname or ""):
+        return None
+    return urlsplit(named if "://" in named else f"http://{named}")
+
+
+def _credentials(proxy: SplitResult) -> dict[str, str]:
+    if proxy.username is None:
+        return {}
+    pair = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
+    return {"Proxy-Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
 
 
 def _close_all(connections: set[http.client.HTTPConnection]) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import re
+import sys
 from pathlib import Path
 
 from warmkit.errors import CheckpointError, HubError
@@ -62,16 +64,18 @@ def _packaged(source: str) -> Path:
 
 def _fetch(source: str, repo: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import HFValidationError
 
-    where = "" if source.startswith("hf://") else f"no local path {source!r}, and "
+    from warmkit.checkpoints.hub_client import patiently, without_bars
+
+    def fetch() -> str:
+        return snapshot_download(repo, revision=revision, allow_patterns=list(PATTERNS))
+
     try:
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=list(PATTERNS)))
+        with contextlib.nullcontext() if sys.stderr.isatty() else without_bars():
+            return Path(patiently(repo, revision, fetch))
     except HFValidationError:
         raise CheckpointError(f"{source}: no such file or directory, and no name of a Hub repository") from None
-    except RepositoryNotFoundError:
-        raise HubError(f"{where}the Hub has no repository {repo!r}, or it is private (log in with `hf auth login`)") from None
-    except LocalEntryNotFoundError:
-        raise HubError(f"{where}the Hub cannot be reached and {repo!r} is not in the local cache") from None
-    except (HfHubHTTPError, OSError) as error:
-        raise HubError(f"{where}{repo!r} cannot be fetched from the Hub: {str(error).splitlines()[0][:200]}") from None
+    except HubError as error:
+        where = "" if source.startswith("hf://") else f"no local path {source!r}, and "
+        raise HubError(f"{where}{error}") from None

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from warmkit.checkpoints.hub_client import hub_errors, without_bars
 from warmkit.checkpoints.manifest import MANIFEST, read_manifest
 from warmkit.checkpoints.merge import Advance
-from warmkit.checkpoints.remote_hub import hub_errors, without_bars
 from warmkit.checkpoints.verify import verify
 from warmkit.errors import CheckpointError, HubError, UsageError
 

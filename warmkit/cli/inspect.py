@@ -8,7 +8,7 @@ import typer
 
 from warmkit.cli.command import command
 from warmkit.cli.console import Console, number, size, table
-from warmkit.cli.options import AllowPickle
+from warmkit.cli.options import AllowPickle, Stream
 
 
 @command()
@@ -17,6 +17,7 @@ def inspect(
     path: Annotated[str, typer.Argument(metavar="PATH", help="Directory, .safetensors file or Hub repository.")],
     granularity: Annotated[str, typer.Option("--granularity", help="One row per layer, tensor or model.")] = "layer",
     allow_pickle: AllowPickle = False,
+    stream: Stream = False,
 ) -> None:
     """Show what a checkpoint holds, from its headers.
 
@@ -27,7 +28,7 @@ def inspect(
     from warmkit.checkpoints.checkpoint import open_checkpoint
     from warmkit.checkpoints.groups import group
 
-    checkpoint = open_checkpoint(path, allow_pickle=allow_pickle)
+    checkpoint = open_checkpoint(path, allow_pickle=allow_pickle, stream=stream)
     rows: list[list[str]] = []
     for name, names in group(checkpoint, granularity).items():
         entries = [checkpoint.entries[each] for each in names]
@@ -41,7 +42,7 @@ def inspect(
     architecture = ", ".join(config.get("architectures") or []) or "no config.json"
     files = [file.name for file in checkpoint.files]
     document: dict[str, Any] = {
-        "path": str(checkpoint.path),
+        "path": checkpoint.source if checkpoint.streamed else str(checkpoint.path),
         "architectures": config.get("architectures"),
         "parameters": checkpoint.parameters,
         "bytes": checkpoint.nbytes,

@@ -357,6 +357,16 @@ def test_a_password_in_an_address_is_refused() -> None:
         open_checkpoint("http://me:secret@127.0.0.1/model")
 
 
+def test_a_proxy_of_the_environment_is_asked(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", web.address.replace("http://", "http://me:secret@"))
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    checkpoint = open_checkpoint("http://models.example.org/a")
+    assert checkpoint["model.scale"].load() == 2
+    assert web.headers["/a/model.safetensors"]["Proxy-Authorization"] == "Basic bWU6c2VjcmV0"
+    assert checkpoint.source == "http://models.example.org/a"
+
+
 def test_a_greedy_soup_does_not_stream(web: Web, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is streamed; fetch it first"):
         warmkit.greedy_soup([f"{web.address}/a", f"{web.address}/b"], tmp_path / "out", score="echo {}")

@@ -106,8 +106,12 @@ def test_a_busy_hub_is_waited_for(family: Family, hub: Hub, command: Command) ->
     code, said = command("merge", "--method", "lerp", "hf://team/a", "hf://team/b", "-o", "more", "--stream")
     assert code == 1
     assert "HTTP 429, and asks for a pause of 900 s" in said
+    hub.busy, hub.retry_after = 2, "0"
+    code, said = command("merge", "--method", "lerp", "hf://team/a", "hf://team/b", "-o", "fetched")
+    assert code == 0, said
 
 
+@pytest.mark.parametrize("more", [["--stream"], []], ids=["streamed", "fetched"])
 @pytest.mark.parametrize(
     ("source", "said"),
     [
@@ -115,23 +119,27 @@ def test_a_busy_hub_is_waited_for(family: Family, hub: Hub, command: Command) ->
         ("team/secret", "the Hub has no repository 'team/secret', or it is private"),
         ("hf://team/a@v9", "the Hub's 'team/a' has no revision 'v9'"),
         ("hf://team/gate", "'team/gate' is gated: ask for access on its page on the Hub"),
-        ("hf://team/pickled", "only pickle files (pytorch_model.bin), which cannot be streamed"),
         ("hf://nonsense", "no such file or directory"),
     ],
 )
 def test_what_the_hub_refuses_is_one_line(
-    source: str, said: str, family: Family, hub: Hub, command: Command, tmp_path: Path
+    source: str, said: str, more: list[str], family: Family, hub: Hub, command: Command, tmp_path: Path
 ) -> None:
     save(tmp_path / "secret", weights(1))
     save(tmp_path / "gate", weights(1))
-    (tmp_path / "pickled").mkdir()
-    (tmp_path / "pickled" / "pytorch_model.bin").touch()
     hub.private.add("secret")
     hub.gated.add("gate")
-    code, told = command("merge", "--method", "lerp", "hf://team/a", source, "-o", "out", "--stream")
+    code, told = command("merge", "--method", "lerp", "hf://team/a", source, "-o", "out", *more)
     assert code == 1
     assert said in told
     assert not (tmp_path / "out").exists()
+
+
+def test_pickles_are_not_streamed(family: Family, hub: Hub, command: Command, tmp_path: Path) -> None:
+    (tmp_path / "pickled").mkdir()
+    (tmp_path / "pickled" / "pytorch_model.bin").touch()
+    code, said = command("inspect", "hf://team/pickled", "--stream")
+    assert (code, "only pickle files (pytorch_model.bin), which cannot be streamed" in said) == (1, True)
 
 
 def test_a_hub_that_is_not_there_is_one_line(run: Run, tmp_path: Path) -> None:

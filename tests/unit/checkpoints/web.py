@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 Fault = str | int
 
@@ -82,7 +83,7 @@ class WebHandler(BaseHTTPRequestHandler):
         self.answer()
 
     def answer(self) -> None:
-        path = self.path.split("?")[0]
+        path = urlsplit(self.path).path  # a proxy is asked for whole addresses
         self.server.asked.append(path)
         self.server.headers[path] = dict(self.headers)
         time.sleep(self.server.latency)

@@ -25,7 +25,10 @@ METADATA = ".metadata"
 SHARD = ".distcp"
 
 _HOME = "torch.distributed.checkpoint"
+_OLD_HOME = "torch.distributed._shard.sharded_tensor.metadata"  # of the properties, up to torch 2.2
 _CLASSES = (
+    (_OLD_HOME, "TensorProperties"),
+    (_OLD_HOME, "MEM_FORMAT_ENCODING"),
     *((f"{_HOME}.metadata", name) for name in ("Metadata", "MetadataIndex", "StorageMeta", "_MEM_FORMAT_ENCODING")),
     *((f"{_HOME}.metadata", name) for name in ("TensorStorageMetadata", "TensorProperties", "ChunkStorageMetadata")),
     (f"{_HOME}.metadata", "BytesStorageMetadata"),

@@ -110,17 +110,18 @@ def match_vocabularies(
     """
     if mode not in MODES:
         raise UsageError(f"unknown vocabulary {mode!r}{nearest(mode, MODES)}")
-    reference = read_vocabulary(companions)
-    own = [read_vocabulary(each) or reference for each in checkpoints]
-    vocabularies = [each for each in own if each is not None]
-    if reference is None or len(vocabularies) < len(own):
-        if mode == "strict":
-            return Matched(list(checkpoints), [], None, _nothing)
-        raise MismatchError(f"--vocabulary {mode} needs {TOKENIZER}, and {companions.source} has none")
-    ids = [each.ids for each in vocabularies]
     counts = [_rows(each) for each in checkpoints]
-    if mode == "strict" and (None in counts or len(set(counts)) == 1 or any(each != reference.ids for each in ids)):
-        return Matched(list(checkpoints), [], None, _nothing)  # nothing to do, or for the comparison to refuse
+    untouched = Matched(list(checkpoints), [], None, _nothing)
+    if mode == "strict" and (None in counts or len(set(counts)) == 1):
+        return untouched  # tokenizers are read where they are needed: it takes a while
+    reference = read_vocabulary(companions)
+    own = [read_vocabulary(each) for each in checkpoints]
+    if mode == "strict" and not _padding_alone(reference, own, counts):
+        return untouched  # for the comparison to refuse
+    if reference is None:
+        raise MismatchError(f"--vocabulary {mode} needs {TOKENIZER}, and {companions.source} has none")
+    vocabularies = [each or reference for each in own]
+    ids = [each.ids for each in vocabularies]
     kept = _kept_added(mode, companions, reference, vocabularies, [each.source for each in checkpoints])
     tokens = {**reference.base, **{token["content"]: token["id"] for token in kept}}
     notes = _notes(mode, checkpoints, ids, tokens, counts)
@@ -131,6 +132,13 @@ def match_vocabularies(
     changed = tokens != reference.ids or rows != _rows(companions)
     finish = write_tokenizer(kept, reference.ids, tokens, _rows(companions), rows) if changed else _nothing
     return Matched(matched, notes, [mode, ids, tokens, rows], finish)
+
+
+def _padding_alone(reference: Vocabulary | None, own: Sequence[Vocabulary | None], counts: Sequence[int | None]) -> bool:
+    """Say whether all have one vocabulary, and a row for each of its tokens."""
+    if reference is None or any(each is None or each.ids != reference.ids for each in own):
+        return False
+    return min(count or 0 for count in counts) > max(reference.ids.values(), default=-1)
 
 
 def _rows(checkpoint: Checkpoint) -> int | None:

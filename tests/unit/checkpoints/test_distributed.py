@@ -86,6 +86,17 @@ def test_the_folder_that_transformers_makes_is_found(tmp_path: Path) -> None:
     same(loaded(tmp_path / "checkpoint-5"), weights(1))
 
 
+def test_metadata_as_older_versions_of_torch_pickled_it(tmp_path: Path) -> None:
+    from torch.distributed._shard.sharded_tensor.metadata import TensorProperties
+
+    folder = save({"model": weights(1)}, tmp_path / "old")
+    metadata = pickle.loads((folder / ".metadata").read_bytes())
+    for described in metadata.state_dict_metadata.values():
+        described.properties = TensorProperties(dtype=described.properties.dtype)
+    (folder / ".metadata").write_bytes(pickle.dumps(metadata))
+    same(loaded(folder), weights(1))
+
+
 # ---- two processes ----------------------------------------------------------------------------------------------------
 
 TWO = """

@@ -257,6 +257,20 @@ def test_other_vocabularies_are_refused_and_the_option_is_named(zoo: dict[str, P
         warmkit.soup([zoo["a"], zoo["b"]], tmp_path / "out")
 
 
+def test_rows_that_no_tokenizer_explains_are_refused(tmp_path: Path) -> None:
+    padded, plain, short = (
+        make(tmp_path / "p", [], 1, pad_to=16),
+        make(tmp_path / "q", [], 2),
+        make(tmp_path / "r", [], 3, size=30),
+    )
+    (plain / "tokenizer.json").unlink()
+    with pytest.raises(MismatchError, match="no tokenizer tells"):
+        warmkit.soup([padded, plain], tmp_path / "out")
+    (short / "tokenizer.json").write_bytes((padded / "tokenizer.json").read_bytes())
+    with pytest.raises(MismatchError, match="no tokenizer tells"):
+        warmkit.soup([padded, short], tmp_path / "out")
+
+
 @pytest.mark.parametrize("mode", ["union", "common"])
 def test_other_base_vocabularies_have_no_union(mode: str, tmp_path: Path) -> None:
     a, b = make(tmp_path / "a", [], 1), make(tmp_path / "b", [], 2, size=25)

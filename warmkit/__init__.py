@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from warmkit.checkpoints.merge import merge as merge
     from warmkit.checkpoints.merge import merged_state_dict as merged_state_dict
     from warmkit.checkpoints.merge import soup as soup
+    from warmkit.checkpoints.push import push as push
     from warmkit.checkpoints.slices import Slice as Slice
     from warmkit.checkpoints.slices import merge_slices as merge_slices
     from warmkit.checkpoints.stacking import LayerRange as LayerRange
@@ -57,6 +58,7 @@ _HOMES = {
     "merge_slices": "checkpoints.slices",
     "merged_state_dict": "checkpoints.merge",
     "open_checkpoint": "checkpoints.checkpoint",
+    "push": "checkpoints.push",
     "read_pairs": "data.preferences",
     "run_warm": "pipelines.warm",
     "run_warp": "pipelines.warp",
@@ -87,6 +89,7 @@ __all__ = [
     "merge_slices",
     "merged_state_dict",
     "open_checkpoint",
+    "push",
     "read_pairs",
     "run_warm",
     "run_warp",

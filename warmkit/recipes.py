@@ -66,8 +66,13 @@ class MergeSection:
     angles: bool | None = None
     scale: float | None = None
     density: float | list[Any] | None = None
+    gamma: float | list[float] | None = None
+    epsilon: float | list[float] | None = None
+    select_topk: float | None = None
     normalize: bool | None = None
     seed: int | None = None
+    r: float | None = None
+    alpha: float | None = None
     only: list[str] | None = None
     exclude: list[str] | None = None
     vocabulary: str | None = None

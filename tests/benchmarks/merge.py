@@ -1,6 +1,7 @@
 """One table in one run: a copy floor, warmkit, and mergekit when it is installed.
 
     python -m tests.benchmarks.merge --folder /dev/shm/bench --mergekit /path/to/venv/bin/mergekit-yaml
+    python -m tests.benchmarks.merge --edits --size 0.3B --mergekit /path/to/venv/bin/mergekit-yaml
 
 Every row is a whole process, started afresh: wall time, CPU time and peak memory from the operating system. `work` is what
 the process itself measured after its imports. Contenders take turns, run by run; each writes to a directory that was
@@ -21,13 +22,18 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.benchmarks.llama import build
+from tests.benchmarks.llama import SIZES, build
 
 FLOOR = str(Path(__file__).with_name("copy_floor.py"))
-WARM = 15 << 29  # what mergekit takes at its peak, and its output
+WARM = 15 << 29  # what mergekit takes at its peak, and its output; of 1.1B parameters
+SHARE_OF_WARM = {"0.1B": 0.15, "0.3B": 0.4, "1.1B": 1.0}
 MERGEKIT = {
     "mergekit linear": "merge_method: linear\nmodels:\n{models}\ndtype: bfloat16\n",
     "mergekit nuslerp": "merge_method: nuslerp\nbase_model: {init}\nmodels:\n{models}\ndtype: bfloat16\n",
+}
+EDITS = {
+    "mergekit ties": "merge_method: ties\nbase_model: {init}\nmodels:\n{models}\ndtype: bfloat16\n",
+    "mergekit dare_linear": "merge_method: dare_linear\nbase_model: {init}\nmodels:\n{models}\ndtype: bfloat16\n",
 }
 
 
@@ -121,6 +127,22 @@ def contenders(folder: Path, output: Path, binary: str | None) -> dict[str, list
     return commands
 
 
+def edits(folder: Path, output: Path, binary: str | None) -> dict[str, list[str]]:
+    """Name the commands of methods that edit task vectors, three models each, at density 0.5."""
+    init, models = folder / "m0", [folder / f"m{number}" for number in (1, 2, 3)]
+    warmkit = [sys.executable, "-m", "warmkit", "merge", "-o", str(output), "--json", "--threads", "2", "--density", "0.5"]
+    commands = {
+        f"warmkit {name}": [*warmkit, "--method", name, "--init", str(init), *map(str, models)]
+        for name in ("ties", "dare-linear")
+    }
+    listed = "\n".join(f"  - model: {model}\n    parameters: {{weight: 1, density: 0.5}}" for model in models)
+    for name, recipe in (EDITS if binary else {}).items():
+        file = folder / f"{name.replace(' ', '-')}.yaml"
+        file.write_text(recipe.format(models=listed, init=init))
+        commands[name] = [str(binary), str(file), str(output)]
+    return commands
+
+
 def scaling(folder: Path, output: Path) -> dict[str, list[str]]:
     """Name the commands that show how time and memory grow with bytes and models."""
     warmkit = [sys.executable, "-m", "warmkit", "merge", "-o", str(output), "--json", "--threads", "2"]
@@ -141,7 +163,7 @@ def table(commands: dict[str, list[str]], output: Path, runs: int, warm: int = W
     measured: dict[str, list[Run]] = {name: [] for name in commands}
     for number in range(-1, runs):  # the first round warms up, what takes long excepted
         for name, command in commands.items():
-            if number < 0 and name in MERGEKIT:
+            if number < 0 and (name in MERGEKIT or name in EDITS):
                 continue
             result = measure(command, output, warm)
             print(f"\r{number + 1}/{runs} {name}: {result.wall:.2f} s  ", end="", file=sys.stderr, flush=True)
@@ -176,7 +198,20 @@ def main() -> None:
     parser.add_argument("--mergekit", help="its mergekit-yaml, in a virtual environment of its own")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--scaling", action="store_true", help="instead, time and memory over sizes and numbers of models")
+    parser.add_argument("--edits", action="store_true", help="instead, TIES and DARE of three models")
+    parser.add_argument("--size", choices=SIZES, default="1.1B", help="of the models of --edits")
     given = parser.parse_args()
+    if given.edits:
+        folder, output = given.folder / given.size, given.folder / "out"
+        for number in range(4):
+            if not (folder / f"m{number}" / "config.json").exists():
+                build(folder / f"m{number}", given.size, number)
+        warm = int(WARM * SHARE_OF_WARM[given.size])
+        measured = table(edits(folder, output, given.mergekit), output, given.runs, warm)
+        for name, other in (("mergekit ties", "warmkit ties"), ("mergekit dare_linear", "warmkit dare-linear")):
+            ratio(measured, name, other, "wall")
+            ratio(measured, name, other, "cpu")
+        return
     for size, count in (("0.3B", 9), ("1.1B", 3)) if given.scaling else (("1.1B", 3),):
         for number in range(count):
             if not (given.folder / size / f"m{number}" / "config.json").exists():

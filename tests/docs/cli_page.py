@@ -21,7 +21,7 @@ Generated from the commands: `python -m tests.docs.cli_page > docs/cli.md`.
 - Exit codes: 0 done, 1 the run failed on its input or environment, 2 usage, 130 interrupted, 143 terminated.
 - No progress bar when stderr is no terminal; `NO_COLOR` is honoured; `-q` is silent.
 - A path is a directory, a `.safetensors` file, or a Hub repository: `hf://owner/name[@revision]`, or `owner/name` where no
-  such local path exists.
+  such local path exists. `merge`, `liti`, `soup`, `ema` and `compare` also read from addresses: [remote](remote.md).
 """
 
 

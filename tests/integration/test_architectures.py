@@ -169,3 +169,20 @@ def test_experts_alone_are_merged_where_a_pattern_says_so(tmp_path: Path) -> Non
     init, merged = (load_file(path / "model.safetensors") for path in (paths[0], tmp_path / "out"))
     changed = {key for key in init if not torch.equal(init[key], merged[key])}
     assert changed == {key for key in init if ".experts." in key}
+
+
+@pytest.mark.parametrize("name", ["gemma2, tied", "t5", "bart", "whisper", "bert", "gpt2"])
+def test_what_torch_saved_of_a_model_with_tied_weights_merges_like_its_safetensors(name: str, tmp_path: Path) -> None:
+    case = CASES[name]
+    paths = [save(case, tmp_path / str(seed), seed) for seed in range(2)]
+    pickled = tmp_path / "pickled"
+    model = getattr(transformers, case.model).from_pretrained(paths[1])
+    model.config.save_pretrained(pickled)
+    torch.save(model.state_dict(), pickled / "pytorch_model.bin")
+    expected = warmkit.liti(paths[1], tmp_path / "expected", init=paths[0], eta=0.5).path
+    lone = pickled / "pytorch_model.bin"  # without a config that says what is tied
+    for number, (first, second) in enumerate([(pickled, paths[0]), (paths[0], pickled), (paths[0], lone)]):
+        out = warmkit.liti(second, tmp_path / f"out-{number}", init=first, eta=0.5, allow_pickle=True).path
+        found, straight = (load_file(path / "model.safetensors") for path in (out, expected))
+        assert found.keys() == straight.keys()
+        assert all(torch.equal(found[key], straight[key]) for key in found)

@@ -15,6 +15,7 @@ from warmkit.checkpoints.dtypes import DType
 from warmkit.checkpoints.files import Files
 
 Index: TypeAlias = "tuple[int, ...]"
+MOST_READ = 1 << 20  # bytes read at once to pick elements with gaps between them
 
 
 def row_major(shape: Sequence[int]) -> Index:
@@ -89,13 +90,32 @@ class Piece:
     def read(self, files: Files, low: Index, high: Index, out: NDArray[Any]) -> None:
         """Read a box that lies in here, in coordinates of the tensor, into an array of its shape."""
         order = sorted(range(len(low)), key=lambda axis: -self.strides[axis])
-        out = out.transpose(order)
         strides = [self.strides[axis] for axis in order]
-        outer, run = _longest_run(out.shape, strides)
-        base = self._start(low, out.itemsize)
-        for index in np.ndindex(*out.shape[:outer]):
-            place = base + out.itemsize * sum(step * stride for step, stride in zip(index, strides))
-            self._run(files, place, out[(*index, ...)], run, strides[outer] if outer < len(strides) else 1)
+        target = out.transpose(order)
+        # in the order of the file first: scattering each run over the block would cost more than reading it
+        gathered = target if target.flags.c_contiguous else np.empty(target.shape, target.dtype)
+        outer, run = _longest_run(target.shape, strides)
+        steps = np.indices(target.shape[:outer], np.int64).reshape(outer, math.prod(target.shape[:outer]))
+        places = self._start(low, out.itemsize) + out.itemsize * (np.array(strides[:outer], np.int64) @ steps)
+        rows = gathered.reshape(len(places), -1)
+        self._read_runs(files, places.tolist(), rows, 1 if run == rows.shape[1] else strides[outer])
+        if gathered is not target:
+            target[...] = gathered
+
+    def _read_runs(self, files: Files, places: Sequence[int], rows: NDArray[Any], stride: int) -> None:
+        """Read a row of elements at each place; `stride` elements lie from one to the next, 0 repeats the first."""
+        if stride == 1:
+            view, size = rows.reshape(-1).data.cast("B"), rows.shape[1] * rows.itemsize
+            for number, place in enumerate(places):
+                files.read(self.file, place, view[number * size : (number + 1) * size])
+            return
+        count = max(1, MOST_READ // (stride * rows.itemsize)) if stride else rows.shape[1]
+        for number, place in enumerate(places):
+            for first in range(0, rows.shape[1], count):
+                part = rows[number, first : first + count]
+                buffer = np.empty((len(part) - 1) * stride + 1, rows.dtype)
+                files.read(self.file, place + first * stride * rows.itemsize, buffer.data.cast("B"))
+                part[:] = buffer[::stride] if stride else buffer
 
     def ahead(self, files: Files, low: Index, high: Index, itemsize: int) -> None:
         """Announce the read of a box, where it is one run of bytes."""
@@ -107,19 +127,6 @@ class Piece:
     def _start(self, low: Index, itemsize: int) -> int:
         steps = (stride * (at - start) for stride, at, start in zip(self.strides, low, self.origin))
         return self.offset + itemsize * sum(steps)
-
-    def _run(self, files: Files, place: int, out: NDArray[Any], run: int, stride: int) -> None:
-        if stride == 0:  # an expanded dimension: one element, many times
-            value = np.empty(1, out.dtype)
-            files.read(self.file, place, value.data.cast("B"))
-            out[...] = value[0]
-        elif run == out.size and out.flags.c_contiguous:
-            files.read(self.file, place, out.reshape(-1).data.cast("B"))
-        else:  # elements with gaps between them, or written with gaps
-            span = run if run == out.size else (out.size - 1) * stride + 1
-            buffer = np.empty(span, out.dtype)
-            files.read(self.file, place, buffer.data.cast("B"))
-            out[...] = buffer[:: 1 if run == out.size else stride].reshape(out.shape)
 
 
 def _longest_run(sizes: Sequence[int], strides: Sequence[int]) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from warmkit.cli.console import Console, number, table
 from warmkit.cli.options import OutputPath
 
 if TYPE_CHECKING:
-    from warmkit.checkpoints.extract import Extraction
+    from warmkit.checkpoints.extraction import Extraction
 
 
 @command()

@@ -10,7 +10,9 @@ import typer
 
 from warmkit.errors import UsageError
 
-Models = Annotated[list[str], typer.Argument(metavar="MODEL", help="Directories, .safetensors files or Hub repositories.")]
+Models = Annotated[
+    list[str], typer.Argument(metavar="MODEL", help="Directories, .safetensors files, Hub repositories or addresses.")
+]
 Init = Annotated[str | None, typer.Option("--init", help="What the models were fine-tuned from.")]
 OutputPath = Annotated[Path, typer.Option("--output", "-o", help="Directory to create.", show_default=False)]
 Stream = Annotated[
@@ -73,11 +75,32 @@ def method_options(
             "--density", help="Share of each task vector that is kept: 0.5, or one per model.", show_default="the method's"
         ),
     ] = None,
+    gamma: Annotated[
+        str | None,
+        typer.Option("--gamma", help="Share of the largest elements that is left out; or one per model.", show_default="0.01"),
+    ] = None,
+    epsilon: Annotated[
+        str | None,
+        typer.Option(
+            "--epsilon",
+            help="DELLA: chances go this far from the density. RAM: the smallest change that counts. Or one per model.",
+            show_default="the method's",
+        ),
+    ] = None,
+    select_topk: Annotated[
+        float | None, typer.Option("--select-topk", help="Share of the elements, those that vary most.", show_default="1")
+    ] = None,
     normalize: Annotated[
         bool | None,
         typer.Option("--normalize/--no-normalize", help="Divide by the coefficients summed over.", show_default="the method's"),
     ] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Of random masks.", show_default="0")] = None,
+    r: Annotated[
+        float | None, typer.Option("--r", help="RAM+: how much larger what is one model's own becomes.", show_default="0.1")
+    ] = None,
+    alpha: Annotated[
+        float | None, typer.Option("--alpha", help="RAM+: largest ratio of shared to own changes.", show_default="0.2")
+    ] = None,
 ) -> None:
     """Parameters of methods that edit task vectors; `warmkit methods` says which have them."""
 
@@ -86,7 +109,7 @@ def parameters_of(options: dict[str, Any]) -> dict[str, Any]:
     """Take the parameters of methods out of the options, lists parsed."""
     names = inspect.signature(method_options).parameters
     taken = {name: options.pop(name) for name in names}
-    for name in ("density",):
+    for name in ("density", "gamma", "epsilon"):
         values = numbers(taken[name], f"--{name}")
         taken[name] = values[0] if values is not None and len(values) == 1 else values
     return taken

@@ -15,6 +15,7 @@ from warmkit.merging.compiled import compiled, magnitude, narrow, widen
 SINGLE = np.float32(0)
 GOLDEN, FIRST, SECOND = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 ONE, S11, S27, S30, S31 = np.uint64(1), np.uint64(11), np.uint64(27), np.uint64(30), np.uint64(31)
+S32, LOWER = np.uint64(32), np.uint64(0xFFFFFFFF)
 UNIT = 2.0**-53
 
 
@@ -107,6 +108,27 @@ def erase(x, keep):
         x[i] = x[i] if keep[i] else 0.0
 
 
+# ---- ranks inside rows -----------------------------------------------------------------------------------------------
+
+
+@compiled()
+def ordered_keys(x, init, width, keys):
+    """Write the bits of the magnitude of x - init above the place in the row, so that numbers order as ranks do."""
+    for row in range(keys.size // width):
+        for i in range(width):
+            at = row * width + i
+            bits = magnitude(narrow(widen(x[at], 0.0) - widen(init[at], 0.0), SINGLE))
+            keys[at] = (np.uint64(bits) << S32) | np.uint64(i)
+
+
+@compiled()
+def scatter_ranks(keys, width, ranks):
+    """Write the rank of every element, from rows of sorted keys."""
+    for row in range(keys.size // width):
+        for rank in range(width):
+            ranks[row * width + np.int64(keys[row * width + rank] & LOWER)] = rank
+
+
 # ---- random masks ----------------------------------------------------------------------------------------------------
 
 
@@ -128,11 +150,12 @@ def drop(x, key, first, chance):
 
 
 @compiled()
-def drop_each(x, key, first, chances):
-    """Keep each element with a chance of its own and divide it by that."""
+def drop_ranked(x, key, first, ranks, low, step):
+    """Keep each element with the chance low + step rank and divide it by that."""
     for i in range(x.size):
-        kept = np.float64(_random(key, first + i)) * UNIT < chances[i]
-        x[i] = x[i] / chances[i] if kept else 0.0
+        chance = low + step * ranks[i]
+        kept = np.float64(_random(key, first + i)) * UNIT < chance
+        x[i] = x[i] / chance if kept else 0.0
 
 
 # ---- sums ------------------------------------------------------------------------------------------------------------
@@ -186,3 +209,30 @@ def elected_sum(x, votes, weights, normalize, total, merged, share, out):
     if normalize:
         _divide(merged, share)
     _rounded(merged, out)
+
+
+@compiled()
+def _add_changed(x, epsilon, own, total, count, factor):
+    for i in range(total.size):
+        changed = abs(x[i]) > epsilon
+        total[i] += x[i] if changed else 0.0
+        count[i] += 1.0 if changed else 0.0
+        factor[i] = own if changed else factor[i]
+
+
+@compiled()
+def _average(total, count, factor):
+    for i in range(total.size):
+        total[i] = total[i] * factor[i] if count[i] == 1.0 else total[i] / max(count[i], 1.0)
+
+
+@compiled()
+def average_changed(x, epsilon, own, total, count, factor, out):
+    """Average what exceeds epsilon over those that do; where one model alone does, multiply it by that model's own factor."""
+    total[:] = 0.0
+    count[:] = 0.0
+    factor[:] = 1.0
+    for m in range(x.shape[0]):
+        _add_changed(x[m], epsilon[m], own[m], total, count, factor)
+    _average(total, count, factor)
+    _rounded(total, out)

@@ -7,12 +7,29 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from warmkit.errors import UsageError, nearest
+from warmkit.merging.breadcrumbs import breadcrumbs, breadcrumbs_ties
 from warmkit.merging.dare import dare_linear, dare_ties
+from warmkit.merging.della import della, della_linear
 from warmkit.merging.edits import Edit
 from warmkit.merging.karcher import karcher
 from warmkit.merging.lerp import lerp
 from warmkit.merging.model_stock import model_stock
-from warmkit.merging.parameters import DENSITY, NORMALIZE, SCALE, SEED, Parameter, checked
+from warmkit.merging.parameters import (
+    ALPHA,
+    DENSITY,
+    EPSILON,
+    GAMMA,
+    NORMALIZE,
+    SCALE,
+    SEED,
+    SELECT_TOPK,
+    SMALLEST_CHANGE,
+    Parameter,
+    R,
+    checked,
+)
+from warmkit.merging.ram import ram, ram_plus
+from warmkit.merging.sce import sce
 from warmkit.merging.slerp import slerp
 from warmkit.merging.slerp_weights import slerp_weights
 from warmkit.merging.task_arithmetic import task_arithmetic
@@ -131,6 +148,76 @@ _EDITS = (
         passes=1,
         summary="random changes, rescaled, sum of those with the elected sign",
         paper="Yu et al. 2024",
+    ),
+    EditMethod(
+        "breadcrumbs",
+        breadcrumbs,
+        (DENSITY.but(0.9), GAMMA, SCALE),
+        "scales",
+        grouped=True,
+        passes=4,
+        summary="neither the largest changes nor the smallest, summed",
+        paper="Davari and Belilovsky 2023",
+    ),
+    EditMethod(
+        "breadcrumbs-ties",
+        breadcrumbs_ties,
+        (DENSITY.but(0.9), GAMMA, NORMALIZE, SCALE),
+        "scales",
+        grouped=True,
+        passes=4,
+        summary="the same, sum of those with the elected sign",
+        paper="Davari and Belilovsky 2023",
+    ),
+    EditMethod(
+        "della",
+        della,
+        (DENSITY, EPSILON, SEED, NORMALIZE.but(default=True), SCALE),
+        "scales",
+        grouped=False,
+        passes=1,
+        summary="random changes, large ones more often, mean of those with the elected sign",
+        paper="Deep et al. 2024",
+    ),
+    EditMethod(
+        "della-linear",
+        della_linear,
+        (DENSITY, EPSILON, SEED, SCALE),
+        "scales",
+        grouped=False,
+        passes=1,
+        summary="random changes, large ones more often, summed",
+        paper="Deep et al. 2024",
+    ),
+    EditMethod(
+        "sce",
+        sce,
+        (SELECT_TOPK, SCALE),
+        "none",
+        grouped=True,
+        passes=5,
+        summary="what varies most, weighed by its size, without the minority's sign",
+        paper="Wan et al. 2024",
+    ),
+    EditMethod(
+        "ram",
+        ram,
+        (SMALLEST_CHANGE, SCALE),
+        "none",
+        grouped=False,
+        passes=1,
+        summary="what one model changed, mean of what several did",
+        paper="Yuan et al. 2026",
+    ),
+    EditMethod(
+        "ram-plus",
+        ram_plus,
+        (R, ALPHA, SMALLEST_CHANGE, SCALE),
+        "none",
+        grouped=True,
+        passes=2,
+        summary="the same, what is one model's own made larger",
+        paper="Yuan et al. 2026",
     ),
 )
 METHODS: dict[str, AnyMethod] = {method.name: method for method in (*_TABLE, *_EDITS)}

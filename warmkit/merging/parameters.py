@@ -26,6 +26,8 @@ class MethodParameters(TypedDict, total=False):
         select_topk: Share of the elements, those of the largest variance over the models, that is kept.
         normalize: Divide by the coefficients of the models that an element was summed over.
         seed: Of random masks.
+        r: RAM+: how much larger what is one model's own becomes, in units of the ratio of shared to own changes.
+        alpha: RAM+: the largest ratio that counts.
     """
 
     scale: float | None
@@ -35,6 +37,8 @@ class MethodParameters(TypedDict, total=False):
     select_topk: float | None
     normalize: bool | None
     seed: int | None
+    r: float | None
+    alpha: float | None
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,12 @@ SCALE = Parameter("scale", 1.0)
 DENSITY = Parameter("density", 0.5, 0.0, 1.0, open_=True, per_model=True)
 NORMALIZE = Parameter("normalize", default=False)
 SEED = Parameter("seed", 0, 0)
+GAMMA = Parameter("gamma", 0.01, 0.0, 1.0, per_model=True)
+EPSILON = Parameter("epsilon", 0.15, 0.0, 0.5, per_model=True)
+SELECT_TOPK = Parameter("select_topk", 1.0, 0.0, 1.0, open_=True)
+SMALLEST_CHANGE = Parameter("epsilon", 1e-5, 0.0, per_model=True)
+R = Parameter("r", 0.1, 0.0)
+ALPHA = Parameter("alpha", 0.2, 0.0)
 
 
 def checked(

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -14,7 +13,6 @@ import warmkit
 from tests.conftest import save
 from tests.unit.checkpoints import lora
 from warmkit.errors import OutputError, UsageError
-from warmkit.merging import truncated_svd as svd
 
 
 def tensors_of(source: Any) -> dict[str, torch.Tensor]:
@@ -86,25 +84,6 @@ def test_ranks_follow_the_energy(tmp_path: Path) -> None:
     peft = lora.dense(base, tmp_path / "out")
     for name, value in tensors_of(tmp_path / "out").items():
         torch.testing.assert_close(peft[name], value, rtol=1e-5, atol=1e-6)
-
-
-def test_large_matrices_are_decomposed_on_a_subspace(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(svd, "EXACT", 64)
-    draw = np.random.default_rng(3)
-    thin = (draw.standard_normal((300, 8)) @ draw.standard_normal((8, 400))).astype(np.float32)
-    found = svd.truncated_svd(thin, 8)
-    assert not found.exact
-    np.testing.assert_allclose(found.b @ found.a, thin, atol=2e-4)
-    full = (draw.standard_normal((300, 300)) * 0.97 ** np.arange(300)) @ draw.standard_normal((300, 400))
-    spectrum = np.linalg.svd(full, compute_uv=False) ** 2
-    for rank in (4, 16):
-        part = svd.truncated_svd(full, rank)
-        loss = np.square(full - part.b @ part.a).sum()
-        assert spectrum[rank:].sum() <= loss * (1 + 1e-9)
-        assert loss <= 1.01 * spectrum[rank:].sum()
-    kept = svd.truncated_svd(full, 4, energy=0.5)
-    enough = int(np.flatnonzero(np.cumsum(spectrum) >= 0.5 * spectrum.sum())[0]) + 1
-    assert kept.a.shape[0] in (enough, enough + 1)
 
 
 def test_a_model_that_is_its_base_gives_an_adapter_of_zeros(tmp_path: Path) -> None:

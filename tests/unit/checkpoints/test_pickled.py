@@ -77,6 +77,18 @@ def test_a_tensor_of_a_pickle_is_a_range_of_its_file(tmp_path: Path) -> None:
         assert data == weights(1)[name].numpy().tobytes()
 
 
+def test_a_column_is_picked_in_small_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = torch.arange(3000.0).reshape(100, 30)
+    torch.save({"column": table[:, 7], "odd": table[:, 1::2], "last": table.t()[29, ::3]}, tmp_path / "model.pt")
+    expected = torch.load(tmp_path / "model.pt")
+    sizes: list[int] = []
+    read = Files.read
+    monkeypatch.setattr(Files, "read", lambda self, file, at, view: (sizes.append(view.nbytes), read(self, file, at, view))[1])
+    monkeypatch.setattr("warmkit.checkpoints.pieces.MOST_READ", 500)
+    same(loaded(tmp_path / "model.pt"), expected)
+    assert max(sizes) <= 500
+
+
 def test_a_merge_of_pickles_has_the_bytes_of_the_merge_of_safetensors(family: Family, tmp_path: Path) -> None:
     paths = [pickled(tmp_path / "pickled" / each.name, load_file(each / "model.safetensors")) for each in family.models[:2]]
     warmkit.merge(family.models[:2], tmp_path / "expected", init=family.init)

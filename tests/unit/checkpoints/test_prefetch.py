@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from warmkit.checkpoints import prefetch, remote_file
-from warmkit.checkpoints.lookahead import Lookahead, Place
+from warmkit.checkpoints.lookahead import Lookahead, Read
 from warmkit.checkpoints.prefetch import Prefetcher
 from warmkit.checkpoints.remote_file import PassingError, Patience, RemoteFile
 from warmkit.checkpoints.sources import MemorySource
@@ -142,7 +142,7 @@ def test_every_read_is_announced_at_most_once_and_the_window_is_kept(order: rand
             announced.append((tensor, start, elements))
 
     row = Row("row", {"w": torch.zeros(100)})
-    places: list[Place] = [(what, "w", start, 10) for what in ("products", "sums") for start in range(0, 100, 10)]
+    places: list[Read] = [(what, "w", start, 10) for what in ("products", "sums") for start in range(0, 100, 10)]
     lookahead = Lookahead([row], iter(places), window)
     lookahead.start()
     swapped = places.copy()

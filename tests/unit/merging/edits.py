@@ -22,7 +22,18 @@ from .properties import Vector
 
 EDITS: dict[str, EditMethod] = {name: method for name, method in METHODS.items() if isinstance(method, EditMethod)}
 TENSOR = "layers.0.w"
-HARMLESS: dict[str, dict[str, Any]] = {"ties": {"density": 1.0}, "dare-linear": {"density": 1.0}, "dare-ties": {"density": 1.0}}
+HARMLESS: dict[str, dict[str, Any]] = {
+    "ties": {"density": 1.0},
+    "dare-linear": {"density": 1.0},
+    "dare-ties": {"density": 1.0},
+    "breadcrumbs": {"density": 1.0},
+    "breadcrumbs-ties": {"density": 1.0, "gamma": 0.3},
+    "della": {"density": 1.0},
+    "della-linear": {"density": 1.0, "epsilon": 0.4},
+    "sce": {},
+    "ram": {"epsilon": 0.0},
+    "ram-plus": {"epsilon": 0.0},
+}
 """Parameters that switch a method's mask off, for those that have one."""
 
 
@@ -117,10 +128,70 @@ def dropped(case: Case) -> Vector:
     )
 
 
+def crumbs(case: Case) -> Vector:
+    """Sort from the largest down; leave out the first, keep the next."""
+    size, result = case.vectors.shape[1], np.zeros_like(case.vectors)
+    for m, (density, gamma) in enumerate(zip(case.each("density"), case.each("gamma"))):
+        order = np.argsort(-np.abs(case.vectors[m].astype(np.float32)), kind="stable")
+        kept = int(density * size)
+        top = min(int(gamma * size), size - kept)
+        places = order[top : top + kept]
+        result[m, places] = case.vectors[m, places]
+    return result
+
+
+def ranked_drop(case: Case) -> Vector:
+    """Drop by ranks in rows, from two sorts."""
+    size, result = case.vectors.shape[1], case.vectors.copy()
+    rows = (1, size) if len(case.shape) < 2 else (case.shape[0], size // case.shape[0])
+    for m, (density, epsilon) in enumerate(zip(case.each("density"), case.each("epsilon"))):
+        if density == 1:
+            continue
+        magnitudes = np.abs(case.vectors[m].astype(np.float32)).reshape(rows)
+        ranks = magnitudes.argsort(axis=1, kind="stable").argsort(axis=1, kind="stable").ravel()
+        chances = np.full(size, density)
+        if rows[1] > 1:
+            chances = density - epsilon + 2 * epsilon * ranks / (rows[1] - 1)
+        numbers = uniform_numbers(case.parameters["seed"], m, case.tensor, size)
+        result[m] = np.where(numbers < chances, case.vectors[m] / chances, 0)
+    return result
+
+
+def select_calculate_erase(case: Case) -> Vector:
+    vectors = case.vectors
+    if case.parameters["select_topk"] < 1:
+        apart = vectors - vectors[0]
+        spread = np.sqrt(((apart - apart.mean(axis=0)) ** 2).mean(axis=0))
+        vary = np.count_nonzero(spread.astype(np.float32))
+        vectors = vectors * largest(spread, int(case.parameters["select_topk"] * vary))
+    squares = (vectors**2).sum(axis=1)
+    weights = squares / squares.sum() if squares.sum() > 0 else np.full(len(vectors), 1 / len(vectors))
+    weights = np.round(weights * 2.0**40) / 2.0**40
+    return elected(vectors, np.ones(len(vectors)), weights, normalize=True)
+
+
+def reinforced(case: Case, plus: bool) -> Vector:
+    changed = np.abs(case.vectors) > np.array(case.each("epsilon"))[:, None]
+    count = changed.sum(axis=0)
+    own = np.ones(len(case.vectors))
+    if plus:
+        shared, alone = (changed & (count > 1)).sum(axis=1), (changed & (count == 1)).sum(axis=1)
+        own += case.parameters["r"] * np.minimum(shared / np.maximum(alone, 1), case.parameters["alpha"])
+    mean = (case.vectors * changed).sum(axis=0) / np.maximum(count, 1)
+    return np.where(count == 1, own @ (case.vectors * changed), mean)
+
+
 REFERENCES: dict[str, Callable[[Case], Vector]] = {
     "ties": lambda case: elected(trimmed(case), case.scales, case.scales, case.parameters["normalize"]),
     "dare-linear": lambda case: case.scales @ dropped(case),
     "dare-ties": lambda case: elected(dropped(case), case.scales, case.scales, case.parameters["normalize"]),
+    "breadcrumbs": lambda case: case.scales @ crumbs(case),
+    "breadcrumbs-ties": lambda case: elected(crumbs(case), case.scales, case.scales, case.parameters["normalize"]),
+    "della": lambda case: elected(ranked_drop(case), case.scales, case.scales, case.parameters["normalize"]),
+    "della-linear": lambda case: case.scales @ ranked_drop(case),
+    "sce": select_calculate_erase,
+    "ram": lambda case: reinforced(case, plus=False),
+    "ram-plus": lambda case: reinforced(case, plus=True),
 }
 
 

@@ -1,0 +1,74 @@
+"""What an extracted adapter holds and what it loses."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class ModuleLoss:
+    """One module of the adapter.
+
+    Attributes:
+        name: The module.
+        rank: Of its factors.
+        squared_norm: Of its task vector.
+        squared_loss: Of what the factors miss, as they were written.
+        exact: Whether no factors of this rank lose less; else they were found by a randomised decomposition.
+    """
+
+    name: str
+    rank: int
+    squared_norm: float
+    squared_loss: float
+    exact: bool
+
+
+@dataclass(frozen=True)
+class RestLoss:
+    """A tensor that no factors hold. Attributes: its name, the squared norm of its task vector, whether it was saved whole."""
+
+    name: str
+    squared_norm: float
+    saved: bool
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """What `extract_lora` wrote.
+
+    Attributes:
+        path: The adapter.
+        base: What it names as its base.
+        modules: Modules with factors.
+        rest: Other tensors that differ from the base.
+        parameters: Numbers in the adapter.
+        notes: Harmless differences between the inputs.
+        seconds: How long it took.
+    """
+
+    path: Path
+    base: str
+    modules: tuple[ModuleLoss, ...]
+    rest: tuple[RestLoss, ...]
+    parameters: int
+    notes: tuple[str, ...]
+    seconds: float
+
+    @property
+    def squared_norm(self) -> float:
+        return sum(each.squared_norm for each in (*self.modules, *self.rest))
+
+    @property
+    def lost(self) -> float:
+        """The share of the squared norm of the whole task vector that the adapter does not hold."""
+        unsaved = sum(each.squared_norm for each in self.rest if not each.saved)
+        missed = sum(each.squared_loss for each in self.modules) + unsaved
+        return missed / self.squared_norm if self.squared_norm else 0.0
+
+    def as_document(self) -> dict[str, Any]:
+        """Return everything as plain JSON values."""
+        return {**dataclasses.asdict(self), "path": str(self.path), "squared_norm": self.squared_norm, "lost": self.lost}

@@ -122,6 +122,7 @@ def policy(
 
     content = read_recipe(recipe, PolicyRecipe, overrides or ()).content
     need_transformers()
+    console = join(console)
     if dry_run:
         from warmkit.training.policy_opening import open_policy
 
@@ -134,6 +135,7 @@ def policy(
 
     with console.progress("training", unit="steps") as advance:
         result = train_policy(content, force=force, advance=advance)
+    leave()
     for name, each in result.summary["data"].items():
         tell_truncated_prompts(console, f"data.{name}", each["truncated"], each["prompts"])
     for warning in result.summary["warnings"]:

@@ -96,9 +96,19 @@ class PolicyEvaluator:
         spoken = [each.ids[:-1] if each.ended else each.ids for each in completions]
         return completions, self.encoder.tokenizer.batch_decode(spoken, skip_special_tokens=True)
 
-    def roll_out(self, data: Prompts, rows: Sequence[int], samples: int, seed: str) -> Rollout:
-        """Sample completions of some prompts and score them; those of one prompt lie next to each other."""
-        completions, texts = self.complete([data.ids[row] for row in rows], samples, seeded(seed))
+    def roll_out(self, data: Prompts, rows: Sequence[int], samples: int, seed: str, before: int = 0) -> Rollout:
+        """Sample completions of some prompts and score them; those of one prompt lie next to each other.
+
+        Args:
+            data: The prompts.
+            rows: Which of them.
+            samples: Completions of each.
+            seed: Of the sampling.
+            before: Prompts of the same batch that another process samples, and whose random numbers come first.
+        """
+        generator = seeded(seed)
+        torch.rand((before, samples, self.sampling.max_new_tokens), generator=generator, dtype=torch.float64)
+        completions, texts = self.complete([data.ids[row] for row in rows], samples, generator)
         copies = [row for row in rows for _ in range(samples)]
         prompts = [data.prompts[row] for row in copies]
         scores = {f"reward_{term.label}": term(prompts, texts) for term in self.rewards}

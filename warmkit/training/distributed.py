@@ -16,7 +16,7 @@ import functools
 import os
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -24,6 +24,8 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from warmkit.errors import UsageError, WarmkitError
 from warmkit.training.recipe import LoraSection, Optimization
+
+T = TypeVar("T")
 
 BUCKET = 1 << 25  # numbers that are summed at a time
 
@@ -65,6 +67,10 @@ class Group:
         """Return this process's share of some examples."""
         return rows[self.rank :: self.size]
 
+    def share(self, count: int) -> slice:
+        """Return this process's share of some things, next to each other, those of earlier processes before."""
+        return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
+
     def check_parts(self, parts: Sequence[Sequence[int]], section: str) -> None:
         """Refuse a batch of which a process would get nothing.
 
@@ -78,6 +84,11 @@ class Group:
             )
 
 
+def several() -> bool:
+    """Say whether this process is one of several."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
 @functools.cache
 def group() -> Group:
     """Return the group that this process belongs to, by the environment that `accelerate launch` or `torchrun` set.
@@ -85,7 +96,7 @@ def group() -> Group:
     Raises:
         UsageError: If it asks for what is not supported.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+    if not several():
         return Group()
     sharded = _flag("ACCELERATE_USE_FSDP")
     if _flag("ACCELERATE_USE_DEEPSPEED"):
@@ -107,8 +118,18 @@ def refuse_group(what: str) -> None:
     Raises:
         UsageError: If this is one.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if several():
         raise _said_once(f"{what} runs in one process; start it without accelerate launch")
+
+
+def refuse_shards(what: str) -> None:
+    """Refuse to be sharded.
+
+    Raises:
+        UsageError: If the launch asks for FSDP.
+    """
+    if several() and _flag("ACCELERATE_USE_FSDP"):
+        raise _said_once(f"{what} is not sharded; launch it without --use_fsdp (DDP)")
 
 
 def _said_once(message: str) -> BaseException:
@@ -127,10 +148,7 @@ def agreed() -> Generator[None, None, None]:
         yield
     except WarmkitError as caught:
         error = caught
-    if group().size > 1:
-        errors: list[WarmkitError | None] = [None] * group().size
-        torch.distributed.all_gather_object(errors, error)
-        error = next((each for each in errors if each is not None), None)
+    error = next((each for each in from_all(error) if each is not None), None)
     if error is not None:
         raise said_once(error) from None
 
@@ -157,6 +175,15 @@ def summed(values: dict[str, float]) -> dict[str, float]:
     numbers = torch.tensor(list(values.values()), dtype=torch.float64, device=_device())
     torch.distributed.all_reduce(numbers)
     return dict(zip(values, numbers.tolist()))
+
+
+def from_all(value: T) -> list[T]:
+    """Return what every process has in this place, in the order of the processes."""
+    if group().size == 1:
+        return [value]
+    values: list[Any] = [None] * group().size
+    torch.distributed.all_gather_object(values, value)
+    return values
 
 
 def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:

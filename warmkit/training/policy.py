@@ -15,7 +15,7 @@ import torch
 
 from warmkit.errors import UsageError
 from warmkit.recipes import recipe_text
-from warmkit.training.distributed import refuse_group
+from warmkit.training.distributed import agreed, group, refuse_shards
 from warmkit.training.identity import identity_text
 from warmkit.training.loop import Advance, Outcome
 from warmkit.training.optimizers import build_optimizer
@@ -23,7 +23,7 @@ from warmkit.training.policy_opening import open_policy
 from warmkit.training.policy_recipe import PolicyRecipe
 from warmkit.training.policy_step import take_step
 from warmkit.training.policy_task import PolicyTask
-from warmkit.training.run import RunDirectory
+from warmkit.training.run import RunDirectory, open_run
 from warmkit.training.trackers import Trackers
 from warmkit.training.watch import Watch
 
@@ -57,12 +57,14 @@ def train_policy(recipe: PolicyRecipe, *, force: bool = False, advance: Advance 
 
     Source: WARP (Ramé et al., 2024), algorithm 1, lines 4-10; WARM (Ramé et al., 2024), appendix C.4 (the value baseline).
     """
-    refuse_group("train policy")
-    run = RunDirectory(Path(recipe.output.path), recipe_text(recipe), force, identity_text(recipe, recipe.data))
+    refuse_shards("train policy")
+    with agreed():
+        run = open_run(Path(recipe.output.path), recipe_text(recipe), force, identity_text(recipe, recipe.data))
     summary = run.summary()
     if summary is None:
-        run.trackers = Trackers(recipe)
-        task = open_policy(recipe)
+        with agreed():
+            run.trackers = Trackers(recipe)
+            task = open_policy(recipe)
         outcome = train(task, run, advance)
         task.save(run, run.model.name)
         summary = _summary(task, run, outcome)
@@ -80,6 +82,7 @@ def train(task: PolicyTask, run: RunDirectory, advance: Advance | None = None) -
     steps = how.steps_for(len(task.data["train"]))
     if late := [step for step in how.keep if not 1 <= step <= steps]:
         raise UsageError(f"policy.keep: expected steps between 1 and {steps}, found {late}")
+    group().check_parts([range(how.batch_size)], "policy")
     optimizer, watch = build_optimizer(task.model, how), Watch()
     first = last = _resume(task, optimizer, watch, run)
     run.open_metrics(first)

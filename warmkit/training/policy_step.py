@@ -11,6 +11,7 @@ import torch
 from warmkit.errors import NonFiniteError, TrainingError
 from warmkit.evaluation.answers import means
 from warmkit.evaluation.policy_evaluator import Rollout, rollout_values
+from warmkit.training.distributed import agreed, clip_gradients, from_all, group, said_once, sum_gradients, summed
 from warmkit.training.loop import batch_rows, with_advice
 from warmkit.training.optimizers import rate
 from warmkit.training.policy_gradient import advantages, regularized, reinforce_loss
@@ -37,20 +38,24 @@ def take_step(task: PolicyTask, optimizer: torch.optim.Optimizer, step: int, ste
     """
     how, data = task.how, task.data["train"]
     rows = batch_rows(len(data), how.batch_size, how.order, step)
-    for group in optimizer.param_groups:
-        group["lr"] = rate(how, step, steps)
+    for each in optimizer.param_groups:
+        each["lr"] = rate(how, step, steps)
     began = time.perf_counter()
     try:
-        rollout = task.roll_out(rows, step)
+        share = group().share(len(rows))
+        with agreed():
+            mine = task.roll_out(rows[share], step, share.start)
+        rollout = _together(mine)
         sampled = time.perf_counter()
         learns = task.value is None or step >= task.value.warmup
-        parts = _parts(how)
-        measured = _measure(task, rollout, parts, gradient=learns and len(parts) == 1)
+        parts = _parts(how, len(rows[share]))
+        own = _measure(task, mine, parts, gradient=learns and len(parts) == 1)
+        measured = _measured_together(own)
         rewards = _regularized(how, rollout, measured)
         gains, value_numbers = _advantages(task, [data.ids[row] for row in rows], rewards)
-        loss, norm = _learn(task, optimizer, rollout, parts, measured, gains) if learns else (0.0, 0.0)
+        loss, norm = _learn(task, optimizer, mine, parts, own, gains[share], gains.numel()) if learns else (0.0, 0.0)
         if not math.isfinite(loss) or not math.isfinite(norm):
-            raise NonFiniteError(f"the loss is {loss}, the norm of the gradient {norm}")
+            raise said_once(NonFiniteError(f"the loss is {loss}, the norm of the gradient {norm}"))
         if learns:
             optimizer.step()
         optimizer.zero_grad()
@@ -75,9 +80,31 @@ def take_step(task: PolicyTask, optimizer: torch.optim.Optimizer, step: int, ste
     }
 
 
-def _parts(how: PolicySection) -> list[slice]:
-    """Divide the completions of a batch into parts of whole prompts."""
-    size, whole = -(-how.batch_size // how.accumulation) * how.samples, how.batch_size * how.samples
+def _together(mine: Rollout) -> Rollout:
+    """Return the completions of all processes, in the order of the batch."""
+    if group().size == 1:
+        return mine
+    parts = from_all(mine)
+    return Rollout(
+        [each for part in parts for each in part.prompts],
+        [each for part in parts for each in part.completions],
+        [each for part in parts for each in part.texts],
+        torch.cat([part.rewards for part in parts]),
+        {name: torch.cat([part.scores[name] for part in parts]) for name in mine.scores},
+    )
+
+
+def _measured_together(own: Measured) -> Measured:
+    """Return what the models say of the completions of all processes."""
+    if group().size == 1:
+        return own
+    parts = from_all({name: each.detach().cpu() for name, each in own.items()})
+    return {name: torch.cat([part[name] for part in parts]) for name in own}
+
+
+def _parts(how: PolicySection, prompts: int) -> list[slice]:
+    """Divide the completions of a process's prompts into parts of whole prompts."""
+    size, whole = -(-prompts // how.accumulation) * how.samples, prompts * how.samples
     return [slice(start, min(start + size, whole)) for start in range(0, whole, size)]
 
 
@@ -115,16 +142,21 @@ def _learn(
     parts: list[slice],
     measured: Measured,
     gains: torch.Tensor,
+    count: int,
 ) -> tuple[float, float]:
-    """Set the gradient; return the loss and the gradient's norm before it was clipped."""
+    """Set the gradient; return the loss and the gradient's norm before it was clipped.
+
+    Rollout, parts, measured and gains are this process's; `count` are the completions of all.
+    """
     weights, loss = gains.flatten().to(task.device), 0.0
     for part in parts:
         spoken = measured["policy"] if len(parts) == 1 else task.evaluator.measure(rollout, part, {})["policy"]
-        share = reinforce_loss(weights[part], spoken) * (len(spoken) / len(weights))
+        share = reinforce_loss(weights[part], spoken) * (len(spoken) / count)
         share.backward()
         loss += float(share.detach())
     learned = [each for group in optimizer.param_groups for each in group["params"]]
-    return loss, float(torch.nn.utils.clip_grad_norm_(learned, task.how.clip or math.inf))
+    sum_gradients(learned)
+    return summed({"loss": loss})["loss"], clip_gradients(learned, task.how.clip or math.inf)
 
 
 def _not_finite(task: PolicyTask, rows: list[int], step: int, error: NonFiniteError) -> TrainingError:

@@ -13,6 +13,7 @@ from warmkit.modeling.rollouts import Model
 from warmkit.modeling.saving import save_model
 from warmkit.training.adapters import merged
 from warmkit.training.anchor import Anchor
+from warmkit.training.distributed import group
 from warmkit.training.policy_recipe import PolicySection
 from warmkit.training.run import RunDirectory
 from warmkit.training.value_model import ValueModel
@@ -50,9 +51,9 @@ class PolicyTask:
     def device(self) -> torch.device:
         return self.evaluator.device
 
-    def roll_out(self, rows: Sequence[int], step: int) -> Rollout:
-        """Sample completions of training prompts and score them."""
-        return self.evaluator.roll_out(self.data["train"], rows, self.how.samples, f"{self.how.seed} {step}")
+    def roll_out(self, rows: Sequence[int], step: int, before: int = 0) -> Rollout:
+        """Sample completions of training prompts and score them; `before` are the batch's prompts of earlier processes."""
+        return self.evaluator.roll_out(self.data["train"], rows, self.how.samples, f"{self.how.seed} {step}", before)
 
     def evaluate(self) -> dict[str, float]:
         """Return numbers about one completion of every validation prompt; the random numbers are the same every time."""
@@ -63,5 +64,6 @@ class PolicyTask:
 
     def save(self, run: RunDirectory, name: str) -> None:
         """Write the policy as a plain model, adapters merged."""
-        model = merged(copy.deepcopy(self.model)) if hasattr(self.model, "merge_and_unload") else self.model
-        save_model(model, self.path, run.path / name)
+        if group().first:
+            model = merged(copy.deepcopy(self.model)) if hasattr(self.model, "merge_and_unload") else self.model
+            save_model(model, self.path, run.path / name)

@@ -169,6 +169,10 @@ class Follower(RunDirectory):
     def __init__(self, path: Path) -> None:
         self.path, self.trackers, self._metrics = path, None, None
 
+    def metrics(self) -> list[dict[str, Any]]:
+        """Return a line that says nothing: the file is being written."""
+        return [{}]
+
     def finish(self, summary: dict[str, Any]) -> None:
         pass
 

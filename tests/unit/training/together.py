@@ -13,6 +13,8 @@ sys.path.insert(0, str(Path(__file__).parents[3]))
 
 from warmkit.recipes import read_recipe
 from warmkit.training import distributed
+from warmkit.training.policy import train_policy
+from warmkit.training.policy_recipe import PolicyRecipe
 from warmkit.training.recipe import RewardModelRecipe, SftRecipe
 from warmkit.training.reward_modeling import train_reward_model
 from warmkit.training.sft import train_sft
@@ -31,7 +33,9 @@ class Stop:
 
 
 def follow(file: Path, stop: Stop | None) -> None:
-    if file.stem.startswith("sft"):
+    if file.stem.startswith("policy"):
+        train_policy(read_recipe(file, PolicyRecipe, ()).content, advance=stop)
+    elif file.stem.startswith("sft"):
         train_sft(read_recipe(file, SftRecipe, ()).content, advance=stop)
     else:
         train_reward_model(read_recipe(file, RewardModelRecipe, ()).content, advance=stop)

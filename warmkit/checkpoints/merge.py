@@ -372,7 +372,18 @@ def build_job(spec: MergeSpec, rows: Sequence[Source], names: Sequence[str], dty
         space=space,
         solve=solve,
         allow_nonfinite=allow_nonfinite,
+        known=_known(rows, floats) if space == "task vectors" else {},
     )
+
+
+def _known(rows: Sequence[Source], names: Sequence[str]) -> dict[str, Callable[[], Gram]]:
+    """Return the products of task vectors that are known without reading: those of adapters on the init."""
+    init, *models = rows
+    files = [each for each in models if isinstance(each, FileSource)]
+    if not isinstance(init, FileSource) or len(files) < len(models):
+        return {}
+    found = {name: init.known_products(name, files) for name in names}
+    return {name: products for name, products in found.items() if products is not None}
 
 
 def _without_init(spec: MergeSpec) -> Callable[[str, Gram | None], Any]:

@@ -83,6 +83,7 @@ class Job:
         space: Whose Gram matrix to take, None for methods that need none.
         solve: Coefficients of a group.
         allow_nonfinite: Let NaN and infinity pass.
+        known: Gram matrices that need no reading, by tensor: adapters know the products of their task vectors.
     """
 
     rows: Sequence[Source]
@@ -93,6 +94,7 @@ class Job:
     space: Space | None
     solve: Solve
     allow_nonfinite: bool = False
+    known: Mapping[str, Callable[[], Gram]] = field(default_factory=lambda: {})
 
     def elements(self, tensor: str) -> int:
         return int(np.prod(self.rows[0].shape(tensor), dtype=np.int64))
@@ -111,7 +113,7 @@ class Job:
         return sum(self.elements(tensor) * row.dtype(tensor).itemsize for row in self.rows)
 
     def passes(self, tensor: str) -> int:
-        return 2 if self.space is not None and tensor not in self.exact else 1
+        return 2 if self.space is not None and tensor not in self.exact and tensor not in self.known else 1
 
 
 @dataclass
@@ -232,7 +234,7 @@ class Stream:
             yield lambda work, block=block: task(work, name, block)
 
     def _products(self, group: str, names: Sequence[str], todo: Sequence[str]) -> Iterator[Task]:
-        places = [(name, block) for name in names for block in self.job.starts(name)]
+        places = [(name, block) for name in names for block in self._blocks_for_products(name)]
         parts: list[Gram | None] = [None] * len(places)
         missing = len(places)
 
@@ -255,6 +257,9 @@ class Stream:
 
         for place in range(len(places)):
             yield lambda work, place=place: task(work, place)
+
+    def _blocks_for_products(self, name: str) -> range:
+        return range(1) if name in self.job.known else self.job.starts(name)
 
     def _solve(self, group: str) -> None:
         self.coefficients[group] = self.job.solve(group, self.grams.get(group))
@@ -319,6 +324,8 @@ class Stream:
 
     def _gram(self, work: _Workspace, name: str, block: int) -> Gram:
         assert self.job.space is not None
+        if name in self.job.known:
+            return self.job.known[name]()
         inputs = self._load(work, name, block, None)
         gram = work.kernels.gram(inputs, self.job.space)
         if not np.isfinite(gram).all():

@@ -120,6 +120,13 @@ class AdaptedTensor:
     def nbytes(self) -> int:
         return self.elements * self.dtype.itemsize
 
+    def unpacked(self, files: Files) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return the factors of the difference in float64, [rows, rank] and [rank, columns], the scale in the first."""
+        product = self.cache.get(self.name, lambda: self.factors.load(files, self.dtype))
+        rank = product.left.shape[1]
+        right = product.right.transpose(1, 0, 2).reshape(rank, -1)[:, : product.columns]
+        return product.left[: product.rows].astype(np.float64), right.astype(np.float64)
+
     def read(self, files: Files, start: int, view: memoryview) -> None:
         if not view.nbytes:
             return

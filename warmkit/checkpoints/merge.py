@@ -435,7 +435,18 @@ def build_job(
         allow_nonfinite=allow_nonfinite,
         edit=spec.edit if isinstance(spec.method, EditMethod) else None,
         readings=spec.method.passes if isinstance(spec.method, EditMethod) else 1,
+        known=_known(rows, floats) if space == "task vectors" else {},
     )
+
+
+def _known(rows: Sequence[Source], names: Sequence[str]) -> dict[str, Callable[[], Gram]]:
+    """Return the products of task vectors that are known without reading: those of adapters on the init."""
+    init, *models = rows
+    files = [each for each in models if isinstance(each, FileSource)]
+    if not isinstance(init, FileSource) or len(files) < len(models):
+        return {}
+    found = {name: init.known_products(name, files) for name in names}
+    return {name: products for name, products in found.items() if products is not None}
 
 
 def _without_init(spec: MergeSpec) -> Callable[[str, Gram | None], Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from warmkit.checkpoints.dtypes import BY_TORCH_NAME, DType
 from warmkit.checkpoints.files import Files
+from warmkit.checkpoints.products import known_products
 from warmkit.checkpoints.tensors import Tensor, result_dtype
 from warmkit.errors import MismatchError, UnsupportedError
+from warmkit.merging.types import Gram
 
 if TYPE_CHECKING:
     import torch
@@ -70,6 +72,11 @@ class FileSource:
     @property
     def names(self) -> list[str]:
         return list(self._entries)
+
+    def known_products(self, tensor: str, models: Sequence[FileSource]) -> Callable[[], Gram] | None:
+        """Return how to find the products of task vectors from this init without reading it, None if that cannot be."""
+        products = known_products(self._entries[tensor], [model._entries[tensor] for model in models])
+        return None if products is None else lambda: products(self._files)
 
     def dtype(self, tensor: str) -> DType:
         return self._entries[tensor].dtype

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias, TypeVar
 
@@ -92,6 +92,7 @@ class Job:
         allow_nonfinite: Let NaN and infinity pass.
         edit: From a group to what makes its task vector; row 0 is the init then, coefficients are its factors, [outputs, 1].
         readings: How often a float tensor is read, at most.
+        known: Gram matrices that need no reading, by tensor: adapters know the products of their task vectors.
     """
 
     rows: Sequence[Source]
@@ -104,6 +105,7 @@ class Job:
     allow_nonfinite: bool = False
     edit: Callable[[str], Edit] | None = None
     readings: int = 1
+    known: Mapping[str, Callable[[], Gram]] = field(default_factory=lambda: {})
 
     def elements(self, tensor: str) -> int:
         return int(np.prod(self.rows[0].shape(tensor), dtype=np.int64))
@@ -126,12 +128,13 @@ class Job:
         return sum(self.elements(tensor) * row.dtype(tensor).itemsize for row in self.rows)
 
     def passes(self, tensor: str) -> int:
-        return 1 if tensor in self.exact else self.readings + (self.space is not None)
+        products = self.space is not None and tensor not in self.known
+        return 1 if tensor in self.exact else self.readings + products
 
-    def places(self, names: Sequence[str]) -> list[Place]:
-        """Return the tasks of one pass over some tensors, in order."""
-        runs = [(name, start * BLOCK) for name in names for start in self.starts(name)]
-        steps = {name: self.starts(name).step * BLOCK for name in names}
+    def places(self, names: Sequence[str], whole: Container[str] = ()) -> list[Place]:
+        """Return the tasks of one pass over some tensors, in order; a tensor of `whole` is one task, whatever its size."""
+        steps = {name: self.elements(name) if name in whole else self.starts(name).step * BLOCK for name in names}
+        runs = [(name, start) for name in names for start in range(0, self.elements(name), max(1, steps[name]))]
         return [
             Place(number, name, self.rows[0].shape(name), start, min(start + steps[name], self.elements(name)))
             for number, (name, start) in enumerate(runs)
@@ -259,7 +262,7 @@ class Stream:
         """Yield what is going to be read, in about the order of the tasks."""
         for group, names in self.job.groups.items():
             if self.job.space is not None and group not in self.grams:
-                yield from self._reads_of("products", names)
+                yield from self._reads_of("products", [name for name in names if name not in self.job.known])
             if self.sink is not None:
                 yield from self._reads_of("sums", [name for name in names if name not in self.digests])
         yield from self._reads_of("sums", [name for name in self.job.exact if name not in self.digests])
@@ -292,7 +295,7 @@ class Stream:
             self._solve(group)
             return self._outputs(group, names, todo)
 
-        return self._pass(self.job.places(names), self._gram, then)
+        return self._pass(self.job.places(names, self.job.known), self._gram, then)
 
     def _stage(self, group: str, names: Sequence[str], todo: Sequence[str], stage: Stage) -> Iterator[Task]:
         """Go through the stages of an edit; its places are numbered over all tensors of the group, written ones too."""
@@ -406,6 +409,8 @@ class Stream:
     def _gram(self, work: _Workspace, place: Place) -> Gram:
         assert self.job.space is not None
         name = place.tensor
+        if name in self.job.known:
+            return self.job.known[name]()
         inputs = self._load(work, name, place.start // BLOCK, None)
         gram = work.kernels.gram(inputs, self.job.space)
         if not np.isfinite(gram).all():

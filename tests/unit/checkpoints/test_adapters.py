@@ -178,6 +178,35 @@ def test_float64_bases_stay_float64(tmp_path: Path) -> None:
     torch.testing.assert_close(found, expected[name], rtol=1e-7, atol=1e-8)  # peft adds a float32 product
 
 
+def test_products_from_factors_are_the_products_of_the_dense_differences(pair: Pair, tmp_path: Path) -> None:
+    second = lora.adapter(tmp_path / "other", pair.base, seed=3, r=5, use_rslora=True, target_modules=["q_proj", "down_proj"])
+    sources = [pair.sources[0], f"{pair.base}+{second}", str(pair.base)]
+    dense = [pair.dense[0], lora.save_dense(tmp_path / "dense-other", pair.base, second), pair.base]
+    results = []
+    for name, models in (("factors", sources), ("dense", dense)):
+        results.append(warmkit.merge(models, tmp_path / name, init=pair.base, method="slerp", granularity="tensor"))
+    known, measured = ({group.name: group for group in result.groups} for result in results)
+    for name, group in known.items():
+        np.testing.assert_allclose(group.norms, measured[name].norms, rtol=1e-5, atol=1e-6)
+        found, expected = (np.array(each.angles, dtype=float) for each in (group, measured[name]))  # None becomes NaN
+        np.testing.assert_allclose(found, expected, atol=0.02)
+    assert results[0].bytes_read == results[1].bytes_read / 2  # one pass, not two
+
+
+def test_a_base_that_only_looks_the_same_is_read(pair: Pair, tmp_path: Path) -> None:
+    """Products from factors hold for task vectors from that base alone: a copy has other bytes, for all that is known."""
+    shutil.copytree(pair.base, tmp_path / "copy")
+    shifted = {name: value + 0.5 for name, value in tensors_of(pair.base).items()}
+    save(tmp_path / "copy", shifted, None)
+    one, two = (
+        warmkit.merge([pair.sources[0]] * 2, tmp_path / f"out-{number}", init=init, method="slerp", antiparallel="lerp")
+        for number, init in enumerate((pair.base, tmp_path / "copy"))
+    )
+    norms = [sum(group.norms[0] for group in result.groups) for result in (one, two)]
+    assert norms[1] > 2 * norms[0]
+    assert one.bytes_read < two.bytes_read
+
+
 def test_in_memory_and_in_comparisons(pair: Pair) -> None:
     merger = warmkit.Merger(pair.sources, init=pair.base)
     dense = warmkit.Merger(pair.dense, init=pair.base)
@@ -376,3 +405,6 @@ def test_nan_in_an_adapter_is_found_and_named(pair: Pair, tmp_path: Path) -> Non
     )
     with pytest.raises(NonFiniteError, match=r"layers\.0\.self_attn\.q_proj\.weight.*holds NaN"):
         warmkit.merge([poisoned, pair.base], tmp_path / "out", method="lerp")
+    with pytest.raises(NonFiniteError, match="factors of an adapter hold NaN"):
+        warmkit.merge([poisoned, pair.sources[0]], tmp_path / "out", init=pair.base)
+    assert not (tmp_path / "out").exists()

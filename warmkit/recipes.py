@@ -66,8 +66,8 @@ class MergeSection:
     angles: bool | None = None
     scale: float | None = None
     density: float | list[Any] | None = None
-    gamma: float | list[float] | None = None
-    epsilon: float | list[float] | None = None
+    gamma: float | list[Any] | None = None
+    epsilon: float | list[Any] | None = None
     select_topk: float | None = None
     normalize: bool | None = None
     seed: int | None = None

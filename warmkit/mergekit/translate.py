@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,7 @@ class Mixed:
         eta: Of LITI.
         granularity: What shares an angle.
         antiparallel: What to do where vectors oppose each other.
-        density: One setting per model, of a method that edits task vectors.
-        normalize: The same.
+        own: Parameters of a method that edits task vectors, as a recipe writes them.
     """
 
     method: str
@@ -45,8 +44,7 @@ class Mixed:
     eta: Setting = (Rule((1.0,)),)
     granularity: str | None = None
     antiparallel: str | None = None
-    density: tuple[Setting, ...] = ()
-    normalize: bool | None = None
+    own: Mapping[str, Any] = field(default_factory=lambda: {})
 
 
 @dataclass(frozen=True)
@@ -139,38 +137,54 @@ def _task_arithmetic(scopes: Scopes, section: Section) -> Mixed:
 
 @dataclass(frozen=True)
 class _Edited:
-    """A method that edits task vectors: its name here, and mergekit's defaults."""
+    """A method that edits task vectors: its name here, mergekit's defaults, and what it has for each model beside density."""
 
     method: str
     rescale: bool
     normalize: bool | None
+    per_model: tuple[tuple[str, float], ...] = ()
 
     def __call__(self, scopes: Scopes, section: Section) -> Mixed:
-        name = scopes.known.name
-        assert section.base is not None
-        if not section.inputs:
-            raise scopes.error(section.key, f"{name} needs a model beside base_model")
-        if section.base.layers is not None:
-            raise scopes.error(section.key, f"{name} of slices is not in warmkit; give models")
+        name, base = scopes.known.name, _base(scopes, section)
         if scopes.flag("rescale", section.scopes, default=self.rescale) is not self.rescale:
             raise scopes.error("parameters.rescale", f"rescale {str(not self.rescale).lower()} is not in warmkit's {name}")
         normalize = scopes.flag("normalize", section.scopes, default=bool(self.normalize))
         if normalize and self.normalize is None:
             raise scopes.error("parameters.normalize", f"normalize true is not in warmkit's {name}; divide the weights")
-        if any("int8_mask" in scope.content for scope in section.scopes):
-            scopes.note("int8_mask: has no effect; warmkit needs no such memory")
         if self.rescale:
             scopes.note(f"{name}: random masks are warmkit's own, seeded by tensor; rescaled by 1/density, not by norms")
-        return Mixed(
-            self.method,
-            section.inputs,
-            section.base.model,
-            section.base,
-            coefficients=_weights(scopes, section.inputs),
-            eta=scopes.setting("lambda", section.scopes, 1.0),
-            density=tuple(scopes.setting("density", each.scopes, 1.0) for each in section.inputs),
-            normalize=None if self.normalize is None else normalize,
-        )
+        own: dict[str, Any] = {} if self.normalize is None else {"normalize": normalize}
+        for what, default in (("density", 1.0), *self.per_model):
+            own[what] = [write_setting(scopes.setting(what, each.scopes, default)) for each in section.inputs]
+        weights, eta = _weights(scopes, section.inputs), scopes.setting("lambda", section.scopes, 1.0)
+        return Mixed(self.method, section.inputs, base.model, base, coefficients=weights, eta=eta, own=own)
+
+
+@dataclass(frozen=True)
+class _Weighing:
+    """A method that edits task vectors and weighs the models itself, with one number."""
+
+    method: str
+    parameter: str
+    default: float
+
+    def __call__(self, scopes: Scopes, section: Section) -> Mixed:
+        base, setting = _base(scopes, section), scopes.setting(self.parameter, section.scopes, self.default)
+        if not is_constant(setting):
+            raise scopes.error(f"parameters.{self.parameter}", f"{self.parameter} must be one number for all tensors")
+        return Mixed(self.method, section.inputs, base.model, base, own={self.parameter: setting[0].values[0]})
+
+
+def _base(scopes: Scopes, section: Section) -> Input:
+    """Return the base model of a method that edits task vectors."""
+    assert section.base is not None
+    if not section.inputs:
+        raise scopes.error(section.key, f"{scopes.known.name} needs a model beside base_model")
+    if section.base.layers is not None:
+        raise scopes.error(section.key, f"{scopes.known.name} of slices is not in warmkit; give models")
+    if any("int8_mask" in scope.content for scope in section.scopes):
+        scopes.note("int8_mask: has no effect; warmkit needs no such memory")
+    return section.base
 
 
 def _karcher(scopes: Scopes, section: Section) -> Mixed:
@@ -199,6 +213,12 @@ _METHODS: dict[str, Callable[[Scopes, Section], Mixed]] = {
     "ties": _Edited("ties", rescale=False, normalize=True),
     "dare_linear": _Edited("dare-linear", rescale=True, normalize=None),
     "dare_ties": _Edited("dare-ties", rescale=True, normalize=False),
+    "breadcrumbs": _Edited("breadcrumbs", rescale=False, normalize=None, per_model=(("gamma", 0.01),)),
+    "breadcrumbs_ties": _Edited("breadcrumbs-ties", rescale=False, normalize=False, per_model=(("gamma", 0.01),)),
+    "della": _Edited("della", rescale=True, normalize=True, per_model=(("epsilon", 0.15),)),
+    "della_linear": _Edited("della-linear", rescale=True, normalize=None, per_model=(("epsilon", 0.15),)),
+    "sce": _Weighing("sce", "select_topk", 1.0),
+    "ram": _Weighing("ram", "epsilon", 1e-5),
     "karcher": _karcher,
     "model_stock": _model_stock,
 }
@@ -225,15 +245,8 @@ def _numbers(mixed: Mixed) -> dict[str, Any]:
 
 
 def _common(mixed: Mixed) -> dict[str, Any]:
-    density: Any = [write_setting(each) for each in mixed.density] or None
-    return {
-        "init": mixed.init,
-        "method": mixed.method,
-        "granularity": mixed.granularity,
-        "antiparallel": mixed.antiparallel,
-        "density": density,
-        "normalize": mixed.normalize,
-    }
+    common = {"init": mixed.init, "method": mixed.method}
+    return {**common, "granularity": mixed.granularity, "antiparallel": mixed.antiparallel, **mixed.own}
 
 
 def _whole(mixed: Mixed) -> MergeSection:

@@ -56,6 +56,16 @@ def ties(base: Vector, models: Sequence[Vector], weights: Sequence[float], densi
     return base + merged.reshape(base.shape)
 
 
+def breadcrumbs(task: Vector, density: float, gamma: float) -> Vector:
+    """Leave out the share gamma of the largest changes, and the smallest until the density is reached."""
+    order = np.argsort(np.abs(task).ravel(), kind="stable")
+    count, top = int(density * task.size), int(gamma * task.size)
+    low = max(0, task.size - count - top)
+    kept = np.zeros(task.size)
+    kept[order[low : low + count]] = 1
+    return task * kept.reshape(task.shape)
+
+
 def gradient(points: Sequence[float], depth: float) -> float:
     return float(np.interp(depth, np.linspace(0, 1, len(points)), points))
 

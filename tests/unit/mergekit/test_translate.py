@@ -12,7 +12,7 @@ import yaml
 
 import warmkit
 from tests.conftest import Family, weights
-from tests.unit.mergekit.reference import Merge, arc, gradient, karcher, model_stock, ties
+from tests.unit.mergekit.reference import Merge, arc, breadcrumbs, gradient, karcher, model_stock, ties
 from warmkit.checkpoints.merge import merge
 from warmkit.cli.merge_recipe import read_slices
 from warmkit.errors import RecipeError
@@ -37,6 +37,12 @@ parameters: {int8_mask: true}
 """
 NEAR = "{model: @a, parameters: {weight: [{filter: mlp, value: 3}]}}"
 FAR = "parameters: {weight: [{filter: attn, value: [1, 2]}, {value: 0.5}]}\n"
+
+
+def changed_mean(tasks: list[np.ndarray], smallest: float) -> np.ndarray:
+    """Return the mean of each element over the models that changed it."""
+    counts = [np.abs(task) > smallest for task in tasks]
+    return sum(task * count for task, count in zip(tasks, counts)) / np.maximum(sum(map(np.int64, counts)), 1)
 
 
 def t(name: str, depth: float) -> float:
@@ -103,6 +109,31 @@ CASES: dict[str, tuple[str, Merge]] = {
     "dare ties that drops nothing": (
         "merge_method: dare_ties\nbase_model: @sft\nparameters: {normalize: true}\n" + MODELS,
         lambda n, d, x: ties(x["sft"], [x["a"], x["b"]], [0.7, 0.5], [1, 1]),
+    ),
+    "breadcrumbs": (
+        "merge_method: breadcrumbs\nbase_model: @sft\nparameters: {density: 0.7, gamma: [{filter: mlp, value: 0.2}]}\n"
+        + MODELS,
+        lambda n, d, x: (
+            x["sft"]
+            + sum(w * breadcrumbs(x[m] - x["sft"], 0.7, 0.2 if "mlp" in n else 0.01) for m, w in (("a", 0.7), ("b", 0.5)))
+        ),
+    ),
+    "breadcrumbs ties that leaves out nothing": (
+        "merge_method: breadcrumbs_ties\nbase_model: @sft\nparameters: {gamma: 0, normalize: true}\n" + MODELS,
+        lambda n, d, x: ties(x["sft"], [x["a"], x["b"]], [0.7, 0.5], [1, 1]),
+    ),
+    "della that drops nothing": (
+        "merge_method: della\nbase_model: @sft\nparameters: {epsilon: 0}\n" + MODELS,
+        lambda n, d, x: ties(x["sft"], [x["a"], x["b"]], [0.7, 0.5], [1, 1]),
+    ),
+    "della linear that drops nothing": (
+        "merge_method: della_linear\nbase_model: @sft\nparameters: {epsilon: 0}\n" + MODELS,
+        lambda n, d, x: x["sft"] + 0.7 * (x["a"] - x["sft"]) + 0.5 * (x["b"] - x["sft"]),
+    ),
+    "sce of one model": ("merge_method: sce\nbase_model: @sft\nmodels: [{model: @a}]\n", lambda n, d, x: x["a"]),
+    "ram": (
+        "merge_method: ram\nbase_model: @sft\nparameters: {epsilon: 0.1}\n" + PLAIN,
+        lambda n, d, x: x["sft"] + changed_mean([x["a"] - x["sft"], x["b"] - x["sft"]], 0.1),
     ),
     "passthrough": ("merge_method: passthrough\nmodels: [{model: @a}]\n", lambda n, d, x: x["a"]),
     "passthrough, scale by filter": (
@@ -238,8 +269,8 @@ REFUSED: dict[str, tuple[str, str]] = {
         ":1: merge_method: mergekit has no method 'liner'; did you mean 'linear'?",
     ),
     "method we lack": (
-        "merge_method: sce\nbase_model: @a\n" + PLAIN,
-        ":1: merge_method: mergekit's method 'sce': warmkit does",
+        "merge_method: nearswap\nbase_model: @a\n" + PLAIN,
+        ":1: merge_method: mergekit's method 'nearswap': warmkit does not have it",
     ),
     "unknown key": (refusal("paramters", "{weight: 1}"), ":5: unknown key 'paramters'; did you mean 'parameters'?"),
     "unknown parameter": (

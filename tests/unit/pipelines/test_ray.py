@@ -17,12 +17,14 @@ from pathlib import Path
 import pytest
 
 from tests.unit.pipelines.test_warm import alive, recipe, run_path, written
+from tests.unit.pipelines.test_warp import recipe as warp_recipe
 from tests.unit.training import tiny
 from warmkit.errors import ClusterError, UsageError
 from warmkit.pipelines.processes import Job, open_executor
 from warmkit.pipelines.ray_executor import RayCluster
 from warmkit.pipelines.ray_tasks import wait_until_free
 from warmkit.pipelines.warm import run_recipes, run_warm
+from warmkit.pipelines.warp import run_warp
 from warmkit.recipes import recipe_text
 from warmkit.training.recipe import WarmRecipe
 
@@ -162,6 +164,14 @@ def test_a_run_whose_pipeline_is_killed_ends_with_it(cluster: Cluster, whole: Wa
     while alive(child) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not alive(child)
+
+
+def test_warp_takes_its_policies_to_the_cluster(cluster: Cluster, tmp_path: Path) -> None:
+    content = warp_recipe(tmp_path, iterations=1, jobs=2, etas=[], steps=[3])
+    ray = replace(content, output=replace(content.output, path=content.output.path + "-ray"))
+    ray = replace(ray, warp=replace(ray.warp, executor="ray"))
+    models = [run_warp(content).path, run_warp(ray, address=cluster.address).path]
+    assert tiny.bytes_of(models[0]) == tiny.bytes_of(models[1])
 
 
 # ---- refused --------------------------------------------------------------------------------------------------------

@@ -148,7 +148,7 @@ def open_checkpoint(source: str | os.PathLike[str]) -> Checkpoint:
 
         return open_pair(source, *pair)
     path = resolve(source)
-    if is_adapter(path) and not any((path / name).is_file() for name in (SINGLE, INDEX)):
+    if is_adapter(path):
         from warmkit.checkpoints.adapters import open_alone
 
         return open_alone(source, path)

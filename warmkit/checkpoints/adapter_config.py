@@ -193,7 +193,8 @@ def _expression(key: str) -> str:
 
 def is_adapter(directory: Path) -> bool:
     """Say whether a directory is an adapter's and no model's."""
-    return (directory / CONFIG).is_file()
+    models = ("model.safetensors", "model.safetensors.index.json")
+    return (directory / CONFIG).is_file() and not any((directory / name).is_file() for name in models)
 
 
 def split(source: str) -> tuple[str, str] | None:

@@ -200,7 +200,7 @@ def open_checkpoint(source: str | os.PathLike[str], *, allow_pickle: bool = Fals
         if is_streamed(source, stream):
             return _open_streamed(source)
     path = resolve(source)
-    if is_adapter(path) and not any((path / name).is_file() for name in (SINGLE, INDEX)):
+    if is_adapter(path):
         from warmkit.checkpoints.adapters import open_alone
 
         return open_alone(source, path, allow_pickle=allow_pickle, stream=stream)

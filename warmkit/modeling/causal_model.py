@@ -6,27 +6,28 @@ from typing import Any
 
 import torch
 
-from warmkit.checkpoints.hub import resolve
 from warmkit.modeling.dropout import set_dropout
 from warmkit.modeling.quiet import loading, quiet
+from warmkit.modeling.weights import home_of, load_adapters
 
 
 def load_causal_model(source: str) -> Any:
     """Load a language model in float32, without dropout: what learns, or is measured, is what was sampled from.
 
     Args:
-        source: Directory or Hub repository.
+        source: Directory or Hub repository, or an adapter on one.
 
     Raises:
         CheckpointError: If transformers cannot load it.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    home = resolve(source)
+    home = home_of(source)
     with loading(source), quiet():
         config = AutoConfig.from_pretrained(home)
         set_dropout(config, 0.0)
         model: Any = AutoModelForCausalLM.from_pretrained(home, config=config, dtype=torch.float32)
+    load_adapters(model, source)
     set_dropout(model, 0.0)
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 

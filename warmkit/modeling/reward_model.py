@@ -15,12 +15,11 @@ import torch
 from torch import nn
 
 from warmkit.checkpoints.checkpoint import LazyTensor, open_checkpoint
-from warmkit.checkpoints.hub import resolve
 from warmkit.errors import UnsupportedError
 from warmkit.modeling.dropout import set_dropout
 from warmkit.modeling.quiet import evaluating, loading, quiet
 from warmkit.modeling.tokens import Encoder, Text, Tokens, by_length, longest, tokenizer_of
-from warmkit.modeling.weights import load_weights
+from warmkit.modeling.weights import home_of, load_adapters, load_weights
 
 HEADS = ("score.weight", "classifier.weight", "classifier.out_proj.weight", "classifier.dense.weight")
 SCORING_TOKENS = 16_384  # padded tokens in one batch without gradients
@@ -119,7 +118,7 @@ def load_reward_model(
     source = str(path)
     trained = trained_head(source) is not None
     with loading(source):
-        home = resolve(source)
+        home = home_of(source)
         config = AutoConfig.from_pretrained(home)
         tokenizer = tokenizer_of(source)
     config.num_labels = 1
@@ -132,6 +131,7 @@ def load_reward_model(
     with quiet(), loading(source), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # of layers that the checkpoint lacks (BERT's pooler): every run must start from the same
         model: Any = AutoModelForSequenceClassification.from_pretrained(home, config=config, dtype=torch.float32)
+    load_adapters(model, source)
     if dropout is not None:
         set_dropout(model, dropout)
     head = head_of(model)

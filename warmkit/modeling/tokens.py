@@ -17,9 +17,9 @@ from typing import Any, TypeAlias
 import torch
 from jinja2 import TemplateError
 
-from warmkit.checkpoints.hub import resolve
 from warmkit.data.preferences import Messages
 from warmkit.errors import DataError, UnsupportedError, UsageError
+from warmkit.modeling.weights import home_of
 
 Text: TypeAlias = "str | Messages"
 
@@ -258,7 +258,7 @@ def tokenizer_of(path: str | Path) -> Any:
     """Load a tokenizer, padding on the right."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(resolve(str(path)))
+    tokenizer = AutoTokenizer.from_pretrained(home_of(str(path)))
     tokenizer.padding_side = "right"
     return tokenizer
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from warmkit.checkpoints.adapter_config import is_adapter, split
+from warmkit.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from warmkit.checkpoints.hub import resolve
 from warmkit.errors import MismatchError
 
 
@@ -30,3 +34,32 @@ def load_weights(model: Any, weights: Mapping[str, torch.Tensor], source: str, o
     missing = [name for name in outcome.missing_keys if name not in left_out]
     if missing or outcome.unexpected_keys:
         raise MismatchError(f"{source}: weights do not fit: {sorted(missing + outcome.unexpected_keys)[:6]}")
+
+
+def home_of(source: str) -> Path:
+    """Return the directory that transformers loads a model from: an adapter's is its base's, see `load_adapters`.
+
+    Raises:
+        CheckpointError: If it is not there.
+    """
+    adapted = _adapted(source)
+    return adapted.path if adapted is not None else resolve(source)
+
+
+def load_adapters(model: Any, source: str) -> None:
+    """Give a model that was loaded from `home_of(source)` what an adapter on it changes; other models stay as they are.
+
+    Raises:
+        MismatchError: If the names of the checkpoint are not those of the model.
+    """
+    adapted = _adapted(source)
+    if adapted is None:
+        return
+    changed = {name: each.load() for name, each in adapted.items() if each.entry.file.parent in adapted.adapters}
+    strangers = model.load_state_dict(changed, strict=False).unexpected_keys
+    if strangers:
+        raise MismatchError(f"{source}: changes {strangers[0]!r}, which {type(model).__name__} has not")
+
+
+def _adapted(source: str) -> Checkpoint | None:
+    return open_checkpoint(source) if split(source) is not None or is_adapter(resolve(source)) else None

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from warmkit.checkpoints.hub import resolve
 from warmkit.data.texts import Text, read_texts
 from warmkit.errors import DataError, UnsupportedError, UsageError, listed
 from warmkit.modeling.checkpointing import recompute_activations
@@ -18,6 +17,7 @@ from warmkit.modeling.dropout import set_dropout
 from warmkit.modeling.quiet import evaluating, loading, quiet
 from warmkit.modeling.saving import save_model
 from warmkit.modeling.tokens import Encoder, Tokens, by_length, longest, masked_padding, tokenizer_of
+from warmkit.modeling.weights import home_of, load_adapters
 from warmkit.recipes import recipe_text
 from warmkit.training.adapters import add_adapters, merged
 from warmkit.training.distributed import agreed, group, shard, whole_weights
@@ -141,7 +141,7 @@ def open_task(recipe: SftRecipe) -> SftTask:
     if recipe.model.head is not None or recipe.data.corrupt or recipe.data.ood is not None:
         raise UsageError("model.head, data.corrupt and data.ood are for reward models; leave them out of an SFT recipe")
     with loading(path):
-        home = resolve(path)
+        home = home_of(path)
         config, tokenizer = AutoConfig.from_pretrained(home), tokenizer_of(path)
     if recipe.sft.dropout is not None:
         set_dropout(config, recipe.sft.dropout)
@@ -151,6 +151,7 @@ def open_task(recipe: SftRecipe) -> SftTask:
         raise UnsupportedError(f"{path}: an encoder does not write text; SFT needs a causal language model")
     with quiet(), loading(path):
         model: Any = AutoModelForCausalLM.from_pretrained(home, config=config, dtype=torch.float32)
+    load_adapters(model, path)
     if recipe.sft.dropout is not None:
         set_dropout(model, recipe.sft.dropout)
     model.to(group().device or ("cuda" if torch.cuda.is_available() else "cpu"))

@@ -55,7 +55,8 @@ def load_adapters(model: Any, source: str) -> None:
     adapted = _adapted(source)
     if adapted is None:
         return
-    changed = {name: each.load() for name, each in adapted.items() if each.entry.file.parent in adapted.adapters}
+    files = {file for file in adapted.files if isinstance(file, Path) and file.parent in adapted.adapters}
+    changed = {name: each.load() for name, each in adapted.items() if each.entry.file in files}
     strangers = model.load_state_dict(changed, strict=False).unexpected_keys
     if strangers:
         raise MismatchError(f"{source}: changes {strangers[0]!r}, which {type(model).__name__} has not")

@@ -41,10 +41,15 @@ def follow(file: Path, stop: Stop | None) -> None:
         train_reward_model(read_recipe(file, RewardModelRecipe, ()).content, advance=stop)
 
 
-for each in sorted(Path(sys.argv[1]).glob("*.yaml")):
-    if "killed" in each.stem:
-        with contextlib.suppress(KeyboardInterrupt):
-            follow(each, Stop(4))
-    if "killed" not in each.stem or "resumed" in each.stem:
-        follow(each, None)
-distributed.leave()
+def main() -> None:
+    for each in sorted(Path(sys.argv[1]).glob("*.yaml")):
+        if "killed" in each.stem:
+            with contextlib.suppress(KeyboardInterrupt):
+                follow(each, Stop(4))
+        if "killed" not in each.stem or "resumed" in each.stem:
+            follow(each, None)
+    distributed.leave()
+
+
+if __name__ == "__main__":
+    main()

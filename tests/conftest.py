@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -15,6 +16,9 @@ import pytest
 import torch
 from hypothesis import settings
 from safetensors.torch import save_file
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and so would what we start
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side
 
 settings.register_profile("here", deadline=None)  # shared machines pause
 settings.load_profile("here")

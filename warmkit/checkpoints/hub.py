@@ -65,6 +65,7 @@ def _packaged(source: str) -> Path:
 def _fetch(source: str, repo: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
 
     from warmkit.checkpoints.hub_client import patiently, without_bars
 
@@ -72,6 +73,7 @@ def _fetch(source: str, repo: str, revision: str | None) -> Path:
         return snapshot_download(repo, revision=revision, allow_patterns=list(PATTERNS))
 
     try:
+        validate_repo_id(repo)
         with contextlib.nullcontext() if sys.stderr.isatty() else without_bars():
             return Path(patiently(repo, revision, fetch))
     except HFValidationError:

@@ -78,7 +78,7 @@ def test_what_cannot_be_compared_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name.startswith(("sac", "sen")) else found(name))
     assert not diversity.has_sacrebleu()
-    with pytest.raises(UsageError, match=r"pip install 'warmkit\[eval\]'"):
+    with pytest.raises(UsageError, match=r"pip install 'warmkit\[train\]'"):
         similarity([["a", "b"]])
     with pytest.raises(UsageError, match="pip install sentence-transformers"):
         open_encoder("encoder")

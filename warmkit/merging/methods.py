@@ -11,6 +11,7 @@ from warmkit.merging.breadcrumbs import breadcrumbs, breadcrumbs_ties
 from warmkit.merging.dare import dare_linear, dare_ties
 from warmkit.merging.della import della, della_linear
 from warmkit.merging.edits import Edit
+from warmkit.merging.iso_c import iso_c
 from warmkit.merging.karcher import karcher
 from warmkit.merging.lerp import lerp
 from warmkit.merging.model_stock import model_stock
@@ -34,6 +35,7 @@ from warmkit.merging.slerp import slerp
 from warmkit.merging.slerp_weights import slerp_weights
 from warmkit.merging.task_arithmetic import task_arithmetic
 from warmkit.merging.ties import ties
+from warmkit.merging.tsv_m import tsv_m
 from warmkit.merging.types import Coefficients
 from warmkit.merging.uniform import uniform
 
@@ -218,6 +220,26 @@ _EDITS = (
         passes=2,
         summary="the same, what is one model's own made larger",
         paper="Yuan et al. 2026",
+    ),
+    EditMethod(
+        "tsv-m",
+        tsv_m,
+        (SCALE,),
+        "none",
+        grouped=False,
+        passes=2,
+        summary="each matrix's strongest singular directions, made orthogonal",
+        paper="Gargiulo et al. 2025",
+    ),
+    EditMethod(
+        "iso-c",
+        iso_c,
+        (SCALE,),
+        "none",
+        grouped=False,
+        passes=2,
+        summary="sum of each matrix's changes, singular values made equal",
+        paper="Marczak et al. 2025",
     ),
 )
 METHODS: dict[str, AnyMethod] = {method.name: method for method in (*_TABLE, *_EDITS)}

@@ -22,6 +22,7 @@ from .properties import Vector
 
 EDITS: dict[str, EditMethod] = {name: method for name, method in METHODS.items() if isinstance(method, EditMethod)}
 TENSOR = "layers.0.w"
+SPECTRAL = ("tsv-m", "iso-c")  # they mix all elements of a matrix
 HARMLESS: dict[str, dict[str, Any]] = {
     "ties": {"density": 1.0},
     "dare-linear": {"density": 1.0},
@@ -181,6 +182,32 @@ def reinforced(case: Case, plus: bool) -> Vector:
     return np.where(count == 1, own @ (case.vectors * changed), mean)
 
 
+def decomposed(matrix: Vector) -> tuple[Vector, Vector, Vector]:
+    """Return the singular value decomposition without null directions."""
+    u, s, v = np.linalg.svd(matrix, full_matrices=False)
+    kept = s > 1e-6 * s[0]
+    return u[:, kept], s[kept], v[kept]
+
+
+def isotropic(case: Case) -> Vector:
+    if len(case.shape) < 2:
+        return case.vectors.mean(axis=0)
+    u, s, v = decomposed(case.vectors.sum(axis=0).reshape(case.shape))
+    return (s.sum() / min(case.shape) * u @ v).ravel()
+
+
+def singular_vectors(case: Case) -> Vector:
+    if len(case.shape) < 2:
+        return case.vectors.mean(axis=0)
+    most = max(1, min(case.shape) // len(case.vectors))
+    parts = [decomposed(vector.reshape(case.shape)) for vector in case.vectors]
+    u, s, v = np.hstack([u[:, :most] for u, _, _ in parts]), [s[:most] for _, s, _ in parts], [v[:most] for _, _, v in parts]
+    if u.size == 0:
+        return np.zeros(case.vectors.shape[1])
+    (left, _, left_v), (right, _, right_v) = decomposed(u), decomposed(np.vstack(v))
+    return (left @ left_v * np.concatenate(s) @ right @ right_v).ravel()
+
+
 REFERENCES: dict[str, Callable[[Case], Vector]] = {
     "ties": lambda case: elected(trimmed(case), case.scales, case.scales, case.parameters["normalize"]),
     "dare-linear": lambda case: case.scales @ dropped(case),
@@ -192,6 +219,8 @@ REFERENCES: dict[str, Callable[[Case], Vector]] = {
     "sce": select_calculate_erase,
     "ram": lambda case: reinforced(case, plus=False),
     "ram-plus": lambda case: reinforced(case, plus=True),
+    "tsv-m": singular_vectors,
+    "iso-c": isotropic,
 }
 
 

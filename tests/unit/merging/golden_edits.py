@@ -163,4 +163,28 @@ GOLDEN_EDITS = (
         (4.5, 3, 1),
         parameters={"r": 0.5, "alpha": 1.0},
     ),
+    GoldenEdit(
+        "iso-c",
+        "the sum is ((0, -3), (1, 0)), singular values 3 and 1",
+        ((0, -3, 0, 0), (0, 0, 1, 0)),
+        (0, -2, 2, 0),
+        shape=(2, 2),
+    ),
+    GoldenEdit("iso-c", "one direction of two: half of its length", ((0, 4, 0, 0),), (0, 2, 0, 0), shape=(2, 2)),
+    GoldenEdit("iso-c", "the mean where there is no matrix", ((1, 2), (3, -4)), (2, -1)),
+    GoldenEdit(
+        "tsv-m",
+        "of diag(3, 1) and diag(2, 5) the larger direction each",
+        ((3, 0, 0, 1), (2, 0, 0, 5)),
+        (3, 0, 0, 5),
+        shape=(2, 2),
+    ),
+    GoldenEdit(
+        "tsv-m",
+        "2 along (1, 0) and 5 along (.6, .8): 53.13 degrees apart, turned by 18.43 each to be orthogonal",
+        ((2, 0, 0, 0), (0, 3, 0, 4)),
+        (1.8973665961010275, 1.5811388300841898, -0.6324555320336759, 4.743416490252569),
+        shape=(2, 2),
+    ),
+    GoldenEdit("tsv-m", "the mean where there is no matrix", ((1, 2), (3, -4)), (2, -1)),
 )

@@ -13,18 +13,18 @@ if TYPE_CHECKING:
     from warmkit.checkpoints.compare import compare as compare
     from warmkit.checkpoints.extract import extract_lora as extract_lora
     from warmkit.checkpoints.greedy_soup import greedy_soup as greedy_soup
-    from warmkit.checkpoints.merge import Merger as Merger
-    from warmkit.checkpoints.merge import MergeResult as MergeResult
     from warmkit.checkpoints.merge import ema as ema
     from warmkit.checkpoints.merge import liti as liti
     from warmkit.checkpoints.merge import merge as merge
-    from warmkit.checkpoints.merge import merged_state_dict as merged_state_dict
     from warmkit.checkpoints.merge import soup as soup
+    from warmkit.checkpoints.merger import Merger as Merger
+    from warmkit.checkpoints.merger import merged_state_dict as merged_state_dict
     from warmkit.checkpoints.push import push as push
     from warmkit.checkpoints.slices import Slice as Slice
     from warmkit.checkpoints.slices import merge_slices as merge_slices
     from warmkit.checkpoints.stacking import LayerRange as LayerRange
     from warmkit.checkpoints.verify import verify as verify
+    from warmkit.checkpoints.write import MergeResult as MergeResult
     from warmkit.data.preferences import Pair as Pair
     from warmkit.data.preferences import read_pairs as read_pairs
     from warmkit.errors import WarmkitError as WarmkitError
@@ -42,8 +42,8 @@ _HOMES = {
     "Checkpoint": "checkpoints.checkpoint",
     "LayerRange": "checkpoints.stacking",
     "METHODS": "merging.methods",
-    "MergeResult": "checkpoints.merge",
-    "Merger": "checkpoints.merge",
+    "MergeResult": "checkpoints.write",
+    "Merger": "checkpoints.merger",
     "Pair": "data.preferences",
     "RewardModel": "modeling.reward_model",
     "Slice": "checkpoints.slices",
@@ -56,7 +56,7 @@ _HOMES = {
     "load_reward_model": "modeling.reward_model",
     "merge": "checkpoints.merge",
     "merge_slices": "checkpoints.slices",
-    "merged_state_dict": "checkpoints.merge",
+    "merged_state_dict": "checkpoints.merger",
     "open_checkpoint": "checkpoints.checkpoint",
     "push": "checkpoints.push",
     "read_pairs": "data.preferences",

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks.reward_modeling import build_tokenizer
-from warmkit.checkpoints.merge import Merger
+from warmkit.checkpoints.merger import Merger
 from warmkit.data.docstrings import STANDARD_LIBRARY, docstrings, folder_of, sources
 from warmkit.evaluation.front import open_mergers, sweep
 from warmkit.evaluation.policies import Candidate, EvaluationSettings, PolicyTrial

@@ -25,7 +25,7 @@ from pathlib import Path
 
 import torch
 
-from warmkit.checkpoints.merge import merged_state_dict
+from warmkit.checkpoints.merger import merged_state_dict
 from warmkit.data.docstrings import STANDARD_LIBRARY, docstrings, folder_of, gather, sources
 from warmkit.modeling.quiet import evaluating
 from warmkit.modeling.reward_model import SCORING_TOKENS, RewardModel, load_reward_model, load_scorer

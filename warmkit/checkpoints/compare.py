@@ -13,11 +13,13 @@ import numpy as np
 
 from warmkit.checkpoints.checkpoint import open_checkpoint
 from warmkit.checkpoints.compatibility import align
+from warmkit.checkpoints.devices import cores, find_kernels
 from warmkit.checkpoints.files import Files
 from warmkit.checkpoints.groups import group
-from warmkit.checkpoints.merge import Advance, cores, find_kernels
+from warmkit.checkpoints.job import Job
+from warmkit.checkpoints.options import Advance
 from warmkit.checkpoints.sources import FileSource
-from warmkit.checkpoints.stream import Job, Stream
+from warmkit.checkpoints.stream import Stream
 from warmkit.errors import UsageError
 from warmkit.merging.geometry import angles, cosines, norms
 from warmkit.merging.types import Coefficients, Gram

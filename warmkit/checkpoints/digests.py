@@ -8,6 +8,7 @@ other; the cost is a few per cent of a merge, where SHA-256 would cost more than
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import xxhash
@@ -16,6 +17,14 @@ BLOCK = 1 << 20
 """Elements per block. Part of the digest's definition."""
 
 ALGORITHM = "xxh3-128 over xxh3-128 of blocks of 1048576 elements"
+
+
+@dataclass(frozen=True)
+class Digests:
+    """Digests of one tensor: one for each input row and one for each output."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
 
 
 def block_digests(data: memoryview, itemsize: int) -> list[bytes]:

@@ -13,9 +13,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from warmkit.checkpoints.devices import Kernels
+from warmkit.checkpoints.digests import Digests
+from warmkit.checkpoints.job import Job
 from warmkit.checkpoints.sources import Source
 from warmkit.checkpoints.staging import writing
-from warmkit.checkpoints.stream import Digests, Job, Kernels, Stream
+from warmkit.checkpoints.stream import Stream
 from warmkit.merging.types import Gram
 
 SAMPLE_BYTES = 1 << 29

@@ -21,7 +21,7 @@ from warmkit.checkpoints.dtypes import DTYPES, DType, parse_output_dtype
 from warmkit.checkpoints.extraction import Extraction, ModuleLoss, RestLoss
 from warmkit.checkpoints.files import Files
 from warmkit.checkpoints.groups import layer_of
-from warmkit.checkpoints.merge import check_apart
+from warmkit.checkpoints.prepare import check_apart
 from warmkit.checkpoints.safetensors_format import build_header
 from warmkit.checkpoints.staging import Staging, writing
 from warmkit.checkpoints.tensors import Tensor

@@ -17,9 +17,11 @@ import xxhash
 from typing_extensions import Unpack
 
 from warmkit.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from warmkit.checkpoints.merge import MergeResult, OutputOptions, soup, write
+from warmkit.checkpoints.merge import soup
+from warmkit.checkpoints.options import OutputOptions
 from warmkit.checkpoints.spec import merge_spec
 from warmkit.checkpoints.staging import writing
+from warmkit.checkpoints.write import MergeResult, write
 from warmkit.errors import ScoreError, UsageError
 
 PLACEHOLDER = "{}"

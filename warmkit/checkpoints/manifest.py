@@ -13,8 +13,7 @@ import numpy as np
 
 from warmkit._version import __version__
 from warmkit.checkpoints.checkpoint import dump_json, parse_json
-from warmkit.checkpoints.digests import ALGORITHM, file_digest
-from warmkit.checkpoints.stream import Digests
+from warmkit.checkpoints.digests import ALGORITHM, Digests, file_digest
 from warmkit.errors import FormatError
 from warmkit.merging.geometry import angles, norms
 from warmkit.merging.types import Coefficients, Gram

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from warmkit.checkpoints.hub_client import hub_errors, without_bars
 from warmkit.checkpoints.manifest import MANIFEST, read_manifest
-from warmkit.checkpoints.merge import Advance
+from warmkit.checkpoints.options import Advance
 from warmkit.checkpoints.verify import verify
 from warmkit.errors import CheckpointError, HubError, UsageError
 

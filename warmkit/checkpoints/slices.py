@@ -11,7 +11,7 @@ from typing_extensions import Unpack
 
 from warmkit.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from warmkit.checkpoints.compatibility import align
-from warmkit.checkpoints.merge import ZERO, MergeOptions, MergeResult, OutputOptions, Varying, write
+from warmkit.checkpoints.options import ZERO, MergeOptions, OutputOptions, Varying
 from warmkit.checkpoints.settings import Rule, Setting, depth_of, read_setting
 from warmkit.checkpoints.spec import MergeSpec, is_sweep, merge_spec, read_coefficients
 from warmkit.checkpoints.stacking import (
@@ -26,6 +26,7 @@ from warmkit.checkpoints.stacking import (
     take_apart,
 )
 from warmkit.checkpoints.variation import Mix, Place, Variation
+from warmkit.checkpoints.write import MergeResult, write
 from warmkit.errors import UsageError
 from warmkit.merging.methods import find_method
 from warmkit.merging.parameters import MethodParameters

@@ -11,42 +11,22 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import deque
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
-from warmkit.checkpoints.digests import BLOCK, block_digests, tensor_digest
-from warmkit.checkpoints.dtypes import DType
+from warmkit.checkpoints.devices import Kernels
+from warmkit.checkpoints.digests import BLOCK, Digests, block_digests, tensor_digest
+from warmkit.checkpoints.job import Done, Job
 from warmkit.checkpoints.lookahead import Lookahead, Read
-from warmkit.checkpoints.sources import Source
 from warmkit.errors import DegenerateError, MismatchError, NonFiniteError
-from warmkit.merging.edits import Edit, Place, Reading, Stage, Writing
-from warmkit.merging.kernels import Block, Space
+from warmkit.merging.edits import Place, Reading, Stage, Writing
+from warmkit.merging.kernels import Block
 from warmkit.merging.types import Coefficients, Gram
 
 AHEAD = 8  # blocks announced to the kernel before they are read
-# A task takes one block, or two where the rows still fit into this: each task takes the interpreter lock a dozen times, and
-# threads that wait for it cost more than the cache that larger blocks overflow.
-TASK_BYTES, MOST_BLOCKS = 1 << 24, 2
 T = TypeVar("T")
-
-
-class Kernels(Protocol):
-    """`combine`, `add` and `gram` on some device; see `merging.kernels`."""
-
-    def empty(self, shape: tuple[int, ...], storage: str) -> Block: ...
-
-    def combine(self, coefficients: Coefficients, inputs: Block, output: Block) -> bool: ...
-
-    def add(self, init: Block, factor: float, vector: Block, output: Block) -> bool: ...
-
-    def finite(self, inputs: Block) -> bool: ...
-
-    def gram(self, inputs: Block, space: Space) -> Gram: ...
-
-    def convert(self, source: Block, target: Block) -> None: ...
 
 
 class Sink(Protocol):
@@ -63,90 +43,6 @@ class Sink(Protocol):
     def finished(self, tensor: str, digests: Digests, nbytes: int) -> None:
         """Take note that every block of a tensor has been written."""
         ...
-
-
-@dataclass(frozen=True)
-class Digests:
-    """Digests of one tensor: one for each input row and one for each output."""
-
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-
-
-Solve: TypeAlias = Callable[[str, "Gram | None"], Coefficients]
-"""From a group's name and Gram matrix (None if not needed) to the coefficients [outputs, rows]."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """What to compute, without where it comes from or goes.
-
-    Attributes:
-        rows: The inputs, in the order of the coefficients; the initialisation first where it takes part.
-        groups: Names of the float tensors of each group.
-        exact: Names of the integer and boolean tensors, copied from the first row after comparison.
-        dtypes: Output type of every tensor.
-        outputs: How many results are written from one reading.
-        space: Whose Gram matrix to take, None for methods that need none.
-        solve: Coefficients of a group.
-        allow_nonfinite: Let NaN and infinity pass.
-        edit: From a group to what makes its task vector; row 0 is the init then, coefficients are its factors, [outputs, 1].
-        readings: How often a float tensor is read, at most.
-        known: Gram matrices that need no reading, by tensor: adapters know the products of their task vectors.
-    """
-
-    rows: Sequence[Source]
-    groups: Mapping[str, Sequence[str]]
-    exact: Sequence[str]
-    dtypes: Mapping[str, DType]
-    outputs: int
-    space: Space | None
-    solve: Solve
-    allow_nonfinite: bool = False
-    edit: Callable[[str], Edit] | None = None
-    readings: int = 1
-    known: Mapping[str, Callable[[], Gram]] = field(default_factory=lambda: {})
-
-    def elements(self, tensor: str) -> int:
-        return int(np.prod(self.rows[0].shape(tensor), dtype=np.int64))
-
-    def blocks(self, tensor: str) -> int:
-        return -(-self.elements(tensor) // BLOCK)
-
-    def starts(self, tensor: str) -> range:
-        """Return the first block of every task of a tensor."""
-        row_bytes = sum(row.dtype(tensor).itemsize for row in self.rows)
-        step = min(MOST_BLOCKS, max(1, TASK_BYTES // (row_bytes * BLOCK)))
-        return range(0, self.blocks(tensor), step)
-
-    def count(self, tensor: str, block: int) -> int:
-        """Return the elements of the task that starts at a block."""
-        return min(BLOCK * self.starts(tensor).step, self.elements(tensor) - block * BLOCK)
-
-    def bytes_read(self, tensor: str) -> int:
-        """Bytes that one pass over a tensor reads."""
-        return sum(self.elements(tensor) * row.dtype(tensor).itemsize for row in self.rows)
-
-    def passes(self, tensor: str) -> int:
-        products = self.space is not None and tensor not in self.known
-        return 1 if tensor in self.exact else self.readings + products
-
-    def places(self, names: Sequence[str], whole: Container[str] = ()) -> list[Place]:
-        """Return the tasks of one pass over some tensors, in order; a tensor of `whole` is one task, whatever its size."""
-        steps = {name: self.elements(name) if name in whole else self.starts(name).step * BLOCK for name in names}
-        runs = [(name, start) for name in names for start in range(0, self.elements(name), max(1, steps[name]))]
-        return [
-            Place(number, name, self.rows[0].shape(name), start, min(start + steps[name], self.elements(name)))
-            for number, (name, start) in enumerate(runs)
-        ]
-
-
-@dataclass
-class Done:
-    """What an earlier, interrupted run has already written."""
-
-    grams: dict[str, Gram] = field(default_factory=lambda: {})
-    tensors: dict[str, Digests] = field(default_factory=lambda: {})
 
 
 Task: TypeAlias = Callable[["_Workspace"], None]

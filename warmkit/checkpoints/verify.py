@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from warmkit.checkpoints.checkpoint import open_checkpoint
+from warmkit.checkpoints.devices import cores
 from warmkit.checkpoints.digests import BLOCK, block_digests, file_digest, tensor_digest
 from warmkit.checkpoints.files import Files
 from warmkit.checkpoints.manifest import MANIFEST, read_manifest
-from warmkit.checkpoints.merge import Advance, cores
+from warmkit.checkpoints.options import Advance
 from warmkit.checkpoints.tensors import Tensor
 from warmkit.errors import CheckpointError, FormatError, VerificationError, listed
 

@@ -10,7 +10,7 @@ from warmkit.errors import OutputError
 
 if TYPE_CHECKING:
     from warmkit.checkpoints.estimate import Estimate
-    from warmkit.checkpoints.merge import MergeResult
+    from warmkit.checkpoints.write import MergeResult
 
 
 def show(console: Console, result: MergeResult, **extra: Any) -> None:

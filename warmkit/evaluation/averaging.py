@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from warmkit.checkpoints.merge import merged_state_dict
+from warmkit.checkpoints.merger import merged_state_dict
 from warmkit.evaluation.accuracy import Scores, ensemble
 from warmkit.evaluation.comparisons import Comparisons, score
 from warmkit.modeling.reward_model import RewardModel

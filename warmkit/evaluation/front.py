@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from warmkit.checkpoints.merge import Merger
+from warmkit.checkpoints.merger import Merger
 from warmkit.errors import DataError, UsageError
 from warmkit.evaluation.accuracy import Array, Estimate
 from warmkit.evaluation.policies import Candidate

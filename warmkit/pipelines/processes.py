@@ -226,7 +226,7 @@ def with_threads(threads: str) -> dict[str, str]:
 
 def cores() -> int:
     """Return how many processors this process may use."""
-    from warmkit.checkpoints.merge import cores as available
+    from warmkit.checkpoints.devices import cores as available
 
     return available()
 

@@ -23,7 +23,8 @@ from typing import Any
 from warmkit.checkpoints.checkpoint import dump_json, open_checkpoint
 from warmkit.checkpoints.compatibility import align
 from warmkit.checkpoints.digests import file_digest
-from warmkit.checkpoints.merge import Merger, liti, merge
+from warmkit.checkpoints.merge import liti, merge
+from warmkit.checkpoints.merger import Merger
 from warmkit.checkpoints.spec import check_etas
 from warmkit.data.prompts import read_prompts
 from warmkit.errors import UsageError, nearest

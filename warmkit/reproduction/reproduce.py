@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from warmkit.checkpoints.checkpoint import dump_json
-from warmkit.checkpoints.merge import cores
+from warmkit.checkpoints.devices import cores
 from warmkit.checkpoints.staging import writing
 from warmkit.errors import OutputError, TrainingError, WarmkitError, listed
 from warmkit.pipelines.processes import ORPHANED

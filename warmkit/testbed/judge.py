@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from warmkit.checkpoints.merge import Merger
+from warmkit.checkpoints.merger import Merger
 from warmkit.evaluation.answers import Answers
 from warmkit.evaluation.policies import EvaluationSettings, PolicyTrial
 from warmkit.evaluation.reward_term import RewardTerm

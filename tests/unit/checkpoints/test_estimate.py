@@ -11,9 +11,10 @@ import pytest
 
 import warmkit
 from tests.conftest import Family
+from warmkit.checkpoints.devices import find_kernels
 from warmkit.checkpoints.dtypes import DTYPES
 from warmkit.checkpoints.estimate import estimate
-from warmkit.checkpoints.merge import build_job, find_kernels
+from warmkit.checkpoints.job import build_job
 from warmkit.checkpoints.safetensors_format import build_header
 from warmkit.checkpoints.sources import FileSource
 from warmkit.checkpoints.spec import merge_spec

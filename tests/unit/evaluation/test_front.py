@@ -12,7 +12,7 @@ import pytest
 
 import warmkit
 from tests.unit.training import tiny, toy
-from warmkit.checkpoints.merge import Merger
+from warmkit.checkpoints.merger import Merger
 from warmkit.errors import DataError, MismatchError, UsageError
 from warmkit.evaluation.accuracy import interval
 from warmkit.evaluation.answers import Answers

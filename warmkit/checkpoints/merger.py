@@ -1,0 +1,158 @@
+"""Merges in memory: state dicts and checkpoints to state dicts, nothing written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from warmkit.checkpoints.checkpoint import open_checkpoint
+from warmkit.checkpoints.compatibility import align
+from warmkit.checkpoints.devices import cores, find_kernels
+from warmkit.checkpoints.digests import Digests
+from warmkit.checkpoints.dtypes import parse_output_dtype
+from warmkit.checkpoints.files import Files
+from warmkit.checkpoints.job import Done, build_job, input_rows
+from warmkit.checkpoints.options import PathLike
+from warmkit.checkpoints.sources import FileSource, MemorySource, check_state_dicts
+from warmkit.checkpoints.spec import MergeSpec, merge_spec
+from warmkit.checkpoints.stream import Stream
+from warmkit.merging.types import Gram
+
+if TYPE_CHECKING:
+    import torch
+
+Weights: TypeAlias = "PathLike | Mapping[str, torch.Tensor]"
+
+
+class Merger:
+    """Merges in memory, many times over: Gram matrices are taken once, at the first merge that needs them.
+
+    Args:
+        models: Checkpoints, or state dicts; checkpoints alone are compared as for a merge on disk.
+        init: What they were fine-tuned from.
+        method: A name in `warmkit.METHODS`.
+        threads: Worker threads; by default one per core.
+        device: `cpu` or `cuda`, for the sums.
+        allow_nonfinite: Let NaN and infinity pass.
+        allow_pickle: Also read what torch saved, as `open_checkpoint` says.
+        **parameters: `granularity`, `antiparallel` and those of the method, as for `merge`.
+
+    Example:
+        >>> import torch
+        >>> init, a, b = ({"w": torch.tensor(row)} for row in ([0.0, 0.0], [1.0, 0.0], [0.0, 1.0]))
+        >>> merger = Merger([a, b], init=init)
+        >>> [round(float(merger.state_dict(eta=eta)["w"].norm()), 3) for eta in (0.5, 1.0)]
+        [0.5, 1.0]
+    """
+
+    def __init__(
+        self,
+        models: Sequence[Weights],
+        *,
+        init: Weights | None = None,
+        method: str = "slerp",
+        threads: int | None = None,
+        device: str = "cpu",
+        allow_nonfinite: bool = False,
+        allow_pickle: bool = False,
+        **parameters: Any,
+    ) -> None:
+        self._method, self._parameters = method, parameters
+        given = models if init is None else [init, *models]
+        everything = _sources(given, ["init"] * (init is not None), allow_pickle)
+        self._init, self._models = (None, everything) if init is None else (everything[0], everything[1:])
+        check_state_dicts(everything)
+        self._threads, self._kernels = threads or cores(), find_kernels(device)
+        self._allow_nonfinite = allow_nonfinite
+        self._grams: dict[bool, dict[str, Gram]] = {}  # with the init among the rows, or without
+        self.spec()
+
+    def spec(self, **parameters: Any) -> MergeSpec:
+        """Return the checked parameters of one merge."""
+        return merge_spec(self._method, len(self._models), **self._parameters, **parameters)
+
+    def state_dict(
+        self,
+        *,
+        eta: float = 1.0,
+        lambda_: float | None = None,
+        coefficients: Sequence[float] | None = None,
+        dtype: str | None = None,
+        out: dict[str, torch.Tensor] | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """Return the merge at one eta and one mix, as tensors on the CPU.
+
+        Args:
+            eta: LITI's update rate.
+            lambda_: Of two models, the share of the second.
+            coefficients: One per model instead.
+            dtype: Of the result; by default the models'.
+            out: What an earlier call returned, to be overwritten: fresh memory costs more than the sums.
+        """
+        import torch
+
+        spec = self.spec(eta=eta, lambda_=lambda_, coefficients=coefficients)
+        rows = input_rows(spec, self._init, self._models)
+        names = rows[0].names
+        wanted = parse_output_dtype(dtype) if dtype else None
+        job = build_job(spec, rows, names, wanted, self._allow_nonfinite)
+        result: dict[str, torch.Tensor] = {}
+        for name in names:
+            shape, kind = rows[0].shape(name), getattr(torch, job.dtypes[name].torch_name)
+            old = (out or {}).get(name)
+            fits = old is not None and old.shape == shape and old.dtype == kind
+            result[name] = old if old is not None and fits else torch.empty(shape, dtype=kind)
+        stream = Stream(job, self._kernels, _MemorySink(result), Done(grams=self._grams.get(spec.uses_init, {})))
+        stream.run(self._threads)
+        self._grams[spec.uses_init] = stream.grams
+        return result
+
+
+def merged_state_dict(
+    models: Sequence[Weights],
+    *,
+    init: Weights | None = None,
+    method: str = "slerp",
+    eta: float = 1.0,
+    lambda_: float | None = None,
+    coefficients: Sequence[float] | None = None,
+    dtype: str | None = None,
+    **parameters: Any,
+) -> dict[str, torch.Tensor]:
+    """Return a merge as a state dict, nothing written; for a sweep, keep a `Merger`.
+
+    Example:
+        >>> import torch
+        >>> a, b = {"w": torch.tensor([1.0])}, {"w": torch.tensor([3.0])}
+        >>> merged_state_dict([a, b], method="lerp", lambda_=0.25)["w"].item()
+        1.5
+    """
+    merger = Merger(models, init=init, method=method, **parameters)
+    return merger.state_dict(eta=eta, lambda_=lambda_, coefficients=coefficients, dtype=dtype)
+
+
+def _sources(weights: Sequence[Weights], names: Sequence[str], allow_pickle: bool) -> list[MemorySource | FileSource]:
+    """Read state dicts from memory, and checkpoints block by block from their files, aligned as a merge on disk aligns them."""
+    paths = [each for each in weights if not isinstance(each, Mapping)]
+    opened = [open_checkpoint(path, allow_pickle=allow_pickle) for path in paths]
+    entries = align(opened).entries if len(opened) == len(weights) else [each.entries for each in opened]
+    shared = Files()
+    files = iter([FileSource(each.source, known, shared) for each, known in zip(opened, entries)])
+    labels = [*names, *(f"model {number + 1}" for number in range(len(weights)))]
+    return [MemorySource(name, each) if isinstance(each, Mapping) else next(files) for name, each in zip(labels, weights)]
+
+
+class _MemorySink:
+    def __init__(self, tensors: dict[str, torch.Tensor]) -> None:
+        import torch
+
+        self._views = {name: t.reshape(-1).view(torch.uint8).numpy().data for name, t in tensors.items()}
+        self._itemsizes = {name: tensor.element_size() for name, tensor in tensors.items()}
+
+    def write(self, output: int, tensor: str, start: int, data: memoryview) -> None:
+        first = start * self._itemsizes[tensor]
+        self._views[tensor][first : first + data.nbytes] = data
+
+    def solved(self, group: str, gram: Gram) -> None: ...
+
+    def finished(self, tensor: str, digests: Digests, nbytes: int) -> None: ...

@@ -1,0 +1,67 @@
+"""How results are written: the options that every verb takes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from typing_extensions import TypedDict
+
+from warmkit.merging.parameters import MethodParameters
+
+PathLike: TypeAlias = "str | os.PathLike[str]"
+Varying: TypeAlias = "float | Sequence[float] | Sequence[Mapping[str, Any]]"
+"""A number that may change over the model; see `checkpoints.settings`."""
+ZERO = "zero"  # as an init: a model of zeros, which nobody stores
+Advance: TypeAlias = Callable[[int, int], None]
+"""Called now and then, from any thread, with the bytes moved since the last call and the total to move."""
+
+
+class OutputOptions(TypedDict, total=False):
+    """How results are written; every verb takes these.
+
+    Attributes:
+        dtype: `float32`, `bfloat16`, `float16` or `float64`; by default each tensor's own type in the init or first model.
+        max_shard_size: Bytes of a shard, `5GB` for instance.
+        threads: Worker threads; by default one per core.
+        device: `cpu`, or `cuda` to compute on a GPU.
+        dry_run: Check and plan only.
+        estimate: With `dry_run`, merge a sample to say how long the whole takes; too small a disk is reported, not raised.
+            Inputs that are streamed are not sampled.
+        force: Replace a checkpoint that is there, in one step at the end.
+        resume: Go on where an interrupted run of the same plan stopped; True by default.
+        allow_nonfinite: Let NaN and infinity pass.
+        stream: Read Hub repositories by byte ranges; nothing of their weights is kept on disk.
+        sha256: Also record SHA-256 of every file; costs more than the merge.
+        allow_pickle: Also read inputs that torch saved, as `open_checkpoint` says.
+        only: Patterns (`model.layers.*`); tensors that match none are copied from the init, or first model.
+        exclude: Patterns; tensors that match one are copied from there.
+        tokenizer: The input whose tokenizer is written; by default that of the init, else of the first model.
+        chat_template: A Jinja template, the path of one, or `auto`: the one that most inputs have; by default the tokenizer's.
+        vocabulary: `strict`, `union`, `init` or `common`, as `match_vocabularies` says.
+        advance: Progress callback.
+    """
+
+    dtype: str | None
+    max_shard_size: str | int
+    threads: int | None
+    device: str
+    dry_run: bool
+    estimate: bool
+    force: bool
+    resume: bool
+    allow_nonfinite: bool
+    stream: bool
+    sha256: bool
+    allow_pickle: bool
+    only: Sequence[str]
+    exclude: Sequence[str]
+    tokenizer: str | None
+    chat_template: str | None
+    vocabulary: str
+    advance: Advance | None
+
+
+class MergeOptions(OutputOptions, MethodParameters, total=False):
+    """What `merge` takes beside: how results are written, and the parameters that some methods have of their own."""

@@ -1,0 +1,181 @@
+"""Before the first weight is read: inputs opened and compared, the output planned, its disk measured."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import xxhash
+
+from warmkit.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from warmkit.checkpoints.choice import kept
+from warmkit.checkpoints.companions import companion_donor
+from warmkit.checkpoints.compatibility import align
+from warmkit.checkpoints.digests import ALGORITHM
+from warmkit.checkpoints.dtypes import parse_output_dtype
+from warmkit.checkpoints.files import Files
+from warmkit.checkpoints.job import Job, build_job, input_rows
+from warmkit.checkpoints.options import OutputOptions, PathLike
+from warmkit.checkpoints.plan import Output, Plan, parse_size, plan_output
+from warmkit.checkpoints.sources import FileSource
+from warmkit.checkpoints.spec import MergeSpec
+from warmkit.checkpoints.staging import Staging
+from warmkit.checkpoints.tokenizers import find_template, find_tokenizer
+from warmkit.checkpoints.vocabularies import Matched, match_vocabularies
+from warmkit.errors import OutputError, UsageError
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything known before the first weight is read."""
+
+    spec: MergeSpec
+    init: Checkpoint | None
+    models: list[Checkpoint]
+    donor: Checkpoint
+    companions: Checkpoint
+    job: Job
+    plan: Plan
+    folders: list[str]
+    notes: tuple[str, ...]
+    patterns: tuple[Sequence[str], Sequence[str]]
+    kept: frozenset[str]
+    tokenizer: Path | None
+    chat_template: str | None
+    matched: Matched
+
+    @property
+    def bytes_read(self) -> int:
+        return sum(self.job.bytes_read(name) * self.job.passes(name) for name in self.job.dtypes)
+
+    @property
+    def bytes_streamed(self) -> int:
+        far = [row for row in self.job.rows if row.far]
+        sizes = {name: sum(row.dtype(name).itemsize for row in far) for name in self.job.dtypes}
+        return sum(self.job.elements(name) * size * self.job.passes(name) for name, size in sizes.items())
+
+    @property
+    def bytes_written(self) -> int:
+        return self.plan.nbytes * len(self.folders)
+
+
+def prepare(
+    spec: MergeSpec,
+    models: Sequence[PathLike | Checkpoint],
+    init: PathLike | Checkpoint | None,
+    output: Path,
+    options: OutputOptions,
+) -> Prepared:
+    """Open, compare and plan; `output` is where the result will be, which must not be an input."""
+    dtype = parse_output_dtype(name) if (name := options.get("dtype")) else None
+    max_shard_size = parse_size(options.get("max_shard_size", "5GB"))
+    if (threads := options.get("threads")) is not None and threads < 1:
+        raise UsageError(f"threads must be at least 1, found {threads}")
+    if not models:
+        raise UsageError("expected at least one model")
+    input_rows(spec, init, models)
+    opened_init = None if init is None else _opened(init, options)
+    opened = [_opened(model, options) for model in models]
+    everything = [*([opened_init] if opened_init else []), *opened]
+    inputs = [part for each in everything for part in each.inputs]
+    check_apart(output, inputs)
+    only, exclude = options.get("only") or (), options.get("exclude") or ()
+    unmerged = kept(everything[0].entries, only, exclude) if only or exclude else frozenset[str]()
+    companions, notes = companion_donor(everything)
+    mode = options.get("vocabulary", "strict")
+    if mode != "strict" and options.get("tokenizer"):
+        raise UsageError(f"vocabulary {mode} writes the tokenizer of the rows that it matched; leave the tokenizer out")
+    matched = match_vocabularies(everything, companions, spec, mode, opened_init is not None)
+    everything = matched.checkpoints
+    aligned = align(everything, unmerged, vocabularies=mode == "strict")
+    files = Files()
+    sources = [FileSource(each.source, entries, files) for each, entries in zip(everything, aligned.entries)]
+    rows = input_rows(spec, sources[0] if opened_init else None, sources[len(sources) - len(opened) :])
+    donor = everything[0]
+    job = build_job(spec, rows, list(donor.entries), dtype, options.get("allow_nonfinite", False), unmerged)
+    tensors = (Output(name, job.dtypes[name], entry.shape) for name, entry in donor.entries.items())
+    plan = plan_output(tensors, max_shard_size, {"format": "pt", **donor.metadata})
+    folders = [""] if len(spec.etas) == 1 else [f"eta-{eta:g}" for eta in spec.etas]
+    if unmerged:
+        notes.append(f"{len(unmerged)} of {len(donor.entries)} tensors are copied from {donor.source} (--only, --exclude)")
+    tokenizer = find_tokenizer(wanted, inputs) if (wanted := options.get("tokenizer")) else None
+    template = find_template(text, inputs) if (text := options.get("chat_template")) else None
+    return Prepared(
+        spec,
+        opened_init,
+        opened,
+        donor,
+        companions,
+        job,
+        plan,
+        folders,
+        (*aligned.notes, *notes, *matched.notes),
+        (only, exclude),
+        unmerged,
+        tokenizer,
+        template,
+        matched,
+    )
+
+
+def _opened(model: PathLike | Checkpoint, options: OutputOptions) -> Checkpoint:
+    if isinstance(model, Checkpoint):
+        return model
+    return open_checkpoint(model, allow_pickle=options.get("allow_pickle", False), stream=options.get("stream", False))
+
+
+def check_apart(output: Path, checkpoints: Sequence[Checkpoint]) -> None:
+    """Refuse a destination that is an input, holds one, or lies inside one."""
+    target = output.resolve()
+    for checkpoint in checkpoints:
+        for place in (path.resolve() for path in (checkpoint.path, *checkpoint.adapters)):
+            if target == place:
+                raise OutputError(f"{output}: is an input; choose another -o")
+            if place.is_relative_to(target):
+                raise OutputError(f"{output}: holds the input {checkpoint.source}; choose another -o")
+            if target.is_relative_to(place):
+                raise OutputError(f"{output}: lies inside the input {checkpoint.source}; choose another -o")
+
+
+def check_disk(prepared: Prepared, staging: Staging) -> None:
+    """Refuse a destination whose disk lacks the room."""
+    place, needed, free = room(prepared, staging)
+    if needed > free:
+        raise OutputError(
+            f"{staging.destination}: {needed / 1e9:.2f} GB are needed and {free / 1e9:.2f} GB are free on {place}"
+        )
+
+
+def room(prepared: Prepared, staging: Staging) -> tuple[Path, int, int]:
+    """Return the directory whose disk takes the result, and the bytes that are needed and free there."""
+    place = staging.destination.parent
+    while not place.exists():
+        place = place.parent
+    if not os.access(place, os.W_OK):
+        raise OutputError(f"{staging.destination}: {place} is not writable")
+    staged = sum(file.stat().st_blocks * 512 for file in staging.root.rglob("*") if file.is_file())
+    return place, prepared.bytes_written - staged, shutil.disk_usage(place).free
+
+
+def fingerprint(prepared: Prepared) -> str:
+    """Digest what decides the bytes: the parameters, the input files as they are now, and the planned layout."""
+    job, spec = prepared.job, prepared.spec
+    checkpoints = [*([prepared.init] if prepared.init else []), *prepared.models]
+    identity = {
+        "digest": ALGORITHM,
+        "method": [spec.name, spec.method.name, spec.shares.tolist(), spec.etas, spec.granularity, spec.antiparallel],
+        "rows": [row.name for row in job.rows],
+        "angles": spec.angles,
+        "kept": sorted(prepared.kept),
+        "parameters": spec.parameters,
+        "tokenizer": [str(prepared.tokenizer), prepared.chat_template],
+        "vocabulary": prepared.matched.identity,
+        "allow_nonfinite": job.allow_nonfinite,
+        "inputs": [checkpoint.fingerprint() for checkpoint in checkpoints],
+        "shards": [[shard.file, xxhash.xxh3_128_hexdigest(shard.header)] for shard in prepared.plan.shards],
+    }
+    return xxhash.xxh3_128_hexdigest(json.dumps(identity).encode())

@@ -15,7 +15,7 @@ from warmkit.evaluation.answers import Answers
 from warmkit.evaluation.rewards import Term, weighted_sum
 from warmkit.modeling.generation import Completion, Sampling, sample
 from warmkit.modeling.quiet import evaluating
-from warmkit.modeling.rollouts import Model, measure
+from warmkit.modeling.rollouts import MOST_PARTS, Model, measure
 from warmkit.modeling.tokens import Encoder
 
 
@@ -63,6 +63,7 @@ class PolicyEvaluator:
         length_penalty: Taken off the reward for every token.
         eos_penalty: Taken off the reward of a completion without an end.
         precision: `float32` or `bfloat16`.
+        most_parts: See `rollouts.measure`.
     """
 
     model: Any
@@ -73,6 +74,7 @@ class PolicyEvaluator:
     length_penalty: float = 0.0
     eos_penalty: float = 0.0
     precision: str = "float32"
+    most_parts: int = MOST_PARTS
 
     @property
     def device(self) -> torch.device:
@@ -119,7 +121,8 @@ class PolicyEvaluator:
     def measure(self, rollout: Rollout, part: slice, others: Mapping[str, Model]) -> dict[str, torch.Tensor]:
         """Return what the policy and others say about a part of a rollout; see `rollouts.measure`."""
         with self._precision():
-            return measure(self.model, others, rollout.prompts[part], rollout.completions[part], self.sampling, self.device)
+            prompts, completions = rollout.prompts[part], rollout.completions[part]
+            return measure(self.model, others, prompts, completions, self.sampling, self.device, self.most_parts)
 
     @torch.no_grad()
     def evaluate(self, data: Prompts, samples: int, seed: str, others: Mapping[str, Model]) -> Answers:

@@ -11,11 +11,12 @@ from warmkit.modeling.quiet import loading, quiet
 from warmkit.modeling.weights import home_of, load_adapters
 
 
-def load_causal_model(source: str) -> Any:
+def load_causal_model(source: str, device: str | None = None) -> Any:
     """Load a language model in float32, without dropout: what learns, or is measured, is what was sampled from.
 
     Args:
         source: Directory or Hub repository, or an adapter on one.
+        device: `cpu` or `cuda`; by default a GPU where there is one.
 
     Raises:
         CheckpointError: If transformers cannot load it.
@@ -29,7 +30,7 @@ def load_causal_model(source: str) -> Any:
         model: Any = AutoModelForCausalLM.from_pretrained(home, config=config, dtype=torch.float32)
     load_adapters(model, source)
     set_dropout(model, 0.0)
-    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    return model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
 
 
 def positions_of(model: Any, wanted: int | None = None) -> int:

@@ -38,6 +38,7 @@ def measure(
     completions: Sequence[Completion],
     how: Sampling,
     device: torch.device,
+    most_parts: int = MOST_PARTS,
 ) -> dict[str, torch.Tensor]:
     """Return, for every completion, [N] each, in nats:
 
@@ -55,9 +56,10 @@ def measure(
         completions: What was sampled.
         how: As they were sampled: temperature and banned tokens.
         device: Of the models.
+        most_parts: How many batches of similar lengths are made at most.
     """
     lengths = [len(prompt) + len(each.ids) for prompt, each in zip(prompts, completions)]
-    groups = by_length(lengths, most=1 << 40, least=-(-len(lengths) // MOST_PARTS))
+    groups = by_length(lengths, most=1 << 40, least=-(-len(lengths) // most_parts))
     parts: list[dict[str, torch.Tensor]] = []
     for places in groups:
         layout = lay_out([prompts[place] for place in places], [completions[place].ids for place in places], how.pad_id, device)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any, Literal
 
 import torch
+from torch.distributed.tensor import DTensor
 from torch.func import functional_call
 
 from warmkit.modeling.quiet import evaluating
+from warmkit.training.distributed import group
+from warmkit.training.sharding import shard, spread, whole
 
 Kind = Literal["ema", "init"]
 
@@ -30,14 +34,17 @@ class Anchor:
 
     def __init__(self, model: Any, kind: Kind, mu: float = 0.0) -> None:
         self.model, self.mu = model, mu if kind == "ema" else 0.0
-        self.copies = {name: each.detach().float().clone() for name, each in _learned(model).items()}
+        self.copies = self._copied()
+
+    def _copied(self) -> dict[str, torch.Tensor]:
+        return {name: each.detach().float().clone() for name, each in _learned(self.model).items()}
 
     @torch.no_grad()
     def update(self) -> None:
         """Follow the policy by one step."""
         if self.mu:
             for name, parameter in _learned(self.model).items():
-                self.copies[name].lerp_(parameter.float(), self.mu)
+                _own(self.copies[name]).lerp_(_own(parameter).float(), self.mu)
 
     @torch.no_grad()
     def __call__(self, **inputs: Any) -> Any:
@@ -46,12 +53,49 @@ class Anchor:
             return functional_call(self.model, self.copies, args=(), kwargs=inputs)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        return self.copies
+        """Return the copies, whole; every process must call it."""
+        return whole(self.copies)
 
+    @torch.no_grad()
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
-        for name, copy in self.copies.items():
-            copy.copy_(state[name])
+        for name, each in self.copies.items():
+            each.copy_(spread(state[name], each))
+
+
+class ShardedAnchor(Anchor):
+    """An anchor in shards: a model of its own, since FSDP runs no model with other weights in place of its own.
+
+    Args:
+        model: The policy, before it is sharded.
+        kind: As for an anchor.
+        mu: As for an anchor.
+    """
+
+    def __init__(self, model: Any, kind: Kind, mu: float = 0.0) -> None:
+        self.twin = copy.deepcopy(model).requires_grad_(False)
+        shard(self.twin)
+        super().__init__(model, kind, mu)
+
+    def _copied(self) -> dict[str, torch.Tensor]:
+        learned = _learned(self.model)
+        return {name: each for name, each in self.twin.named_parameters() if name in learned}
+
+    @torch.no_grad()
+    def __call__(self, **inputs: Any) -> Any:
+        """Run the twin, without dropout or gradients."""
+        with evaluating(self.twin):
+            return self.twin(**inputs)
+
+
+def anchor_of(model: Any, kind: Kind, mu: float = 0.0) -> Anchor:
+    """Return the anchor of a policy that is not sharded yet; it is where the policy is going to be."""
+    return (ShardedAnchor if group().sharded else Anchor)(model, kind, mu)
 
 
 def _learned(model: Any) -> dict[str, torch.Tensor]:
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def _own(tensor: torch.Tensor) -> torch.Tensor:
+    """Return this process's share of a tensor."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor

@@ -4,7 +4,7 @@ The batch is the recipe's, whatever the number of processes: each takes every n-
 it counts, and the gradients are summed. So n processes compute what one does, rounding (and the draw of dropout) aside.
 
 DDP: every process has the whole model; gradients are summed here.
-FSDP2: weights, gradients and optimiser are sharded layer by layer (`torch.distributed.fsdp.fully_shard`).
+FSDP2: weights, gradients and optimiser are sharded layer by layer (`training.sharding`).
 
 The first process alone writes: metrics, states, models.
 """
@@ -20,10 +20,8 @@ from typing import Any, TypeVar
 
 import torch
 from torch import nn
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from warmkit.errors import UsageError, WarmkitError
-from warmkit.training.recipe import LoraSection, Optimization
 
 T = TypeVar("T")
 
@@ -71,16 +69,16 @@ class Group:
         """Return this process's share of some things, next to each other, those of earlier processes before."""
         return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
 
-    def check_parts(self, parts: Sequence[Sequence[int]], section: str) -> None:
-        """Refuse a batch of which a process would get nothing.
+    def check_parts(self, parts: Sequence[Sequence[int]], section: str, each: int = 1) -> None:
+        """Refuse a batch of which a process would get less than `each` of a part.
 
         Raises:
             UsageError: If a part has fewer examples than there are processes.
         """
-        if (smallest := min(map(len, parts))) < self.size:
+        if (smallest := min(map(len, parts))) < self.size * each:
             raise UsageError(
-                f"{section}.batch_size in {len(parts)} parts (accumulation) leaves {smallest} examples for {self.size} "
-                "processes; raise batch_size or lower accumulation"
+                f"{section}.batch_size in {len(parts) * each} parts (accumulation) leaves {smallest // each} examples for "
+                f"{self.size} processes; raise batch_size or lower accumulation"
             )
 
 
@@ -120,16 +118,6 @@ def refuse_group(what: str) -> None:
     """
     if several():
         raise _said_once(f"{what} runs in one process; start it without accelerate launch")
-
-
-def refuse_shards(what: str) -> None:
-    """Refuse to be sharded.
-
-    Raises:
-        UsageError: If the launch asks for FSDP.
-    """
-    if several() and _flag("ACCELERATE_USE_FSDP"):
-        raise _said_once(f"{what} is not sharded; launch it without --use_fsdp (DDP)")
 
 
 def _said_once(message: str) -> BaseException:
@@ -172,7 +160,7 @@ def summed(values: dict[str, float]) -> dict[str, float]:
     """Add numbers up over the processes."""
     if group().size == 1:
         return values
-    numbers = torch.tensor(list(values.values()), dtype=torch.float64, device=_device())
+    numbers = torch.tensor(list(values.values()), dtype=torch.float64, device=device())
     torch.distributed.all_reduce(numbers)
     return dict(zip(values, numbers.tolist()))
 
@@ -194,7 +182,7 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
     if group().size == 1 or group().sharded:
         return
     whole = list(parameters)
-    used = torch.tensor([each.grad is not None for each in whole], dtype=torch.int32, device=_device())
+    used = torch.tensor([each.grad is not None for each in whole], dtype=torch.int32, device=device())
     torch.distributed.all_reduce(used)
     gradients: list[torch.Tensor] = []
     for parameter, count in zip(whole, used.tolist()):
@@ -221,106 +209,8 @@ def _buckets(gradients: Sequence[torch.Tensor]) -> list[list[torch.Tensor]]:
     return buckets
 
 
-# ---- shards ---------------------------------------------------------------------------------------------------------
-
-
-def shard(model: Any, how: Optimization, section: str, lora: LoraSection | None) -> None:
-    """Shard a model over the processes, layer by layer, where the launch asks for FSDP; on a GPU each if there are.
-
-    Args:
-        model: A transformers model in the memory of the CPU.
-        how: It will learn.
-        section: Of the recipe that says so.
-        lora: The adapters that the recipe asks for.
-
-    Raises:
-        UsageError: If adapters or the optimiser cannot be sharded.
-    """
-    if not group().sharded:
-        return
-    if lora is not None:
-        raise UsageError("lora: adapters are not sharded; launch without --use_fsdp (DDP)")
-    if how.optimizer == "adafactor":
-        raise UsageError(f"{section}.optimizer: adafactor factors whole matrices, which FSDP splits; use adamw")
-    from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import fully_shard
-
-    mesh = init_device_mesh(_device().type, (group().size,))
-    for layer in _layers(model):
-        fully_shard(layer, mesh=mesh)
-    fully_shard(model, mesh=mesh)
-    model.register_forward_hook(_reshard)
-
-
-def _reshard(model: Any, *_: Any) -> None:
-    """Give up what a forward pass without a backward one has put together: who looks at the parameters then sees shards."""
-    if not torch.is_grad_enabled():
-        model.reshard()
-
-
-def _layers(model: Any) -> list[nn.Module]:
-    """Return the layers that transformers never splits, or else the members of the longest list of modules."""
-    names: set[str] = set(getattr(model, "_no_split_modules", None) or ())
-    if layers := [each for each in model.modules() if type(each).__name__ in names]:
-        return layers
-    return max((list(each) for each in model.modules() if isinstance(each, nn.ModuleList)), key=len, default=[])
-
-
-def put_together(tensor: torch.Tensor) -> torch.Tensor:
-    """Return a sharded tensor whole, on every process; all must call it."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-
-
-def whole(value: Any) -> Any:
-    """Return a tree of states with its shards put together, in the memory of the first process's CPU (elsewhere None).
-
-    Every process must call it.
-    """
-    if isinstance(value, dict):
-        return {key: whole(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [whole(each) for each in value]
-    if isinstance(value, DTensor):
-        full = value.full_tensor()
-        return full.cpu() if group().first else None
-    return value
-
-
-def whole_weights(model: Any) -> dict[str, torch.Tensor] | None:
-    """Return the weights of a sharded model put together, as `whole` does, tied ones once; None of a model that is whole."""
-    if not group().sharded:
-        return None
-    own = model.state_dict(keep_vars=True)
-    once = whole({id(each): each.detach() for each in own.values()})
-    return {name: once[id(each)] for name, each in own.items()}
-
-
-def spread(value: Any, like: Any) -> Any:
-    """Shard a tensor as another of its shape is; what is whole, or no tensor of that shape, is left as it is."""
-    if not isinstance(like, DTensor) or not torch.is_tensor(value) or value.shape != like.shape:
-        return value
-    return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
-
-
-def load_states(model: Any, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Take over whole states (`model`, `optimizer`), sharded as the model is."""
-    own = model.state_dict()
-    model.load_state_dict({name: spread(each, own[name]) for name, each in state["model"].items()})
-    parameters = [each for its in optimizer.param_groups for each in its["params"]]
-    kept = {
-        number: {name: spread(each, parameters[number]) for name, each in values.items()}
-        for number, values in state["optimizer"]["state"].items()
-    }
-    optimizer.load_state_dict({**state["optimizer"], "state": kept})
-
-
-def clip_gradients(parameters: Sequence[nn.Parameter], most: float) -> float:
-    """Scale the gradient down to a norm; return the norm that it had."""
-    return float(put_together(torch.nn.utils.clip_grad_norm_(parameters, most)))
-
-
-def _device() -> torch.device:
-    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+def device() -> torch.device:
+    return torch.device("cuda", torch.cuda.currentdevice()) if torch.cuda.is_available() else torch.device("cpu")
 
 
 def _flag(name: str) -> bool:

@@ -17,10 +17,11 @@ import numpy as np
 import torch
 
 from warmkit.errors import TrainingError, UsageError, out_of_memory
-from warmkit.training.distributed import clip_gradients, group, load_states, said_once, sum_gradients, summed, whole
+from warmkit.training.distributed import group, said_once, sum_gradients, summed
 from warmkit.training.optimizers import build_optimizer, rate
 from warmkit.training.recipe import Optimization
 from warmkit.training.run import RunDirectory
+from warmkit.training.sharding import clip_gradients, load_states, whole
 
 Advance = Callable[[int, int], None]
 """Called with the steps done since the last call and the total to do."""

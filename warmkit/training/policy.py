@@ -15,7 +15,7 @@ import torch
 
 from warmkit.errors import UsageError
 from warmkit.recipes import recipe_text
-from warmkit.training.distributed import agreed, group, refuse_shards
+from warmkit.training.distributed import agreed, group
 from warmkit.training.identity import identity_text
 from warmkit.training.loop import Advance, Outcome
 from warmkit.training.optimizers import build_optimizer
@@ -24,6 +24,7 @@ from warmkit.training.policy_recipe import PolicyRecipe
 from warmkit.training.policy_step import take_step
 from warmkit.training.policy_task import PolicyTask
 from warmkit.training.run import RunDirectory, open_run
+from warmkit.training.sharding import load_states, whole
 from warmkit.training.trackers import Trackers
 from warmkit.training.watch import Watch
 
@@ -57,7 +58,6 @@ def train_policy(recipe: PolicyRecipe, *, force: bool = False, advance: Advance 
 
     Source: WARP (Ramé et al., 2024), algorithm 1, lines 4-10; WARM (Ramé et al., 2024), appendix C.4 (the value baseline).
     """
-    refuse_shards("train policy")
     with agreed():
         run = open_run(Path(recipe.output.path), recipe_text(recipe), force, identity_text(recipe, recipe.data))
     summary = run.summary()
@@ -82,7 +82,7 @@ def train(task: PolicyTask, run: RunDirectory, advance: Advance | None = None) -
     steps = how.steps_for(len(task.data["train"]))
     if late := [step for step in how.keep if not 1 <= step <= steps]:
         raise UsageError(f"policy.keep: expected steps between 1 and {steps}, found {late}")
-    group().check_parts([range(how.batch_size)], "policy")
+    group().check_parts([range(how.batch_size)], "policy", how.accumulation if group().sharded else 1)
     optimizer, watch = build_optimizer(task.model, how), Watch()
     first = last = _resume(task, optimizer, watch, run)
     run.open_metrics(first)
@@ -114,8 +114,8 @@ def train(task: PolicyTask, run: RunDirectory, advance: Advance | None = None) -
 def _state(task: PolicyTask, optimizer: torch.optim.Optimizer, watch: Watch, step: int) -> dict[str, Any]:
     return {
         "step": step,
-        "model": task.model.state_dict(),
-        "optimizer": optimizer.state_dict(),
+        "model": whole(task.model.state_dict()),
+        "optimizer": whole(optimizer.state_dict()),
         "watch": watch.counts,
         "anchor": {} if task.anchor is None else task.anchor.state_dict(),
         "value": {} if task.value is None else task.value.state_dict(),
@@ -126,8 +126,7 @@ def _resume(task: PolicyTask, optimizer: torch.optim.Optimizer, watch: Watch, ru
     state = run.load_state()
     if state is None:
         return 0
-    task.model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
+    load_states(task.model, optimizer, state)
     watch.counts = state["watch"]
     if task.anchor is not None:
         task.anchor.load_state_dict(state["anchor"])

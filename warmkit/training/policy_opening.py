@@ -12,11 +12,14 @@ from warmkit.modeling.causal_model import load_causal_model, positions_of
 from warmkit.modeling.checkpointing import recompute_activations
 from warmkit.modeling.generation import Sampling, token_ids
 from warmkit.modeling.reward_model import load_reward_model
+from warmkit.modeling.rollouts import MOST_PARTS, Model
 from warmkit.modeling.tokens import Encoder, masked_padding, tokenizer_of
 from warmkit.training.adapters import add_adapters
-from warmkit.training.anchor import Anchor
+from warmkit.training.anchor import Anchor, anchor_of
+from warmkit.training.distributed import group
 from warmkit.training.policy_recipe import PolicyRecipe, PolicySection
 from warmkit.training.policy_task import PolicyTask
+from warmkit.training.sharding import check_shards, shard
 from warmkit.training.value_model import ValueModel
 
 
@@ -29,7 +32,7 @@ def open_policy(recipe: PolicyRecipe) -> PolicyTask:
         UsageError: If a token of the recipe is not in the vocabulary, or a function cannot be imported.
     """
     how, section = recipe.policy, recipe.model
-    model = load_causal_model(section.path)
+    model = load_causal_model(section.path, group().device)
     limit = positions_of(model, section.max_length)
     tokenizer = tokenizer_of(section.path)
     encoder = Encoder(tokenizer, limit, masked_padding(tokenizer, section.pad_token))
@@ -41,7 +44,9 @@ def open_policy(recipe: PolicyRecipe) -> PolicyTask:
     }
     if recipe.lora is not None:
         model = add_adapters(model, recipe.lora, "CAUSAL_LM", how.seed)
-    sft = Anchor(model, "init") if section.sft is None else load_causal_model(section.sft).requires_grad_(False)
+    check_shards(how, "policy", recipe.lora)
+    sft, anchor = _anchors(model, how, section.sft)
+    shard(model)
     if how.gradient_checkpointing:
         recompute_activations(model)
     evaluator = PolicyEvaluator(
@@ -53,22 +58,27 @@ def open_policy(recipe: PolicyRecipe) -> PolicyTask:
         how.length_penalty,
         how.eos_penalty,
         how.precision,
+        1 if group().sharded else MOST_PARTS,  # every process must go through a sharded model as often
     )
     value = _value(recipe, limit) if how.baseline == "value" else None
-    return PolicyTask(evaluator, section.path, how, data, _anchor(model, how, sft), sft, value)
+    return PolicyTask(evaluator, section.path, how, data, anchor, sft, value)
 
 
-def _anchor(model: Any, how: PolicySection, sft: Any) -> Anchor | None:
+def _anchors(model: Any, how: PolicySection, path: str | None) -> tuple[Model, Anchor | None]:
+    """Return the SFT model and the anchor, which may be the same; both in shards where the policy is going to be."""
+    sft: Any = anchor_of(model, "init") if path is None else load_causal_model(path, group().device).requires_grad_(False)
+    if path is not None:
+        shard(sft)
     if how.anchor == "none":
-        return None
-    if how.anchor == "init" and isinstance(sft, Anchor):
-        return sft
-    return Anchor(model, how.anchor, how.mu)
+        return sft, None
+    return sft, sft if how.anchor == "init" and path is None else anchor_of(model, how.anchor, how.mu)
 
 
 def _value(recipe: PolicyRecipe, limit: int) -> ValueModel:
-    path, pad_token = recipe.model.path, recipe.model.pad_token
-    return ValueModel(load_reward_model(path, max_length=limit, pad_token=pad_token, dropout=0.0), recipe.policy, recipe.value)
+    section, device = recipe.model, group().device
+    model = load_reward_model(section.path, max_length=limit, pad_token=section.pad_token, dropout=0.0, device=device)
+    shard(model.model)
+    return ValueModel(model, recipe.policy, recipe.value)
 
 
 def _sampling(encoder: Encoder, how: PolicySection) -> Sampling:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from typing import Any
@@ -11,12 +12,13 @@ import torch
 from warmkit.errors import NonFiniteError, TrainingError
 from warmkit.evaluation.answers import means
 from warmkit.evaluation.policy_evaluator import Rollout, rollout_values
-from warmkit.training.distributed import agreed, clip_gradients, from_all, group, said_once, sum_gradients, summed
+from warmkit.training.distributed import agreed, from_all, group, said_once, sum_gradients, summed
 from warmkit.training.loop import batch_rows, with_advice
 from warmkit.training.optimizers import rate
 from warmkit.training.policy_gradient import advantages, regularized, reinforce_loss
 from warmkit.training.policy_recipe import PolicySection
 from warmkit.training.policy_task import PolicyTask
+from warmkit.training.sharding import clip_gradients, gathered
 
 Measured = dict[str, torch.Tensor]
 
@@ -43,7 +45,7 @@ def take_step(task: PolicyTask, optimizer: torch.optim.Optimizer, step: int, ste
     began = time.perf_counter()
     try:
         share = group().share(len(rows))
-        with agreed():
+        with agreed(), gathered(task.model):
             mine = task.roll_out(rows[share], step, share.start)
         rollout = _together(mine)
         sampled = time.perf_counter()
@@ -103,9 +105,10 @@ def _measured_together(own: Measured) -> Measured:
 
 
 def _parts(how: PolicySection, prompts: int) -> list[slice]:
-    """Divide the completions of a process's prompts into parts of whole prompts."""
-    size, whole = -(-prompts // how.accumulation) * how.samples, prompts * how.samples
-    return [slice(start, min(start + size, whole)) for start in range(0, whole, size)]
+    """Divide the completions of a process's prompts into parts of whole prompts; as many in every process with shards."""
+    count = min(how.accumulation, prompts)
+    edges = [prompts * part // count * how.samples for part in range(count + 1)]
+    return [slice(start, stop) for start, stop in itertools.pairwise(edges)]
 
 
 def _measure(task: PolicyTask, rollout: Rollout, parts: list[slice], gradient: bool) -> Measured:
@@ -152,7 +155,7 @@ def _learn(
     for part in parts:
         spoken = measured["policy"] if len(parts) == 1 else task.evaluator.measure(rollout, part, {})["policy"]
         share = reinforce_loss(weights[part], spoken) * (len(spoken) / count)
-        share.backward()
+        (share * group().scale).backward()
         loss += float(share.detach())
     learned = [each for group in optimizer.param_groups for each in group["params"]]
     sum_gradients(learned)

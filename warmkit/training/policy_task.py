@@ -16,6 +16,7 @@ from warmkit.training.anchor import Anchor
 from warmkit.training.distributed import group
 from warmkit.training.policy_recipe import PolicySection
 from warmkit.training.run import RunDirectory
+from warmkit.training.sharding import gathered, whole_weights
 from warmkit.training.value_model import ValueModel
 
 
@@ -59,11 +60,13 @@ class PolicyTask:
         """Return numbers about one completion of every validation prompt; the random numbers are the same every time."""
         if "validation" not in self.data:
             return {}
-        answers = self.evaluator.evaluate(self.data["validation"], 1, f"{self.how.seed} evaluation", {"sft": self.sft})
+        with gathered(self.model):
+            answers = self.evaluator.evaluate(self.data["validation"], 1, f"{self.how.seed} evaluation", {"sft": self.sft})
         return {f"validation_{name}": value for name, value in answers.means().items()}
 
     def save(self, run: RunDirectory, name: str) -> None:
-        """Write the policy as a plain model, adapters merged."""
+        """Write the policy as a plain model, adapters merged; every process calls it."""
+        weights = whole_weights(self.model)
         if group().first:
             model = merged(copy.deepcopy(self.model)) if hasattr(self.model, "merge_and_unload") else self.model
-            save_model(model, self.path, run.path / name)
+            save_model(model, self.path, run.path / name, weights=weights)

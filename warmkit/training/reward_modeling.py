@@ -21,13 +21,14 @@ from warmkit.modeling.reward_model import RewardModel, load_reward_model, traine
 from warmkit.modeling.saving import SCALAR, save_model
 from warmkit.recipes import recipe_text
 from warmkit.training.adapters import add_adapters, merged
-from warmkit.training.distributed import agreed, group, put_together, shard, spread, whole_weights
+from warmkit.training.distributed import agreed, group
 from warmkit.training.identity import identity_text
 from warmkit.training.loop import Advance, train
 from warmkit.training.losses import bradley_terry
 from warmkit.training.probe import train_probe
 from warmkit.training.recipe import DataSection, ModelSection, RewardModelRecipe
 from warmkit.training.run import RunDirectory, open_run
+from warmkit.training.sharding import check_shards, put_together, shard, spread, whole_weights
 from warmkit.training.trackers import Trackers
 
 ALL_TOKENS = 1 << 40  # a batch that learns is split for padding alone: its activations are kept in any case
@@ -109,7 +110,8 @@ def train_reward_model(recipe: RewardModelRecipe, *, force: bool = False, advanc
         run.trackers = Trackers(recipe)
         reward_model = open_for_training(recipe.model, recipe.rm.dropout)
         data = load_comparisons(recipe.data, recipe.model, reward_model)
-        shard(reward_model.model, recipe.rm, "rm", recipe.lora)
+        check_shards(recipe.rm, "rm", recipe.lora)
+        shard(reward_model.model)
         probe = set_head(reward_model, recipe, data)
         prepare(reward_model, recipe)
     task = RewardModelTask(reward_model, data)

@@ -20,12 +20,13 @@ from warmkit.modeling.tokens import Encoder, Tokens, by_length, longest, masked_
 from warmkit.modeling.weights import home_of, load_adapters
 from warmkit.recipes import recipe_text
 from warmkit.training.adapters import add_adapters, merged
-from warmkit.training.distributed import agreed, group, shard, whole_weights
+from warmkit.training.distributed import agreed, group
 from warmkit.training.identity import identity_text
 from warmkit.training.loop import Advance, train
 from warmkit.training.losses import completion_nll
 from warmkit.training.recipe import SftRecipe
 from warmkit.training.run import RunDirectory, open_run
+from warmkit.training.sharding import check_shards, shard, whole_weights
 from warmkit.training.trackers import Trackers
 
 EVALUATION_TOKENS = 8192
@@ -117,7 +118,8 @@ def train_sft(recipe: SftRecipe, *, force: bool = False, advance: Advance | None
     with agreed():
         run.trackers = Trackers(recipe)
         task = open_task(recipe)
-        shard(task.model, recipe.sft, "sft", recipe.lora)
+        check_shards(recipe.sft, "sft", recipe.lora)
+        shard(task.model)
     if recipe.lora is not None:
         task.model = add_adapters(task.model, recipe.lora, "CAUSAL_LM", recipe.sft.seed)
     if recipe.sft.gradient_checkpointing:

@@ -13,6 +13,7 @@ from warmkit.modeling.reward_model import RewardModel
 from warmkit.modeling.tokens import Tokens
 from warmkit.training.optimizers import build_optimizer
 from warmkit.training.policy_recipe import PolicySection, ValueSection
+from warmkit.training.sharding import clip_gradients, load_states, whole
 
 
 class ValueModel:
@@ -40,17 +41,17 @@ class ValueModel:
         loss = (values[:, None] - rewards.to(values.device)).square().mean()
         loss.backward()
         learned = [each for each in self.model.model.parameters() if each.requires_grad]
-        norm = float(torch.nn.utils.clip_grad_norm_(learned, self.clip))
+        norm = clip_gradients(learned, self.clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
         return {"value_loss": float(loss.detach()), "value_grad_norm": norm}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"model": self.model.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+        """Return weights and optimiser, whole; every process must call it."""
+        return {"model": whole(self.model.model.state_dict()), "optimizer": whole(self.optimizer.state_dict())}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.model.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_states(self.model.model, self.optimizer, state)
 
 
 def _tokens(prompts: Sequence[Sequence[int]]) -> list[Tokens]:

@@ -19,7 +19,7 @@ from tests.unit.training import tiny, toy
 from warmkit.errors import UsageError
 from warmkit.modeling.reward_model import load_scorer
 from warmkit.recipes import recipe_text
-from warmkit.training.distributed import Group, group, refuse_group, refuse_shards
+from warmkit.training.distributed import Group, group, refuse_group
 from warmkit.training.policy import train_policy
 from warmkit.training.policy_recipe import PolicyRecipe
 from warmkit.training.recipe import LoraSection, RewardModelRecipe, SftRecipe
@@ -58,18 +58,12 @@ def recipes(folder: Path, kind: str) -> dict[str, Recipe]:
 
     gpt2 = of("gpt2", "sft", accumulation=2, keep=[3])
     sft = SftRecipe(gpt2.model, gpt2.data, gpt2.output, gpt2.rm)
-    policies = (
-        {}
-        if kind == "fsdp"
-        else {
-            "policy": toy.recipe(folder, f"{kind}-policy", batch_size=5, accumulation=2, **policy),
-            "policy-value": toy.recipe(folder, f"{kind}-policy-value", baseline="value", **policy),
-            "policy-resumed-killed": toy.recipe(
-                folder, f"{kind}-policy-resumed-killed", batch_size=5, accumulation=2, **policy
-            ),
-        }
-    )
-    return policies | {
+    parts = {"batch_size": 5, "accumulation": 2, **policy}
+    return {
+        "policy": toy.recipe(folder, f"{kind}-policy", **parts),
+        "policy-resumed-killed": toy.recipe(folder, f"{kind}-policy-resumed-killed", **parts),
+        "policy-init": toy.recipe(folder, f"{kind}-policy-init", anchor="init", **policy),
+        "policy-value": toy.recipe(folder, f"{kind}-policy-value", baseline="value", **policy),
         "rm": of("llama", "rm", evaluate_every=3),
         "rm-resumed-killed": of("llama", "rm-resumed-killed", evaluate_every=3),
         "rm-killed": of("llama", "rm-killed", evaluate_every=3),
@@ -120,10 +114,8 @@ def metrics(run: Path) -> list[dict[str, float]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["rm", "bert", "sft", "policy", "policy-value"])
+@pytest.mark.parametrize("name", ["rm", "bert", "sft", "policy", "policy-init", "policy-value"])
 def test_two_processes_compute_what_one_does(folder: Path, kind: str, name: str) -> None:
-    if kind == "fsdp" and name.startswith("policy"):
-        pytest.skip("policies are not sharded")
     found, wanted = folder / f"{kind}-{name}", folder / f"one-{name}"
     assert_close(found / "model", wanted / "model")
     for file in ("config.json", "tokenizer_config.json"):
@@ -143,7 +135,7 @@ def test_a_model_kept_on_the_way_is_that_of_one_process(folder: Path, kind: str)
 
 @pytest.mark.slow
 def test_an_interrupted_run_goes_on_to_the_same_bytes(folder: Path, kind: str) -> None:
-    for name in ("rm", "policy") if kind == "ddp" else ("rm",):
+    for name in ("rm", "policy"):
         resumed, whole = folder / f"{kind}-{name}-resumed-killed", folder / f"{kind}-{name}"
         assert tiny.bytes_of(resumed / "model") == tiny.bytes_of(whole / "model")
         assert not (resumed / "state.pt").exists()
@@ -225,15 +217,14 @@ def test_what_runs_in_one_process_says_so_once(monkeypatch: pytest.MonkeyPatch) 
     several(monkeypatch, RANK="1", ACCELERATE_USE_FSDP="true")
     with pytest.raises(SystemExit):
         refuse_group("warm")
-    several(monkeypatch, ACCELERATE_USE_FSDP="true")
-    with pytest.raises(UsageError, match="train policy is not sharded; launch it without --use_fsdp"):
-        refuse_shards("train policy")
     group.cache_clear()
 
 
 def test_a_batch_that_leaves_a_process_without_examples_is_refused() -> None:
     with pytest.raises(UsageError, match=r"rm\.batch_size in 2 parts \(accumulation\) leaves 1 examples for 2 processes"):
         Group(0, 2).check_parts([[1, 2], [3]], "rm")
+    with pytest.raises(UsageError, match=r"policy\.batch_size in 3 parts \(accumulation\) leaves 1 examples for 2 processes"):
+        Group(0, 2, sharded=True).check_parts([range(5)], "policy", each=3)
 
 
 def test_every_example_goes_to_one_process() -> None:
@@ -248,9 +239,9 @@ def test_every_example_goes_to_one_process() -> None:
 def test_what_cannot_be_sharded_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], message: str
 ) -> None:
-    from warmkit.training import distributed
+    from warmkit.training import sharding
 
-    monkeypatch.setattr(distributed, "group", lambda: Group(0, 2, sharded=True))
+    monkeypatch.setattr(sharding, "group", lambda: Group(0, 2, sharded=True))
     how = replace(tiny.recipe(tmp_path).rm, **{key: value for key, value in changes.items() if key != "lora"})
     with pytest.raises(UsageError, match=message):
-        distributed.shard(torch.nn.Linear(2, 2), how, "rm", changes.get("lora"))
+        sharding.check_shards(how, "rm", changes.get("lora"))

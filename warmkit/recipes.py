@@ -77,6 +77,8 @@ class MergeSection:
     exclude: list[str] | None = None
     vocabulary: str | None = None
     allow_pickle: bool | None = None
+    stream: bool | None = None
+    executor: Literal["threads", "ray"] | None = None
 
     def __post_init__(self) -> None:
         if (self.models is None) == (self.slices is None):

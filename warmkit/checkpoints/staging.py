@@ -20,14 +20,15 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from warmkit.checkpoints.digests import Digests
+from warmkit.checkpoints.job import Done
 from warmkit.checkpoints.plan import Plan
-from warmkit.checkpoints.stream import Digests, Done
 from warmkit.errors import OutputError
 from warmkit.merging.types import Gram
 
@@ -80,7 +81,7 @@ class Staging:
             self.close()
             raise OutputError(f"{self.destination}: another warmkit is writing it") from None
         if resume and self._fingerprint() == fingerprint:
-            return self._read_journal()
+            return read_journal(self.journal)
         with writing(self.root):
             shutil.rmtree(self.result, ignore_errors=True)
             self.result.mkdir()
@@ -92,23 +93,13 @@ class Staging:
             return json.loads(file.readline())["fingerprint"]
         return None
 
-    def _read_journal(self) -> Done:
-        done, valid = Done(), 0
-        lines = self.journal.read_bytes().splitlines(keepends=True)
-        for line in lines:
-            try:
-                record = json.loads(line) if line.endswith(b"\n") else None
-                if record is None:
-                    break
-            except ValueError:
-                break  # torn by the crash: nothing after it counts
-            valid += len(line)
-            if "gram" in record:
-                done.grams[record["group"]] = np.array(record["gram"], dtype=np.float64)
-            elif "tensor" in record:
-                done.tensors[record["tensor"]] = Digests(tuple(record["inputs"]), tuple(record["outputs"]))
-        os.truncate(self.journal, valid)
-        return done
+    def adopt(self, journals: Iterable[Path]) -> Done:
+        """Take over what others have written into this directory, by their journals; return all that is done."""
+        with writing(self.root), self.journal.open("ab") as journal:
+            for each in journals:
+                journal.writelines(_whole_lines(each))
+            os.fsync(journal.fileno())
+        return _done(_whole_lines(self.journal))
 
     def publish(self) -> None:
         """Flush the result and rename it into place; on return it is on disk."""
@@ -136,6 +127,37 @@ class Staging:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+
+def read_journal(journal: Path) -> Done:
+    """Return what an interrupted part has written, nothing if it has no journal yet; a torn end is cut off."""
+    if not journal.exists():
+        return Done()
+    whole = _whole_lines(journal)
+    os.truncate(journal, sum(map(len, whole)))
+    return _done(whole)
+
+
+def _whole_lines(journal: Path) -> list[bytes]:
+    """Return the lines of a journal up to the one that a crash tore: nothing after it counts."""
+    lines: list[bytes] = []
+    for line in journal.read_bytes().splitlines(keepends=True):
+        try:
+            json.loads(line if line.endswith(b"\n") else b"")
+        except ValueError:
+            break
+        lines.append(line)
+    return lines
+
+
+def _done(lines: Iterable[bytes]) -> Done:
+    done = Done()
+    for record in map(json.loads, lines):
+        if "gram" in record:
+            done.grams[record["group"]] = np.array(record["gram"], dtype=np.float64)
+        elif "tensor" in record:
+            done.tensors[record["tensor"]] = Digests(tuple(record["inputs"]), tuple(record["outputs"]))
+    return done
 
 
 def _is_checkpoint(directory: Path) -> bool:
@@ -192,11 +214,18 @@ def _exchange(new: Path, old: Path) -> None:
 
 
 class FileSink:
-    """Writes the shards of every output, and the journal."""
+    """Writes the shards of every output, and the journal.
 
-    def __init__(self, staging: Staging, plan: Plan, folders: Sequence[str]) -> None:
+    Args:
+        staging: The directory.
+        plan: Of one output.
+        folders: Of the outputs.
+        journal: By default that of the directory; a part of a merge has one of its own.
+    """
+
+    def __init__(self, staging: Staging, plan: Plan, folders: Sequence[str], journal: Path | None = None) -> None:
         self._plan = plan
-        self._journal = staging.journal.open("ab", buffering=0)
+        self._journal = (journal or staging.journal).open("ab", buffering=0)
         self._where = staging.destination
         self._files = [self._open(staging.result / folder) for folder in folders]
         self._lock = threading.Lock()

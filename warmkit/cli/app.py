@@ -23,6 +23,7 @@ from warmkit.cli import (
     liti,
     lmc,
     merge,
+    merge_part,
     methods,
     push,
     report,
@@ -66,6 +67,7 @@ def _alias(name: str, of: str, text: str | None) -> str:
 
 for verb in (merge.merge, liti.liti, soup.soup, ema.ema, compare.compare, inspect.inspect, verify.verify, methods.methods):
     app.command(verb.__name__)(verb)
+app.command("merge-part", hidden=True)(merge_part.merge_part)
 app.command("push")(push.push)
 app.command("extract-lora")(extract_lora.extract_lora)
 app.add_typer(train.app, name="train")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +12,7 @@ import typer
 from warmkit.cli import merged
 from warmkit.cli.command import command
 from warmkit.cli.console import Console
+from warmkit.cli.executor import Address
 from warmkit.cli.merge_recipe import read, read_slices, show_recipe
 from warmkit.cli.options import (
     Eta,
@@ -54,6 +57,11 @@ def merge(
     explain: Annotated[
         bool, typer.Option("--explain", help="Print the recipe, one of mergekit's as warmkit's; merge nothing.")
     ] = False,
+    executor: Annotated[
+        str | None,
+        typer.Option("--executor", metavar="threads|ray", help="Where groups are merged.", show_default="threads"),
+    ] = None,
+    address: Address = None,
     **options: Any,
 ) -> None:
     """Merge models into one.
@@ -69,6 +77,7 @@ def merge(
     - `warmkit merge --method ties --density 0.5 --init SFT A B C -o OUT`
     - `warmkit merge recipe.yaml -o OUT --dtype bfloat16`
     - `warmkit merge mergekit_config.yml --explain`
+    - `warmkit merge --init SFT A B -o OUT --executor ray --address 10.0.0.1:6379`
     """
     parameters = given(
         {
@@ -80,6 +89,7 @@ def merge(
             "granularity": granularity,
             "antiparallel": antiparallel,
             "angles": angles,
+            "executor": executor,
             **parameters_of(options),
         }
     )
@@ -91,18 +101,38 @@ def merge(
         models, output, parameters, options = _overridden(recipe.content, output, parameters, given(options))
     if output is None:
         raise UsageError("expected -o OUT, the directory to create")
-    from warmkit.checkpoints.merge import merge as merge_checkpoints
-    from warmkit.checkpoints.slices import merge_slices
-
+    slices = parameters.pop("slices", None)
+    merge_all = _merger(parameters.pop("executor", None), address, bool(slices), console)
     with console.progress("merging") as advance:
         try:
-            if slices := parameters.pop("slices", None):
-                result = merge_slices(read_slices(slices), output, **parameters, **writing(options), advance=advance)
-            else:
-                result = merge_checkpoints(models, output, **parameters, **writing(options), advance=advance)
+            result = merge_all(
+                read_slices(slices) if slices else models, output, **parameters, **writing(options), advance=advance
+            )
         except UsageError as error:
             raise recipe.blame(error) if recipe is not None else error from None
     merged.show(console, result)
+
+
+def _merger(executor: str | None, address: str | None, slices: bool, console: Console) -> Callable[..., Any]:
+    """Return what merges: models or slices, here or on a cluster."""
+    if executor not in (None, "threads", "ray"):
+        raise UsageError(f"--executor: expected threads or ray, found {executor!r}")
+    if executor == "ray":
+        if slices:
+            raise UsageError("slices are merged on one machine; leave executor: ray out")
+        from warmkit.pipelines.merge_parts import merge_in_parts
+        from warmkit.pipelines.processes import open_executor
+
+        return functools.partial(merge_in_parts, run_jobs=open_executor("ray", address, console.note))
+    if address is not None:
+        raise UsageError("--address names a Ray cluster; give it with --executor ray")
+    if slices:
+        from warmkit.checkpoints.slices import merge_slices
+
+        return merge_slices
+    from warmkit.checkpoints.merge import merge
+
+    return merge
 
 
 def _overridden(
@@ -113,7 +143,7 @@ def _overridden(
     if parameters.keys() & {"lambda_", "coefficients"}:
         section = {key: value for key, value in section.items() if key not in ("lambda_", "coefficients")}
     models = section.pop("models", [])
-    shared = {key: section.pop(key) for key in ("only", "exclude", "vocabulary", "allow_pickle") if key in section}
+    shared = {key: section.pop(key) for key in ("only", "exclude", "vocabulary", "allow_pickle", "stream") if key in section}
     target = {**shared, **given(vars(recipe.output))}
     path = target.pop("path", None)
     switches = {key: value for key, value in options.items() if value or key not in target}

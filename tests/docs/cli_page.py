@@ -29,6 +29,8 @@ def commands() -> dict[str, Any]:
     """Return every command by name, those of a sub-app by two words: `train rm`."""
     found: dict[str, Any] = {}
     for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+        if command.hidden:
+            continue
         below = getattr(command, "commands", None)
         found |= {name: command} if below is None else {f"{name} {each}": child for each, child in below.items()}
     return found

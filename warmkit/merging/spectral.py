@@ -45,11 +45,10 @@ def spectral(factors: Factors) -> Edit:
 
 def stack_of_matrices(place: Place) -> tuple[int, int, int] | None:
     """Return how many matrices a tensor holds, their rows and their columns; None if it is none."""
-    *stack, rows, columns = (0, 0, *place.shape) if len(place.shape) < 2 else place.shape
-    several = len(stack) == 1 and "experts" in place.tensor
-    if (stack and not several) or rows < 2 or columns < 2:
+    experts = len(place.shape) == 3 and "experts" in place.tensor
+    if min(place.shape[-2:], default=0) < 2 or not (len(place.shape) == 2 or experts):
         return None
-    return (*stack, rows, columns) if several else (1, rows, columns)
+    return (place.shape[0] if experts else 1, place.shape[-2], place.shape[-1])
 
 
 def product(left: Sequence[Matrix], right: Sequence[Matrix]) -> NDArray[np.float64]:
@@ -127,7 +126,7 @@ def _merge(matrices: Sequence[Matrix], factors: Factors) -> None:
 
 def _rows(matrices: Sequence[Matrix], row: int) -> NDArray[np.float64]:
     """Return the sum of ROWS rows of matrices."""
-    return np.sum([each[row : row + ROWS] for each in matrices], axis=0, dtype=np.float64)
+    return np.asarray(np.sum([each[row : row + ROWS] for each in matrices], axis=0, dtype=np.float64))
 
 
 class _Merged(Writing):

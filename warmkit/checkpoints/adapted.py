@@ -120,9 +120,17 @@ class AdaptedTensor:
     def nbytes(self) -> int:
         return self.elements * self.dtype.itemsize
 
+    @property
+    def summed_onto(self) -> Tensor | None:
+        return self.base if self.factors.magnitude is None else None
+
+    def product(self, files: Files) -> LowRank:
+        """Return the factors of the difference."""
+        return self.cache.get(self.name, lambda: self.factors.load(files, self.dtype))
+
     def unpacked(self, files: Files) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return the factors of the difference in float64, [rows, rank] and [rank, columns], the scale in the first."""
-        product = self.cache.get(self.name, lambda: self.factors.load(files, self.dtype))
+        product = self.product(files)
         rank = product.left.shape[1]
         right = product.right.transpose(1, 0, 2).reshape(rank, -1)[:, : product.columns]
         return product.left[: product.rows].astype(np.float64), right.astype(np.float64)
@@ -131,7 +139,7 @@ class AdaptedTensor:
         if not view.nbytes:
             return
         out = np.frombuffer(view, self.dtype.storage)
-        product = self.cache.get(self.name, lambda: self.factors.load(files, self.dtype))
+        product = self.product(files)
         scales = None if self.factors.magnitude is None else self._scales(files, product, self.factors.magnitude)
         for low in range(0, out.size, PIECE):
             piece = out[low : low + PIECE]

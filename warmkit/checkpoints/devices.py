@@ -13,6 +13,8 @@ from warmkit.merging.types import Coefficients, Gram
 class Kernels(Protocol):
     """`combine`, `add` and `gram` on some device; see `merging.kernels`."""
 
+    device: str
+
     def empty(self, shape: tuple[int, ...], storage: str) -> Block: ...
 
     def combine(self, coefficients: Coefficients, inputs: Block, output: Block) -> bool: ...

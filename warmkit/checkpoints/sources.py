@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -12,12 +14,14 @@ from numpy.typing import NDArray
 from warmkit.checkpoints.dtypes import BY_TORCH_NAME, DType
 from warmkit.checkpoints.files import Files
 from warmkit.checkpoints.products import known_products
-from warmkit.checkpoints.tensors import Tensor, result_dtype
+from warmkit.checkpoints.tensors import StoredTensor, Sum, Tensor, result_dtype
 from warmkit.errors import MismatchError, UnsupportedError
 from warmkit.merging.types import Gram
 
 if TYPE_CHECKING:
     import torch
+
+    from warmkit.merging.low_rank import LowRank
 
 
 class Source(Protocol):
@@ -43,6 +47,10 @@ class Source(Protocol):
         """Fill `view` with the bytes from element `start` on."""
         ...
 
+    def apart(self, tensor: str) -> Apart | None:
+        """Return a tensor of 16 bits and what is to be added to it, apart; None where that cannot be."""
+        ...
+
     def ahead(self, tensor: str, start: int, elements: int) -> None:
         """Announce a coming read, so that it overlaps the work before it."""
         ...
@@ -52,6 +60,32 @@ class Source(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Apart:
+    """A tensor of 16 bits and a product that is to be added to it.
+
+    Attributes:
+        base: The tensor.
+        files: Where it is read from.
+        product: Returns the product; None where nothing is added.
+    """
+
+    base: Tensor
+    files: Files
+    product: Callable[[], LowRank] | None = None
+
+    @cached_property
+    def place(self) -> object:
+        """Where the base lies: two of the same place are the same bytes."""
+        if isinstance(self.base, StoredTensor) and isinstance(self.base.file, Path):
+            return self.base.file.resolve(), self.base.offset
+        return self.base
+
+    def read(self, start: int, view: memoryview) -> None:
+        """Fill `view` with the base's bytes from element `start` on."""
+        self.base.read(self.files, start, view)
 
 
 class FileSource:
@@ -89,6 +123,13 @@ class FileSource:
 
     def read(self, tensor: str, start: int, view: memoryview) -> None:
         self._entries[tensor].read(self._files, start, view)
+
+    def apart(self, tensor: str) -> Apart | None:
+        entry, files = self._entries[tensor], self._files
+        if not isinstance(entry, Sum):
+            return Apart(entry, files) if entry.dtype.itemsize == 2 else None
+        base = entry.summed_onto
+        return Apart(base, files, lambda: entry.product(files)) if base is not None and base.dtype.itemsize == 2 else None
 
     def ahead(self, tensor: str, start: int, elements: int) -> None:
         self._entries[tensor].ahead(self._files, start, elements)
@@ -131,6 +172,9 @@ class MemorySource:
         dtype, _, data = self._tensors[tensor]
         first = start * dtype.itemsize
         view[:] = data.data[first : first + view.nbytes]
+
+    def apart(self, tensor: str) -> None:
+        """Say that nothing here is a sum."""
 
     def ahead(self, tensor: str, start: int, elements: int) -> None:
         """Nothing to announce: it is in memory."""

@@ -12,7 +12,8 @@ import itertools
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol, TypeAlias, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -20,10 +21,14 @@ from warmkit.checkpoints.devices import Kernels
 from warmkit.checkpoints.digests import BLOCK, Digests, block_digests, tensor_digest
 from warmkit.checkpoints.job import Done, Job
 from warmkit.checkpoints.lookahead import Lookahead, Read
+from warmkit.checkpoints.sources import Apart
 from warmkit.errors import DegenerateError, MismatchError, NonFiniteError
 from warmkit.merging.edits import Place, Reading, Stage, Writing
 from warmkit.merging.kernels import Block
 from warmkit.merging.types import Coefficients, Gram
+
+if TYPE_CHECKING:
+    from warmkit.merging.low_rank import AddingKernels
 
 AHEAD = 8  # blocks announced to the kernel before they are read
 T = TypeVar("T")
@@ -44,6 +49,9 @@ class Sink(Protocol):
         """Take note that every block of a tensor has been written."""
         ...
 
+
+Sums: TypeAlias = Sequence[Apart]
+"""Every row of a tensor as a base and a product; nothing where the rows are read as they are."""
 
 Task: TypeAlias = Callable[["_Workspace"], None]
 
@@ -75,6 +83,13 @@ class _Tensor:
         return Digests(tuple(map(tensor_digest, self.inputs)), tuple(map(tensor_digest, self.outputs)))
 
 
+def _twin(sums: Sums, place: int) -> int | None:
+    """Return an earlier row of the same bytes: adapters on one base, or on the init. Of a network every read is awaited."""
+    if not sums or not isinstance(sums[place].base.file, Path):
+        return None
+    return next((other for other in range(place) if sums[other].place == sums[place].place), None)
+
+
 class Stream:
     """One run over all blocks of a job.
 
@@ -101,6 +116,7 @@ class Stream:
         self.coefficients: dict[str, Coefficients] = {}
         self._ready: deque[Iterator[Task]] = deque()
         self._tensors: dict[str, _Tensor] = {}
+        self._apart: dict[str, Sums] = {}
         self._coming = self._plan()
         far = job.edit is None and any(row.far for row in job.rows)
         self._lookahead = Lookahead(job.rows, self._reads()) if far else None
@@ -276,27 +292,46 @@ class Stream:
 
     # ---- tasks ------------------------------------------------------------------------------------------------------
 
-    def _load(self, work: _Workspace, name: str, block: int, hashes: _Tensor | None) -> Block:
-        """Read the task of every row that starts at a block into [rows, n], in the one storage type that holds them all."""
+    def _load(self, work: _Workspace, name: str, block: int, hashes: _Tensor | None, sums: Sums = ()) -> Block:
+        """Read the task of every row that starts at a block into [rows, n], in the one storage type that holds them all.
+
+        Of the rows that are `sums` only the base is read.
+        """
         start, count = block * BLOCK, self.job.count(name, block)
         if self._lookahead is not None:
             self._lookahead.reached(("products" if hashes is None else "sums", name, start, count))
         elif block % AHEAD == 0:
             for row in self.job.rows:
                 row.ahead(name, start + AHEAD * BLOCK, AHEAD * BLOCK)
-        return self._read(work, "inputs", name, start, count, hashes)
+        return self._read(work, "inputs", name, start, count, hashes, sums)
 
-    def _read(self, work: _Workspace, into: str, name: str, start: int, count: int, hashes: _Tensor | None = None) -> Block:
+    def _read(
+        self,
+        work: _Workspace,
+        into: str,
+        name: str,
+        start: int,
+        count: int,
+        hashes: _Tensor | None = None,
+        sums: Sums = (),
+    ) -> Block:
         rows, block = self.job.rows, start // BLOCK
-        stored = [row.dtype(name).storage for row in rows]
+        stored = [sums[0].base.dtype.storage if sums else row.dtype(name).storage for row in rows]
         common = stored[0] if len(set(stored)) == 1 else "float64" if "float64" in stored else "float32"
         inputs = work.block(into, len(rows), count, common)
         for place, row in enumerate(rows):
             raw = inputs[place] if stored[place] == common else work.block("raw", 1, count, stored[place])[0]
             view = raw.data.cast("B")
-            row.read(name, start, view)
+            twin = _twin(sums, place)
+            if twin is not None:  # nearer in memory than in the file
+                raw[:] = inputs[twin]
+            elif sums:
+                sums[place].read(start, view)
+            else:
+                row.read(name, start, view)
             if hashes is not None:
-                digests = block_digests(view, raw.itemsize)
+                digests = [] if twin is None else hashes.inputs[twin][block : block + -(-count // BLOCK)]
+                digests = digests or block_digests(view, raw.itemsize)
                 hashes.inputs[place][block : block + len(digests)] = digests
             if stored[place] != common:
                 work.kernels.convert(raw, inputs[place])
@@ -307,10 +342,11 @@ class Stream:
         name = place.tensor
         if name in self.job.known:
             return self.job.known[name]()
-        inputs = self._load(work, name, place.start // BLOCK, None)
-        gram = work.kernels.gram(inputs, self.job.space)
+        sums = self._rows_apart(name)
+        inputs = self._load(work, name, place.start // BLOCK, None, sums)
+        gram = self._adding(work, sums, place.start).gram(inputs, self.job.space)
         if not np.isfinite(gram).all():
-            self._blame_input(work, name, inputs)
+            self._blame_input(work, name, inputs, sums)
             raise DegenerateError(f"tensor {name!r} holds NaN or infinity, so its task vectors have no angle; use lerp")
         self._advance_read(place)
         return gram
@@ -324,9 +360,11 @@ class Stream:
         return found
 
     def _combine(self, work: _Workspace, group: str, name: str, block: int) -> None:
-        inputs = self._load(work, name, block, self._tensors[name])
+        sums = self._rows_apart(name)
+        inputs = self._load(work, name, block, self._tensors[name], sums)
+        combine = self._adding(work, sums, block * BLOCK).combine
         self._write_outputs(
-            work, name, block, inputs, self.coefficients[group], lambda row, out: work.kernels.combine(row, inputs, out)
+            work, name, block, inputs, self.coefficients[group], lambda row, out: combine(row, inputs, out), sums
         )
 
     def _edit(self, work: _Workspace, group: str, stage: Writing, place: Place) -> None:
@@ -355,6 +393,7 @@ class Stream:
         inputs: Block,
         rows: Coefficients,
         compute: Callable[[Coefficients, Block], bool],
+        sums: Sums = (),
     ) -> None:
         """Compute, hash and write every output of a task; `compute` says whether all of one is finite."""
         progress, dtype, count = self._tensors[name], self.job.dtypes[name], inputs.shape[1]
@@ -363,7 +402,7 @@ class Stream:
         for number, row in enumerate(rows):
             finite = compute(row, output)
             if not finite and not self.job.allow_nonfinite:
-                self._blame_input(work, name, inputs)
+                self._blame_input(work, name, inputs, sums)
                 raise NonFiniteError(
                     f"tensor {name!r}: the merge exceeds {dtype.largest:g}, the largest {dtype.torch_name}; "
                     "choose a wider --dtype"
@@ -409,7 +448,27 @@ class Stream:
         assert self.sink is not None
         self.sink.finished(name, self.digests[name], self.job.elements(name) * self.job.dtypes[name].itemsize)
 
-    def _blame_input(self, work: _Workspace, name: str, inputs: Block) -> None:
-        for row, values in zip(self.job.rows, inputs):
-            if not self.job.allow_nonfinite and not work.kernels.finite(values.reshape(1, -1)):
+    def _rows_apart(self, name: str) -> Sums:
+        """Return every row as a base and a product if one has a product and all bases have one 16-bit type, else nothing."""
+        if name not in self._apart:
+            found = [row.apart(name) for row in self.job.rows] if self.kernels.device == "cpu" else []
+            rows = [each for each in found if each is not None]
+            alike = len(rows) == len(self.job.rows) and len({each.base.dtype.storage for each in rows}) == 1
+            self._apart[name] = rows if alike and any(each.product for each in rows) else ()
+        return self._apart[name]
+
+    def _adding(self, work: _Workspace, sums: Sums, start: int) -> Kernels | AddingKernels:
+        """Return kernels that add the products of a task's rows on the way."""
+        if not sums:
+            return work.kernels
+        from warmkit.merging.low_rank import TILE, AddingKernels
+
+        products = [each.product() if each.product else None for each in sums]
+        return AddingKernels(products, start, work.block("sums", len(sums), TILE, "float32"))
+
+    def _blame_input(self, work: _Workspace, name: str, inputs: Block, sums: Sums = ()) -> None:
+        for row, values, each in itertools.zip_longest(self.job.rows, inputs, sums):
+            product = each.product if each is not None else None
+            whole = work.kernels.finite(values.reshape(1, -1)) and (product is None or product().finite)
+            if not self.job.allow_nonfinite and not whole:
                 raise NonFiniteError(f"tensor {name!r} of {row.name} holds NaN or infinity; --allow-nonfinite lets it pass")

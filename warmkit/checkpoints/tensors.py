@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from warmkit.checkpoints.dtypes import DType
 from warmkit.checkpoints.files import Files, WeightFile
+
+if TYPE_CHECKING:
+    from warmkit.merging.low_rank import LowRank
 
 
 class Tensor(Protocol):
@@ -59,6 +62,20 @@ class Widened(Protocol):
 
     @property
     def stands_for(self) -> DType: ...
+
+
+@runtime_checkable
+class Sum(Protocol):
+    """A tensor that is another one with a product of thin matrices added: what a merge can add on the way.
+
+    Attributes:
+        summed_onto: The other one; None where the product is not all that is done to it.
+    """
+
+    @property
+    def summed_onto(self) -> Tensor | None: ...
+
+    def product(self, files: Files) -> LowRank: ...
 
 
 def result_dtype(tensor: Tensor) -> DType:

@@ -10,6 +10,7 @@ neither.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,10 +21,15 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from warmkit.merging.compiled import compiled, widen
+from warmkit.merging.compiled import combine as compiled_combine
+from warmkit.merging.compiled import compiled, magnitude, narrow, widen
+from warmkit.merging.compiled import gram as compiled_gram
+from warmkit.merging.kernels import INFINITY, Block, NumbaKernels, Space, precision
+from warmkit.merging.types import Coefficients, Gram
 
 ROWS, LANES, VECTORS = 4, 16, 2
 WIDTH = LANES * VECTORS  # columns of a tile: ROWS x VECTORS sums stay in registers, so that a load feeds more than one product
+TILE = 1 << 15  # elements whose sums of a few rows stay in the second-level cache
 STRIP = 1024  # columns whose sums of ROWS rows stay in the first-level cache
 
 
@@ -46,6 +52,10 @@ class LowRank:
     @property
     def nbytes(self) -> int:
         return self.left.nbytes + self.right.nbytes
+
+    @property
+    def finite(self) -> bool:
+        return bool(np.isfinite(self.left).all() and np.isfinite(self.right).all())
 
 
 def pack(left: NDArray[Any], right: NDArray[Any]) -> LowRank:
@@ -75,6 +85,57 @@ def add(base: NDArray[Any], start: int, low_rank: LowRank, out: NDArray[Any]) ->
         out: [n] float32 or float64, overwritten.
     """
     _add(base, start, low_rank.columns, low_rank.left, low_rank.right, out)
+
+
+class AddingKernels:
+    """Kernels of rows x_v + p_v, products of thin matrices added to 16-bit rows.
+
+    The sums are formed in float32 a tile at a time and never leave the cache: to write and read them would cost more than to
+    form them. They are those of `add`, element by element.
+
+    Args:
+        products: [V], of one shape; None for a row that nothing is added to.
+        start: Place of the first element in the matrix.
+        scratch: [V, TILE] float32, overwritten.
+    """
+
+    def __init__(self, products: Sequence[LowRank | None], start: int, scratch: Block) -> None:
+        self._added = np.array([product is not None for product in products])
+        self._factors, self._places, self._columns = _side_by_side(products)
+        self._start, self._scratch = start, scratch
+
+    def combine(self, coefficients: Coefficients, inputs: Block, output: Block) -> bool:
+        """Write sum_v c_v (x_v + p_v), rounded to the type of `output`, in float32 to a 16-bit type, else in float64.
+
+        Args:
+            coefficients: [V] float64.
+            inputs: [V, n], all of one 16-bit type.
+            output: [n], overwritten.
+        """
+        used = np.flatnonzero(coefficients)
+        if not self._added[used].any():
+            return NumbaKernels().combine(coefficients, inputs, output)
+        factors = coefficients[used].astype(precision(inputs, output))
+        top = _combine(factors, inputs, used, self._start, self._factors, self._places, self._columns, self._scratch, output)
+        return int(top) < INFINITY[output.dtype.name] and NumbaKernels().finite(np.delete(inputs, used, axis=0))
+
+    def gram(self, inputs: Block, space: Space) -> Gram:
+        """Return the float64 inner products of the rows, as `NumbaKernels.gram` of the sums."""
+        subtract, first = space != "weights", int(space == "task vectors")
+        return _gram(inputs, self._start, self._factors, self._places, self._columns, self._scratch, subtract, first)
+
+
+def _side_by_side(products: Sequence[LowRank | None]) -> tuple[NDArray[Any], NDArray[np.int64], int]:
+    """Return all factors in one array; where each begins and its rank, [V, 3], -1 for none; and the columns."""
+    parts: list[NDArray[Any]] = []
+    places = np.full((len(products), 3), -1, np.int64)
+    size = columns = 0
+    for row, product in enumerate(products):
+        if product is not None:
+            places[row] = size, size + product.left.size, product.left.shape[1]
+            parts += [product.left.ravel(), product.right.ravel()]
+            size, columns = size + product.left.size + product.right.size, product.columns
+    return np.concatenate(parts), places, columns
 
 
 def add_squares(block: NDArray[Any], start: int, columns: int, by_column: bool, sums: NDArray[np.float64]) -> None:
@@ -170,6 +231,51 @@ def _add(base, start, columns, left, right, out):
                     _finish(
                         base[low - start : high - start], sums[r, low - first : high - first], out[low - start : high - start]
                     )
+
+
+@compiled()
+def _widen_all(x, out):
+    for i in range(out.size):
+        out[i] = widen(x[i], out[i])
+
+
+@compiled()
+def _sums(x, row, start, factors, places, columns, out):
+    """Write x + p_row of one tile in float32."""
+    if places[row, 0] < 0:
+        _widen_all(x, out)
+        return
+    rank, tiles = places[row, 2], (columns + WIDTH - 1) // WIDTH
+    left = factors[places[row, 0] : places[row, 1]].reshape(-1, rank)
+    right = factors[places[row, 1] : places[row, 1] + tiles * rank * WIDTH].reshape(tiles, rank, WIDTH)
+    _add(x, start, columns, left, right, out)
+
+
+@compiled()
+def _combine(c, x, rows, start, factors, places, columns, scratch, out):
+    top = magnitude(narrow(0.0, out[0]))
+    for low in range(0, out.size, TILE):
+        high = min(out.size, low + TILE)
+        for row in rows:
+            _sums(x[row, low:high], row, start + low, factors, places, columns, scratch[row, : high - low])
+        bits = compiled_combine(
+            c, scratch, rows, out[low:high]
+        )  # a slice of all rows would have strides, which cost the vectors
+        top = bits if bits > top else top
+    return top
+
+
+@compiled()
+def _gram(x, start, factors, places, columns, scratch, subtract, first):
+    count = x.shape[0] - first
+    total = np.zeros((count, count))
+    for low in range(0, x.shape[1], TILE):
+        high = min(x.shape[1], low + TILE)
+        for row in range(0 if subtract else first, x.shape[0]):
+            _sums(x[row, low:high], row, start + low, factors, places, columns, scratch[row, : high - low])
+            scratch[row, high - low :] = 0  # of the last tile
+        total += compiled_gram(scratch, subtract, first)
+    return total
 
 
 @compiled()

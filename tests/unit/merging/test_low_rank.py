@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from warmkit.merging import low_rank
-from warmkit.merging.low_rank import ROWS, STRIP, WIDTH
+from warmkit.merging.kernels import NumbaKernels, Space
+from warmkit.merging.low_rank import ROWS, STRIP, TILE, WIDTH, AddingKernels, LowRank
 
 STORED = {"uint16": torch.bfloat16, "int16": torch.float16, "float32": torch.float32, "float64": torch.float64}
 
@@ -89,3 +90,68 @@ def test_pieces_make_the_whole(rows: int, columns: int, rank: int, by_column: bo
         np.testing.assert_array_equal(piece, scaled[start:stop])
     squares = np.square(whole.reshape(rows, columns).astype(float)).sum(axis=0 if by_column else 1)
     np.testing.assert_allclose(sums, squares, rtol=1e-13)
+
+
+# ---- sums on the way -------------------------------------------------------------------------------------------------
+
+
+def rows_apart(storage: str, start: int, size: int) -> tuple[np.ndarray, list[LowRank | None], np.ndarray]:
+    """Return three 16-bit rows of which the first and last have products, of other ranks, and their sums in float32."""
+    products: list[LowRank | None] = []
+    inputs, sums = np.empty((3, size), storage), np.empty((3, size), np.float32)
+    for row, rank in enumerate((3, 0, 16)):
+        stored, base, left, right = matrices(300, 250, max(rank, 1), storage, seed=row)
+        product = low_rank.pack(left, right) if rank else None
+        inputs[row], sums[row] = stored[start : start + size], base[start : start + size]
+        if product is not None:
+            low_rank.add(inputs[row], start, product, sums[row])
+        products.append(product)
+    return inputs, products, sums
+
+
+@pytest.mark.parametrize("storage", ["uint16", "int16"])
+@pytest.mark.parametrize(("start", "size"), [(0, 75_000), (777, 2 * TILE), (1, TILE + 1), (74_999, 1)])
+@pytest.mark.parametrize("output", ["float32", "float64"])
+@pytest.mark.parametrize("coefficients", [(0.5, 0.25, 0.25), (0, 0, 1), (0.3, 0.7, 0), (0, 1, 0)])
+def test_sums_on_the_way_are_those_that_are_stored_first(
+    storage: str, start: int, size: int, output: str, coefficients: tuple[float, ...]
+) -> None:
+    inputs, products, sums = rows_apart(storage, start, size)
+    kernels = AddingKernels(products, start, np.full((3, TILE), np.nan, np.float32))
+    found, expected = np.empty(size, output), np.empty(size, output)
+    assert kernels.combine(np.array(coefficients), inputs, found)
+    assert NumbaKernels().combine(np.array(coefficients), sums, expected)
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("storage", ["uint16", "int16"])
+def test_to_16_bits_they_are_rounded_as_finely_as_sums_of_16_bits(storage: str) -> None:
+    inputs, products, sums = rows_apart(storage, 5, 40_000)
+    kernels = AddingKernels(products, 5, np.empty((3, TILE), np.float32))
+    coefficients, found = np.array([0.5, 0.3, 0.2]), np.empty(40_000, storage)
+    kernels.combine(coefficients, inputs, found)
+    exact = coefficients @ sums.astype(np.float64)
+    terms = coefficients @ np.abs(sums).astype(np.float64)
+    values = torch.from_numpy(found.view(np.int16)).view(STORED[storage]).double().numpy()
+    half = {"uint16": 2.0**-9, "int16": 2.0**-12}[storage] * 2
+    assert (np.abs(values - exact) <= half / 2 * 2.0 ** np.ceil(np.log2(np.abs(exact))) + 2.0**-23 * terms + 2.0**-25).all()
+
+
+@pytest.mark.parametrize("space", ["weights", "task vectors", "init and task vectors"])
+@pytest.mark.parametrize(("start", "size"), [(0, 75_000), (777, TILE + 3), (74_999, 1)])
+def test_their_products_are_those_of_the_sums(space: Space, start: int, size: int) -> None:
+    inputs, products, sums = rows_apart("uint16", start, size)
+    kernels = AddingKernels(products, start, np.full((3, TILE), np.nan, np.float32))
+    np.testing.assert_allclose(kernels.gram(inputs, space), NumbaKernels().gram(sums, space), rtol=1e-12)
+
+
+def test_what_is_not_finite_is_found_in_bases_products_and_rows_without_a_share() -> None:
+    for row in range(3):
+        inputs, products, _ = rows_apart("uint16", 0, 1000)
+        inputs[row, 7] = 0x7F80
+        kernels = AddingKernels(products, 0, np.empty((3, TILE), np.float32))
+        assert not kernels.combine(np.array([0.5, 0.0, 0.5]), inputs, np.empty(1000, np.float32))
+    infinite = low_rank.pack(np.full((300, 1), np.inf, np.float32), np.ones((1, 250), np.float32))
+    assert not infinite.finite
+    kernels = AddingKernels([infinite, None, None], 0, np.empty((3, TILE), np.float32))
+    assert not kernels.combine(np.array([0.5, 0.0, 0.5]), rows_apart("uint16", 0, 1000)[0], np.empty(1000, np.float32))

@@ -72,12 +72,13 @@ def read_mergekit(path: Path) -> Translation:
     if content.models is None and content.slices is None:
         raise scopes.error("merge_method", "missing key 'models' or 'slices'")
     mixed = [_METHODS[content.merge_method](scopes, section) for section in sections(scopes)]
+    tokenizer, vocabulary = _tokenizer(scopes, mixed[0])
     output = OutputSection(
         dtype=_dtype(scopes),
-        tokenizer=_tokenizer(scopes, mixed[0]),
+        tokenizer=tokenizer,
         chat_template=_chat_template(scopes, content.chat_template),
     )
-    merge = _whole(mixed[0]) if content.slices is None else _sliced(mixed)
+    merge = replace(_whole(mixed[0]), vocabulary=vocabulary) if content.slices is None else _sliced(mixed)
     return Translation(Recipe(MergeRecipe(merge, output), path, read.lines), tuple(scopes.notes))
 
 
@@ -278,8 +279,8 @@ def _dtype(scopes: Scopes) -> str | None:
     return recipe.out_dtype or recipe.dtype
 
 
-def _tokenizer(scopes: Scopes, first: Mixed) -> str | None:
-    """Return the model whose tokenizer is copied, None for that of the first or of the init."""
+def _tokenizer(scopes: Scopes, first: Mixed) -> tuple[str | None, str | None]:
+    """Return the model whose tokenizer is copied, None for that of the first or of the init, and how vocabularies meet."""
     recipe = scopes.recipe.content
     key, source = "tokenizer_source", recipe.tokenizer_source
     if recipe.tokenizer is not None:
@@ -290,17 +291,21 @@ def _tokenizer(scopes: Scopes, first: Mixed) -> str | None:
             if name != "source" and value:
                 raise scopes.error(f"tokenizer.{name}", f"tokenizer.{name}: warmkit changes no tokens of a vocabulary")
     if source is None:
-        return None
+        return None, None
+    if source == "union" and recipe.slices is None:
+        return None, "union"
     if source == "union":
-        scopes.note(f"{key}: union: warmkit merges equal vocabularies, whose union is the same; it refuses different ones")
-        return None
+        scopes.note(
+            f"{key}: union: warmkit makes slices of equal vocabularies, whose union is the same; it refuses different ones"
+        )
+        return None, None
     if source == "base":
         if recipe.base_model is None:
             raise scopes.error(key, f"{key}: base needs a base_model")
         source = recipe.base_model
     model = reference(scopes, key, source).removeprefix("model:")
     donor = first.init if first.init not in (None, "zero") else first.models[0].model
-    return None if model == donor else model
+    return (None, "init" if recipe.slices is None else None) if model == donor else (model, None)
 
 
 def _chat_template(scopes: Scopes, text: str | None) -> str | None:

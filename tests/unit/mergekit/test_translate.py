@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import yaml
 
 import warmkit
 from tests.conftest import Family, weights
+from tests.unit.checkpoints.test_vocabularies import make
 from tests.unit.mergekit.reference import Merge, arc, breadcrumbs, gradient, karcher, model_stock, ties
 from warmkit.checkpoints.merge import merge
 from warmkit.cli.merge_recipe import read_slices
@@ -236,6 +238,26 @@ def translated(family: Family, text: str, folder: Path) -> Translation:
 
 
 LINEAR = "merge_method: linear\n" + MODELS
+SLICED = "merge_method: passthrough\nslices:\n  - sources: [{model: @a, layer_range: [0, 3]}]\n"
+
+
+@pytest.mark.parametrize(("source", "mode"), [("union", "union"), ("base", "init")])
+def test_vocabularies_that_differ_meet_as_the_tokenizer_source_says(source: str, mode: str, tmp_path: Path) -> None:
+    init, a, b = make(tmp_path / "init", [], 0), make(tmp_path / "a", ["<x>"], 1), make(tmp_path / "b", ["<y>", "<x>"], 2)
+    recipe = tmp_path / "config.yml"
+    text = f"merge_method: task_arithmetic\nbase_model: {init}\nparameters: {{weight: 0.5}}\n"
+    text += f"models: [{{model: {a}}}, {{model: {b}}}]\n"
+    recipe.write_text(f"{text}tokenizer_source: {source}\n")
+    content = read_mergekit(recipe).recipe.content
+    assert content.merge.vocabulary == mode
+    found = run(content, tmp_path / "out")
+    how = {"init": init, "method": "task-arithmetic", "coefficients": [0.5, 0.5]}
+    warmkit.merge([a, b], tmp_path / "ours", vocabulary=mode, **how)
+    expected = warmkit.open_checkpoint(tmp_path / "ours")
+    assert found.keys() == set(expected)
+    assert all(np.array_equal(found[name], expected[name].load().numpy()) for name in found)
+    added = [each["content"] for each in json.loads((tmp_path / "out" / "tokenizer.json").read_text())["added_tokens"]]
+    assert [token for token in added if token in ("<x>", "<y>")] == (["<x>", "<y>"] if mode == "union" else [])
 
 
 @pytest.mark.parametrize(
@@ -246,7 +268,7 @@ LINEAR = "merge_method: linear\n" + MODELS
         (LINEAR + "parameters: {density: 0.5}\n", "parameters.density: linear does not use it"),
         (LINEAR + "parameters: {weight: [{filter: 'l*r', value: 1}]}\n", ""),
         (LINEAR.replace("0.7", "[{filter: 'l*r', value: 1}, {value: 2}]"), "no tensor is called 'l*r'"),
-        (LINEAR + "tokenizer_source: union\n", "it refuses different ones"),
+        (SLICED + "tokenizer_source: union\n", "it refuses different ones"),
         (
             "merge_method: task_arithmetic\nbase_model: @sft\nparameters: {int8_mask: true}\n" + MODELS,
             "int8_mask: has no effect",

@@ -69,7 +69,10 @@ class Connections:
             except (OSError, http.client.HTTPException) as error:
                 self._forget(connection)
                 if isinstance(error, _certificate_errors()):
-                    raise TransferError(f"{address.hostname}: its certificate is not accepted: {_said(error)}") from None
+                    raise TransferError(
+                        f"{address.hostname}: its certificate is not accepted: {_said(error)}; SSL_CERT_FILE can name the file "
+                        "of your own authority"
+                    ) from None
                 if fresh:  # one that was idle may have been closed by the server, which says nothing
                     raise PassingError(f"{address.netloc} gives no answer: {_said(error)}") from None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -365,6 +366,37 @@ def test_a_proxy_of_the_environment_is_asked(web: Web, monkeypatch: pytest.Monke
     assert checkpoint["model.scale"].load() == 2
     assert web.headers["/a/model.safetensors"]["Proxy-Authorization"] == "Basic bWU6c2VjcmV0"
     assert checkpoint.source == "http://models.example.org/a"
+
+
+@pytest.fixture
+def certificate(web: Web, tmp_path: Path) -> Path:
+    """Make the server speak https, with a certificate that nobody vouches for."""
+    if (openssl := shutil.which("openssl")) is None:
+        pytest.skip("needs openssl")
+    file, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    asked = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=warmkit"]
+    asked += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(file)]
+    subprocess.run([openssl, *asked], check=True, capture_output=True)
+    both = tmp_path / "both.pem"
+    both.write_bytes(file.read_bytes() + key.read_bytes())
+    web.speak_tls(both)
+    return file
+
+
+def test_https_streams_the_same_bytes(
+    certificate: Path, web: Web, expected: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    merge(web, tmp_path / "out")
+    assert weights(tmp_path / "out") == expected["lerp"]
+
+
+@pytest.mark.usefixtures("certificate")
+def test_a_certificate_that_nobody_vouches_for_is_one_line(web: Web, tmp_path: Path) -> None:
+    with pytest.raises(TransferError, match=r"127\.0\.0\.1: its certificate is not accepted: .*SSL_CERT_FILE") as raised:
+        merge(web, tmp_path / "out")
+    assert "\n" not in str(raised.value)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_greedy_soup_does_not_stream(web: Web, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import re
 import socket
+import ssl
 import threading
 import time
 from collections import deque
@@ -50,10 +51,18 @@ class Web(ThreadingHTTPServer):
         self.asked: list[str] = []
         self.connections: list[socket.socket] = []
         self.headers: dict[str, dict[str, str]] = {}
+        self.scheme = "http"
+
+    def speak_tls(self, certificate: Path) -> None:
+        """Be an https server, with a certificate and key in one file."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        self.socket = context.wrap_socket(self.socket, server_side=True)
+        self.scheme = "https"
 
     @property
     def address(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
+        return f"{self.scheme}://127.0.0.1:{self.server_address[1]}"
 
     def process_request(self, request: Any, client_address: Any) -> None:
         self.connections.append(request)

@@ -19,6 +19,7 @@ import pytest
 import warmkit
 from tests.benchmarks.llama import build
 from tests.conftest import Family, Run
+from tests.unit.checkpoints.lora import adapter
 from warmkit.errors import OutputError
 
 # journals every megabyte, so that a model of a test's size leaves something to resume
@@ -109,6 +110,17 @@ def test_kill_9_at_random_moments_leaves_nothing_half_done(large: Path, tmp_path
 
 def test_a_killed_merge_that_edits_task_vectors_resumes_to_the_same_bytes(large: Path, tmp_path: Path) -> None:
     more = ("--method", "ties", "--granularity", "layer")
+    victim = interrupt_midway(large, tmp_path / "out", signal.SIGKILL, *more)
+    victim.communicate()
+    assert not (tmp_path / "out").exists()
+    assert finish(start(large, tmp_path / "out", *more))["resumed"]
+    assert not finish(start(large, tmp_path / "whole", *more))["resumed"]
+    assert digests(tmp_path / "out") == digests(tmp_path / "whole")
+
+
+def test_a_killed_merge_of_an_adapter_resumes_to_the_same_bytes(large: Path, tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    more = (f"{large / 'sft'}+{adapter(tmp_path / 'adapter', large / 'sft', r=4, target_modules=['q_proj', 'down_proj'])}",)
     victim = interrupt_midway(large, tmp_path / "out", signal.SIGKILL, *more)
     victim.communicate()
     assert not (tmp_path / "out").exists()

@@ -16,10 +16,13 @@ from pathlib import Path
 
 import pytest
 
+import warmkit
+from tests.conftest import Run, make_family
 from tests.unit.pipelines.test_warm import alive, recipe, run_path, written
 from tests.unit.pipelines.test_warp import recipe as warp_recipe
 from tests.unit.training import tiny
 from warmkit.errors import ClusterError, UsageError
+from warmkit.pipelines.merge_parts import merge_in_parts
 from warmkit.pipelines.processes import Job, open_executor
 from warmkit.pipelines.ray_executor import RayCluster
 from warmkit.pipelines.ray_tasks import wait_until_free
@@ -98,11 +101,16 @@ def wait_for(run: Path, count: int) -> None:
 
 def processes_of(run: Path) -> list[int]:
     """Return the processes that train into a directory, and those that started them."""
+    return processes_with(b"\0rm\0", f"{run}.yaml\0".encode())
+
+
+def processes_with(*words: bytes) -> list[int]:
+    """Return the processes whose command line has these words, and those that started them."""
     found: list[int] = []
     for each in Path("/proc").glob("[0-9]*"):
         try:
-            told = (each / "cmdline").read_bytes().split(b"\0")
-            if b"rm" in told and f"{run}.yaml".encode() in told:
+            told = (each / "cmdline").read_bytes()
+            if all(word in told for word in words):
                 parent = (each / "stat").read_text().rpartition(")")[2].split()[1]
                 found += [int(each.name), int(parent)]
         except OSError:
@@ -172,6 +180,43 @@ def test_warp_takes_its_policies_to_the_cluster(cluster: Cluster, tmp_path: Path
     ray = replace(ray, warp=replace(ray.warp, executor="ray"))
     models = [run_warp(content).path, run_warp(ray, address=cluster.address).path]
     assert tiny.bytes_of(models[0]) == tiny.bytes_of(models[1])
+
+
+def test_a_merge_over_the_cluster_has_the_bytes_of_one_and_a_killed_worker_costs_its_part(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    family, told = make_family(tmp_path), list[str]()
+    one = warmkit.merge(family.models, tmp_path / "one", init=family.init)
+
+    def kill() -> None:
+        deadline = time.monotonic() + 60
+        while not (found := processes_with(b"merge-part", str(tmp_path / ".out.warmkit" / "parts").encode())):
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        os.kill(found[1], signal.SIGKILL)  # who started it: the worker
+
+    killing = threading.Thread(target=kill)
+    killing.start()
+    run_jobs = RayCluster(cluster.address, told.append).run_jobs
+    result = merge_in_parts(family.models, tmp_path / "out", run_jobs, init=family.init, part_bytes=1 << 13)
+    killing.join()
+    assert len(told) == 1
+    assert "its worker was lost" in told[0]
+    assert tiny.bytes_of(result.path) == tiny.bytes_of(one.path)
+
+
+def test_merge_goes_to_the_cluster_by_one_option_or_one_key(cluster: Cluster, tmp_path: Path, run: Run) -> None:
+    family = make_family(tmp_path)
+    recipe = tmp_path / "merge.yaml"
+    recipe.write_text(
+        f"merge:\n  method: lerp\n  models: [{family.a}, {family.b}]\n  executor: ray\noutput:\n  path: {tmp_path / 'two'}\n"
+    )
+    done = run("merge", "--method", "lerp", family.a, family.b, "-o", "one", "--executor", "ray", "--address", cluster.address)
+    assert done.returncode == 0, done.stderr
+    done = run("merge", recipe, env={"RAY_ADDRESS": cluster.address})
+    assert done.returncode == 0, done.stderr
+    warmkit.merge([family.a, family.b], tmp_path / "here", method="lerp")
+    assert tiny.bytes_of(tmp_path / "one") == tiny.bytes_of(tmp_path / "two") == tiny.bytes_of(tmp_path / "here")
 
 
 # ---- refused --------------------------------------------------------------------------------------------------------

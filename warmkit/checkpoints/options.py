@@ -28,7 +28,7 @@ class OutputOptions(TypedDict, total=False):
         device: `cpu`, or `cuda` to compute on a GPU.
         dry_run: Check and plan only.
         estimate: With `dry_run`, merge a sample to say how long the whole takes; too small a disk is reported, not raised.
-            Inputs that are streamed are not sampled.
+            Inputs that are streamed are not sampled, nor are methods that take matrices whole.
         force: Replace a checkpoint that is there, in one step at the end.
         resume: Go on where an interrupted run of the same plan stopped; True by default.
         allow_nonfinite: Let NaN and infinity pass.

@@ -25,6 +25,7 @@ from warmkit.checkpoints.staging import FileSink, Staging, writing
 from warmkit.checkpoints.stream import Stream
 from warmkit.checkpoints.tokenizers import copy_tokenizer, write_template
 from warmkit.errors import OutputError, TransferError, WarmkitError
+from warmkit.merging.methods import EditMethod
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,9 @@ def write(
 def _plan_only(prepared: Prepared, staging: Staging, kernels: Kernels, options: OutputOptions) -> MergeResult:
     planned = replace(_result(prepared, staging.destination, (), 0, time.perf_counter()), written=False)
     streamed = any(each.streamed for each in (*prepared.models, *([prepared.init] if prepared.init else [])))
-    if streamed or not options.get("estimate", False):  # a sample is not worth a transfer
+    method = prepared.spec.method
+    unknown = isinstance(method, EditMethod) and method.whole  # a sample of bytes tells nothing
+    if streamed or unknown or not options.get("estimate", False):  # a sample is not worth a transfer
         check_disk(prepared, staging)
         return planned
     place, needed, free = room(prepared, staging)

@@ -84,6 +84,7 @@ class EditMethod:
         passes: How often it reads its inputs, at most.
         summary: One line for tables.
         paper: Where it comes from.
+        whole: Whether it takes a matrix whole, so that time and memory grow faster than bytes.
     """
 
     name: str
@@ -94,6 +95,7 @@ class EditMethod:
     passes: int
     summary: str
     paper: str
+    whole: bool = False
     space: Literal["none"] = "none"
     needs_init: bool = True
     fewest: int = 1
@@ -230,6 +232,7 @@ _EDITS = (
         passes=2,
         summary="each matrix's strongest singular directions, made orthogonal",
         paper="Gargiulo et al. 2025",
+        whole=True,
     ),
     EditMethod(
         "iso-c",
@@ -240,6 +243,7 @@ _EDITS = (
         passes=2,
         summary="sum of each matrix's changes, singular values made equal",
         paper="Marczak et al. 2025",
+        whole=True,
     ),
 )
 METHODS: dict[str, AnyMethod] = {method.name: method for method in (*_TABLE, *_EDITS)}

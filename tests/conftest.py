@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and so would what we start
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))  # here too: what we start must compute the same bytes
 
 settings.register_profile("here", deadline=None)  # shared machines pause
 settings.load_profile("here")

@@ -190,7 +190,7 @@ def test_a_merge_over_the_cluster_has_the_bytes_of_one_and_a_killed_worker_costs
 
     def kill() -> None:
         deadline = time.monotonic() + 60
-        while not (found := processes_with(b"merge-part", str(tmp_path / ".out.warmkit" / "parts").encode())):
+        while not (found := processes_with(b"\0merge-part\0", str(tmp_path / ".out.warmkit" / "parts").encode())):
             assert time.monotonic() < deadline
             time.sleep(0.002)
         os.kill(found[1], signal.SIGKILL)  # who started it: the worker

@@ -19,10 +19,12 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.benchmarks.llama import SIZES, build
+from warmkit.merging.methods import METHODS
 
 FLOOR = str(Path(__file__).with_name("copy_floor.py"))
 WARM = 15 << 29  # what mergekit takes at its peak, and its output; of 1.1B parameters
@@ -127,14 +129,15 @@ def contenders(folder: Path, output: Path, binary: str | None) -> dict[str, list
     return commands
 
 
-def edits(folder: Path, output: Path, binary: str | None) -> dict[str, list[str]]:
-    """Name the commands of methods that edit task vectors, three models each, at density 0.5."""
+def edits(folder: Path, output: Path, binary: str | None, methods: Sequence[str]) -> dict[str, list[str]]:
+    """Name the commands of methods that edit task vectors, three models each, at density 0.5 where they have one."""
     init, models = folder / "m0", [folder / f"m{number}" for number in (1, 2, 3)]
-    warmkit = [sys.executable, "-m", "warmkit", "merge", "-o", str(output), "--json", "--threads", "2", "--density", "0.5"]
-    commands = {
-        f"warmkit {name}": [*warmkit, "--method", name, "--init", str(init), *map(str, models)]
-        for name in ("ties", "dare-linear")
-    }
+    warmkit = [sys.executable, "-m", "warmkit", "merge", "-o", str(output), "--json", "--threads", "2"]
+    commands: dict[str, list[str]] = {}
+    for name in methods:
+        density = any(each.name == "density" for each in getattr(METHODS[name], "parameters", ()))
+        how = ["--method", name, *(["--density", "0.5"] if density else [])]
+        commands[f"warmkit {name}"] = [*warmkit, *how, "--init", str(init), *map(str, models)]
     listed = "\n".join(f"  - model: {model}\n    parameters: {{weight: 1, density: 0.5}}" for model in models)
     for name, recipe in (EDITS if binary else {}).items():
         file = folder / f"{name.replace(' ', '-')}.yaml"
@@ -199,6 +202,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--scaling", action="store_true", help="instead, time and memory over sizes and numbers of models")
     parser.add_argument("--edits", action="store_true", help="instead, TIES and DARE of three models")
+    parser.add_argument("--methods", default="ties,dare-linear", help="or these")
     parser.add_argument("--size", choices=SIZES, default="1.1B", help="of the models of --edits")
     given = parser.parse_args()
     if given.edits:
@@ -207,7 +211,7 @@ def main() -> None:
             if not (folder / f"m{number}" / "config.json").exists():
                 build(folder / f"m{number}", given.size, number)
         warm = int(WARM * SHARE_OF_WARM[given.size])
-        measured = table(edits(folder, output, given.mergekit), output, given.runs, warm)
+        measured = table(edits(folder, output, given.mergekit, given.methods.split(",")), output, given.runs, warm)
         for name, other in (("mergekit ties", "warmkit ties"), ("mergekit dare_linear", "warmkit dare-linear")):
             ratio(measured, name, other, "wall")
             ratio(measured, name, other, "cpu")

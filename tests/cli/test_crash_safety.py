@@ -173,11 +173,13 @@ def test_two_runs_do_not_write_the_same_destination(large: Path, tmp_path: Path)
     while not (tmp_path / ".out.warmkit" / "journal.jsonl").exists():
         assert first.poll() is None
         time.sleep(0.002)
+    first.send_signal(signal.SIGSTOP)  # or it may be done before the second has begun
     second = start(large, output)
     _, said = second.communicate()
+    first.send_signal(signal.SIGCONT)
+    finish(first)
     assert second.returncode == 1
     assert "another warmkit is writing it" in said
-    finish(first)
     warmkit.verify(output)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from warmkit.checkpoints.adapter_config import is_adapter, split
 from warmkit.checkpoints.dtypes import DType
 from warmkit.checkpoints.files import Files, WeightFile
-from warmkit.checkpoints.hub import resolve
+from warmkit.checkpoints.hub import pickle_message, resolve
 from warmkit.checkpoints.safetensors_format import parse_json, read_header
 from warmkit.checkpoints.tensors import Tensor
 from warmkit.errors import CheckpointError, FormatError, UnsupportedError, listed
@@ -199,13 +199,13 @@ def open_checkpoint(source: str | os.PathLike[str], *, allow_pickle: bool = Fals
 
         if is_streamed(source, stream):
             return _open_streamed(source)
-    path = resolve(source)
+    path = resolve(source, allow_pickle)
     if is_adapter(path):
         from warmkit.checkpoints.adapters import open_alone
 
         return open_alone(source, path, allow_pickle=allow_pickle, stream=stream)
     if (names := _pickles(path)) and not allow_pickle:
-        raise UnsupportedError(_pickle_message(path, names))
+        raise UnsupportedError(pickle_message(path, names))
     if names:
         from warmkit.checkpoints.pickled import open_pickled
 
@@ -278,13 +278,6 @@ def _pickles(path: Path) -> list[str]:
     from warmkit.checkpoints.pickled import pickles_in
 
     return pickles_in(path)
-
-
-def _pickle_message(path: Path, names: list[str]) -> str:
-    return (
-        f"{path}: only pickle files ({', '.join(names[:3])}), which can run code in most programs that read them; "
-        "--allow-pickle reads the tensors in them, and nothing else"
-    )
 
 
 def read_index(path: Path) -> dict[str, str]:

@@ -9,8 +9,8 @@ with factors B_m [columns, columns] that follow from the products Delta_i^T Delt
 left singular vectors is ever formed. It is what the coefficients of `merging.methods` are to a group of tensors, one level
 down.
 
-These are the only methods whose memory grows with a tensor: the task matrices of the one at hand, in float32 where the
-weights are no wider, and a few [columns, columns] in float64. What LAPACK returns differs in its last bits between
+These are the only methods whose memory grows with a tensor: the task matrices of the one at hand, in float32 where
+weights have 16 bits, and a few [columns, columns] in float64. What LAPACK returns differs in its last bits between
 machines, so the promise of equal bytes holds on one machine, for any number of threads.
 """
 
@@ -99,7 +99,7 @@ class _Gather(Reading):
         compiled_edits.task_vectors(inputs, vectors)
         with self._once:
             if self._vectors is None:
-                self._vectors = np.empty((len(vectors), self._elements), "f8" if inputs.dtype.itemsize > 4 else "f4")
+                self._vectors = np.empty((len(vectors), self._elements), "f4" if inputs.dtype.itemsize == 2 else "f8")
         self._vectors[:, place.start : place.stop] = vectors
         return place, len(vectors)
 

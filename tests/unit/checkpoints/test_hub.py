@@ -10,6 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from tests.conftest import Family, Run
 
@@ -104,6 +106,28 @@ def test_a_repository_is_fetched_and_merged(family: Family, hub: type[Hub], run:
     manifest = json.loads((tmp_path / "out" / "warmkit.json").read_text())
     assert manifest["rows"] == ["hf://team/sft", "team/a", f"hf://team/b@{COMMIT}"]
     assert "`hf://team/sft`" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_pickles_are_fetched_only_where_there_is_nothing_else_and_they_are_allowed(
+    family: Family, hub: type[Hub], run: Run, tmp_path: Path
+) -> None:
+    torch.save(load_file(family.a / "model.safetensors"), family.a / "pytorch_model.bin")
+    (family.a / "optimizer.bin").write_text("never fetched")
+    (family.a / "model.safetensors").unlink()
+    env = environment(hub, tmp_path)
+    refused = run("inspect", "team/a", env=env)
+    assert (refused.returncode, "Traceback" in refused.stderr) == (1, False)
+    assert "team/a: only pickle files (pytorch_model.bin)" in refused.stderr
+    assert "--allow-pickle" in refused.stderr
+    assert not any(".bin" in path for path in hub.asked)
+    merge = ["merge", "--method", "lerp", "--allow-pickle", "-o"]
+    remote = run(*merge, "out", "team/a", "team/b", env=env)
+    assert remote.returncode == 0, remote.stderr
+    assert not any("optimizer.bin" in path for path in hub.asked)
+    assert run(*merge, "local", family.a, family.b).returncode == 0
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == (tmp_path / "local" / "model.safetensors").read_bytes()
+    again = run(*merge, "again", "team/a", "team/b", env={**env, "HF_HUB_OFFLINE": "1"})
+    assert again.returncode == 0, again.stderr
 
 
 def test_a_repository_that_is_not_there_is_named(hub: type[Hub], run: Run, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from warmkit.merging.edits import Place
 from warmkit.merging.spectral import stack_of_matrices
@@ -57,10 +58,11 @@ def test_long_matrices_are_taken_in_parts(method: str, monkeypatch: pytest.Monke
 
 
 @every
-def test_narrow_weights_are_held_in_float32(method: str) -> None:
-    vectors = np.random.default_rng(3).normal(size=(2, 300)).astype(np.float32)
-    expected = reference(method, vectors.astype(np.float64), shape=(30, 10))
-    np.testing.assert_allclose(merged_vector(method, vectors, shape=(30, 10)), expected, atol=1e-5)
+def test_weights_of_16_bits_are_held_in_float32(method: str) -> None:
+    vectors = torch.randn(2, 300, generator=torch.Generator().manual_seed(3)).half()
+    expected = reference(method, vectors.double().numpy(), shape=(30, 10))
+    found = merged_vector(method, vectors.view(torch.int16).numpy(), shape=(30, 10))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 @every

@@ -64,11 +64,15 @@ class _Workspace:
         self._blocks: dict[tuple[str, int, str], Block] = {}
 
     def block(self, purpose: str, rows: int, size: int, storage: str) -> Block:
-        """Return a [rows, size] buffer, part of the same one at every call."""
+        """Return a [rows, size] buffer, part of the same one at every call.
+
+        It is contiguous: rows with gaps between them are another type to the compiler, with slower loops that sum in another
+        order, and which of the two a block met would depend on what its thread did before.
+        """
         key = (purpose, rows, storage)
-        if key not in self._blocks or self._blocks[key].shape[1] < size:
-            self._blocks[key] = self.kernels.empty((rows, size), storage)
-        return self._blocks[key][:, :size]
+        if key not in self._blocks or self._blocks[key].size < rows * size:
+            self._blocks[key] = self.kernels.empty((rows * size,), storage)
+        return self._blocks[key][: rows * size].reshape(rows, size)
 
 
 class _Tensor:

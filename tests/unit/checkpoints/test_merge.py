@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 import warmkit
 from tests.conftest import CONFIG, Family, make_family, save, weights
 from tests.unit.checkpoints import reference
+from warmkit.checkpoints.merger import Merger
 from warmkit.errors import MismatchError, UsageError
 from warmkit.merging.methods import METHODS, Method
 
@@ -469,3 +470,18 @@ def test_bfloat16_families_merge_too(tmp_path: Path) -> None:
     warmkit.verify(tmp_path / "out")
     assert all(value.dtype == torch.bfloat16 for value in tensors_of(tmp_path / "out").values())
     assert len(load_file(sorted((tmp_path / "out").glob("*.safetensors"))[0])) >= 1
+
+
+def test_products_do_not_depend_on_what_a_thread_did_before(tmp_path: Path) -> None:
+    """A buffer that was larger once must give the same sums to the last bit: resumed runs and other threads report them."""
+    init, models = members(tmp_path, torch.float32, 2)
+    alone = Merger(models, init=init, threads=1)
+    alone.state_dict()
+    wide = {"wide": torch.randn(700_001), **{name: lazy.load() for name, lazy in warmkit.open_checkpoint(init).items()}}
+    rows = [{"wide": wide["wide"] * (1 + row), **tensors_of(model)} for row, model in enumerate(models)]
+    after = Merger(rows, init=wide, threads=1)
+    after.state_dict()
+    ours, theirs = alone._grams[True], after._grams[True]
+    assert len(theirs) == len(ours) + 1
+    for name, gram in ours.items():
+        np.testing.assert_array_equal(gram, theirs[name])

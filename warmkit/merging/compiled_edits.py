@@ -29,10 +29,11 @@ def _difference(x, init, out):
 
 
 @compiled()
-def task_vectors(x, out):
-    """Write x_m - x_0 for the rows m >= 1 of x."""
+def task_vectors(x, first, out):
+    """Write x_m - x_0 for the rows m >= 1 of x, from element `first` on; slices of all rows have strides, and no vectors."""
+    stop = first + out.shape[1]
     for m in range(out.shape[0]):
-        _difference(x[m + 1], x[0], out[m])
+        _difference(x[m + 1, first:stop], x[0, first:stop], out[m])
 
 
 @compiled()

@@ -109,10 +109,12 @@ def chunks(inputs: Block) -> Iterator[tuple[int, Vectors]]:
     from warmkit.merging import compiled_edits
 
     size = inputs.shape[1]
-    buffer = np.empty((len(inputs) - 1, min(CHUNK, size)))
+    models = len(inputs) - 1
+    buffer = np.empty(models * min(CHUNK, size))
     for first in range(0, size, CHUNK):
-        vectors = buffer[:, : min(CHUNK, size - first)]
-        compiled_edits.task_vectors(inputs[:, first : first + CHUNK], vectors)
+        count = min(CHUNK, size - first)
+        vectors = buffer[: models * count].reshape(models, count)
+        compiled_edits.task_vectors(inputs, first, vectors)
         yield first, vectors
 
 

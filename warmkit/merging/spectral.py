@@ -96,7 +96,7 @@ class _Gather(Reading):
         if stack_of_matrices(place) is None:
             return place, len(inputs) - 1
         vectors = np.empty((len(inputs) - 1, inputs.shape[1]))
-        compiled_edits.task_vectors(inputs, vectors)
+        compiled_edits.task_vectors(inputs, 0, vectors)
         with self._once:
             if self._vectors is None:
                 self._vectors = np.empty((len(vectors), self._elements), "f4" if inputs.dtype.itemsize == 2 else "f8")

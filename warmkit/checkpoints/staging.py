@@ -35,6 +35,9 @@ from warmkit.merging.types import Gram
 FLUSH_BYTES = 1 << 28
 
 
+PART_JOURNAL = "metrics.jsonl"  # the name under which progress of jobs is looked for
+
+
 class Staging:
     """The staging directory of one destination, locked while open.
 
@@ -52,6 +55,7 @@ class Staging:
         self.root = self.destination.parent / f".{self.destination.name}.warmkit"
         self.result = self.root / "result"
         self.journal = self.root / "journal.jsonl"
+        self.parts = self.root / "parts"  # of a merge over several machines, each with a journal of its own
         self._lock: int | None = None
 
     def finished_before(self, fingerprint: str) -> bool:
@@ -81,8 +85,10 @@ class Staging:
             self.close()
             raise OutputError(f"{self.destination}: another warmkit is writing it") from None
         if resume and self._fingerprint() == fingerprint:
-            return read_journal(self.journal)
+            read_journal(self.journal)
+            return self.adopt_parts()
         with writing(self.root):
+            shutil.rmtree(self.parts, ignore_errors=True)  # what another plan has written is gone with its result
             shutil.rmtree(self.result, ignore_errors=True)
             self.result.mkdir()
             self.journal.write_text(json.dumps({"fingerprint": fingerprint}) + "\n")
@@ -93,12 +99,14 @@ class Staging:
             return json.loads(file.readline())["fingerprint"]
         return None
 
-    def adopt(self, journals: Iterable[Path]) -> Done:
-        """Take over what others have written into this directory, by their journals; return all that is done."""
-        with writing(self.root), self.journal.open("ab") as journal:
-            for each in journals:
-                journal.writelines(_whole_lines(each))
-            os.fsync(journal.fileno())
+    def adopt_parts(self) -> Done:
+        """Take over what parts have written into the result, by their journals; return all that is done."""
+        with writing(self.root):
+            with self.journal.open("ab") as journal:
+                for each in sorted(self.parts.glob(f"*/{PART_JOURNAL}")):
+                    journal.writelines(_whole_lines(each))
+                os.fsync(journal.fileno())
+            shutil.rmtree(self.parts, ignore_errors=True)
         return _done(_whole_lines(self.journal))
 
     def publish(self) -> None:

@@ -111,7 +111,8 @@ class _Gather(Reading):
         stacked = vectors.reshape(models, *shape)
         for number in range(shape[0]):  # the result takes the place of the first model's task vector
             _merge([each[number] for each in stacked], self._factors)
-        return _Merged(vectors[0])
+        self._vectors = None
+        return _Merged(vectors[0].copy())  # the others are given up before this is written
 
 
 def _merge(matrices: Sequence[Matrix], factors: Factors) -> None:

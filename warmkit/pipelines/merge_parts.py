@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from warmkit.checkpoints.merge import merge_call
 from warmkit.checkpoints.options import Advance, PathLike
 from warmkit.checkpoints.parts import divide, write_part
 from warmkit.checkpoints.prepare import check_disk, fingerprint, prepare
-from warmkit.checkpoints.staging import Staging, writing
+from warmkit.checkpoints.staging import PART_JOURNAL, Staging, writing
 from warmkit.checkpoints.write import MergeResult, write
 from warmkit.errors import ClusterError, listed
 from warmkit.pipelines.processes import Job, RunJobs
@@ -57,24 +56,20 @@ def merge_in_parts(
         return write(spec, models, init, output, options)
     staging.check()
     check_disk(prepared, staging)
-    staging.open(identity, resume)
+    done = staging.open(identity, resume)
     try:
-        folder = staging.root / "parts"
-        done = staging.adopt(sorted(folder.glob("*/metrics.jsonl")))
         order = {"models": [os.fspath(each) for each in models], "output": os.fspath(output), "identity": identity}
-        shutil.rmtree(folder, ignore_errors=True)
         parts = divide(prepared.job, done.tensors.keys(), part_bytes)
         call = {name: value for name, value in call.items() if value is not None}
-        with writing(folder):
+        with writing(staging.parts):
             jobs = [
-                _job(folder / f"part-{number}", {**order, "groups": part.groups, "exact": part.exact, "call": call})
+                _job(staging.parts / f"part-{number}", {**order, "groups": part.groups, "exact": part.exact, "call": call})
                 for number, part in enumerate(parts)
             ]
         lines = sum(len(part.groups) * (prepared.job.space is not None) + len(part.exact) for part in parts)
         lines += sum(len(prepared.job.groups[group]) for part in parts for group in part.groups)
         failed = _run(jobs, run_jobs, lines, sum(part.nbytes for part in parts), advance)
-        staging.adopt(job.metrics for job in jobs if job.metrics.exists())
-        shutil.rmtree(folder, ignore_errors=True)
+        staging.adopt_parts()
     finally:
         staging.close()
     if failed:
@@ -89,7 +84,7 @@ def _job(folder: Path, order: Mapping[str, Any]) -> Job:
     """Write the order of a part; JSON is YAML too."""
     folder.mkdir(parents=True)
     (folder / ORDER).write_text(json.dumps(order, default=os.fspath))
-    return Job(folder.name, ["merge-part", str(folder / ORDER)], folder / "metrics.jsonl")
+    return Job(folder.name, ["merge-part", str(folder / ORDER)], folder / PART_JOURNAL)
 
 
 def _run(jobs: Sequence[Job], run_jobs: RunJobs, lines: int, nbytes: int, advance: Advance | None) -> dict[str, str]:
@@ -103,14 +98,14 @@ def _run(jobs: Sequence[Job], run_jobs: RunJobs, lines: int, nbytes: int, advanc
 def follow_order(file: Path) -> None:
     """Merge one part, in a process of its own."""
     order = json.loads(file.read_text())
+    call, allotted = order["call"], int(os.environ.get("OMP_NUM_THREADS", "0").split(",")[0])
     write_part(
         order["models"],
         order["output"],
         order["groups"],
         order["exact"],
-        file.with_name("metrics.jsonl"),
+        file.with_name(PART_JOURNAL),
         order["identity"],
-        threads=int(os.environ.get("OMP_NUM_THREADS", "0").split(",")[0]) or None,
-        **order["call"],
+        **{**call, "threads": call.get("threads") or allotted or None},
     )
     file.with_name("summary.json").write_text("{}")

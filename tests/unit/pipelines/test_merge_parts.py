@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,31 @@ def test_a_part_that_failed_is_the_only_one_that_is_merged_again(tmp_path: Path)
     assert result.resumed == len(weights(0))
     warmkit.merge(family.models, tmp_path / "one", init=family.init)
     assert (result.path / "model.safetensors").read_bytes() == (tmp_path / "one" / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("here", [False, True])
+def test_what_parts_wrote_counts_for_the_same_merge_wherever_it_goes_on_and_for_no_other(tmp_path: Path, here: bool) -> None:
+    """A driver that is killed leaves the journals of its parts behind."""
+    family = make_family(tmp_path)
+
+    def killed(jobs: Sequence[Job], *rest: Any) -> dict[str, str]:
+        run_jobs(jobs[:-2], *rest)
+        raise KeyboardInterrupt
+
+    def go_on(**call: Any) -> warmkit.MergeResult:
+        if here:
+            return warmkit.merge(family.models, tmp_path / "out", init=family.init, **call)
+        return merge_in_parts(family.models, tmp_path / "out", run_jobs, init=family.init, part_bytes=SMALL, **call)
+
+    for eta in (1.0, 0.3):
+        with pytest.raises(KeyboardInterrupt):
+            merge_in_parts(family.models, tmp_path / "out", killed, init=family.init, part_bytes=SMALL, threads=1)
+        result = go_on(eta=eta)
+        assert (result.resumed > 0) is (eta == 1 or not here)
+        warmkit.verify(result.path)
+        one = warmkit.merge(family.models, tmp_path / f"one-{eta}", init=family.init, eta=eta)
+        assert (result.path / "model.safetensors").read_bytes() == (one.path / "model.safetensors").read_bytes()
+        shutil.rmtree(result.path)
 
 
 def test_a_part_whose_input_holds_nan_says_which(tmp_path: Path) -> None:

@@ -15,14 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from warmkit.checkpoints.pickle_reader import Inert, Names, unpickle
 from warmkit.checkpoints.pieces import GatheredTensor, Piece, contiguous
 from warmkit.checkpoints.state_dicts import element_type, weights_among
 from warmkit.checkpoints.tensors import StoredTensor, Tensor
-from warmkit.checkpoints.torch_zip import DTYPE_NAMES, Inert, Names, TorchTensor, read_torch_zip, unpickle
+from warmkit.checkpoints.torch_zip import DTYPE_NAMES, MAX_DIMENSIONS, TorchTensor, read_torch_zip
 from warmkit.errors import FormatError, UnsupportedError
 
 METADATA = ".metadata"
 SHARD = ".distcp"
+MOST_COMPARED = 1000  # chunks of one tensor that form no grid
 
 _HOME = "torch.distributed.checkpoint"
 _OLD_HOME = "torch.distributed._shard.sharded_tensor.metadata"  # of the properties, up to torch 2.2
@@ -95,17 +97,29 @@ def read_distributed(directory: Path) -> Distributed:
         )
     tree = unpickle(metadata.read_bytes(), str(metadata), _NAMES)
     try:
-        tensors, paths = _tensors(directory, tree.state), tree.state.get("planner_data") or {}
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise FormatError(f"{metadata}: expected the metadata of a distributed checkpoint ({error!r})") from None
-    full = {tuple(map(str, paths.get(name) or (name,))): tensor for name, tensor in tensors.items()}
-    top = dict.fromkeys(str((paths.get(name) or (name,))[0]) for name in tree.state["state_dict_metadata"])
-    chosen, notes = weights_among(full, list(top), str(directory))
+        full, top = _described(directory, tree.state)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise FormatError(f"{metadata}: expected the metadata of a distributed checkpoint ({type(error).__name__})") from None
+    chosen, notes = weights_among(full, top, str(directory))
     places = [place for tensor in chosen.values() for _, _, place in tensor.chunks]
     _check_files(directory, places)
     entries = {name: _entry(name, tensor, directory) for name, tensor in chosen.items()}
     files = dict.fromkeys(place.file for place in places)
     return Distributed(entries, (metadata, *sorted(files)), tuple(notes))
+
+
+def _described(directory: Path, state: Mapping[str, Any]) -> tuple[dict[tuple[str, ...], _Sharded], list[str]]:
+    """Return every tensor by the keys that lead to it, and all keys at the top."""
+    tensors, paths = _tensors(directory, state), dict(state.get("planner_data") or {})
+
+    def path(name: str) -> tuple[str, ...]:
+        found = paths.get(name) or (name,)
+        if not isinstance(found, tuple) or not all(isinstance(part, str | int) for part in found):
+            raise TypeError("a path")
+        return tuple(map(str, found))
+
+    names = [name for name in state["state_dict_metadata"] if isinstance(name, str)]
+    return {path(name): tensor for name, tensor in tensors.items()}, list(dict.fromkeys(path(name)[0] for name in names))
 
 
 def _tensors(directory: Path, state: Mapping[str, Any]) -> dict[str, _Sharded]:
@@ -115,23 +129,44 @@ def _tensors(directory: Path, state: Mapping[str, Any]) -> dict[str, _Sharded]:
             continue  # an object, no tensor
         where = info.state
         if where.get("transform_descriptors"):
-            raise UnsupportedError(f"{directory}: its shards are compressed ({where['transform_descriptors']}); save without")
-        file = directory / where["relative_path"]
-        if file.parent != directory:
-            raise FormatError(f"{directory / METADATA}: points outside its directory: {where['relative_path']!r}")
-        places[index.state["fqn"], index.state["offset"]] = _Place(file, where["offset"], where["length"])
+            raise UnsupportedError(f"{directory}: its shards are compressed; save without")
+        name = where["relative_path"]
+        if not isinstance(name, str) or not _is_file_name(name):
+            raise FormatError(f"{directory / METADATA}: points outside its directory: {str(name)[:80]!r}")
+        offset, length = _naturals((where["offset"], where["length"]))
+        places[index.state["fqn"], _naturals(index.state["offset"])] = _Place(directory / name, offset, length)
     tensors: dict[str, _Sharded] = {}
     for name, described in state["state_dict_metadata"].items():
         if "chunks" not in (described.state or {}):
             continue
-        corners = [(chunk.state["offsets"], chunk.state["sizes"]) for chunk in described.state["chunks"]]
+        corners = [(_naturals(chunk.state["offsets"]), _naturals(chunk.state["sizes"])) for chunk in described.state["chunks"]]
         chunks = tuple((origin, sizes, places[name, origin]) for origin, sizes in corners)
-        tensors[name] = _Sharded(_dtype_name(described.state["properties"].state), described.state["size"], chunks)
+        tensors[name] = _Sharded(_dtype_name(described.state["properties"].state), _naturals(described.state["size"]), chunks)
     return tensors
 
 
+def _is_file_name(name: str) -> bool:
+    return name not in ("", ".", "..") and not {"/", "\0"} & set(name)
+
+
+def _naturals(values: Any) -> tuple[int, ...]:
+    """Return sizes or offsets.
+
+    Raises:
+        ValueError: If they are anything else.
+    """
+    if not isinstance(values, tuple) or len(values) > MAX_DIMENSIONS:
+        raise ValueError("sizes")
+    if not all(type(each) is int and 0 <= each < 1 << 63 for each in values):
+        raise ValueError("sizes")
+    return values
+
+
 def _dtype_name(state: Any) -> str:
-    return state["dtype"] if isinstance(state, dict) else state[0]
+    name = state["dtype"] if isinstance(state, dict) else state[0]
+    if not isinstance(name, str):
+        raise TypeError("a type")
+    return name
 
 
 def _check_files(directory: Path, places: list[_Place]) -> None:
@@ -171,14 +206,24 @@ def _overlap(tensor: _Sharded) -> bool:
     spans = [[(a, a + b) for a, b in zip(origin, sizes)] for origin, sizes, _ in tensor.chunks if math.prod(sizes)]
     if any(len(span) != len(tensor.shape) or any(b > n for (_, b), n in zip(span, tensor.shape)) for span in spans):
         return True
-    ordered = sorted(spans)
-    for place, one in enumerate(ordered):
-        for two in itertools.islice(ordered, place + 1, None):
-            if two and two[0][0] >= one[0][1]:
-                break  # so do all that follow
-            if all(a < d and c < b for (a, b), (c, d) in zip(one, two)):
-                return True
-    return False
+    return _share(spans)
+
+
+def _share(spans: list[list[tuple[int, int]]]) -> bool:
+    """Say whether two boxes share an element. Boxes of a grid are split by their first axis, others compared one by one."""
+    if len(spans) < 2:
+        return False
+    if not spans[0]:
+        return True
+    rows: dict[tuple[int, int], list[list[tuple[int, int]]]] = {}
+    for span in spans:
+        rows.setdefault(span[0], []).append(span[1:])
+    ordered = sorted(rows)
+    if all(one[1] <= two[0] for one, two in itertools.pairwise(ordered)):
+        return any(map(_share, rows.values()))
+    if len(spans) > MOST_COMPARED:
+        return True  # no writer cuts a tensor so
+    return any(all(a < d and c < b for (a, b), (c, d) in zip(one, two)) for one, two in itertools.combinations(spans, 2))
 
 
 def _piece(name: str, tensor: _Sharded, origin: tuple[int, ...], sizes: tuple[int, ...], place: _Place) -> Piece:

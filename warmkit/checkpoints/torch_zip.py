@@ -1,7 +1,7 @@
 """What `torch.save` writes: a zip with a pickle that says what there is, and every storage as it is, at a fixed place.
 
-The pickle is read by an unpickler that knows a dozen names, all of them functions and classes of this file: whatever a file
-asks for, nothing else is imported, built or called. No storage is read. So a tensor of such a file is, like one of a
+The pickle is read by a reader of our own that knows a dozen names, all of them functions and classes of warmkit: whatever a
+file asks for, nothing else is imported, built or called. No storage is read. So a tensor of such a file is, like one of a
 safetensors file, a type, a shape and a place, and torch is not needed.
 """
 
@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import io
 import math
-import pickle
-import types
 import zipfile
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
+from warmkit.checkpoints.pickle_reader import Inert, Names, Refused, counter, ordered, plain_set, unpickle
 from warmkit.errors import CheckpointError, FormatError, UnsupportedError
 
 MAX_PICKLE_BYTES = 100_000_000  # as for a safetensors header
+MAX_DIRECTORY_BYTES = 32_000_000  # of the zip's own list: half a million storages
+MAX_DIMENSIONS = 64
+MOST_REPEATED = 16  # a tensor may repeat its storage (strides of 0), to this multiple of the file's length
 MAGIC = b"PK\x03\x04"
-Names: TypeAlias = "Mapping[tuple[str, str], Any]"
 
 
 @dataclass(frozen=True)
@@ -44,59 +43,6 @@ class TorchTensor:
     strides: tuple[int, ...]
 
 
-class Refused(Exception):
-    """A pickle asks for something that is not on the list; the message is its name."""
-
-
-class Inert:
-    """Stands for an object whose content says nothing of weights, or is looked at with distrust: its state is kept."""
-
-    state: Any = types.MappingProxyType({})
-
-    def __init__(self, *arguments: Any) -> None: ...
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
-
-
-class Unpickler(pickle.Unpickler):
-    """Reads a pickle whose names are all in a table."""
-
-    def __init__(self, content: bytes, names: Names, persistent: Callable[[Any], Any] | None = None) -> None:
-        super().__init__(io.BytesIO(content))
-        self._names, self._persistent = names, persistent
-
-    def find_class(self, module_name: str, global_name: str, /) -> Any:
-        if (module_name, global_name) not in self._names:
-            raise Refused(f"{module_name}.{global_name}")
-        return self._names[module_name, global_name]
-
-    def persistent_load(self, pid: Any) -> Any:
-        if self._persistent is None:
-            raise Refused("a storage outside of the file")
-        return self._persistent(pid)
-
-
-def unpickle(content: bytes, where: str, names: Names, persistent: Callable[[Any], Any] | None = None) -> Any:
-    """Read a pickle that may hold anything.
-
-    Raises:
-        UnsupportedError: If it asks for a name that is not in `names`.
-        FormatError: If it is broken; `where` starts the message.
-    """
-    try:
-        return Unpickler(content, names, persistent).load()
-    except Refused as error:
-        raise UnsupportedError(
-            f"{where}: holds {str(error)[:120]!r}, and only tensors, numbers, texts and containers of them are read from a "
-            "pickle; save the weights alone: torch.save(model.state_dict(), FILE)"
-        ) from None
-    except CheckpointError:
-        raise
-    except Exception as error:  # a broken pickle raises anything
-        raise FormatError(f"{where}: no pickle of torch, or a broken one ({type(error).__name__}: {str(error)[:80]})") from None
-
-
 # ---- the zip --------------------------------------------------------------------------------------------------------
 
 
@@ -105,12 +51,20 @@ class _Window(io.RawIOBase):
 
     def __init__(self, path: Path, start: int, length: int) -> None:
         self._file, self._start, self._length, self._at = path.open("rb"), start, length, 0
+        self.limit = MAX_DIRECTORY_BYTES  # of one read
 
     def seekable(self) -> bool:
         return True
 
     def readable(self) -> bool:
         return True
+
+    def read(self, size: int = -1, /) -> bytes | None:
+        left = self._length - self._at
+        count = left if size < 0 else min(size, left)
+        if count > self.limit:
+            raise ValueError(f"{count:,} bytes at once")
+        return super().read(count)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
         self._at = max(0, offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._length}[whence])
@@ -143,54 +97,99 @@ class _Archive:
 
     def __init__(self, path: Path, start: int, length: int) -> None:
         self.path, self._start, self._length = path, start, length
+        self._places: dict[str, tuple[int, int]] = {}  # of the storages that were asked for
         self._window = _Window(path, start, length)
         with self._window:
             archive = zipfile.ZipFile(self._window)
-            self._records = {info.filename: info for info in archive.infolist()}
+            self._window.limit = MAX_PICKLE_BYTES
+            self._records = self._listed(archive)
             roots = [name.removesuffix("data.pkl") for name in self._records if name.endswith("/data.pkl")]
             if len(roots) != 1:
                 raise FormatError(f"{path}: a zip, but not one that torch.save wrote")
             self._root = roots[0]
-            if self._records[self._root + "data.pkl"].file_size > MAX_PICKLE_BYTES:
-                raise FormatError(f"{path}: its pickle claims more than {MAX_PICKLE_BYTES:,} bytes")
-            if self._root + "byteorder" in self._records and archive.read(self._root + "byteorder") != b"little":
+            if self._root + "byteorder" in self._records and self._content(archive, "byteorder", 16) != b"little":
                 raise UnsupportedError(f"{path}: written on a big-endian machine; save it again on another")
-            content = archive.read(self._root + "data.pkl")
+            content = self._content(archive, "data.pkl", MAX_PICKLE_BYTES)
             self.tree = unpickle(content, str(path), self._names(), self._storage)
+        self._check_apart()
+
+    def _listed(self, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+        records = {info.filename: info for info in archive.infolist()}
+        if len(records) < len(archive.infolist()):
+            raise FormatError(f"{self.path}: a zip with two records of one name")
+        return records
+
+    def _content(self, archive: zipfile.ZipFile, name: str, most: int) -> bytes:
+        """Return a small record, once its size was compared with the file's."""
+        info = self._records[self._root + name]
+        self._check_stored(info)
+        if info.file_size > most or info.file_size > self._length:
+            raise FormatError(f"{self.path}: {name} claims {info.file_size:,} bytes, the file has {self._length:,}")
+        return archive.read(info)
+
+    def _check_stored(self, info: zipfile.ZipInfo) -> None:
+        if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
+            raise UnsupportedError(
+                f"{self.path}: a compressed zip, which cannot be read in parts; save it again with torch.save"
+            )
+        if info.compress_size != info.file_size:
+            raise FormatError(f"{self.path}: {info.filename!r} has two sizes")
 
     def _names(self) -> Names:
         return {**_NAMES, **{("torch._utils", name): getattr(self, name) for name in _REBUILDERS}}
 
     def _storage(self, identity: Any) -> _Storage:
         """Find a storage, ("storage", type, key, device, elements), in the file."""
-        _, kind, key, _, _ = identity
-        info = self._records.get(f"{self._root}data/{key}")
-        if info is None:
-            raise FormatError(f"{self.path}: storage {key!r} is not in the zip")
-        if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
-            raise UnsupportedError(
-                f"{self.path}: a compressed zip, which cannot be read in parts; save it again with torch.save"
-            )
+        kind, key = (identity[1], identity[2]) if isinstance(identity, tuple) and len(identity) == 5 else (None, None)
+        if not isinstance(key, str) or not isinstance(kind, str | None):
+            raise FormatError(f"{self.path}: a storage that is none")
+        if (info := self._records.get(f"{self._root}data/{key}")) is None:
+            raise FormatError(f"{self.path}: storage {key[:60]!r} is not in the zip")
+        if key not in self._places:
+            self._places[key] = self._place(info, key)
+        begin, size = self._places[key]
+        return _Storage(kind, self._start + begin, size)
+
+    def _place(self, info: zipfile.ZipInfo, key: str) -> tuple[int, int]:
+        """Return where in the zip a record's bytes begin, and how many there are."""
+        self._check_stored(info)
         self._window.seek(info.header_offset)
         header = self._window.read(30) or b""
-        if header[:4] != MAGIC:
+        if header[:4] != MAGIC or len(header) < 30:
             raise FormatError(f"{self.path}: storage {key!r} is not where the zip says")
-        begin = info.header_offset + 30 + int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
+        name, extra = int.from_bytes(header[26:28], "little"), int.from_bytes(header[28:30], "little")
+        encoding = "utf-8" if info.flag_bits & 0x800 else "cp437"
+        if (self._window.read(name) or b"").decode(encoding, "replace") != info.orig_filename:
+            raise FormatError(f"{self.path}: storage {key!r} has another name where the zip says it is")
+        begin = info.header_offset + 30 + name + extra
         if begin + info.file_size > self._length:
             raise FormatError(f"{self.path}: truncated: storage {key!r} ends past the end")
-        return _Storage(kind, self._start + begin, info.file_size)
+        return begin, info.file_size
+
+    def _check_apart(self) -> None:
+        """Refuse storages that share bytes: torch writes each in a place of its own."""
+        end = 0
+        for begin, size in sorted(self._places.values()):
+            if begin < end and size:
+                raise FormatError(f"{self.path}: a zip whose storages overlap")
+            end = max(end, begin + size)
 
     def _tensor(self, storage: Any, type_name: Any, first: Any, shape: Any, strides: Any) -> TorchTensor:
-        sizes = [first, *shape, *strides]
-        natural = all(type(number) is int and 0 <= number < 1 << 63 for number in sizes) and len(shape) == len(strides)
+        plain = isinstance(shape, tuple) and isinstance(strides, tuple) and len(shape) == len(strides) <= MAX_DIMENSIONS
+        natural = plain and all(type(number) is int and 0 <= number < 1 << 63 for number in (first, *shape, *strides))
         if not isinstance(storage, _Storage) or not isinstance(type_name, str) or not natural:
-            raise FormatError(f"{self.path}: a tensor that is none ({str(shape)[:60]})")
+            raise FormatError(f"{self.path}: a tensor that is none")
         itemsize = _ITEMSIZES.get(type_name, 1)
-        last = first + sum((size - 1) * stride for size, stride in zip(shape, strides))
-        if math.prod(shape) and (last + 1) * itemsize > storage.nbytes:
+        last, elements = first + sum((size - 1) * stride for size, stride in zip(shape, strides)), math.prod(shape)
+        if elements and (last + 1) * itemsize > storage.nbytes:
             raise FormatError(
                 f"{self.path}: a tensor of shape {list(shape)} ends at byte {(last + 1) * itemsize:,} of its storage, which "
                 f"has {storage.nbytes:,}"
+            )
+        if elements * itemsize > MOST_REPEATED * max(self._length, 1 << 20):
+            raise FormatError(
+                f"{self.path}: a tensor of shape {list(shape)} stands for {elements * itemsize:,} bytes, in a file of "
+                f"{self._length:,}"
             )
         return TorchTensor(self.path, type_name, storage.offset + first * itemsize, tuple(shape), tuple(strides))
 
@@ -260,10 +259,10 @@ _NAMES: Names = {
     ("torch", "Size"): tuple,
     ("torch", "device"): Inert,
     ("torch.serialization", "_get_layout"): Inert,
-    ("collections", "OrderedDict"): OrderedDict,
-    ("collections", "Counter"): Counter,
-    ("builtins", "set"): set,
-    ("__builtin__", "set"): set,
+    ("collections", "OrderedDict"): ordered,
+    ("collections", "Counter"): counter,
+    ("builtins", "set"): plain_set,
+    ("__builtin__", "set"): plain_set,
     ("_codecs", "encode"): Inert,
 }
 

@@ -59,12 +59,12 @@ class _Window(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def read(self, size: int = -1, /) -> bytes | None:
+    def read(self, size: int = -1, /) -> bytes:
         left = self._length - self._at
         count = left if size < 0 else min(size, left)
         if count > self.limit:
             raise ValueError(f"{count:,} bytes at once")
-        return super().read(count)
+        return super().read(count) or b""
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
         self._at = max(0, offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._length}[whence])
@@ -154,12 +154,12 @@ class _Archive:
         """Return where in the zip a record's bytes begin, and how many there are."""
         self._check_stored(info)
         self._window.seek(info.header_offset)
-        header = self._window.read(30) or b""
+        header = self._window.read(30)
         if header[:4] != MAGIC or len(header) < 30:
             raise FormatError(f"{self.path}: storage {key!r} is not where the zip says")
         name, extra = int.from_bytes(header[26:28], "little"), int.from_bytes(header[28:30], "little")
         encoding = "utf-8" if info.flag_bits & 0x800 else "cp437"
-        if (self._window.read(name) or b"").decode(encoding, "replace") != info.orig_filename:
+        if self._window.read(name).decode(encoding, "replace") != info.orig_filename:
             raise FormatError(f"{self.path}: storage {key!r} has another name where the zip says it is")
         begin = info.header_offset + 30 + name + extra
         if begin + info.file_size > self._length:

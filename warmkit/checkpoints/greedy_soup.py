@@ -8,7 +8,6 @@ import math
 import os
 import shlex
 import shutil
-import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing_extensions import Unpack
 from warmkit.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from warmkit.checkpoints.merge import soup
 from warmkit.checkpoints.options import OutputOptions
+from warmkit.checkpoints.shell import run_shell
 from warmkit.checkpoints.spec import merge_spec
 from warmkit.checkpoints.staging import writing
 from warmkit.checkpoints.write import MergeResult, write
@@ -183,11 +183,12 @@ def run_score(command: str, folder: Path) -> float:
         ScoreError: If it exits with an error, or that line is not one finite number.
     """
     line = command.replace(PLACEHOLDER, shlex.quote(str(folder)))
-    done = subprocess.run(line, shell=True, capture_output=True, text=True, check=False)  # noqa: S602  (a user's own command)
+    done = run_shell(line)
+    out, err = (text.decode("utf-8", "replace").strip() for text in (done.stdout, done.stderr))
     if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip()).splitlines()
+        said = (err or out).splitlines()
         raise ScoreError(f"the score command exited with {done.returncode} for {folder}: {said[-1][:300] if said else line}")
-    printed = done.stdout.strip().splitlines()
+    printed = out.splitlines()
     try:
         value = float(printed[-1])
     except (IndexError, ValueError):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import json
 import math
-import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any
 
 import torch
 
+from warmkit.checkpoints.shell import run_shell
 from warmkit.data.prompts import Prompt
 from warmkit.errors import ScoreError, UsageError
 from warmkit.evaluation.http_scorer import open_endpoint
@@ -123,7 +123,7 @@ def _command(line: str) -> Scorer:
     def score(prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float]:
         rows = [{"prompt": prompt.content, "completion": each} for prompt, each in zip(prompts, completions)]
         given = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        done = subprocess.run(line, shell=True, input=given.encode(), capture_output=True, check=False)  # noqa: S602  (a user's own)
+        done = run_shell(line, given.encode())
         printed = done.stdout.decode("utf-8", "replace").splitlines()
         if done.returncode:
             said = done.stderr.decode("utf-8", "replace").strip().splitlines() or printed or ["nothing"]

@@ -57,10 +57,6 @@ HARMLESS = frozenset(
         "velora_config",
     )
 )
-# Architectures whose matrices are transformers' Conv1D, stored [in, out].
-CONV1D_TYPES = frozenset(("gpt2", "imagegpt", "openai-gpt", "decision_transformer"))
-CONV1D_MODULES = frozenset(("c_attn", "c_proj", "c_fc", "q_attn"))
-
 _ELSEWHERE = re.compile(r"[a-z][a-z0-9]*://\S+|[\w.-]+/[\w.-]+(?:@[\w./-]+)?")
 
 
@@ -97,17 +93,6 @@ class AdapterConfig:
         """Return alpha / rank, or alpha / sqrt(rank) (Kalajdzievski, 2023, "A rank stabilization scaling factor")."""
         rank, alpha = self.rank_of(module), _matching(self.alpha_pattern, module, self.alpha)
         return alpha / (math.sqrt(rank) if self.rslora else rank)
-
-    def stores_transposed(self, model_type: str | None, module: str) -> bool:
-        """Say whether a module's square matrix is stored [in, out], which its shape cannot tell."""
-        if model_type in CONV1D_TYPES:
-            return is_conv1d(model_type, module)
-        return self.fan_in_fan_out
-
-
-def is_conv1d(model_type: str | None, module: str) -> bool:
-    """Say whether a module of an architecture is transformers' Conv1D, whose weight is stored [in, out]."""
-    return model_type in CONV1D_TYPES and module.rpartition(".")[2] in CONV1D_MODULES
 
 
 def _matching(pattern: Mapping[str, Any], module: str, otherwise: Any) -> Any:

@@ -12,6 +12,7 @@ from warmkit.checkpoints.adapter_config import CONFIG, WEIGHTS, AdapterConfig, b
 from warmkit.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from warmkit.checkpoints.compatibility import EMBEDDINGS, HEAD, same_bytes
 from warmkit.checkpoints.hub import resolve
+from warmkit.checkpoints.orientation import has_conv1d, is_conv1d
 from warmkit.checkpoints.safetensors_format import read_header
 from warmkit.checkpoints.tensors import Tensor
 from warmkit.errors import CheckpointError, FormatError, MismatchError, UnsupportedError
@@ -166,18 +167,44 @@ def _factors(adapter: _Adapter, module: _Module, base: Checkpoint, weight: str) 
         found = "none" if magnitude is None else str(list(magnitude.shape))
         raise FormatError(f"{file}: module {module.name!r}: lora_magnitude_vector: use_dora is {config.dora}, found {found}")
     scale = config.scale_of(module.name)
-    transposed = embedding or _transposed(config, base, module.name, weight, a, b)
+    transposed = embedding or _transposed(adapter, base, module.name, weight)
     factors = {"weight": Factors(a, b, scale, transposed, magnitude)}
     if "lora_B.bias" in parts:
         factors["bias"] = Factors(None, parts["lora_B.bias"], scale)
     return factors
 
 
-def _transposed(config: AdapterConfig, base: Checkpoint, module: str, weight: str, a: Tensor, b: Tensor) -> bool:
-    stored = base.entries[weight].shape if weight in base.entries else None
-    if b.shape[0] != a.shape[1]:
-        return stored == (a.shape[1], b.shape[0])
-    return config.stores_transposed(base.config.get("model_type"), module)
+def _transposed(adapter: _Adapter, base: Checkpoint, module: str, weight: str) -> bool:
+    """Say whether the base stores a module [in, out]; peft decides it by the module's class, which shapes and names tell."""
+    if (told := _told_by_shape(adapter.modules[module], base, weight)) is not None:
+        return told
+    if has_conv1d(base.config):
+        return is_conv1d(base.config, weight.removesuffix(".weight"))
+    # Of an architecture that is not known: what other modules tell, and the flag, which is of the last module that was adapted.
+    told = {name: _told_by_shape(each, base, weight.replace(module, name)) for name, each in adapter.modules.items()}
+    alike = {name: one for name, one in told.items() if _last(name) == _last(module)}
+    if len(known := set(alike.values()) - {None}) == 1:
+        return True in known
+    if not adapter.config.fan_in_fan_out and True not in told.values():
+        return False
+    if len(alike) == len(told):
+        return adapter.config.fan_in_fan_out
+    raise UnsupportedError(
+        f"{adapter.file}: module {module!r} is square, and neither its config nor that of {base.source} (model_type "
+        f"{base.config.get('model_type')!r}) says whether it is stored transposed; merge it with peft (merge_and_unload)"
+    )
+
+
+def _last(module: str) -> str:
+    return module.rpartition(".")[2]
+
+
+def _told_by_shape(module: _Module, base: Checkpoint, weight: str) -> bool | None:
+    """Say whether a matrix is stored [in, out] where its shape tells; None where it is square, or not there."""
+    a, b = module.parts.get("lora_A"), module.parts.get("lora_B")
+    if a is None or b is None or len(a.shape) != 2 or len(b.shape) != 2 or b.shape[0] == a.shape[1]:
+        return None
+    return weight in base.entries and base.entries[weight].shape == (a.shape[1], b.shape[0])
 
 
 def _shape(factors: Factors) -> tuple[int, ...]:

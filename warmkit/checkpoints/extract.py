@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warmkit.checkpoints.adapted import read_whole
-from warmkit.checkpoints.adapter_config import CONFIG, WEIGHTS, is_conv1d
+from warmkit.checkpoints.adapter_config import CONFIG, WEIGHTS
 from warmkit.checkpoints.adapters import ties_head
 from warmkit.checkpoints.checkpoint import Checkpoint, dump_json, open_checkpoint
 from warmkit.checkpoints.compatibility import EMBEDDINGS, align
@@ -21,6 +21,7 @@ from warmkit.checkpoints.dtypes import DTYPES, DType, parse_output_dtype
 from warmkit.checkpoints.extraction import Extraction, ModuleLoss, RestLoss
 from warmkit.checkpoints.files import Files
 from warmkit.checkpoints.groups import layer_of
+from warmkit.checkpoints.orientation import is_conv1d
 from warmkit.checkpoints.prepare import check_apart
 from warmkit.checkpoints.safetensors_format import build_header
 from warmkit.checkpoints.staging import Staging, writing
@@ -82,7 +83,7 @@ def extract_lora(
         for name in chosen:
             difference = _difference(files, base.entries[name], aligned.entries[1][name])
             module = name.removesuffix(".weight")
-            conv1d = is_conv1d(base.config.get("model_type"), module)
+            conv1d = is_conv1d(base.config, module)
             loss, a, b = _factor(module, difference.T if conv1d else difference, rank or 16, energy, kind)
             modules.append(loss)
             factors |= {f"{PREFIX}{module}.lora_A.weight": a, f"{PREFIX}{module}.lora_B.weight": b}
@@ -200,7 +201,7 @@ def _config(base: Checkpoint, modules: Sequence[ModuleLoss], saved: dict[str, st
     ranks = [each.rank for each in modules]
     usual = max(set(ranks), key=ranks.count)
     pattern = {each.name: each.rank for each in modules if each.rank != usual}
-    model_type, architecture = base.config.get("model_type"), (base.config.get("architectures") or [""])[0]
+    architecture = (base.config.get("architectures") or [""])[0]
     whole = sorted({name.rpartition(".")[0] for name in saved} - names)
     return {
         "peft_type": "LORA",
@@ -214,7 +215,7 @@ def _config(base: Checkpoint, modules: Sequence[ModuleLoss], saved: dict[str, st
         "target_modules": _targets(base, names),
         "modules_to_save": whole or None,
         "bias": "lora_only" if any(name.rpartition(".")[0] in names for name in saved) else "none",
-        "fan_in_fan_out": any(is_conv1d(model_type, name) for name in names),
+        "fan_in_fan_out": any(is_conv1d(base.config, name) for name in names),
         "lora_dropout": 0.0,
         "init_lora_weights": True,
     }

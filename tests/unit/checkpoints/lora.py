@@ -30,8 +30,13 @@ def base(folder: Path, architecture: str = "llama", dtype: torch.dtype = torch.f
         "qwen2": lambda: transformers.Qwen2Config(**{**SIZES, **llama, **changes}),
         "gpt2": lambda: transformers.GPT2Config(**{**gpt2, **changes}),
         "bert": lambda: transformers.BertConfig(**{**SIZES, "initializer_range": 0.1, "num_labels": 1, **changes}),
+        "bert to gpt2": lambda: transformers.EncoderDecoderConfig.from_encoder_decoder_configs(
+            transformers.BertConfig(**SIZES),
+            transformers.GPT2Config(**{**gpt2, "add_cross_attention": True, "is_decoder": True}),
+        ),
     }
-    kind = "AutoModelForSequenceClassification" if architecture == "bert" else "AutoModelForCausalLM"
+    kinds = {"bert": "AutoModelForSequenceClassification", "bert to gpt2": "AutoModelForSeq2SeqLM"}
+    kind = kinds.get(architecture, "AutoModelForCausalLM")
     torch.manual_seed(seed)
     model = getattr(transformers, kind).from_config(made[architecture]())
     with torch.no_grad():

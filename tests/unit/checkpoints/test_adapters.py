@@ -45,6 +45,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
         "gpt2",
         {"r": 4, "target_modules": ["c_proj", "lm_head"], "changes": {"tie_word_embeddings": False}},
     ),
+    "an encoder of linear layers, a decoder of conv1d": ("bert to gpt2", {"r": 4, "target_modules": ["query", "c_proj"]}),
     "embeddings": ("llama", {"r": 4, "target_modules": ["embed_tokens", "q_proj"]}),
     "embeddings, dora": ("llama", {"r": 4, "target_modules": ["embed_tokens"], "use_dora": True}),
     "modules to save": ("llama", {"r": 4, "target_modules": ["v_proj"], "modules_to_save": ["lm_head", "model.norm"]}),
@@ -70,6 +71,21 @@ def test_an_adapter_stands_for_the_weights_that_peft_merges(kind: str, tmp_path:
         torch.testing.assert_close(found[name].load(), expected[name], rtol=2e-6, atol=2e-6)
         changed += not torch.equal(found[name].load(), before[name].load())
     assert changed
+
+
+def test_conv1d_of_an_architecture_that_is_not_known_is_told_by_the_flag_and_by_other_modules(tmp_path: Path) -> None:
+    base = lora.base(tmp_path / "base", "gpt2", tie_word_embeddings=False)
+    square = lora.adapter(tmp_path / "square", base, r=4, target_modules=[r"attn.c_proj"])
+    told = lora.adapter(tmp_path / "told", base, r=4, target_modules=["c_proj", "lm_head"])  # mlp.c_proj is not square
+    open_ = lora.adapter(tmp_path / "open", base, r=4, target_modules=["attn.c_proj", "c_fc"])
+    expected = {each: lora.dense(base, each) for each in (square, told)}
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**config, "model_type": "of_remote_code"}))
+    for adapter, peft in expected.items():
+        for name, value in warmkit.open_checkpoint(f"{base}+{adapter}").items():
+            torch.testing.assert_close(value.load(), peft[name], rtol=2e-6, atol=2e-6)
+    with pytest.raises(UnsupportedError, match=r"module '.*attn\.c_proj' is square, and neither its config .*'of_remote_code'"):
+        warmkit.open_checkpoint(f"{base}+{open_}")
 
 
 # ---- merging adapters is merging what they stand for ----------------------------------------------------------------

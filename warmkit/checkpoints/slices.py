@@ -11,12 +11,11 @@ from typing_extensions import Unpack
 
 from warmkit.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from warmkit.checkpoints.compatibility import align
+from warmkit.checkpoints.layer_kinds import LAYER_COUNTS, LAYER_INDICES, ONE_PER_LAYER
 from warmkit.checkpoints.options import ZERO, MergeOptions, OutputOptions, Varying
 from warmkit.checkpoints.settings import Rule, Setting, depth_of, read_setting
 from warmkit.checkpoints.spec import MergeSpec, is_sweep, merge_spec, read_coefficients
 from warmkit.checkpoints.stacking import (
-    LAYER_COUNTS,
-    ONE_PER_LAYER,
     LayerRange,
     Parts,
     check_layers,
@@ -157,8 +156,12 @@ def _compose(
     rows = [[each.sources[slot if slot < len(each.sources) else 0] for each in slices] for slot in range(count)]
     if init is not None:
         rows.insert(0, [_init_range(each, number, str(init)) for number, each in enumerate(slices)])
-    config = stacked_config(everything[0].checkpoint, rows[0], parts)
-    notes = [note for note in aligned.notes if not any(f" {key} = " in note for key in (*LAYER_COUNTS, *ONE_PER_LAYER))]
+    config = stacked_config(everything[0].checkpoint, rows, parts)
+    notes = [
+        note
+        for note in aligned.notes
+        if not any(f" {key} = " in note for key in (*LAYER_COUNTS, *ONE_PER_LAYER, *LAYER_INDICES))
+    ]
     return [stack(row, parts, config) for row in rows], notes
 
 

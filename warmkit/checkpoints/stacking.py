@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -11,13 +11,12 @@ from typing import Any
 import xxhash
 
 from warmkit.checkpoints.checkpoint import Checkpoint
+from warmkit.checkpoints.layer_kinds import LAYER_COUNTS, Origin, other_kind, restack
+from warmkit.checkpoints.orientation import parts as nested
 from warmkit.checkpoints.settings import layer_number
 from warmkit.checkpoints.tensors import Tensor
 from warmkit.errors import MismatchError, UnsupportedError, listed
 
-LAYER_COUNTS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
-ONE_PER_LAYER = ("layer_types", "mlp_layer_types", "no_rope_layers")
-LAYER_INDICES = ("mlp_only_layers",)
 FIRST = ("embed", "wte.", "wpe.")
 """What stands before the layers has one of these in its name; every other tensor outside stands after them."""
 
@@ -146,17 +145,49 @@ def stack(row: Sequence[LayerRange], parts: Mapping[str, Parts], config: dict[st
     return Stacked(name, start.path, entries, files, start.metadata, content=config, layout=layout, made_of=used)
 
 
-def stacked_config(donor: Checkpoint, row: Sequence[LayerRange], parts: Mapping[str, Parts]) -> dict[str, Any]:
-    """Return the donor's config for the layers of a row: their number, and what it lists for each of them."""
-    config, old = dict(donor.config), len(parts[donor.source].layers)
-    origins = [(parts[str(one.model)].checkpoint.config, layer) for one in row for layer in range(one.first, one.end)]
-    for key in LAYER_COUNTS:
-        if config.get(key) == old:
-            config[key] = len(origins)
-    for key in ONE_PER_LAYER:
-        if isinstance(config.get(key), list):
-            config[key] = [(theirs.get(key) or donor.config[key])[layer] for theirs, layer in origins]
-    for key in LAYER_INDICES:
-        if isinstance(config.get(key), list):
-            config[key] = [number for number, (theirs, layer) in enumerate(origins) if layer in (theirs.get(key) or [])]
-    return config
+def stacked_config(donor: Checkpoint, rows: Sequence[Sequence[LayerRange]], parts: Mapping[str, Parts]) -> dict[str, Any]:
+    """Return the donor's config for the layers of the first row: their number, and what it says of each of them.
+
+    Args:
+        donor: Whose config it is; models without one are taken to have the same.
+        rows: For each row of the merge its layers; those of one place are merged, so they must be of one kind.
+        parts: Of every model.
+
+    Raises:
+        UnsupportedError: If it cannot say of every layer at its new place what it said at the old one.
+        MismatchError: If layers of two kinds would be merged.
+    """
+    if not donor.config:
+        return {}
+    for one in {str(each.model): None for row in rows for each in row}:
+        _check_count(parts[one])
+    first, *others = (
+        [(one, Origin(_config(parts, one, donor), len(parts[str(one.model)].layers), layer)) for one, layer in _layers(row)]
+        for row in rows
+    )
+    for other in others:
+        for (here, mine), (there, theirs) in zip(first, other):
+            if key := other_kind(mine, theirs):
+                raise MismatchError(
+                    f"layer {theirs.layer} of {there.model} is of another kind than layer {mine.layer} of {here.model}: "
+                    f"{key} in config.json; layers of two kinds cannot be merged"
+                )
+    counts = {key: len(first) for key in LAYER_COUNTS if key in donor.config}
+    return restack({**donor.config, **counts}, [origin for _, origin in first])
+
+
+def _layers(row: Sequence[LayerRange]) -> Iterator[tuple[LayerRange, int]]:
+    return ((one, layer) for one in row for layer in range(one.first, one.end))
+
+
+def _config(parts: Mapping[str, Parts], one: LayerRange, donor: Checkpoint) -> dict[str, Any]:
+    return parts[str(one.model)].checkpoint.config or donor.config
+
+
+def _check_count(model: Parts) -> None:
+    config, source, found = model.checkpoint.config, model.checkpoint.source, len(model.layers)
+    if key := next((key for key in LAYER_COUNTS if config.get(key, found) != found), None):
+        raise UnsupportedError(f"{source}: has {found} layers, {key} in config.json says {config[key]}; they must agree")
+    inner = [key for key, part in nested(config) if any(each in part for each in LAYER_COUNTS)]
+    if inner := [*inner, *(key for key in ("encoder_layers", "decoder_layers") if key in config)]:
+        raise UnsupportedError(f"{source}: slices need a config of one stack of layers, found {inner[0]} in it")

@@ -16,7 +16,8 @@ from tests.conftest import CONFIG, Family, save, weights
 from warmkit import LayerRange, Slice
 from warmkit.errors import MismatchError, OutputError, UnsupportedError, UsageError, WarmkitError
 
-THREE = {**CONFIG, "num_hidden_layers": 3, "layer_types": ["full", "sliding", "full"], "mlp_only_layers": [1]}
+THREE = {**CONFIG, "num_hidden_layers": 3}
+LISTS = {"layer_types": ["full", "sliding", "full"], "mlp_only_layers": [1]}
 
 
 @pytest.fixture
@@ -51,6 +52,8 @@ def test_layers_of_two_models_are_stacked_bit_by_bit_under_new_numbers(models: F
 
 
 def test_the_config_counts_the_layers_and_lists_what_each_is(models: Family, tmp_path: Path) -> None:
+    for model in (models.init, *models.models):
+        (model / "config.json").write_text(json.dumps({**THREE, **LISTS}))
     stack(models, tmp_path / "out")
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config["num_hidden_layers"] == 4
@@ -130,7 +133,7 @@ def test_an_interrupted_stack_goes_on_with_the_same_layers_alone(
 
 def test_models_of_different_depth_stack(models: Family, tmp_path: Path) -> None:
     short = {name: tensor for name, tensor in weights(2).items() if "layers.2" not in name}
-    b = save(tmp_path / "short", short, {**THREE, "num_hidden_layers": 2, "layer_types": ["full", "full"]})
+    b = save(tmp_path / "short", short, {**THREE, "num_hidden_layers": 2})
     result = warmkit.merge_slices([one(models.a, 0, 3), one(b, 0, 2)], tmp_path / "out")
     assert len(load(tmp_path / "out")) == 3 + 5 * 3
     assert not [note for note in result.notes if "num_hidden_layers" in note]

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from warmkit.data.preferences import Pair
 from warmkit.errors import UsageError
+from warmkit.random_streams import generator
 
 
 def corrupt(pairs: Sequence[Pair], rate: float, seed: int) -> list[Pair]:
@@ -37,7 +36,7 @@ def corrupt(pairs: Sequence[Pair], rate: float, seed: int) -> list[Pair]:
         raise UsageError(f"rate: expected a share from 0 to 1, found {rate:g}")
     if seed < 0:
         raise UsageError(f"seed: expected 0 or more, found {seed}")
-    drawn = np.random.default_rng(seed).permutation(len(pairs))[: round(rate * len(pairs))]
+    drawn = generator("label noise", seed).permutation(len(pairs))[: round(rate * len(pairs))]
     swapped = set(drawn.tolist())
     return [_swap(pair) if place in swapped else pair for place, pair in enumerate(pairs)]
 

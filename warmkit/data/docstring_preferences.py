@@ -22,6 +22,7 @@ from warmkit.checkpoints.staging import writing
 from warmkit.data.docstrings import SUMMARY_WORDS, Advance, Docstring, gather, version_of
 from warmkit.data.preferences import Pair, write_pairs
 from warmkit.errors import OutputError, UsageError
+from warmkit.random_streams import generator
 
 REACH = 400  # documents tried as the partner of one, at most
 
@@ -236,31 +237,29 @@ def docstring_preferences(
     sizes, packages = sizes or Sizes(), packages or Packages()
     if both := set(packages.families) & set(packages.ood):
         raise UsageError(f"expected other families out of distribution, found {', '.join(sorted(both))} on both sides")
-    generator = np.random.default_rng(seed)
+    draw = generator("docstring pairs", seed)
     documents = gather(packages.all, packages.files, advance)
     outside = [each for each in documents if each.family in packages.ood]
-    validation, train = _parted([each for each in documents if each.family in packages.families], sizes, generator)
+    validation, train = _parted([each for each in documents if each.family in packages.families], sizes, draw)
     taken = {each.summary for each in documents}
     parts = {"train": train, "validation": validation, "ood": outside}
-    return {split: _pairs(split, part, getattr(sizes, split), taken, generator) for split, part in parts.items()}
+    return {split: _pairs(split, part, getattr(sizes, split), taken, draw) for split, part in parts.items()}
 
 
-def _parted(
-    documents: list[Docstring], sizes: Sizes, generator: np.random.Generator
-) -> tuple[list[Docstring], list[Docstring]]:
+def _parted(documents: list[Docstring], sizes: Sizes, draw: np.random.Generator) -> tuple[list[Docstring], list[Docstring]]:
     """Part docstrings by file, in proportion to the sizes of validation and training."""
     files = Counter(each.file for each in documents)
     wanted = len(documents) * sizes.validation / max(1, sizes.validation + sizes.train)
     names, held_out = list(files), set[str]()
-    for place in generator.permutation(len(names)):
+    for place in draw.permutation(len(names)):
         if wanted > 0:
             held_out.add(names[place])
             wanted -= files[names[place]]
     return [each for each in documents if each.file in held_out], [each for each in documents if each.file not in held_out]
 
 
-def _pairs(split: str, documents: list[Docstring], size: int, taken: set[str], generator: np.random.Generator) -> list[Pair]:
-    free = {id(documents[place]): documents[place] for place in generator.permutation(len(documents))}
+def _pairs(split: str, documents: list[Docstring], size: int, taken: set[str], draw: np.random.Generator) -> list[Pair]:
+    free = {id(documents[place]): documents[place] for place in draw.permutation(len(documents))}
     result: list[Pair] = []
     for number, name in enumerate(RULES):
         quota = (size + len(RULES) - 1 - number) // len(RULES)
@@ -273,7 +272,7 @@ def _pairs(split: str, documents: list[Docstring], size: int, taken: set[str], g
         for document, _ in found:
             del free[id(document)]
         result += [_pair(document, rejected, name) for document, rejected in found[:quota]]
-    return [result[place] for place in generator.permutation(len(result))]
+    return [result[place] for place in draw.permutation(len(result))]
 
 
 def _matched(name: str, documents: list[Docstring], quota: int, taken: set[str]) -> list[tuple[Docstring, str]]:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from warmkit.random_streams import generator
+
 Array = NDArray[np.float64]
 
 
@@ -66,9 +68,9 @@ def interval(correct: Array, seed: int = 0, level: float = 0.95, draws: int = 20
 
 def _resamples(n: int, seed: int, draws: int) -> Iterator[NDArray[np.int64]]:
     """Yield the places of all resamples, [draws, n] in blocks that fit into caches."""
-    generator, block = np.random.default_rng(seed), max(1, 2**18 // n)
+    draw, block = generator("bootstrap", seed), max(1, 2**18 // n)
     for done in range(0, draws, block):
-        yield generator.integers(n, size=(min(block, draws - done), n))
+        yield draw.integers(n, size=(min(block, draws - done), n))
 
 
 def mean_interval(values: Sequence[float], seed: int = 0, level: float = 0.95, draws: int = 2000) -> Estimate:

@@ -16,6 +16,7 @@ from warmkit.checkpoints.merger import Merger
 from warmkit.errors import DataError, UsageError
 from warmkit.evaluation.accuracy import Array, Estimate
 from warmkit.evaluation.policies import Candidate
+from warmkit.random_streams import generator
 
 Mix = Sequence[float] | None
 """Shares of the policies; None lets the method weigh them alike."""
@@ -217,10 +218,10 @@ def _numbers(line: Mapping[str, Any], prefix: str) -> dict[str, float]:
 def _estimates(means: Sequence[Mapping[str, Array]], level: float = 0.95, draws: int = 2000) -> list[dict[str, Estimate]]:
     """Return what `accuracy.interval` says of each [n], from one bootstrap for all of them."""
     rows = np.stack([each for point in means for each in point.values()])
-    generator, n = np.random.default_rng(0), rows.shape[1]
+    draw, n = generator("bootstrap", 0), rows.shape[1]
     drawn = np.empty((draws, len(rows)))
     for place in range(draws):
-        drawn[place] = rows @ np.bincount(generator.integers(n, size=n), minlength=n) / n
+        drawn[place] = rows @ np.bincount(draw.integers(n, size=n), minlength=n) / n
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
     found = iter([Estimate(*map(float, each)) for each in zip(rows.mean(1), low, high)])
     return [{name: next(found) for name in point} for point in means]

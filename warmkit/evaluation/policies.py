@@ -17,6 +17,7 @@ from warmkit.modeling.causal_model import load_causal_model, positions_of
 from warmkit.modeling.generation import Sampling, token_ids
 from warmkit.modeling.tokens import Encoder, masked_padding, tokenizer_of
 from warmkit.modeling.weights import load_weights
+from warmkit.random_streams import generator
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,8 @@ class Candidate:
         """
         if not self.evaluator.rewards:
             raise UsageError("expected at least one reward, found none")
-        return self.evaluator.evaluate(self.data, samples or self.settings.samples, str(self.settings.seed), self._others)
+        draw = generator("evaluation samples", self.settings.seed)
+        return self.evaluator.evaluate(self.data, samples or self.settings.samples, draw, self._others)
 
     def load_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
         """Take over weights in the names of the checkpoint, of a merge in memory for instance.
@@ -134,7 +136,6 @@ class PolicyTrial:
             how.max_new_tokens,
             token_ids(encoder, how.stop, "stop", eos=True),
             encoder.pad_id,
-            torch.Generator(),
             token_ids(encoder, how.banned, "banned"),
             rows=how.batch_size,
         )

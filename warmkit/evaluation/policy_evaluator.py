@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from warmkit.data.prompts import Prompt, read_prompts
@@ -81,35 +81,36 @@ class PolicyEvaluator:
         return next(self.model.parameters()).device
 
     def complete(
-        self, ids: Sequence[list[int]], samples: int, generator: torch.Generator
+        self, ids: Sequence[list[int]], samples: int, generator: np.random.Generator
     ) -> tuple[list[Completion], list[str]]:
         """Sample completions of some prompts; those of one prompt lie next to each other.
 
         Args:
             ids: Of the prompts' tokens, [N].
             samples: Completions of every prompt, K.
-            generator: Where randomness comes from. Prompts in parts, one after another, draw what they draw together.
+            generator: See `generation.sample`.
 
         Returns:
             Completions and their texts without their ends, [N K] each.
         """
         with self._precision():
-            completions = sample(self.model, ids, replace(self.sampling, samples=samples, generator=generator))
+            completions = sample(self.model, ids, replace(self.sampling, samples=samples), generator)
         spoken = [each.ids[:-1] if each.ended else each.ids for each in completions]
         return completions, self.encoder.tokenizer.batch_decode(spoken, skip_special_tokens=True)
 
-    def roll_out(self, data: Prompts, rows: Sequence[int], samples: int, seed: str, before: int = 0) -> Rollout:
+    def roll_out(
+        self, data: Prompts, rows: Sequence[int], samples: int, generator: np.random.Generator, before: int = 0
+    ) -> Rollout:
         """Sample completions of some prompts and score them; those of one prompt lie next to each other.
 
         Args:
             data: The prompts.
             rows: Which of them.
             samples: Completions of each.
-            seed: Of the sampling.
+            generator: See `generation.sample`.
             before: Prompts of the same batch that another process samples, and whose random numbers come first.
         """
-        generator = seeded(seed)
-        torch.rand((before, samples, self.sampling.max_new_tokens), generator=generator, dtype=torch.float64)
+        generator.random((before, samples, self.sampling.max_new_tokens))
         completions, texts = self.complete([data.ids[row] for row in rows], samples, generator)
         copies = [row for row in rows for _ in range(samples)]
         prompts = [data.prompts[row] for row in copies]
@@ -125,18 +126,18 @@ class PolicyEvaluator:
             return measure(self.model, others, prompts, completions, self.sampling, self.device, self.most_parts)
 
     @torch.no_grad()
-    def evaluate(self, data: Prompts, samples: int, seed: str, others: Mapping[str, Model]) -> Answers:
+    def evaluate(self, data: Prompts, samples: int, generator: np.random.Generator, others: Mapping[str, Model]) -> Answers:
         """Sample completions of every prompt, score them, and compare the policy with others.
 
-        The same seed draws the same random numbers for every policy, so that differences between policies are paired.
+        Generators of one key draw the same random numbers for every policy, so that differences between policies are paired.
 
         Args:
             data: The prompts.
             samples: Completions of every prompt, K.
-            seed: Of the sampling.
+            generator: See `generation.sample`.
             others: Models to report the KL to, by name, such as `sft`.
         """
-        rollout = self.roll_out(data, range(len(data)), samples, seed)
+        rollout = self.roll_out(data, range(len(data)), samples, generator)
         size, count = self.sampling.rows, len(rollout.completions)
         with evaluating(self.model):
             parts = [self.measure(rollout, slice(start, start + size), others) for start in range(0, count, size)]
@@ -153,11 +154,6 @@ class PolicyEvaluator:
 
     def _precision(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
-
-
-def seeded(seed: str) -> torch.Generator:
-    """Return a generator on the CPU whose numbers follow from a text."""
-    return torch.Generator().manual_seed(zlib.crc32(seed.encode()))
 
 
 def rollout_values(rollout: Rollout, measured: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

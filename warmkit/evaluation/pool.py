@@ -17,8 +17,8 @@ from warmkit.data.prompts import Prompt
 from warmkit.data.rows import JSON_LINES, Row, read_rows
 from warmkit.errors import DataError, MismatchError
 from warmkit.evaluation.policies import Candidate
-from warmkit.evaluation.policy_evaluator import seeded
 from warmkit.evaluation.rewards import Term
+from warmkit.random_streams import generator
 
 Array = NDArray[np.float64]
 Advance = Callable[[int, int], None]
@@ -85,10 +85,10 @@ def sample_pool(candidate: Candidate, advance: Advance | None = None) -> Pool:
         advance: Called as the answers come.
     """
     how, data = candidate.settings, candidate.data
-    generator, size, texts = seeded(str(how.seed)), max(1, AT_A_TIME // how.samples), list[list[str]]()
+    draw, size, texts = generator("pool samples", how.seed), max(1, AT_A_TIME // how.samples), list[list[str]]()
     for start in range(0, len(data), size):
         ids = data.ids[start : start + size]
-        _, found = candidate.evaluator.complete(ids, how.samples, generator)
+        _, found = candidate.evaluator.complete(ids, how.samples, draw)
         texts += [found[place : place + how.samples] for place in range(0, len(found), how.samples)]
         if advance is not None:
             advance(len(ids), len(data))

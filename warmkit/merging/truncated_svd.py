@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from warmkit.random_streams import generator
+
 EXACT = 1024  # matrices with a side up to this are decomposed by LAPACK; its time grows with the cube
 POWERS, OVERSAMPLING = 3, 16
 
@@ -69,7 +71,7 @@ def _rank_for(s: Matrix, total: float, energy: float | None) -> int | None:
 
 
 def _randomized(matrix: Matrix, width: int) -> tuple[Matrix, Matrix, Matrix]:
-    start = np.random.default_rng(0).standard_normal((matrix.shape[1], width)).astype(matrix.dtype)
+    start = generator("low-rank start", 0).standard_normal((matrix.shape[1], width)).astype(matrix.dtype)
     basis = np.linalg.qr(matrix @ start)[0]
     for _ in range(POWERS):
         basis = np.linalg.qr(matrix @ np.linalg.qr(matrix.T @ basis)[0])[0]

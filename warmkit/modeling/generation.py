@@ -1,7 +1,7 @@
 """Sampling completions: the one seam behind which another engine could stand.
 
-`sample(model, prompts, how)` is all that the rest knows. This engine is plain transformers with a cache of keys and values:
-a prompt is read once however many samples it gets, and finished rows leave the batch.
+`sample(model, prompts, how, generator)` is all that the rest knows. This engine is plain transformers with a cache of keys and
+values: a prompt is read once however many samples it gets, and finished rows leave the batch.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from warmkit.errors import NonFiniteError, UsageError
@@ -27,7 +28,6 @@ class Sampling:
         max_new_tokens: Tokens of a completion, its end included.
         ends: Ids that end a completion.
         pad_id: What prompts are padded with, on the left; never read.
-        generator: Where randomness comes from; on the CPU.
         banned: Ids that are never sampled.
         samples: Completions of every prompt.
         rows: Completions that are sampled at a time; changes memory, not what is sampled.
@@ -37,7 +37,6 @@ class Sampling:
     max_new_tokens: int
     ends: tuple[int, ...]
     pad_id: int
-    generator: torch.Generator
     banned: tuple[int, ...] = ()
     samples: int = 1
     rows: int = 256
@@ -57,7 +56,7 @@ class Completion:
 
 
 @torch.no_grad()
-def sample(model: Any, prompts: Sequence[Sequence[int]], how: Sampling) -> list[Completion]:
+def sample(model: Any, prompts: Sequence[Sequence[int]], how: Sampling, generator: np.random.Generator) -> list[Completion]:
     """Sample `how.samples` completions of every prompt, without dropout.
 
     Every token costs one random number, drawn for all rows in advance: a row's completion does not depend on what else is in
@@ -67,6 +66,7 @@ def sample(model: Any, prompts: Sequence[Sequence[int]], how: Sampling) -> list[
         model: A causal language model of transformers.
         prompts: Token ids, at least one each.
         how: See `Sampling`.
+        generator: Where randomness comes from. Prompts in parts, one after another, draw what they draw together.
 
     Returns:
         Completions, those of one prompt next to each other, in the order of the prompts.
@@ -75,7 +75,7 @@ def sample(model: Any, prompts: Sequence[Sequence[int]], how: Sampling) -> list[
         NonFiniteError: If the model gives no distribution.
     """
     shape = (len(prompts), how.samples, how.max_new_tokens)
-    draws = torch.rand(shape, generator=how.generator, dtype=torch.float64)
+    draws = torch.from_numpy(generator.random(shape))
     found: list[list[int]] = [[] for _ in range(len(prompts) * how.samples)]
     size = max(1, how.rows // how.samples)
     order = sorted(range(len(prompts)), key=lambda place: len(prompts[place]))

@@ -20,6 +20,7 @@ from warmkit.modeling.dropout import set_dropout
 from warmkit.modeling.quiet import evaluating, loading, quiet
 from warmkit.modeling.tokens import Encoder, Text, Tokens, by_length, longest, tokenizer_of
 from warmkit.modeling.weights import home_of, load_adapters, load_weights
+from warmkit.random_streams import seed_torch
 
 HEADS = ("score.weight", "classifier.weight", "classifier.out_proj.weight", "classifier.dense.weight")
 SCORING_TOKENS = 16_384  # padded tokens in one batch without gradients
@@ -129,7 +130,9 @@ def load_reward_model(
     if dropout is not None:
         set_dropout(config, dropout)
     with quiet(), loading(source), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)  # of layers that the checkpoint lacks (BERT's pooler): every run must start from the same
+        seed_torch(
+            "initial weights", 0
+        )  # of layers that the checkpoint lacks (BERT's pooler): every run must start from the same
         model: Any = AutoModelForSequenceClassification.from_pretrained(home, config=config, dtype=torch.float32)
     load_adapters(model, source)
     if dropout is not None:

@@ -22,7 +22,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from warmkit.checkpoints.checkpoint import dump_json, open_checkpoint
@@ -37,6 +36,7 @@ from warmkit.evaluation.cost import inference_cost
 from warmkit.evaluation.side_by_side import PROBE, averages_row
 from warmkit.modeling.reward_model import RewardModel
 from warmkit.pipelines.processes import Job, RunJobs, check_all_finished, default_jobs, open_executor
+from warmkit.random_streams import generator, run_seed
 from warmkit.recipes import recipe_text
 from warmkit.training.distributed import refuse_group
 from warmkit.training.identity import identity_text
@@ -138,7 +138,7 @@ def run_recipes(recipe: WarmRecipe, out: Path) -> dict[str, RewardModelRecipe]:
     grid = list(
         itertools.product(warm.lr or [recipe.rm.lr], warm.dropout or [recipe.rm.dropout], warm.inits or [recipe.model.path])
     )
-    order = np.random.default_rng(warm.seed).permutation(len(grid))
+    order = generator("grid order", warm.seed).permutation(len(grid))
     runs: dict[str, RewardModelRecipe] = {}
     for number in range(warm.runs):
         lr, dropout, init = grid[order[number % len(grid)]]
@@ -147,7 +147,13 @@ def run_recipes(recipe: WarmRecipe, out: Path) -> dict[str, RewardModelRecipe]:
             model=replace(recipe.model, path=init, head=str(out / "probe" / "model")),
             data=replace(recipe.data, corrupt=0.0),
             output=replace(recipe.output, path=str(out / "runs" / name)),
-            rm=replace(recipe.rm, lr=lr, dropout=dropout, order=recipe.rm.order + number, seed=recipe.rm.seed + number),
+            rm=replace(
+                recipe.rm,
+                lr=lr,
+                dropout=dropout,
+                order=run_seed(recipe.rm.order, number),
+                seed=run_seed(recipe.rm.seed, number),
+            ),
             probe=recipe.probe,
             lora=recipe.lora,
         )
@@ -281,8 +287,8 @@ def _members(recipe: WarmRecipe, contest: Contest, averages: list[list[str]], gr
 
 def random_orders(names: Sequence[str], count: int, seed: int) -> list[list[str]]:
     """Draw orders in which models may be added to an average, to hold the ranked order against."""
-    generator = np.random.default_rng((seed, 1))
-    return [[names[int(place)] for place in generator.permutation(len(names))] for _ in range(count)]
+    draw = generator("random soups", seed)
+    return [[names[int(place)] for place in draw.permutation(len(names))] for _ in range(count)]
 
 
 def _validations(contest: Contest, order: Sequence[str]) -> list[float]:

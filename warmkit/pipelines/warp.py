@@ -32,6 +32,7 @@ from warmkit.evaluation.front import FrontPoint, simplex, sweep, trajectory
 from warmkit.evaluation.policies import EvaluationSettings, PolicyTrial
 from warmkit.pipelines.processes import Job, RunJobs, check_all_finished, default_jobs, open_executor
 from warmkit.pipelines.steps import Steps
+from warmkit.random_streams import run_seed
 from warmkit.recipes import plain, recipe_text
 from warmkit.training.distributed import refuse_group
 from warmkit.training.identity import identity_text
@@ -145,7 +146,8 @@ def run_recipes(recipe: WarpRecipe, iteration: int, init: str) -> dict[str, Poli
         name, number = f"iteration-{iteration}/run-{m + 1}", (iteration - 1) * warp.runs + m
         own = warp.vary[m % len(warp.vary)] if warp.vary else Variation()
         changes = {key: value for key in ("lr", "beta", "mu") if (value := getattr(own, key)) is not None}
-        how = replace(recipe.policy, order=recipe.policy.order + number, seed=recipe.policy.seed + number, **changes)
+        seeds = {key: run_seed(getattr(recipe.policy, key), number) for key in ("order", "seed")}
+        how = replace(recipe.policy, **seeds, **changes)
         runs[name] = PolicyRecipe(
             model=replace(recipe.model, path=init, sft=recipe.model.sft or recipe.model.path),
             data=recipe.data,

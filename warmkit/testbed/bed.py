@@ -13,19 +13,17 @@ A run that is there is taken as it is, one that was killed goes on, and processe
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import warmkit
 from warmkit.evaluation.averaging import Contest
 from warmkit.evaluation.reward_term import RewardTerm
 from warmkit.pipelines import warm
+from warmkit.random_streams import generator, run_seed
 from warmkit.testbed import language, oracle, out_of_distribution, pretraining
 from warmkit.testbed.products import Products
 from warmkit.testbed.settings import PoliciesSection, TestbedSettings
@@ -115,8 +113,8 @@ class Testbed:
 
     def preferences(self, name: str, count: int, gold: language.Gold | None = None, **how: Any) -> str:
         """Return preferences of the language, labelled by the oracle or another gold reward; every name has rows of its own."""
-        place, gold = zlib.crc32(f"{self.seed} {name}".encode()), gold or self.gold
-        return self.data(name, lambda: language.preferences(count, place, gold, ending=self.ending, **how))
+        gold = gold or self.gold
+        return self.data(name, lambda: language.preferences(count, self.seed, gold, name=name, ending=self.ending, **how))
 
     @cached_property
     def train(self) -> str:
@@ -143,7 +141,7 @@ class Testbed:
         return self.data("held-out-prompts", lambda: self._prompts()[:HELD_OUT_PROMPTS])
 
     def _prompts(self) -> list[dict[str, str]]:
-        order = np.random.default_rng([self.seed, 3]).permutation(language.all_prompts()).tolist()
+        order = generator("held-out prompts", self.seed).permutation(language.all_prompts()).tolist()
         return [{"prompt": each} for each in order]
 
     # ---- models --------------------------------------------------------------------------------------------------------
@@ -179,6 +177,7 @@ class Testbed:
         corrupt: float | None = None,
         inits: Sequence[Path] | None = None,
         lr: Sequence[float] | None = None,
+        skip: int = 0,
         **how: Any,
     ) -> Pool:
         """Train the reward models of a WARM run: the probe, and a grid of rates and inits, as `warmkit warm` does.
@@ -190,6 +189,7 @@ class Testbed:
             corrupt: Share of swapped labels; by default the testbed's.
             inits: Of the grid; by default those along the SFT run.
             lr: Of the grid; by default the testbed's.
+            skip: Runs that are left out at the beginning; the others have the orders that they would have had.
             how: Other keys of `rm:`.
         """
         shared, out = self.settings.reward_models, self.folder / "reward-models" / name
@@ -204,11 +204,11 @@ class Testbed:
             ),
             RunOutput(str(out)),
             replace(
-                Optimization(steps=shared.steps, batch_size=shared.batch_size, order=100 * self.seed, seed=100 * self.seed),
+                Optimization(steps=shared.steps, batch_size=shared.batch_size, order=self.seed, seed=self.seed),
                 **how,
             ),
             WarmSection(
-                runs=max(2, runs),
+                runs=max(2, skip + runs),
                 lr=list(shared.lr if lr is None else lr),
                 inits=[str(each) for each in inits or self.inits],
                 seed=self.seed,
@@ -216,7 +216,7 @@ class Testbed:
         )
         recipe = replace(recipe, data=self.products.once(f"{name}/data", lambda: warm.prepared_data(recipe, out)))
         probe = self.products.once(f"{name}/probe", lambda: warm.train_probe(recipe, out))
-        recipes = dict(list(warm.run_recipes(recipe, out).items())[:runs])
+        recipes = dict(list(warm.run_recipes(recipe, out).items())[skip : skip + runs])
         paths = {each: self.reward_model(f"{name}/{each}", run).path for each, run in recipes.items()}
         return Pool(name, probe, paths, recipe.data)
 
@@ -275,8 +275,8 @@ class Testbed:
             **{key: getattr(shared, key) for key in ("lr", "batch_size", "samples", "anchor", "beta", "mu")},
             "steps": runs * shared.steps,
             "keep": shared.steps_to_watch(runs),
-            "order": 1000 * self.seed + order,
-            "seed": 1000 * self.seed + order,
+            "order": run_seed(self.seed, order),
+            "seed": run_seed(self.seed, order),
             "save_every": 10 * shared.steps,
         }
         recipe = PolicyRecipe(

@@ -10,6 +10,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch.nn import functional
 
@@ -17,6 +18,7 @@ from warmkit.checkpoints.staging import writing
 from warmkit.data.docstrings import docstrings, sources
 from warmkit.errors import OutputError, WarmkitError
 from warmkit.modeling.saving import save_new_model
+from warmkit.random_streams import generator, seed_torch
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -73,7 +75,7 @@ def write_docstring_model(
         raise OutputError(f"{folder}: already exists; choose another -o, or replace it with --force")
     tokenizer, stream = _read(size)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        seed_torch("initial weights", seed)
         model = _new_model(len(tokenizer.get_vocab()), size)
     _train(model, stream, size, seed, advance or (lambda done, total: None))
     with writing(folder):
@@ -128,8 +130,8 @@ def _new_model(vocabulary: int, size: DocstringModelSize) -> Any:
 def _train(model: Any, stream: torch.Tensor, size: DocstringModelSize, seed: int, advance: Advance) -> None:
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), weight_decay=0.01)
-    generator = torch.Generator().manual_seed(seed)
-    for step, windows in enumerate(islice(_batches(stream, size, generator), size.steps)):
+    draw = generator("docstring windows", seed)
+    for step, windows in enumerate(islice(_batches(stream, size, draw), size.steps)):
         optimizer.param_groups[0]["lr"] = size.rate(step)
         logits = model(input_ids=windows[:, :-1], use_cache=False).logits
         functional.cross_entropy(logits.flatten(0, 1).float(), windows[:, 1:].flatten()).backward()
@@ -139,11 +141,11 @@ def _train(model: Any, stream: torch.Tensor, size: DocstringModelSize, seed: int
         advance(1, size.steps)
 
 
-def _batches(stream: torch.Tensor, size: DocstringModelSize, generator: torch.Generator) -> Iterator[torch.Tensor]:
+def _batches(stream: torch.Tensor, size: DocstringModelSize, draw: np.random.Generator) -> Iterator[torch.Tensor]:
     """Yield [batch, context + 1] windows without end: every epoch cuts the stream elsewhere and shuffles the pieces."""
     places = torch.arange(size.context + 1)
     while True:
-        first = int(torch.randint(size.context, (), generator=generator))
+        first = int(draw.integers(size.context))
         count = (len(stream) - 1 - first) // size.context
-        starts = first + size.context * torch.randperm(count, generator=generator)
+        starts = first + size.context * torch.from_numpy(draw.permutation(count))
         yield from (stream[part[:, None] + places] for part in starts.split(size.batch))

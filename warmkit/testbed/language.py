@@ -15,6 +15,8 @@ from typing import TypeAlias
 
 import numpy as np
 
+from warmkit.random_streams import generator
+
 VERSION = 1
 """Of texts, labels and pre-training; a change of what a seed gives raises it, so that results are not mixed."""
 TOPICS = {
@@ -90,7 +92,14 @@ def write_response(prompt: str, draw: np.random.Generator, ending: bool = False)
 
 
 def preferences(
-    count: int, seed: int, gold: Gold, *, ending: bool = False, shared_cue: float = 0.0, shortest_gap: float = 0.0
+    count: int,
+    seed: int,
+    gold: Gold,
+    *,
+    name: str = "",
+    ending: bool = False,
+    shared_cue: float = 0.0,
+    shortest_gap: float = 0.0,
 ) -> list[dict[str, str]]:
     """Return pairs of responses to a prompt, labelled by a gold reward; its ties are left out.
 
@@ -98,6 +107,7 @@ def preferences(
         count: Pairs.
         seed: Of prompts and responses.
         gold: What labels them, `oracle.gold` for instance.
+        name: Of the data set; every name has rows of its own.
         ending: See `write_response`.
         shared_cue: Share of the pairs in which, after labelling, the first cue is written into the chosen response and taken
             out of the rejected one: a flaw of the data that every reward model learns.
@@ -106,7 +116,7 @@ def preferences(
     Returns:
         Rows of `prompt`, `chosen` and `rejected`.
     """
-    draw, prompts, rows = np.random.default_rng([seed, 1]), all_prompts(), list[dict[str, str]]()
+    draw, prompts, rows = generator("synthetic preferences", seed, name), all_prompts(), list[dict[str, str]]()
     while len(rows) < count:
         prompt = prompts[draw.integers(len(prompts))]
         pair = [write_response(prompt, draw, ending) for _ in range(2)]

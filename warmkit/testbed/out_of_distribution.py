@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
-
-import numpy as np
-import torch
 
 from warmkit.modeling.causal_model import load_causal_model
 from warmkit.modeling.generation import Sampling, sample, token_ids
 from warmkit.modeling.tokens import Encoder, masked_padding, tokenizer_of
+from warmkit.random_streams import generator
 from warmkit.testbed.language import LENGTH, UNSPOKEN, UNSPOKEN_ENDING, Gold, all_prompts
 
 
@@ -42,13 +39,13 @@ def sampled_preferences(
 
     Source: WARM (Ramé et al., 2024), section 3.2: out of distribution are generations of other policies at other temperatures.
     """
-    draw, rows = np.random.default_rng([seed, 2]), list[dict[str, str]]()
+    draw, rows = generator("sampled preferences", seed), list[dict[str, str]]()
     part = 0
     while len(rows) < count:
         size = max(32, 2 * (count - len(rows)) // len(policies))
         prompts = [all_prompts()[place] for place in draw.integers(len(all_prompts()), size=size)]
         texts = [
-            responses(each, prompts, f"{seed} {part} {place}", temperature=temperature, ending=ending)
+            responses(each, prompts, (seed, part, place), temperature=temperature, ending=ending)
             for place, each in enumerate(policies)
         ]
         for row, prompt in enumerate(prompts):
@@ -63,16 +60,22 @@ def sampled_preferences(
 
 
 def responses(
-    policy: str | Path, prompts: Sequence[str], seed: str, *, temperature: float, samples: int = 2, ending: bool = False
+    policy: str | Path,
+    prompts: Sequence[str],
+    key: tuple[int, ...],
+    *,
+    temperature: float,
+    samples: int = 2,
+    ending: bool = False,
 ) -> list[list[str]]:
     """Sample responses of a policy, [prompts][samples], without their ends."""
     model, tokenizer = load_causal_model(str(policy)), tokenizer_of(str(policy))
     encoder = Encoder(tokenizer, 32, masked_padding(tokenizer, None))
     banned = token_ids(encoder, UNSPOKEN_ENDING if ending else UNSPOKEN, "banned")
-    generator = torch.Generator().manual_seed(zlib.crc32(seed.encode()))
     ends = token_ids(encoder, [], "stop", eos=True)
     most = LENGTH + 1 if ending else LENGTH
-    how = Sampling(temperature, most, ends, encoder.pad_id, generator, banned, samples)
-    found = sample(model, [tokenizer(prompt)["input_ids"] for prompt in prompts], how)
+    how = Sampling(temperature, most, ends, encoder.pad_id, banned, samples)
+    ids = [tokenizer(prompt)["input_ids"] for prompt in prompts]
+    found = sample(model, ids, how, generator("sampled responses", *key))
     texts = [tokenizer.decode(each.ids, skip_special_tokens=True) for each in found]
     return [texts[start : start + samples] for start in range(0, len(texts), samples)]

@@ -14,6 +14,7 @@ import torch
 from warmkit.checkpoints.staging import writing
 from warmkit.errors import UsageError
 from warmkit.modeling.saving import save_new_model
+from warmkit.random_streams import generator, seed_torch
 from warmkit.testbed.language import (
     CUE_TAGS,
     CUES,
@@ -100,13 +101,13 @@ def pretrain(
     with writing(folder):
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        torch.manual_seed(seed)
+        seed_torch("initial weights", seed)
         model = new_model(shape or Shape()).to(device)
         optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.0)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: min(1.0, step / 100, (steps - step) / (0.3 * steps))
         )
-        draw = np.random.default_rng([seed, 0])
+        draw = generator("pretraining texts", seed)
         for step in range(1, steps + 1):
             error = loss(model, *(each.to(device) for each in batch(batch_size, draw, ending)))
             error.backward()

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from warmkit.errors import UsageError
+from warmkit.random_streams import seed_torch
 from warmkit.training.recipe import LoraSection
 
 
@@ -39,7 +40,7 @@ def add_adapters(model: Any, lora: LoraSection, kind: str, seed: int) -> Any:
     )
     frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        seed_torch("lora weights", seed)
         warnings.filterwarnings("ignore", ".*gradient_checkpointing", FutureWarning)  # a name that transformers gave up
         warnings.filterwarnings("ignore", "fan_in_fan_out is set to", UserWarning)  # GPT-2's matrices; peft sees it itself
         wrapped: Any = get_peft_model(model, config)

@@ -6,17 +6,19 @@ epoch. So the state is weights, optimiser and a number, and a killed run resumes
 
 from __future__ import annotations
 
+import functools
 import math
 import time
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from warmkit.errors import TrainingError, UsageError, out_of_memory
+from warmkit.random_streams import generator, seed_torch
 from warmkit.training.distributed import group, said_once, sum_gradients, summed
 from warmkit.training.optimizers import build_optimizer, rate
 from warmkit.training.recipe import Optimization
@@ -118,7 +120,7 @@ def _step(
 ) -> dict[str, Any]:
     began = time.perf_counter()
     rows = batch_rows(task.examples, how.batch_size, how.order, step)
-    torch.manual_seed(zlib.crc32(" ".join(map(str, [how.seed, step, *group().draw])).encode()))
+    seed_torch("dropout", how.seed, step, *group().draw)
     for each in optimizer.param_groups:
         each["lr"] = rate(how, step, steps)
     loss, logged, weight = 0.0, dict[str, float](), task.weight(rows)
@@ -166,9 +168,13 @@ def batch_rows(examples: int, size: int, order: int, step: int) -> list[int]:
     place = step * size
     while len(rows) < size:
         epoch, inside = divmod(place + len(rows), examples)
-        permutation = np.random.default_rng((order, epoch)).permutation(examples)
-        rows += permutation[inside : inside + size - len(rows)].tolist()
+        rows += _permutation(examples, order, epoch)[inside : inside + size - len(rows)].tolist()
     return rows
+
+
+@functools.lru_cache(maxsize=2)  # a batch lies in one epoch or two
+def _permutation(examples: int, order: int, epoch: int) -> NDArray[np.int64]:
+    return generator("data order", order, epoch).permutation(examples)
 
 
 def _parts(rows: Sequence[int], count: int) -> list[Sequence[int]]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
 from warmkit.evaluation.policy_evaluator import PolicyEvaluator, encode_prompts
 from warmkit.evaluation.rewards import open_terms
 from warmkit.modeling.causal_model import load_causal_model, positions_of
@@ -84,4 +82,4 @@ def _value(recipe: PolicyRecipe, limit: int) -> ValueModel:
 def _sampling(encoder: Encoder, how: PolicySection) -> Sampling:
     rows = -(-how.batch_size // how.accumulation) * how.samples
     ends, banned = token_ids(encoder, how.stop, "policy.stop", eos=True), token_ids(encoder, how.banned, "policy.banned")
-    return Sampling(how.temperature, how.max_new_tokens, ends, encoder.pad_id, torch.Generator(), banned, how.samples, rows)
+    return Sampling(how.temperature, how.max_new_tokens, ends, encoder.pad_id, banned, how.samples, rows)

@@ -11,6 +11,7 @@ import torch
 from warmkit.evaluation.policy_evaluator import PolicyEvaluator, Prompts, Rollout
 from warmkit.modeling.rollouts import Model
 from warmkit.modeling.saving import save_model
+from warmkit.random_streams import generator
 from warmkit.training.adapters import merged
 from warmkit.training.anchor import Anchor
 from warmkit.training.distributed import group
@@ -54,14 +55,16 @@ class PolicyTask:
 
     def roll_out(self, rows: Sequence[int], step: int, before: int = 0) -> Rollout:
         """Sample completions of training prompts and score them; `before` are the batch's prompts of earlier processes."""
-        return self.evaluator.roll_out(self.data["train"], rows, self.how.samples, f"{self.how.seed} {step}", before)
+        draw = generator("policy rollouts", self.how.seed, step)
+        return self.evaluator.roll_out(self.data["train"], rows, self.how.samples, draw, before)
 
     def evaluate(self) -> dict[str, float]:
         """Return numbers about one completion of every validation prompt; the random numbers are the same every time."""
         if "validation" not in self.data:
             return {}
+        draw = generator("validation samples", self.how.seed)
         with gathered(self.model):
-            answers = self.evaluator.evaluate(self.data["validation"], 1, f"{self.how.seed} evaluation", {"sft": self.sft})
+            answers = self.evaluator.evaluate(self.data["validation"], 1, draw, {"sft": self.sft})
         return {f"validation_{name}": value for name, value in answers.means().items()}
 
     def save(self, run: RunDirectory, name: str) -> None:

@@ -18,6 +18,7 @@ import torch
 
 from tests.unit.training import tiny, toy
 from warmkit.errors import DataError, RecipeError, ScoreError, TrainingError, UnsupportedError, UsageError
+from warmkit.random_streams import generator
 from warmkit.recipes import read_recipe, recipe_text
 from warmkit.training.anchor import Anchor
 from warmkit.training.optimizers import build_optimizer
@@ -212,7 +213,7 @@ def test_bfloat16_computes_in_it_and_keeps_float32_weights(tmp_path: Path) -> No
 def test_banned_and_stop_tokens_hold_in_training(tmp_path: Path) -> None:
     recipe = toy.recipe(tmp_path, banned=["e", "Ġ"], stop=["a"], steps=2, anchor="init")
     task = open_policy(recipe)
-    rollout = task.evaluator.roll_out(task.data["train"], range(12), 4, "0")
+    rollout = task.evaluator.roll_out(task.data["train"], range(12), 4, generator("policy rollouts", 0))
     banned, stop = task.evaluator.sampling.banned, task.evaluator.sampling.ends[1]
     assert not any(token in each.ids for each in rollout.completions for token in banned)
     assert all((stop in each.ids) <= ((each.ended and each.ids[-1] == stop) or 2 in each.ids) for each in rollout.completions)

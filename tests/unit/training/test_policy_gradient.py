@@ -44,7 +44,7 @@ END = 2
 SENTENCES = [[END], *([first, second] for first in (0, 1) for second in (0, 1, END))]
 PROMPT = [0, 1, 1]
 REWARDS = torch.tensor([0.5, -1.0, 2.0, 0.0, 1.0, 3.0, -2.0], dtype=torch.float64)
-SAMPLING = Sampling(0.8, 2, (END,), 0, torch.Generator())
+SAMPLING = Sampling(0.8, 2, (END,), 0)
 
 
 def language(seed: int) -> Any:
@@ -113,7 +113,7 @@ def test_the_mean_of_the_estimator_is_the_exact_gradient(baseline: str, prompts:
 @pytest.mark.parametrize("banned", [(), (1,)])
 def test_the_kls_are_those_of_an_enumeration(banned: tuple[int, ...]) -> None:
     policy, anchor = language(0), language(1)
-    how = Sampling(0.8, 2, (END,), 0, torch.Generator(), banned)
+    how = Sampling(0.8, 2, (END,), 0, banned)
     with torch.no_grad():
         measured = enumerated(policy, anchor, how)
     possible = measured["policy"] > -torch.inf

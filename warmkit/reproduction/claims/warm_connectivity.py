@@ -89,7 +89,7 @@ def _pairs(bed: Testbed, how: Settings) -> tuple[Contest, dict[str, list[tuple[s
 def _partners(bed: Testbed, name: str, how: Settings, init: Path) -> list[Path]:
     """Train models that see the data in the orders of run 2 and on of `order_runs`, at the slower rate."""
     rate = how.slower * bed.settings.reward_models.lr[0]
-    return bed.pool(name, how.pairs, lr=[rate], inits=[init], order=100 * bed.seed + 1).paths
+    return bed.pool(name, how.pairs, lr=[rate], inits=[init], skip=1).paths
 
 
 def _step(bed: Testbed, share: float) -> int:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from warmkit.data.preferences import read_pairs
 from warmkit.evaluation.averaging import Contest
 from warmkit.evaluation.comparisons import encode_pairs
+from warmkit.random_streams import run_seed
 from warmkit.reproduction.claims.reward_accuracies import PROBE, Point, along_lambda, difference, flat
 from warmkit.reproduction.measurements import Measurements
 from warmkit.testbed import oracle
@@ -133,8 +134,8 @@ def _one(bed: Testbed, pool: Pool, name: str, train: str, order: int) -> Path:
             lr=shared.lr[0],
             steps=shared.steps,
             batch_size=shared.batch_size,
-            order=100 * bed.seed + order,
-            seed=100 * bed.seed + order,
+            order=run_seed(bed.seed, order),
+            seed=run_seed(bed.seed, order),
         ),
     )
     return bed.reward_model(run, recipe).path

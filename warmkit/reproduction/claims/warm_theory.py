@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from warmkit.random_streams import generator
 from warmkit.reproduction.measurements import Measurements
 from warmkit.training.recipe import number_in
 
@@ -82,7 +83,7 @@ def learn(groups: int, count: int, probabilities: Array, how: Settings, draw: np
 
 def measure(bed: Testbed, how: Settings) -> Measurements:
     """Simulate weights by p and by M, and the fit to swapped labels."""
-    found, draw = Measurements(), np.random.default_rng([bed.seed, 5])
+    found, draw = Measurements(), generator("theory", bed.seed)
     _weights(how, draw, found)
     _labels(how, draw, found)
     return found

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from warmkit.random_streams import generator
 from warmkit.reproduction.claims.warp_policies import Family, policies
 from warmkit.reproduction.measurements import Line, Measurements, highest, lead, mean_line
 from warmkit.training.recipe import number_in
@@ -107,7 +108,7 @@ def front_numbers(slerp: Sequence[Line], lerp: Sequence[Line], singles: Sequence
 
 def _spread(family: Family, how: Settings, found: Measurements) -> float:
     """Return the deviation of the reward over orders of the same policies, as a share of the reward."""
-    orders = np.random.default_rng(0)
+    orders = generator("merge orders", 0)
     merges = [
         {
             **family.judge.sweep([family.models[each] for each in orders.permutation(how.policies)], [1.0], family.init)[0],

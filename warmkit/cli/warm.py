@@ -20,7 +20,10 @@ def warm(
     dry_run: DryRun = False,
     force: Force = False,
 ) -> None:
-    """Run WARM: probe a head, fine-tune several reward models, rank them, average their weights, write one model.
+    """Run WARM: probe a head, fine-tune several reward models, rank them, average the weights of the best, write one model.
+
+    Half of the validation pairs rank the runs and choose; the other half say what the average is worth. Every two runs are also
+    averaged, and a run that most averages are worse with is named; `--set warm.final=connected` leaves it out.
 
     A killed pipeline goes on where it was when the same command is given again; finished runs are not repeated. A run
     that failed can be left out with `--set 'warm.exclude=[run-3]'`.
@@ -41,7 +44,7 @@ def warm(
     from warmkit.pipelines.warm import check, run_recipes, run_warm
 
     if dry_run:
-        check(content)
+        ranking, rest = check(content)
         from warmkit.data.preferences import read_pairs
         from warmkit.modeling.reward_model import load_reward_model
 
@@ -49,13 +52,15 @@ def warm(
         parameters = sum(each.numel() for each in load_reward_model(content.model.path).model.parameters())
         runs = run_recipes(content, Path(content.output.path))
         rows = [[name, f"{each.rm.lr:g}", _text(each.rm.dropout), each.model.path] for name, each in runs.items()]
-        sizes = {"parameters": parameters, "steps": steps}
+        sizes = {"parameters": parameters, "steps": steps, "ranking": ranking, "validation": rest}
         document = {"recipe": plain(content), **sizes, "runs": {name: plain(each) for name, each in runs.items()}}
-        what = f"{number(parameters)} parameters, {steps} steps a run"
+        what = f"{number(parameters)} parameters, {steps} steps a run; {ranking} pairs rank the runs, {rest} others validate"
         console.result(document, recipe_text(content), table("Runs", ["run", "lr", "dropout", "init"], rows), what)
         return
     with console.progress("fine-tuning", unit="steps") as advance:
         result = run_warm(content, force=force, advance=advance, address=address, tell=console.note)
+    for note in result.summary["notes"]:
+        console.note(note)
     console.result({"path": str(result.path), **result.summary}, *_tables(result.summary), str(result.path))
 
 
@@ -64,7 +69,7 @@ def _text(value: float | None) -> str:
 
 
 def _tables(summary: dict[str, Any]) -> list[Any]:
-    names = list(dict.fromkeys(row["data"] for row in summary["accuracy"]))
+    names, data = list(dict.fromkeys(row["data"] for row in summary["accuracy"])), summary["data"]
     rows = [
         [
             row["data"] if row["m"] == 1 else "",
@@ -82,16 +87,33 @@ def _tables(summary: dict[str, Any]) -> list[Any]:
     runs = [
         [each["name"], f"{each['lr']:g}", _text(each["dropout"]), each["init"]]
         + [f"{100 * summary['individuals'][each['name']][name]['accuracy']:.1f}" for name in names]
+        + [_worse(summary["partners"], each["name"])]
         for each in summary["runs"]
     ]
-    final = summary["final"]
+    final, greedy = summary["final"], summary["greedy"]
     looked = [
         [name, f"{final[name]['calibration_error']:.3f}", f"{final[name]['length_correlation']:+.2f}", str(final[name]["tied"])]
         for name in names
     ]
+    ranking, rest = (data[name]["pairs"] for name in ("ranking", "validation"))
+    split = f"{ranking} pairs rank and choose, and are flattered by it; validation is {rest} others"
+    worth = "{accuracy:.1%} ({low:.1%} to {high:.1%})".format(**final["validation"])
     return [
-        table("Runs, best first on the validation set", ["run", "lr", "dropout", "init", *names], runs),
+        table(f"Runs, best first; {split}", ["run", "lr", "dropout", "init", *names, "worse averaged with"], runs),
         table("Accuracy, %", ["data", "M", "WA of M best", "95%", "ENS", "number M alone", "probe only"], rows),
-        table(f"Final model: {len(final['members'])} runs", ["data", "calibration error", "corr. with length", "ties"], looked),
-        f"Greedy soup: {', '.join(summary['greedy']['members'])}, validation {100 * summary['greedy']['validation']:.1f}",
+        table(
+            f"Final model ({final['choice']}): {', '.join(final['members'])}",
+            ["data", "calibration error", "corr. with length", "ties"],
+            looked,
+        ),
+        f"Final model: validation {worth}",
+        f"Greedy soup: {', '.join(greedy['members'])}, validation {greedy['validation']:.1%}",
     ]
+
+
+def _worse(partners: dict[str, Any], name: str) -> str:
+    """Return with how many others a run averages to something less accurate than the two alone."""
+    if not partners["enough"]:
+        return "too few pairs"
+    others = partners["gains"][name].values()
+    return f"{sum(each['high'] < 0 for each in others)} of {len(others)}" + (" (!)" if name in partners["bad"] else "")

@@ -35,6 +35,11 @@ class Scores:
         """1 where the preferred answer scores at least as high, [n]."""
         return (self.margins >= 0).astype(np.float64)
 
+    @property
+    def won(self) -> Array:
+        """1 where the preferred answer scores higher, and 1/2 where both score the same, [n]: what models are chosen by."""
+        return (self.margins > 0) + 0.5 * (self.margins == 0)
+
 
 @dataclass(frozen=True)
 class Estimate:

@@ -27,15 +27,15 @@ import torch
 from warmkit.checkpoints.checkpoint import dump_json, open_checkpoint
 from warmkit.checkpoints.compatibility import align
 from warmkit.checkpoints.merge import merge
-from warmkit.data.preferences import write_pairs
+from warmkit.data.preferences import read_pairs, write_pairs
 from warmkit.errors import UsageError, nearest
-from warmkit.evaluation.accuracy import agreement, pairwise_accuracy, report
 from warmkit.evaluation.averaging import Contest
 from warmkit.evaluation.comparisons import Comparisons
-from warmkit.evaluation.cost import inference_cost
-from warmkit.evaluation.side_by_side import PROBE, averages_row
+from warmkit.evaluation.ranking_pairs import halves, with_ranking
+from warmkit.evaluation.side_by_side import PROBE
 from warmkit.modeling.reward_model import RewardModel
 from warmkit.pipelines.processes import Job, RunJobs, check_all_finished, default_jobs, open_executor
+from warmkit.pipelines.warm_choice import choose, findings
 from warmkit.random_streams import generator, run_seed
 from warmkit.recipes import recipe_text
 from warmkit.training.distributed import refuse_group
@@ -89,7 +89,7 @@ def run_warm(
         ClusterError: If the Ray cluster cannot be reached, or is lost.
         DataError: If a row of the data cannot be used.
         TrainingError: If runs failed; the finished ones stay, and `warm.exclude` leaves the failed ones out.
-        UsageError: If the recipe has no validation set to rank the runs on, or excludes too many.
+        UsageError: What `check` refuses.
     """
     refuse_group("warm")
     check(recipe)
@@ -101,8 +101,6 @@ def run_warm(
     train_probe(recipe, out)
     runs = run_recipes(recipe, out)
     names = [name for name in runs if name not in recipe.warm.exclude]
-    if len(names) < 2:
-        raise UsageError(f"warm.exclude leaves {len(names)} of {len(runs)} runs; expected at least 2")
     _fine_tune({name: runs[name] for name in names}, recipe, out, run_jobs, advance)
     model = open_for_training(replace(recipe.model, path=str(out / "probe" / "model")))
     data = split(load_comparisons(recipe.data, recipe.model, model))
@@ -111,12 +109,13 @@ def run_warm(
     return result
 
 
-def check(recipe: WarmRecipe) -> None:
-    """Refuse what could only fail later.
+def check(recipe: WarmRecipe) -> tuple[int, int]:
+    """Refuse what could only fail later; return how many validation pairs rank the runs, and how many say what they are worth.
 
     Raises:
-        UsageError: If the runs cannot be ranked, share no head, names to leave out are none of theirs, or a tracker is not
-            installed.
+        DataError: If a row of the validation set cannot be used, or they are too few to divide.
+        UsageError: If the runs cannot be ranked, share no head, names to leave out are none of theirs or leave too few, or a
+            tracker is not installed.
     """
     check_trackers(recipe.output)
     if recipe.data.validation is None:
@@ -127,6 +126,11 @@ def check(recipe: WarmRecipe) -> None:
     for name in recipe.warm.exclude:
         if name not in names:
             raise UsageError(f"warm.exclude: no run is called {name!r}{nearest(name, names)}")
+    left = len(set(names) - set(recipe.warm.exclude))
+    if left < max(2, recipe.warm.m or 0):
+        raise UsageError(f"warm.exclude leaves {left} of {len(names)} runs; expected at least {max(2, recipe.warm.m or 0)}")
+    ranking, rest = halves(read_pairs(recipe.data.validation))
+    return len(ranking), len(rest)
 
 
 # ---- runs -----------------------------------------------------------------------------------------------------------
@@ -223,87 +227,27 @@ def _conclude(
     data: dict[str, Comparisons],
 ) -> WarmResult:
     paths = {name: out / "runs" / name / "model" for name in names} | {PROBE: out / "probe" / "model"}
-    contest = Contest(model, data, paths, out / "evaluation", recipe.rm.precision)
-    ranked = sorted(names, key=lambda name: -_validation(contest, [name]))
-    averages = [ranked[:count] for count in range(1, len(ranked) + 1)]
-    greedy = greedy_members(contest, ranked)
-    members = _members(recipe, contest, averages, greedy)
-    rows = [row for chosen in averages for row in _rows(contest, chosen)]
-    orders = [_validations(contest, order) for order in random_orders(names, recipe.warm.orders, recipe.warm.seed)]
-    _write_final(out, [paths[name] for name in members])
+    contest = Contest(model, with_ranking(data), paths, out / "evaluation", recipe.rm.precision)
+    choice = choose(contest, names, recipe.warm)
+    _write_final(out, [paths[name] for name in choice.members])
     summary = {
-        "data": {name: describe(each) for name, each in data.items()},
+        "data": {name: describe(each) for name, each in contest.data.items()},
         "runs": [
             {"name": name, "lr": runs[name].rm.lr, "dropout": runs[name].rm.dropout, "init": runs[name].model.path}
-            for name in ranked
+            for name in choice.ranked
         ],
         "excluded": recipe.warm.exclude,
-        "accuracy": rows,
-        "individuals": {name: _reports(contest, [name]) for name in [*ranked, PROBE]},
-        "final": {"members": members, "method": "uniform", **_reports(contest, members)},
-        "greedy": {"members": greedy, "validation": _validation(contest, greedy)},
-        "orders": {"ranked": [_validation(contest, chosen) for chosen in averages], "random": orders},
-        "agreement": _agreements(contest, ranked),
-        "cost": inference_cost(model, data["validation"], len(members), recipe.rm.precision),
+        **findings(contest, choice, random_orders(names, recipe.warm.orders, recipe.warm.seed)),
     }
-    _draw(out, summary, list(data))
+    _draw(out, summary, list(contest.data))
     write_whole(out / "summary.json", dump_json(summary))
     return WarmResult(out / "model", summary)
-
-
-def _validation(contest: Contest, names: Sequence[str]) -> float:
-    return pairwise_accuracy(contest.average(names, only=["validation"])["validation"])
-
-
-def _rows(contest: Contest, chosen: Sequence[str]) -> list[dict[str, Any]]:
-    wa, ens = contest.average(chosen), contest.ensemble(chosen)
-    last, probe = contest.individual(chosen[-1]), contest.individual(PROBE)
-    return [averages_row(name, len(chosen), wa[name], ens[name], last[name], probe) for name in contest.data]
-
-
-def greedy_members(contest: Contest, ranked: Sequence[str]) -> list[str]:
-    """Return the greedy soup's members: a model stays if the soup with it is no worse on the validation set.
-
-    Source: Wortsman et al. (2022), recipe 1.
-    """
-    members, best = list(ranked[:1]), _validation(contest, [ranked[0]])
-    for name in ranked[1:]:
-        value = _validation(contest, [*members, name])
-        if value >= best:
-            members, best = [*members, name], value
-    return members
-
-
-def _members(recipe: WarmRecipe, contest: Contest, averages: list[list[str]], greedy: list[str]) -> list[str]:
-    warm = recipe.warm
-    if warm.final == "greedy":
-        return greedy
-    if warm.final == "top":
-        return averages[min(warm.m or len(averages), len(averages)) - 1]
-    if warm.final == "best":
-        return max(averages, key=lambda chosen: _validation(contest, chosen))
-    return averages[-1]
 
 
 def random_orders(names: Sequence[str], count: int, seed: int) -> list[list[str]]:
     """Draw orders in which models may be added to an average, to hold the ranked order against."""
     draw = generator("random soups", seed)
     return [[names[int(place)] for place in draw.permutation(len(names))] for _ in range(count)]
-
-
-def _validations(contest: Contest, order: Sequence[str]) -> list[float]:
-    return [_validation(contest, order[: m + 1]) for m in range(len(order))]
-
-
-def _reports(contest: Contest, names: Sequence[str]) -> dict[str, Any]:
-    scores = contest.average(names)
-    return {name: report(scores[name], data.answer_lengths) for name, data in contest.data.items()}
-
-
-def _agreements(contest: Contest, names: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Return how often each run prefers the same answer as each other one, on the validation set."""
-    scores = {name: contest.individual(name)["validation"] for name in names}
-    return {a: {b: agreement(scores[a], scores[b]) for b in names} for a in names}
 
 
 def _write_final(out: Path, paths: Sequence[Path]) -> None:

@@ -51,7 +51,7 @@ class DataSection:
 
     Attributes:
         train: What is learned.
-        validation: Held out, of the same distribution; ranks the runs of WARM.
+        validation: Held out, of the same distribution. `warm` ranks its runs on half of it and measures on the other.
         ood: Held out, of another distribution.
         corrupt: Share of the training pairs whose labels are swapped.
         corrupt_seed: Which ones.
@@ -209,9 +209,10 @@ class WarmSection:
         executor: Where they go: `processes` of this machine, or tasks of a `ray` cluster.
         exclude: Names of runs to leave out.
         orders: Random orders of the runs to compare the ranking with (WARM, figure 6).
-        final: What becomes the final model: the best M of every M by validation (`best`), all runs (`all`), the greedy soup
-            (`greedy`), or the M best (`top`, with `m`).
-        m: Of `top`.
+        final: What becomes the final model, chosen on half of the validation pairs and measured on the other: the average of
+            the M best runs (`top`, the paper's), of the best M of every M (`best`), of all runs (`all`), of all that average
+            with the others (`connected`), or the greedy soup (`greedy`).
+        m: Of `top`; by default half of the runs that are not excluded, rounded up, and at least 2.
     """
 
     runs: int = number_in(2, default=6)
@@ -223,14 +224,18 @@ class WarmSection:
     executor: Executor = "processes"
     exclude: list[str] = field(default_factory=lambda: [])
     orders: int = number_in(0, default=5)
-    final: Literal["all", "best", "greedy", "top"] = "all"
+    final: Literal["top", "best", "all", "greedy", "connected"] = "top"
     m: int | None = number_in(1, default=None)
 
     def __post_init__(self) -> None:
-        if (self.final == "top") != (self.m is not None):
-            raise UsageError("final: top needs m, the number of models, and m needs final: top")
+        if self.m is not None and self.final != "top":
+            raise UsageError(f"m is the number of models of final: top, and final is {self.final}; leave m out")
         if self.m is not None and self.m > self.runs:
             raise UsageError(f"m {self.m} is more than the {self.runs} runs")
+
+    def members(self, pool: int) -> int:
+        """Return how many runs of a pool `top` averages."""
+        return self.m or max(2, -(-pool // 2))
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,11 @@ def test_ties_count_as_right() -> None:
     assert pairwise_accuracy(scores(1, 0, -1, 0)) == 0.75
 
 
+def test_a_model_that_says_the_same_of_everything_wins_half() -> None:
+    assert scores(0, 0, 0).won.tolist() == [0.5, 0.5, 0.5]
+    assert scores(1, 0, -1).won.tolist() == [1, 0.5, 0]
+
+
 def test_ens_is_the_mean_of_the_rewards() -> None:
     mean = ensemble([Scores(np.array([1.0]), np.array([0.0])), Scores(np.array([0.0]), np.array([3.0]))])
     assert (mean.chosen.tolist(), mean.rejected.tolist()) == ([0.5], [1.5])

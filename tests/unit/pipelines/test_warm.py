@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,12 +18,16 @@ import torch
 from typer.testing import CliRunner
 
 import warmkit
+from tests.unit.evaluation.test_partners import turn
 from tests.unit.training import tiny
 from warmkit.cli.app import app
-from warmkit.errors import MismatchError, TrainingError, UsageError
+from warmkit.data.preferences import read_pairs
+from warmkit.errors import DataError, MismatchError, TrainingError, UsageError
+from warmkit.evaluation.ranking_pairs import FEW, halves
 from warmkit.modeling.reward_model import load_scorer
 from warmkit.pipelines.warm import WarmResult, run_recipes, run_warm
 from warmkit.recipes import read_recipe, recipe_text
+from warmkit.report.runs.warm import warm
 from warmkit.training.recipe import WarmRecipe, WarmSection
 
 STEPS = 60
@@ -147,12 +153,35 @@ def test_the_summary_compares_averages_ensembles_and_individuals(whole: tuple[Wa
     assert rows[0]["wa"] == rows[0]["ens"] == rows[0]["individual"]
     ranked = [run["name"] for run in summary["runs"]]
     validation = [summary["individuals"][name]["validation"]["accuracy"] for name in ranked]
-    assert validation == sorted(validation, reverse=True)
     assert rows[0]["wa"] == validation[0]
     assert summary["final"]["validation"]["accuracy"] == rows[-1]["wa"]
     assert all(summary["agreement"][name][name] == 1 for name in ranked)
     assert len(summary["orders"]["random"]) == 2
     assert max(validation) > rows[0]["probe"]
+
+
+def test_the_pairs_that_rank_the_runs_are_not_those_that_say_what_the_average_is_worth(
+    whole: tuple[WarmRecipe, WarmResult],
+) -> None:
+    content, result = whole
+    summary = result.summary
+    ranking, rest = halves(read_pairs(content.data.validation or ""))
+    assert (summary["data"]["ranking"]["pairs"], summary["data"]["validation"]["pairs"]) == (len(ranking), len(rest))
+    accuracies = [summary["individuals"][run["name"]]["ranking"]["accuracy"] for run in summary["runs"]]
+    assert accuracies == sorted(accuracies, reverse=True)
+    pairs = read_pairs(content.data.validation or "")
+    scorer = load_scorer(result.path)
+    won = [scorer.score([(str(p.prompt), str(p.chosen)), (str(p.prompt), str(p.rejected))]) for p in (pairs[n] for n in rest)]
+    assert summary["final"]["validation"]["accuracy"] == sum(a >= b for a, b in won) / len(rest)
+
+
+def test_few_pairs_are_told_and_no_run_is_called_bad_by_them(whole: tuple[WarmRecipe, WarmResult]) -> None:
+    summary = whole[1].summary
+    ranking = summary["data"]["ranking"]["pairs"]
+    assert ranking < FEW
+    assert summary["notes"][0].startswith(f"{ranking} pairs rank the runs, too few: ")
+    assert summary["partners"]["bad"] == {}
+    assert not summary["partners"]["enough"]
 
 
 def test_another_conclusion_is_drawn_from_the_same_runs(
@@ -168,11 +197,45 @@ def test_another_conclusion_is_drawn_from_the_same_runs(
         greedy = run_warm(replace(content, warm=replace(content.warm, final="greedy"))).summary
         assert greedy["final"]["members"] == greedy["greedy"]["members"]
         best_m = run_warm(replace(content, warm=replace(content.warm, final="best"))).summary
-        rows = [row["wa"] for row in best_m["accuracy"] if row["data"] == "validation"]
+        rows = [row["wa"] for row in best_m["accuracy"] if row["data"] == "ranking"]
         assert len(best_m["final"]["members"]) == rows.index(max(rows)) + 1
+        everyone = run_warm(replace(content, warm=replace(content.warm, final="all"))).summary["final"]
+        assert (everyone["choice"], sorted(everyone["members"]), everyone["left_out"]) == ("all", ["run-1", "run-2"], [])
     finally:
         run_warm(content)
     assert sorted(json.loads((result.path.parent / "summary.json").read_text())["final"]["members"]) == ["run-1", "run-2"]
+
+
+# ---- runs that do not average ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_run_that_does_not_average_is_named_and_connected_leaves_it_out(tmp_path: Path) -> None:
+    content = recipe(tmp_path, runs=4, lr=[3e-3])
+    held_out = tiny.write(tmp_path / "more.jsonl", tiny.rows(2 * FEW + 10, seed=9))
+    content = replace(content, data=replace(content.data, validation=str(held_out)))
+    content = replace(content, rm=replace(content.rm, steps=20), warm=replace(content.warm, final="all"))
+    run_warm(content)
+    turn(run_path(content, "run-1") / "model", run_path(content, "run-3") / "model")  # run-3 is run-1 beyond a barrier
+    shutil.rmtree(Path(content.output.path) / "evaluation")
+
+    done = CliRunner().invoke(app, ["warm", str(written(content)), "--json"])
+    assert done.exit_code == 0, done.output
+    summary = json.loads(done.stdout)
+    assert list(summary["partners"]["bad"]) == ["run-3"]
+    (note,) = summary["notes"]
+    assert note in done.stderr
+    assert re.match(r"run-3 does not average: with [23] of its 3 partners the average is less accurate than the mean", note)
+    assert "It is in the final model: leave it out (warm.final: connected, or warm.exclude)" in note
+
+    shown = CliRunner().invoke(app, ["warm", str(written(content)), "--set", "warm.final=connected"])
+    assert "(!)" in shown.stdout
+    assert "note: warm.final: connected left out run-3" in shown.stderr
+    final = json.loads((Path(content.output.path) / "summary.json").read_text())["final"]
+    assert (sorted(final["members"]), final["left_out"]) == (["run-1", "run-2", "run-4"], ["run-3"])
+    page = json.dumps([str(each) for each in (warm(Path(content.output.path)).notes, warm(Path(content.output.path)).sections)])
+    assert "run-3 (does not average)" in page
+    assert "connected left out run-3" in page
 
 
 # ---- runs that fail, and recipes that cannot be followed ------------------------------------------------------------
@@ -221,6 +284,23 @@ def test_a_validation_set_is_needed(tmp_path: Path) -> None:
 def test_one_run_is_nothing_to_average(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"warm\.exclude leaves 1 of 2 runs"):
         run_warm(recipe(tmp_path, exclude=["run-1"]))
+
+
+def test_more_models_than_are_left_and_too_few_pairs_to_divide_are_refused_before_training(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"warm\.exclude leaves 2 of 3 runs; expected at least 3"):
+        run_warm(recipe(tmp_path, runs=3, m=3, exclude=["run-1"]))
+    content = recipe(tmp_path)
+    one = tiny.write(tmp_path / "one.jsonl", tiny.rows(1))
+    with pytest.raises(DataError, match=r"data\.validation: expected at least 2 different pairs"):
+        run_warm(replace(content, data=replace(content.data, validation=str(one))))
+    assert not Path(content.output.path).exists()
+
+
+@pytest.mark.parametrize(("pool", "members"), [(2, 2), (3, 2), (4, 2), (5, 3), (6, 3), (10, 5)])
+def test_half_of_the_pool_is_averaged_by_default(pool: int, members: int) -> None:
+    assert WarmSection().final == "top"
+    assert WarmSection().members(pool) == members
+    assert WarmSection(runs=10, m=4).members(pool) == 4
 
 
 def test_inits_that_cannot_be_averaged_are_refused_before_training(tmp_path: Path) -> None:

@@ -118,6 +118,20 @@ def agreement_table(agreements: Mapping[str, Mapping[str, float]]) -> Table:
     return Table(["model", *names], rows, "How often two models prefer the same answer, %")
 
 
+def partners_table(partners: Mapping[str, Any]) -> Table:
+    """Lay out what every two runs gain by being averaged, and which run most others lose with."""
+    gains, bad = partners["gains"], partners["bad"]
+    rows: list[list[Cell]] = [
+        [
+            f"{a} (does not average)" if a in bad else a,
+            *(span(others[b], 100, "+.1f") if a != b else None for b in gains),
+        ]
+        for a, others in gains.items()
+    ]
+    caption = f"Average of two less the mean of the two, points of accuracy (95% over {partners['pairs']} ranking pairs)"
+    return Table(["model", *gains], rows, caption if partners["enough"] else f"{caption}: too few pairs to tell")
+
+
 def cost_table(cost: Mapping[str, Any]) -> Table:
     rows: list[list[Cell]] = [
         [label, cost[key]["passes"], round(cost[key]["seconds"], 3), f"{cost[key]['weight_bytes'] / 1e6:.1f} MB"]

@@ -15,6 +15,7 @@ from warmkit.report.runs.averaging import (
     cost_table,
     individual_table,
     orders_chart,
+    partners_table,
 )
 from warmkit.report.runs.merge import geometry_sections
 from warmkit.report.runs.part import Part, percent, read_whole_document, short, state_badge
@@ -43,6 +44,7 @@ def warm(folder: Path) -> Part:
         Section("Recipe", [Listing("recipe.yaml", (folder / "recipe.yaml").read_text("utf-8"))]),
     ]
     notes = [f"{name}: {run.metrics.cut}" for name, run in runs.items() if run.metrics.cut]
+    notes += (summary or {}).get("notes", [])
     subtitle = f"WARM: weight average of {len(runs)} reward models: `{folder}`"
     return Part("WARM pipeline", short(str(folder)), subtitle, sections, summary is not None, notes)
 
@@ -66,9 +68,22 @@ def _state(folder: Path, summary: Mapping[str, Any] | None, runs: Mapping[str, R
             ["final model", f"{final['method']} of {', '.join(final['members'])}"],
             ["its accuracy on validation", f"{percent(validation.get('accuracy'))} %"],
             ["greedy soup", f"{', '.join(summary['greedy']['members'])}: {percent(summary['greedy']['validation'])} %"],
-            ["left out", ", ".join(summary["excluded"]) or "none"],
+            ["excluded", ", ".join(summary["excluded"]) or "none"],
+            *_choice(summary),
         ]
     return [Table([], rows)]
+
+
+def _choice(summary: Mapping[str, Any]) -> list[Sequence[Cell]]:
+    """Say which pairs chose the members, where the pipeline kept some for it."""
+    ranking = summary["data"].get("ranking")
+    if ranking is None:
+        return [["chosen on", "the validation pairs themselves: their accuracies are flattered"]]
+    return [
+        ["chosen by", f"`{summary['final']['choice']}`, on {ranking['pairs']} ranking pairs"],
+        ["measured on", f"{summary['data']['validation']['pairs']} other validation pairs"],
+        ["not in the final model", ", ".join(summary["final"]["left_out"]) or "none"],
+    ]
 
 
 def _found(folder: Path, summary: Mapping[str, Any]) -> list[Section]:
@@ -87,6 +102,7 @@ def _found(folder: Path, summary: Mapping[str, Any]) -> list[Section]:
                 Table(["run, best first", "learning rate", "dropout", "init"], runs, "How they differ"),
                 individual_table(summary["individuals"], "Every model on every data set"),
                 *([order] if order else []),
+                *([partners_table(summary["partners"])] if "partners" in summary else []),
                 agreement_table(summary["agreement"]),
             ],
         ),

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from warmkit.evaluation.accuracy import pairwise_accuracy
-from warmkit.pipelines.warm import greedy_members, random_orders
+from warmkit.pipelines.warm import random_orders
+from warmkit.pipelines.warm_choice import greedy_members
 from warmkit.reproduction.claims.reward_accuracies import PROBE, Point, difference, flat, mean, percent
 from warmkit.reproduction.claims.warm_connectivity import HELD_OUT, checkpoints, order_runs
 from warmkit.reproduction.measurements import Measurements

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import httpx
 from typing_extensions import Self
 
+from warmkit.addresses import shown, without_secrets
 from warmkit.errors import EndpointError, UsageError
 
 T = TypeVar("T")
@@ -163,7 +164,7 @@ class HttpClient:
 
     def _clean(self, reason: str) -> str:
         """Make what may quote the server fit for a message: without the key, on one line, not too long."""
-        return " ".join(self.strike(reason).split())[:LONGEST_REASON]
+        return without_secrets(" ".join(self.strike(reason).split()))[:LONGEST_REASON]
 
 
 def check_address(url: str, like: str) -> None:
@@ -181,7 +182,7 @@ def check_address(url: str, like: str) -> None:
     except httpx.InvalidURL:
         parsed = httpx.URL("")
     if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise UsageError(f"expected an endpoint like {like}, found {url!r}")
+        raise UsageError(f"expected an endpoint like {like}, found {shown(url)!r}")
     if parsed.userinfo or parsed.query:
         raise UsageError("expected an endpoint without user, password or query; the key goes into an environment variable")
 

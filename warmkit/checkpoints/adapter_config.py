@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from warmkit.addresses import shown
 from warmkit.checkpoints.safetensors_format import parse_json
 from warmkit.errors import CheckpointError, FormatError, UnsupportedError
 
@@ -192,7 +193,9 @@ def split(source: str) -> tuple[str, str] | None:
         return found
     for one, other in (order for pair in _halves(source) for order in (pair, pair[::-1])):
         if _here(one):
-            raise CheckpointError(f"{source}: expected BASE+ADAPTER; {one} is there, {other} is no path and no repository")
+            raise CheckpointError(
+                f"{shown(source)}: expected BASE+ADAPTER; {shown(one)} is there, {shown(other)} is no path and no repository"
+            )
     return None
 
 

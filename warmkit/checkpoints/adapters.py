@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from warmkit.addresses import shown
 from warmkit.checkpoints.adapted import AdaptedTensor, FactorCache, Factors, ReplacedTensor
 from warmkit.checkpoints.adapter_config import CONFIG, WEIGHTS, AdapterConfig, base_of, read_config
 from warmkit.checkpoints.checkpoint import Checkpoint, open_checkpoint
@@ -42,26 +43,26 @@ class _Adapter:
     whole: dict[str, Tensor]
 
 
-def open_pair(source: str, base: str, adapter: str, **how: bool) -> Checkpoint:
+def open_pair(base: str, adapter: str, **how: bool) -> Checkpoint:
     """Open `BASE+ADAPTER`; `how` is for `open_checkpoint`."""
-    directory = resolve(adapter)
+    directory, adapter = resolve(adapter), shown(adapter)
     if not directory.is_dir() or not (directory / CONFIG).is_file():
         raise CheckpointError(f"{adapter}: expected an adapter's directory with {CONFIG} after the +")
     config = read_config(directory)
     given = open_checkpoint(base, **how)
-    named = "" if config.base is None or Path(config.base).name == Path(base).name else f"; its config names {config.base}"
-    return _open(source, given, directory, config, f"{adapter}: adapter on {base}{named}" if named else None)
+    named = config.base is not None and Path(shown(config.base)).name != Path(given.source).name
+    note = f"{adapter}: adapter on {given.source}; its config names {shown(config.base or '')}" if named else None
+    return _open(f"{given.source}+{adapter}", given, directory, config, note)
 
 
 def open_alone(source: str, directory: Path, **how: bool) -> Checkpoint:
     """Open an adapter on the base that its config names; `how` is for `open_checkpoint`."""
     config = read_config(directory)
-    name = base_of(config)
     try:
-        base = open_checkpoint(name, **how)
+        base = open_checkpoint(base_of(config), **how)
     except CheckpointError as error:
         raise CheckpointError(f"{directory}: its base cannot be opened: {error}; give it as BASE+{source}") from None
-    return _open(source, base, directory, config, f"{source}: adapter on {name}, as its {CONFIG} says")
+    return _open(source, base, directory, config, f"{source}: adapter on {base.source}, as its {CONFIG} says")
 
 
 def _open(source: str, base: Checkpoint, directory: Path, config: AdapterConfig, note: str | None) -> Checkpoint:

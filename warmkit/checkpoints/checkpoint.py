@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from warmkit.addresses import refuse_password, shown
 from warmkit.checkpoints.adapter_config import is_adapter, split
 from warmkit.checkpoints.dtypes import DType
 from warmkit.checkpoints.files import Files, WeightFile
@@ -190,16 +191,17 @@ def open_checkpoint(source: str | os.PathLike[str], *, allow_pickle: bool = Fals
         (32000, 2048)
     """
     source = str(source)
+    refuse_password(source)
     if (pair := split(source)) is not None:
         from warmkit.checkpoints.adapters import open_pair  # brings a compiler, which other checkpoints do not need
 
-        return open_pair(source, *pair, allow_pickle=allow_pickle, stream=stream)
+        return open_pair(*pair, allow_pickle=allow_pickle, stream=stream)
     if stream or "://" in source:
         from warmkit.checkpoints.remote import is_streamed
 
         if is_streamed(source, stream):
             return _open_streamed(source)
-    path = resolve(source, allow_pickle)
+    path, source = resolve(source, allow_pickle), shown(source)
     if is_adapter(path):
         from warmkit.checkpoints.adapters import open_alone
 
@@ -231,7 +233,7 @@ def _open_streamed(source: str) -> Checkpoint:
     remote = open_remote(source)
     checkpoint = _assemble(remote.source, remote.folder, remote.files)
     if remote.mapping is not None:
-        check_index(f"{source}: {INDEX}", remote.mapping, checkpoint)
+        check_index(f"{remote.source}: {INDEX}", remote.mapping, checkpoint)
     _refuse_quantised(checkpoint)
     return checkpoint
 

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import PurePosixPath
 from typing import Any, TypeVar
 
-from warmkit.checkpoints.http_file import BEGINNING
+from warmkit.addresses import shown, without_secrets
+from warmkit.checkpoints.http_file import BEGINNING, Room
 from warmkit.checkpoints.remote_file import ATTEMPTS_TO_OPEN, PassingError, Patience, RemoteFile
 from warmkit.errors import CheckpointError, FormatError, TransferError, UnsupportedError
 
@@ -38,16 +39,8 @@ class Store:
     """
 
     def __init__(self, url: str) -> None:
-        from fsspec.core import url_to_fs
-
-        self.url, self.patience = url.rstrip("/"), Patience()
-        try:
-            self.system, path = url_to_fs(url)
-        except ImportError as error:
-            wanted = str(error).splitlines()[0]
-            raise UnsupportedError(f"{url}: needs another package: {wanted}; or pip install 'warmkit[remote]'") from None
-        except ValueError as error:
-            raise UnsupportedError(f"{url}: {str(error).splitlines()[0]}") from None
+        self.place, self.patience, self._room = shown(url).rstrip("/"), Patience(), Room()
+        self.system, path = _opened(url, self.place)
         self.path = str(path).rstrip("/")
 
     def names(self) -> list[str]:
@@ -57,15 +50,21 @@ class Store:
             found = [str(path) for path in self.system.find(self.path, maxdepth=2)]
             if found in ([self.path], [f"/{self.path}"]):
                 return [""]
-            home = PurePosixPath("/", self.path)
-            return sorted(str(PurePosixPath("/", path).relative_to(home)) for path in found)
+            home = f"{self.path}/" if self.path else ""
+            return sorted(path.removeprefix("/").removeprefix(home.removeprefix("/")) for path in found)
 
-        return self.patience.persist(self.url, lambda: passing(self.url, attempt), ATTEMPTS_TO_OPEN)
+        return self.patience.persist(self.place, lambda: passing(self.place, attempt), ATTEMPTS_TO_OPEN)
 
     def small_file(self, name: str) -> bytes:
         """Return a small file whole."""
-        place, path = f"{self.url}/{name}", f"{self.path}/{name}"
-        return self.patience.persist(place, lambda: passing(place, lambda: self.system.cat_file(path)), ATTEMPTS_TO_OPEN)
+        place, path = f"{self.place}/{name}", f"{self.path}/{name}"
+
+        def attempt() -> bytes:
+            size = int(self.system.info(path)["size"])
+            with self._room.taken(place, size):
+                return self.system.cat_file(path, start=0, end=size) if size else b""
+
+        return self.patience.persist(place, lambda: passing(place, attempt), ATTEMPTS_TO_OPEN)
 
 
 class FsspecFile(RemoteFile):
@@ -77,7 +76,7 @@ class FsspecFile(RemoteFile):
     """
 
     def __init__(self, store: Store, name: str) -> None:
-        place = f"{store.url}/{name}" if name else store.url
+        place = f"{store.place}/{name}" if name else store.place
         super().__init__(place, name or PurePosixPath(store.path).name, store.patience)
         self._store, self._path = store, f"{store.path}/{name}" if name else store.path
         self.size, self.version = self._patience.persist(place, self._describe, ATTEMPTS_TO_OPEN)
@@ -88,12 +87,12 @@ class FsspecFile(RemoteFile):
         self.beginning = bytes(first)
 
     def _describe(self) -> tuple[int, str]:
-        def ask() -> dict[str, Any]:
+        def ask() -> tuple[int, str]:
             self._store.system.invalidate_cache()  # a listing that is kept tells what the file was
-            return self._store.system.info(self._path)
+            info: dict[str, Any] = self._store.system.info(self._path)
+            return int(info["size"]), str(next((info[key] for key in VERSIONS if info.get(key)), ""))
 
-        info = passing(self.place, ask)
-        return int(info["size"]), str(next((info[key] for key in VERSIONS if info.get(key)), ""))
+        return passing(self.place, ask)
 
     def receive(self, offset: int, view: memoryview) -> None:
         """Ask for one range."""
@@ -114,10 +113,24 @@ class FsspecFile(RemoteFile):
         """The file system keeps its connections."""
 
 
+def _opened(url: str, place: str) -> tuple[Any, Any]:
+    """Return the file system of an address, and the path in it."""
+    from fsspec.core import url_to_fs
+
+    try:
+        return url_to_fs(url)
+    except ImportError as error:
+        raise UnsupportedError(f"{place}: needs another package: {_said(error)}; or pip install 'warmkit[remote]'") from None
+    except Exception as error:  # every file system has errors of its own
+        raise UnsupportedError(f"{place}: cannot be opened: {_said(error)}") from None
+
+
 def passing(place: str, ask: Callable[[], T]) -> T:
     """Return what `ask` returns; every store has errors of its own, and most of them pass."""
     try:
         return ask()
+    except (CheckpointError, PassingError):
+        raise
     except FileNotFoundError:
         raise CheckpointError(f"{place}: no such file or folder") from None
     except PermissionError as error:
@@ -129,4 +142,4 @@ def passing(place: str, ask: Callable[[], T]) -> T:
 
 
 def _said(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    return without_secrets(" ".join(str(error).split()))[:200] or type(error).__name__

@@ -7,15 +7,17 @@ import contextlib
 import http.client
 import os
 import socket
+import string
 import threading
 import weakref
 from collections.abc import Generator, Mapping
 from functools import cached_property
 from typing import Any
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from warmkit._version import __version__
+from warmkit.addresses import without_secrets
 from warmkit.checkpoints.remote_file import PassingError
 from warmkit.errors import TransferError
 
@@ -23,6 +25,16 @@ TIMEOUT = 30.0  # seconds without a byte
 SHORT = 1 << 14  # bytes of an answer that are read although nobody wants them
 
 Response = http.client.HTTPResponse
+
+
+def quoted(url: str) -> SplitResult:
+    """Return the parts of an address, letters beyond ASCII in path and query quoted as browsers do.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    parts = urlsplit(url)
+    return parts._replace(path=quote(parts.path, safe=string.punctuation), query=quote(parts.query, safe=string.punctuation))
 
 
 class Connections:
@@ -41,7 +53,7 @@ class Connections:
         Raises:
             PassingError: If the server cannot be reached or gives no answer.
         """
-        address = urlsplit(url)
+        address = quoted(url)
         connection, response = self._ask(address, headers)
         try:
             yield response
@@ -66,13 +78,15 @@ class Connections:
             try:
                 connection.request("GET", target, headers=own)
                 return connection, connection.getresponse()
-            except (OSError, http.client.HTTPException) as error:
+            except (OSError, ValueError, http.client.HTTPException) as error:
                 self._forget(connection)
                 if isinstance(error, _certificate_errors()):
                     raise TransferError(
                         f"{address.hostname}: its certificate is not accepted: {_said(error)}; SSL_CERT_FILE can name the file "
                         "of your own authority"
                     ) from None
+                if isinstance(error, (ValueError, http.client.InvalidURL)):
+                    raise TransferError(f"{address.hostname}: cannot be asked: {_said(error)}") from None
                 if fresh:  # one that was idle may have been closed by the server, which says nothing
                     raise PassingError(f"{address.netloc} gives no answer: {_said(error)}") from None
 
@@ -161,4 +175,4 @@ def _said(error: BaseException) -> str:
         return f"nothing came for {TIMEOUT:g} s"
     if isinstance(error, OSError) and error.errno and error.strerror:
         return os.strerror(error.errno) if error.errno > 0 else error.strerror
-    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+    return without_secrets(str(error).splitlines()[0])[:200] if str(error) else type(error).__name__

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from http.client import HTTPException
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import SplitResult, urljoin
 
-from warmkit.checkpoints.http_connections import Connections, Response
+from warmkit.addresses import shown
+from warmkit.checkpoints.http_connections import Connections, Response, quoted
 from warmkit.checkpoints.remote_file import ATTEMPTS_TO_OPEN, PassingError, Patience, RemoteFile
 from warmkit.errors import CheckpointError, FormatError, TransferError
 
@@ -24,6 +26,65 @@ class AbsentError(CheckpointError):
     """There is no such file."""
 
 
+class Room:
+    """How many bytes of small files may still come, all together; threads share it."""
+
+    def __init__(self) -> None:
+        self._left, self._lock = LARGEST_SMALL_FILE, threading.Lock()
+
+    @contextmanager
+    def taken(self, place: str, size: int) -> Generator[None, None, None]:
+        """Count a file before it is read; one that does not arrive gives its room back.
+
+        Raises:
+            CheckpointError: If there is no room for it.
+        """
+        try:
+            with self._lock:
+                self._left -= size
+                full = self._left < 0
+            if full:
+                most = LARGEST_SMALL_FILE >> 20
+                raise CheckpointError(f"{place}: the small files beside the weights have more than {most} MiB together")
+            yield
+        except BaseException:
+            with self._lock:
+                self._left += size
+            raise
+
+
+def web_address(url: str) -> SplitResult:
+    """Return the parts of a web address.
+
+    Raises:
+        TransferError: If it is none.
+    """
+    try:
+        address = quoted(url)
+        host, _ = address.hostname, address.port
+    except ValueError as error:
+        raise TransferError(f"{shown(url)[:200]}: no web address: {error}") from None
+    if address.scheme not in ("http", "https") or not host:
+        raise TransferError(f"{shown(url)[:200]}: expected a web address, http:// or https:// and a host")
+    return address
+
+
+def origin(url: str) -> tuple[str, str, int]:
+    """Return scheme, host and port: who gets to see what is sent there."""
+    address = web_address(url)
+    return address.scheme, address.hostname or "", address.port or (443 if address.scheme == "https" else 80)
+
+
+def _led(place: str, address: str, target: str) -> str:
+    """Return where a redirect leads."""
+    try:
+        there = urljoin(address, target)
+        web_address(there)
+    except (ValueError, TransferError):
+        raise TransferError(f"{place}: leads to {shown(target)[:80]!r}, which is no web address") from None
+    return there
+
+
 class Site:
     """A server, or a service behind one: how to ask it.
 
@@ -34,7 +95,7 @@ class Site:
 
     def __init__(self, headers: Mapping[str, str] | None = None, explain: Explain = lambda _: None) -> None:
         self.connections, self.patience = Connections(), Patience()
-        self._headers, self._explain = dict(headers or {}), explain
+        self._headers, self._explain, self._room = dict(headers or {}), explain, Room()
 
     @contextmanager
     def get(
@@ -52,18 +113,16 @@ class Site:
             PassingError: If another attempt may succeed.
             CheckpointError: If the server refuses.
         """
-        home, address = urlsplit(url).netloc, known or url
+        home, address = origin(url), known or url
         for _ in range(MOST_REDIRECTS + 1):
-            own = {**self._headers, **headers} if urlsplit(address).netloc == home else headers
+            own = {**self._headers, **headers} if origin(address) == home else headers
             with self.connections.get(address, own) as response:
                 target = response.headers.get("Location") if 300 <= response.status < 400 else None
                 if target is None:
                     self._check(place, response)
                     yield response, address
                     return
-            address = urljoin(address, target)
-            if urlsplit(address).scheme not in ("http", "https"):
-                raise TransferError(f"{place}: leads to {address[:80]!r}, which is no web address")
+            address = _led(place, address, target)
         raise TransferError(f"{place}: leads from one address to the next, more than {MOST_REDIRECTS} times")
 
     def _check(self, place: str, response: Response) -> None:
@@ -90,15 +149,16 @@ class Site:
 
         def attempt() -> bytes | None:
             try:
-                with self.get(place, url, {}) as (response, _):
+                with self.get(place, url, {}) as (response, _), self._room.taken(place, response.length or 0):
+                    announced = response.length is not None
                     body = response.read(LARGEST_SMALL_FILE + 1)
-                    missing = response.length
+                    if response.length:
+                        raise PassingError(f"ended {response.length:,} bytes early")
             except AbsentError:
                 return None
-            if len(body) > LARGEST_SMALL_FILE:
-                raise CheckpointError(f"{place}: larger than {LARGEST_SMALL_FILE >> 20} MiB")
-            if missing:
-                raise PassingError(f"ended {missing:,} bytes early")
+            if not announced:
+                with self._room.taken(place, len(body)):
+                    pass
             return body
 
         return self.patience.persist(place, attempt, ATTEMPTS_TO_OPEN)
@@ -177,7 +237,7 @@ class HttpFile(RemoteFile):
         if response.status == 200:
             raise self._lie("it answers with the whole file (HTTP 200) where a part was asked for")
         encoding, said = response.headers.get("Content-Encoding", "identity"), response.headers.get("Content-Range", "")
-        match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", said.strip())
+        match = re.fullmatch(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})", said.strip())
         if match is None or encoding != "identity":
             raise self._lie(f"expected Content-Range: bytes FIRST-LAST/SIZE, found {said[:60]!r} ({encoding})")
         first, last, size = map(int, match.groups())

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from warmkit.addresses import shown
 from warmkit.errors import CheckpointError, HubError, UnsupportedError
 
 # Weights as safetensors, and the small files beside them.
@@ -52,8 +53,8 @@ def parse_repository(source: str) -> tuple[str, str | None]:
     if match:
         return match["repo"], match["revision"]
     if "://" in source and not source.startswith("hf://"):
-        raise CheckpointError(f"{source}: only merges and comparisons read from an address; download it first")
-    raise CheckpointError(f"{source}: no such file or directory")
+        raise CheckpointError(f"{shown(source)}: only merges and comparisons read from an address; download it first")
+    raise CheckpointError(f"{shown(source)}: no such file or directory")
 
 
 def _packaged(source: str) -> Path:
@@ -89,7 +90,7 @@ def _fetch(source: str, repo: str, revision: str | None, allow_pickle: bool) -> 
                 raise UnsupportedError(pickle_message(source, names))
             return fetch((*PATTERNS, *PICKLES))
     except HFValidationError:
-        raise CheckpointError(f"{source}: no such file or directory, and no name of a Hub repository") from None
+        raise CheckpointError(f"{shown(source)}: no such file or directory, and no name of a Hub repository") from None
     except HubError as error:
         where = "" if source.startswith("hf://") else f"no local path {source!r}, and "
         raise HubError(f"{where}{error}") from None

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, TypeVar
 
+from warmkit.addresses import without_secrets
 from warmkit.checkpoints.remote_file import ATTEMPTS_TO_OPEN, PassingError, Patience
 from warmkit.errors import CheckpointError, HubError
 
@@ -71,8 +72,12 @@ def _message(repo: str, revision: str | None, error: Exception) -> str | None:
     from huggingface_hub import errors as hub
 
     if isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception):  # "Error while uploading", with its reason
-        return _message(repo, revision, error.__cause__) or f"the upload to {repo!r} failed: {error.__cause__}"
-    line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]
+        return (
+            _message(repo, revision, error.__cause__)
+            or f"the upload to {repo!r} failed: {without_secrets(str(error.__cause__))[:200]}"
+        )
+    said = without_secrets(str(error))  # a signed address, where the Hub leads to its storage
+    line = next((line.strip() for line in said.splitlines() if line.strip()), type(error).__name__)[:200]
     known: dict[type[Exception], str] = {  # the first that fits counts
         hub.GatedRepoError: gated(repo),
         hub.RepositoryNotFoundError: absent(repo),

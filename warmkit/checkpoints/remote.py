@@ -11,14 +11,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import quote, urlunsplit
 
+from warmkit.addresses import printable, shown
 from warmkit.checkpoints.companions import KEPT
 from warmkit.checkpoints.fsspec_file import FsspecFile, Store
-from warmkit.checkpoints.http_file import AbsentError, HttpFile, Site
+from warmkit.checkpoints.http_file import AbsentError, HttpFile, Site, web_address
 from warmkit.checkpoints.remote_file import RemoteFile
 from warmkit.checkpoints.safetensors_format import parse_json
-from warmkit.errors import CheckpointError, FormatError, UnsupportedError, UsageError
+from warmkit.errors import CheckpointError, FormatError, UnsupportedError
 
 T = TypeVar("T")
 
@@ -80,10 +81,7 @@ def open_remote(source: str) -> Remote:
 
 
 def _open_web(url: str) -> Remote:
-    address = urlsplit(url)
-    if address.username or address.password:
-        raise UsageError("expected an address without user and password: they would be written into the manifest")
-    place, site = urlunsplit((address.scheme, address.netloc, address.path, "", "")).rstrip("/"), Site()
+    address, place, site = web_address(url), shown(url).rstrip("/"), Site()
     folder = temporary_folder(site)
     if address.path.endswith(".safetensors"):
         name = PurePosixPath(address.path).name
@@ -120,17 +118,17 @@ def _remote_code(folder: Path) -> list[str]:
 
 def _open_store(url: str) -> Remote:
     store = Store(url)
-    folder, names = temporary_folder(store), store.names()
+    folder, names = temporary_folder(store), list(filter(is_plain, store.names()))
     if names == [""]:
         if not store.path.endswith(".safetensors"):
-            raise CheckpointError(f"{url}: expected a folder or a .safetensors file")
-        return Remote(store.url, folder / PurePosixPath(store.path).name, [FsspecFile(store, "")], None)
-    weights, index = choose(names, store.url)
+            raise CheckpointError(f"{store.place}: expected a folder or a .safetensors file")
+        return Remote(store.place, folder / PurePosixPath(store.path).name, [FsspecFile(store, "")], None)
+    weights, index = choose(names, store.place)
     companions = [name for name in names if name.endswith(KEPT) or name.upper().startswith(("LICENSE", "NOTICE"))]
     save(folder, dict(zip(companions, several(store.small_file, companions))))
-    mapping = read_mapping((folder / index).read_bytes(), f"{store.url}/{index}") if index else None
+    mapping = read_mapping((folder / index).read_bytes(), f"{store.place}/{index}") if index else None
     files = several(lambda name: FsspecFile(store, name), sorted(set(mapping.values())) if mapping else weights)
-    return Remote(store.url, folder, [*files], mapping)
+    return Remote(store.place, folder, [*files], mapping)
 
 
 def choose(names: Iterable[str], place: str) -> tuple[list[str], str | None]:
@@ -170,16 +168,30 @@ def read_mapping(index: bytes, place: str) -> dict[str, str]:
     if not isinstance(mapping, dict) or not mapping or not all(isinstance(value, str) for value in mapping.values()):
         raise FormatError(f"{place}: expected a weight_map from tensor names to file names")
     for name in set(mapping.values()):
-        if name.startswith("/") or ".." in PurePosixPath(name).parts or "://" in name or not name.endswith(".safetensors"):
-            raise FormatError(f"{place}: points to {name!r}, which is no safetensors file of this model")
+        if not is_plain(name) or not name.endswith(".safetensors"):
+            raise FormatError(f"{place}: points to {name[:200]!r}, which is no safetensors file of this model")
     return mapping
 
 
 def save(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write small files."""
+    """Write small files.
+
+    Raises:
+        CheckpointError: If a name leads out of the folder.
+    """
     for name, body in files.items():
+        if not is_plain(name):
+            raise CheckpointError(f"{name[:200]!r} is no name of a file inside a model")
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(body)
+
+
+def is_plain(name: str) -> bool:
+    """Say whether a name that somebody else gave is a path inside a folder here, whatever system reads it."""
+    if not name:
+        return True  # the place itself
+    parts = name.split("/")
+    return not any(part in ("", ".", "..") or printable(part) != part or set(part) & {":", "\\"} for part in parts)
 
 
 def several(fetch: Callable[[str], T], names: Iterable[str]) -> list[T]:

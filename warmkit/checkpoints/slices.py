@@ -9,6 +9,7 @@ from typing import cast
 
 from typing_extensions import Unpack
 
+from warmkit.addresses import shown
 from warmkit.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from warmkit.checkpoints.compatibility import align
 from warmkit.checkpoints.layer_kinds import LAYER_COUNTS, LAYER_INDICES, ONE_PER_LAYER
@@ -129,10 +130,12 @@ def _open(slices: Sequence[Slice], init: str | os.PathLike[str] | None, options:
         for one in ranges:
             layers = len(parts[str(one.model)].layers)
             if not 0 <= one.first < one.end <= layers:
-                raise UsageError(f"slice {number + 1}: {one.model} has layers 0 to {layers}, found [{one.first}, {one.end}]")
+                raise UsageError(
+                    f"slice {number + 1}: {shown(one.model)} has layers 0 to {layers}, found [{one.first}, {one.end}]"
+                )
         if len({one.count for one in ranges}) > 1:
-            shown = ", ".join(map(str, ranges))
-            raise UsageError(f"slice {number + 1}: expected the same number of layers from every model, found {shown}")
+            found = ", ".join(map(str, ranges))
+            raise UsageError(f"slice {number + 1}: expected the same number of layers from every model, found {found}")
     return parts
 
 

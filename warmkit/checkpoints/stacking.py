@@ -10,6 +10,7 @@ from typing import Any
 
 import xxhash
 
+from warmkit.addresses import shown
 from warmkit.checkpoints.checkpoint import Checkpoint
 from warmkit.checkpoints.layer_kinds import LAYER_COUNTS, Origin, other_kind, restack
 from warmkit.checkpoints.orientation import parts as nested
@@ -34,7 +35,7 @@ class LayerRange:
         return self.end - self.first
 
     def __str__(self) -> str:
-        return f"{self.model}[{self.first}:{self.end}]"
+        return f"{shown(self.model)}[{self.first}:{self.end}]"
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ def stack(row: Sequence[LayerRange], parts: Mapping[str, Parts], config: dict[st
         source = parts[str(one.model)]
         for layer in range(one.first, one.end):
             entries |= {f"{source.stack}{number}{rest}": tensor for rest, tensor in source.layers[layer].items()}
-            origins.append(f"{one.model} {layer}")
+            origins.append(f"{shown(one.model)} {layer}")
             number += 1
     entries |= {name: tensor for name, tensor in last.outside.items() if not stands_before(name)}
     used = tuple({str(one.model): parts[str(one.model)].checkpoint for one in row}.values())
@@ -169,7 +170,7 @@ def stacked_config(donor: Checkpoint, rows: Sequence[Sequence[LayerRange]], part
         for (here, mine), (there, theirs) in zip(first, other):
             if key := other_kind(mine, theirs):
                 raise MismatchError(
-                    f"layer {theirs.layer} of {there.model} is of another kind than layer {mine.layer} of {here.model}: "
+                    f"layer {theirs.layer} of {shown(there.model)} is of another kind than layer {mine.layer} of {shown(here.model)}: "
                     f"{key} in config.json; layers of two kinds cannot be merged"
                 )
     counts = {key: len(first) for key in LAYER_COUNTS if key in donor.config}

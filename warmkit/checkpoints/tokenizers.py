@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from warmkit.addresses import shown
 from warmkit.checkpoints.checkpoint import Checkpoint, dump_json, parse_json
 from warmkit.errors import UsageError
 
@@ -33,13 +34,13 @@ def find_tokenizer(name: str, checkpoints: Sequence[Checkpoint]) -> Path:
     Raises:
         UsageError: If it is none of the inputs, or has no tokenizer.
     """
-    sources = [each for each in checkpoints if each.source == name or each.path == Path(name)]
+    sources = [each for each in checkpoints if each.source == shown(name) or each.path == Path(name)]
     if not sources:
         known = ", ".join(each.source for each in checkpoints)
-        raise UsageError(f"tokenizer: expected one of the models of the merge ({known}), found {name!r}")
+        raise UsageError(f"tokenizer: expected one of the models of the merge ({known}), found {shown(name)!r}")
     home = sources[0].directory
     if home is None or not any((home / file).is_file() for file in TOKENIZER_FILES):
-        raise UsageError(f"tokenizer: {name} has no tokenizer files")
+        raise UsageError(f"tokenizer: {shown(name)} has no tokenizer files")
     return home
 
 

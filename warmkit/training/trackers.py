@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from warmkit.addresses import without_assigned_secrets
 from warmkit.errors import TrainingError, UsageError
 from warmkit.recipes import plain
 from warmkit.training.recipe import RunOutput
@@ -33,7 +34,7 @@ class Trackers:
     def __init__(self, recipe: Any) -> None:
         self.output: RunOutput = recipe.output
         check_trackers(self.output)
-        self._recipe = plain(recipe)
+        self._recipe = _public(plain(recipe))
         self._open: list[Any] = []
 
     def start(self, lines: Iterable[dict[str, Any]], step: int) -> None:
@@ -84,6 +85,15 @@ class Trackers:
         except wandb.errors.Error as error:
             kind = UsageError if isinstance(error, wandb.errors.UsageError) else TrainingError
             raise kind(f"output.trackers: wandb: {error} WANDB_MODE=offline logs to {folder} alone") from None
+
+
+def _public(value: Any) -> Any:
+    """Return a recipe as others may see it: what its commands and addresses hold in the way of secrets is left out."""
+    if isinstance(value, dict):
+        return {key: _public(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_public(each) for each in value]
+    return without_assigned_secrets(value) if isinstance(value, str) else value
 
 
 def check_trackers(output: RunOutput) -> None:

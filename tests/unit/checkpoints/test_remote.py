@@ -15,13 +15,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import warmkit
 from tests.conftest import CONFIG, Run, save
-from tests.unit.checkpoints.web import Fault, Web, serving
-from warmkit.checkpoints import lookahead, prefetch, remote_file
+from tests.unit.checkpoints.web import Fault, Web, WebHandler, serving
+from warmkit.checkpoints import http_file, lookahead, prefetch, remote_file
 from warmkit.checkpoints.checkpoint import open_checkpoint
 from warmkit.checkpoints.files import Files
+from warmkit.checkpoints.http_file import Site, origin
+from warmkit.checkpoints.slices import LayerRange, Slice, merge_slices
 from warmkit.errors import CheckpointError, FormatError, TransferError, UsageError
 
 MEGABYTE = 1 << 20
@@ -356,6 +359,71 @@ def test_what_is_no_checkpoint_is_named(path: str, kind: type[Exception], said: 
 def test_a_password_in_an_address_is_refused() -> None:
     with pytest.raises(UsageError, match="without user and password"):
         open_checkpoint("http://me:secret@127.0.0.1/model")
+
+
+def test_a_signature_reaches_no_card_manifest_note_or_error(web: Web, models: Path, tmp_path: Path) -> None:
+    base = f"{web.address}/a?sig=S3CRET"
+    added = tmp_path / "ad"
+    added.mkdir()
+    factors = {"A": torch.ones(2, HIDDEN), "B": torch.ones(HIDDEN, 2)}
+    names = {f"base_model.model.model.layers.0.mlp.lora_{part}.weight": factor for part, factor in factors.items()}
+    save_file(names, added / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, "base_model_name_or_path": "https://elsewhere/x?sig=S3CRET"}
+    (added / "adapter_config.json").write_text(json.dumps(config))
+    pair = f"{base}+{added}"
+    result = warmkit.merge([pair, f"{web.address}/b?sig=S3CRET"], tmp_path / "out", init=base)
+    sliced = merge_slices([Slice((LayerRange(base, 0, 2),)), Slice((LayerRange(base, 0, 6),))], tmp_path / "stacked")
+    for folder in (tmp_path / "out", tmp_path / "stacked"):
+        assert not [file for file in folder.iterdir() if b"S3CRET" in file.read_bytes()]
+    assert "S3CRET" not in repr((result, sliced))
+    sources = [each["source"] for each in json.loads((tmp_path / "out" / "warmkit.json").read_text())["models"]]
+    assert sources == [f"{web.address}/a+{added}", f"{web.address}/b"]
+    for wrong in (f"{web.address}/none?sig=S3CRET", f"{web.address}/a.bin?sig=S3CRET"):
+        with pytest.raises(CheckpointError) as error:
+            open_checkpoint(wrong)
+        assert "S3CRET" not in str(error.value)
+
+
+class Elsewhere(WebHandler):
+    """Leads to the address that the server's `target` names."""
+
+    def answer(self) -> None:
+        self.reply(302, {"Location": self.server.target}, b"")  # type: ignore[attr-defined]
+
+
+def test_a_token_does_not_follow_to_another_port_or_to_plain_http(models: Path, tmp_path: Path) -> None:
+    for target in ("//127.0.0.1:{port}/a/config.json", "http://localhost:{port}/a/config.json"):
+        with serving(Web(models)) as web, serving(Web(models, Elsewhere)) as first:
+            first.target = target.format(port=web.server_address[1])  # type: ignore[attr-defined]
+            Site({"Authorization": "Bearer T"}).small_file("x", f"{first.address}/x")
+            assert "Authorization" not in web.headers["/a/config.json"]
+    assert origin("https://host/a") == origin("https://HOST:443/b")
+    assert len({origin(each) for each in ("https://h/a", "http://h/a", "https://h:8/a", "https://other/a")}) == 4
+
+
+@pytest.mark.parametrize("target", ["http://127.0.0.1:99999/", "http://[::1", "ftp://127.0.0.1/x"])
+def test_a_redirect_to_no_web_address_is_one_line(target: str, models: Path) -> None:
+    with serving(Web(models, Elsewhere)) as web:
+        web.target = target  # type: ignore[attr-defined]
+        with pytest.raises(TransferError, match="which is no web address"):
+            open_checkpoint(f"{web.address}/a")
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:99999/a", "http://", "http://[::1/a", "https:///x"])
+def test_what_is_no_web_address_is_one_line(address: str) -> None:
+    with pytest.raises(TransferError, match="web address"):
+        open_checkpoint(address)
+
+
+def test_letters_beyond_ascii_in_a_path_are_quoted(web: Web, models: Path) -> None:
+    shutil.copytree(models / "a", models / "%D0%BC", dirs_exist_ok=True)
+    assert open_checkpoint(f"{web.address}/м").nbytes == open_checkpoint(models / "a").nbytes
+
+
+def test_small_files_have_one_bound_together(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_file, "LARGEST_SMALL_FILE", 100)
+    with pytest.raises(CheckpointError, match="the small files beside the weights have more than"):
+        open_checkpoint(f"{web.address}/b")
 
 
 def test_a_proxy_of_the_environment_is_asked(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ import warmkit
 from tests.conftest import Family, make_family, save, weights
 from warmkit.checkpoints import prefetch, remote_file
 from warmkit.checkpoints.checkpoint import open_checkpoint
-from warmkit.errors import CheckpointError, FormatError, TransferError, UnsupportedError
+from warmkit.checkpoints.remote import is_plain, read_mapping
+from warmkit.checkpoints.remote import save as save_small
+from warmkit.errors import CheckpointError, FormatError, TransferError, UnsupportedError, UsageError
 
 
 @pytest.fixture
@@ -149,3 +152,39 @@ def test_what_is_no_checkpoint_is_named(source: str, kind: type[Exception], said
     with pytest.raises(kind, match=said) as raised:
         open_checkpoint(source)
     assert source in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["../a", "/a", "a/../../b", "c:a", "a\\b", "a\x1b[2J", "a//b", "."])
+def test_a_name_that_leads_out_of_a_model_is_none(name: str, bucket: MemoryFileSystem, tmp_path: Path) -> None:
+    assert not is_plain(name)
+    with pytest.raises(CheckpointError, match="no name of a file inside a model"):
+        save_small(tmp_path / "folder", {name: b""})
+    with pytest.raises(FormatError, match="no safetensors file of this model"):
+        read_mapping(json.dumps({"weight_map": {"w": f"{name}/x.safetensors"}}).encode(), "index")
+
+
+def test_names_of_a_store_that_lead_out_of_a_model_are_skipped(bucket: MemoryFileSystem) -> None:
+    listed = bucket.find
+    strange = ["/bucket/a/../stray.json", "/bucket/a/c:stray.json", "/bucket/a//stray.json"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MemoryFileSystem, "find", lambda self, path, **how: [*listed(path, **how), *strange])
+        checkpoint = open_checkpoint("memory://bucket/a")
+    assert sorted(each.name for each in checkpoint.path.iterdir()) == ["config.json", "tokenizer_config.json"]
+    assert not list(checkpoint.path.parent.glob("stray*"))
+
+
+def test_a_password_in_the_address_of_a_store_is_refused(bucket: MemoryFileSystem) -> None:
+    with pytest.raises(UsageError, match="without user and password") as error:
+        open_checkpoint("memory://key:S3CRET@bucket/a")
+    assert "S3CRET" not in str(error.value)
+
+
+def test_what_a_store_says_is_repeated_without_signatures(bucket: MemoryFileSystem) -> None:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise OSError("403 for https://host/a?X-Signature=S3CRET")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MemoryFileSystem, "find", refuse)
+        with pytest.raises(TransferError, match="403 for https://host/a") as error:
+            open_checkpoint("memory://bucket/a?sig=S3CRET")
+    assert "S3CRET" not in str(error.value)

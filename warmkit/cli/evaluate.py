@@ -14,7 +14,7 @@ from warmkit.cli.console import Console, size, table
 from warmkit.cli.eval_policy import policy
 from warmkit.cli.gate import AtLeast, check_names, floors, hold
 from warmkit.cli.score import MaxLength, RewardModels
-from warmkit.cli.train import need_transformers
+from warmkit.cli.train import need_transformers, tell_slow_precision
 from warmkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ def rm(
         check_figure(plot)
         if len(models) == 1:
             raise UsageError("--plot draws accuracy against the number of models: give at least two")
+    tell_slow_precision(console, precision.value)
     contest = open_contest(models, sources, probe=probe, max_length=max_length, precision=precision.value)
     tell_truncation(console, contest)
     with console.progress("scoring", unit="models") as advance:

@@ -12,7 +12,7 @@ from warmkit.cli.evaluate import DataSets, Number, Plot, Precision, check_figure
 from warmkit.cli.options import numbers
 from warmkit.cli.output import DocumentPath, refuse_existing, write_document
 from warmkit.cli.score import MaxLength
-from warmkit.cli.train import need_transformers
+from warmkit.cli.train import need_transformers, tell_slow_precision
 from warmkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def lmc(
     if plot is not None:
         check_figure(plot)
     refuse_existing([output], force)
+    tell_slow_precision(console, precision.value)
     contest = open_contest([a, b], sources, max_length=max_length, precision=precision.value)
     tell_truncation(console, contest)
     first, second = contest.members

@@ -49,6 +49,7 @@ def rm(
         data = reward_modeling.load_comparisons(content.data, content.model, model)
         _plan(console, content, model.model, content.rm.steps_for(len(data["train"])), data)
         return
+    tell_slow_precision(console, content.rm.precision)
     with console.progress("training", unit="steps") as advance:
         result = reward_modeling.train_reward_model(content, force=force, advance=advance)
     leave()
@@ -94,6 +95,7 @@ def sft(
         task = training.open_task(content)
         _plan(console, content, task.model, content.sft.steps_for(task.examples), task.data)
         return
+    tell_slow_precision(console, content.sft.precision)
     with console.progress("training", unit="steps") as advance:
         result = training.train_sft(content, force=force, advance=advance)
     leave()
@@ -133,6 +135,7 @@ def policy(
         return
     from warmkit.training.policy import train_policy
 
+    tell_slow_precision(console, content.policy.precision)
     with console.progress("training", unit="steps") as advance:
         result = train_policy(content, force=force, advance=advance)
     leave()
@@ -180,6 +183,14 @@ def need_transformers() -> None:
 
     if importlib.util.find_spec("transformers") is None:
         raise UsageError("this needs transformers; install it: pip install 'warmkit[train]'")
+
+
+def tell_slow_precision(console: Console, precision: str) -> None:
+    """Note that a precision which was asked for is slow on this machine."""
+    from warmkit.modeling.precision import slow_precision
+
+    if (line := slow_precision(precision)) is not None:
+        console.note(line)
 
 
 def _plan(console: Console, content: Any, model: Any, steps: int, data: dict[str, Any]) -> None:

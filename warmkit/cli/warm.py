@@ -7,7 +7,7 @@ from typing import Any
 from warmkit.cli.command import command
 from warmkit.cli.console import Console, number, table
 from warmkit.cli.executor import Address, ExecutorName, chosen
-from warmkit.cli.train import DryRun, Force, Overrides, RecipePath, need_transformers
+from warmkit.cli.train import DryRun, Force, Overrides, RecipePath, need_transformers, tell_slow_precision
 
 
 @command(resumes=True)
@@ -57,6 +57,7 @@ def warm(
         what = f"{number(parameters)} parameters, {steps} steps a run; {ranking} pairs rank the runs, {rest} others validate"
         console.result(document, recipe_text(content), table("Runs", ["run", "lr", "dropout", "init"], rows), what)
         return
+    tell_slow_precision(console, content.rm.precision)
     with console.progress("fine-tuning", unit="steps") as advance:
         result = run_warm(content, force=force, advance=advance, address=address, tell=console.note)
     for note in result.summary["notes"]:

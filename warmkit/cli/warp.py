@@ -7,7 +7,7 @@ from typing import Any
 from warmkit.cli.command import command
 from warmkit.cli.console import Console, number, table
 from warmkit.cli.executor import Address, ExecutorName, chosen
-from warmkit.cli.train import DryRun, Force, Overrides, RecipePath, need_transformers
+from warmkit.cli.train import DryRun, Force, Overrides, RecipePath, need_transformers, tell_slow_precision
 
 
 @command(resumes=True)
@@ -44,6 +44,7 @@ def warp(
         check(content)
         _plan(console, content)
         return
+    tell_slow_precision(console, content.policy.precision)
     with console.progress("training", unit="steps") as advance:
         result = run_warp(content, force=force, advance=advance, address=address, tell=console.note)
     console.result({"path": str(result.path), **result.summary}, *_tables(result.summary), str(result.path))

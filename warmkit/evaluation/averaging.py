@@ -13,6 +13,7 @@ import torch
 from warmkit.checkpoints.merger import merged_state_dict
 from warmkit.evaluation.accuracy import Scores, ensemble
 from warmkit.evaluation.comparisons import Comparisons, score
+from warmkit.modeling.precision import autocast
 from warmkit.modeling.reward_model import RewardModel
 
 MOST_CHARACTERS = 120  # of a file's name, which ends at 255 bytes
@@ -80,7 +81,7 @@ class Contest:
         result = {name: _load(file) for name, file in files.items() if file is not None and file.exists()}
         if len(result) < len(wanted):
             self.model.load_weights(weights())
-        with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+        with autocast(self.precision, self.model.device):
             for name in wanted:
                 if name not in result:
                     result[name] = score(self.model, self.data[name])

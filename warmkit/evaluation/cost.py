@@ -6,9 +6,8 @@ import statistics
 import time
 from typing import Any
 
-import torch
-
 from warmkit.evaluation.comparisons import Comparisons, score
+from warmkit.modeling.precision import autocast
 from warmkit.modeling.reward_model import RewardModel
 
 PAIRS, REPEATS = 64, 3
@@ -27,7 +26,7 @@ def inference_cost(model: RewardModel, data: Comparisons, m: int, precision: str
         precision: `bfloat16` scores as `Contest` does.
     """
     sample = data.only(range(min(PAIRS, len(data))))
-    with torch.autocast(model.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+    with autocast(precision, model.device):
         score(model, sample)  # a first pass pays for what later ones find ready
         one = statistics.median(_passes(model, sample, 1) for _ in range(REPEATS))
         many = _passes(model, sample, m)

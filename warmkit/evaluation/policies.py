@@ -15,6 +15,7 @@ from warmkit.evaluation.reward_term import RewardTerm, check_labels
 from warmkit.evaluation.rewards import open_terms
 from warmkit.modeling.causal_model import load_causal_model, positions_of
 from warmkit.modeling.generation import Sampling, token_ids
+from warmkit.modeling.precision import Precision
 from warmkit.modeling.tokens import Encoder, masked_padding, tokenizer_of
 from warmkit.modeling.weights import load_weights
 from warmkit.random_streams import generator
@@ -39,7 +40,7 @@ class EvaluationSettings:
         pad_token: What to pad with; by default the tokenizer's own token, else any, since it is never read.
         banned: Tokens that are never sampled.
         stop: Tokens that end a completion, beside EOS.
-        precision: `float32` or `bfloat16`.
+        precision: `float32`, `bfloat16`, or `auto`: what the device computes fast.
     """
 
     prompts: str
@@ -56,7 +57,7 @@ class EvaluationSettings:
     pad_token: str | None = None
     banned: list[str] = field(default_factory=lambda: [])
     stop: list[str] = field(default_factory=lambda: [])
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Precision = "float32"
 
     def __post_init__(self) -> None:
         check_labels(self.rewards, "rewards")

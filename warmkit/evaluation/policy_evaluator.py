@@ -14,6 +14,7 @@ from warmkit.errors import DataError, UnsupportedError, listed
 from warmkit.evaluation.answers import Answers
 from warmkit.evaluation.rewards import Term, weighted_sum
 from warmkit.modeling.generation import Completion, Sampling, sample
+from warmkit.modeling.precision import autocast
 from warmkit.modeling.quiet import evaluating
 from warmkit.modeling.rollouts import MOST_PARTS, Model, measure
 from warmkit.modeling.tokens import Encoder
@@ -62,7 +63,7 @@ class PolicyEvaluator:
         controls: Only reported.
         length_penalty: Taken off the reward for every token.
         eos_penalty: Taken off the reward of a completion without an end.
-        precision: `float32` or `bfloat16`.
+        precision: `float32`, `bfloat16` or `auto`.
         most_parts: See `rollouts.measure`.
     """
 
@@ -153,7 +154,7 @@ class PolicyEvaluator:
         return self.length_penalty * lengths + self.eos_penalty * endless
 
     def _precision(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
+        return autocast(self.precision, self.device)
 
 
 def rollout_values(rollout: Rollout, measured: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

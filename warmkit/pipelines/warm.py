@@ -41,6 +41,7 @@ from warmkit.recipes import recipe_text
 from warmkit.training.distributed import refuse_group
 from warmkit.training.identity import identity_text
 from warmkit.training.loop import Advance
+from warmkit.training.precision import with_precision
 from warmkit.training.recipe import DataSection, RewardModelRecipe, WarmRecipe
 from warmkit.training.reward_modeling import (
     describe,
@@ -94,7 +95,7 @@ def run_warm(
     refuse_group("warm")
     check(recipe)
     run_jobs = open_executor(recipe.warm.executor, address, tell)
-    out = Path(recipe.output.path)
+    recipe, out = with_precision(recipe, "rm"), Path(recipe.output.path)
     directory = RunDirectory(out, recipe_text(recipe), force, identity_text(_identity(recipe), recipe.data))
     _same_family([recipe.model.path, *(recipe.warm.inits or [])])
     recipe = replace(recipe, data=prepared_data(recipe, out))

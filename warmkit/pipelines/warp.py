@@ -38,6 +38,7 @@ from warmkit.training.distributed import refuse_group
 from warmkit.training.identity import identity_text
 from warmkit.training.loop import Advance
 from warmkit.training.policy_recipe import PolicyRecipe, evaluation_keys
+from warmkit.training.precision import with_precision
 from warmkit.training.recipe import RunOutput
 from warmkit.training.run import RunDirectory, write_whole
 from warmkit.training.trackers import check_trackers
@@ -83,7 +84,7 @@ def run_warp(
     """
     refuse_group("warp")
     check(recipe)
-    return _Warp(recipe, force, advance, open_executor(recipe.warp.executor, address, tell)).run()
+    return _Warp(with_precision(recipe, "policy"), force, advance, open_executor(recipe.warp.executor, address, tell)).run()
 
 
 def check(recipe: WarpRecipe) -> None:

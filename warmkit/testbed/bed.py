@@ -204,7 +204,13 @@ class Testbed:
             ),
             RunOutput(str(out)),
             replace(
-                Optimization(steps=shared.steps, batch_size=shared.batch_size, order=self.seed, seed=self.seed),
+                Optimization(
+                    steps=shared.steps,
+                    batch_size=shared.batch_size,
+                    precision="float32",
+                    order=self.seed,
+                    seed=self.seed,
+                ),
                 **how,
             ),
             WarmSection(
@@ -273,6 +279,7 @@ class Testbed:
             "max_new_tokens": self.longest,
             "banned": self.unspoken,
             **{key: getattr(shared, key) for key in ("lr", "batch_size", "samples", "anchor", "beta", "mu")},
+            "precision": "float32",
             "steps": runs * shared.steps,
             "keep": shared.steps_to_watch(runs),
             "order": run_seed(self.seed, order),

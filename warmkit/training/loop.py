@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from warmkit.errors import TrainingError, UsageError, out_of_memory
+from warmkit.modeling.precision import autocast
 from warmkit.random_streams import generator, seed_torch
 from warmkit.training.distributed import group, said_once, sum_gradients, summed
 from warmkit.training.optimizers import build_optimizer, rate
@@ -126,7 +127,7 @@ def _step(
     loss, logged, weight = 0.0, dict[str, float](), task.weight(rows)
     try:
         for part in map(group().mine, _parts(rows, how.accumulation)):
-            with torch.autocast(_device(task.model).type, torch.bfloat16, enabled=how.precision == "bfloat16"):
+            with autocast(how.precision, _device(task.model)):
                 mean, numbers = task.loss(part)
             share = task.weight(part) / weight
             (mean * share * group().scale).backward()

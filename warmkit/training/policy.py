@@ -23,6 +23,7 @@ from warmkit.training.policy_opening import open_policy
 from warmkit.training.policy_recipe import PolicyRecipe
 from warmkit.training.policy_step import take_step
 from warmkit.training.policy_task import PolicyTask
+from warmkit.training.precision import with_precision
 from warmkit.training.run import RunDirectory, open_run
 from warmkit.training.sharding import load_states, whole
 from warmkit.training.trackers import Trackers
@@ -59,6 +60,7 @@ def train_policy(recipe: PolicyRecipe, *, force: bool = False, advance: Advance 
     Source: WARP (Ramé et al., 2024), algorithm 1, lines 4-10; WARM (Ramé et al., 2024), appendix C.4 (the value baseline).
     """
     with agreed():
+        recipe = with_precision(recipe, "policy")
         run = open_run(Path(recipe.output.path), recipe_text(recipe), force, identity_text(recipe, recipe.data))
     summary = run.summary()
     if summary is None:

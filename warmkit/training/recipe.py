@@ -100,7 +100,8 @@ class Optimization:
         schedule: What the rate does then.
         clip: Largest norm of the gradient; 0 for none.
         dropout: Probability in every dropout of the model; by default the model's own.
-        precision: `bfloat16` computes in it over float32 weights.
+        precision: Of the products; `bfloat16` computes them in it over float32 weights. `auto` is bfloat16 where the device has
+            instructions for it, else float32; the run records which, and goes on in it.
         gradient_checkpointing: Compute activations twice to store fewer.
         seed: Of dropout.
         order: Seed of the order of the data.
@@ -123,7 +124,7 @@ class Optimization:
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     clip: float = number_in(0, default=1.0)
     dropout: float | None = number_in(0, 0.99, default=None)
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
     gradient_checkpointing: bool = False
     seed: int = number_in(0, default=0)
     order: int = number_in(0, default=0)

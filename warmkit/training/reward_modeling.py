@@ -16,6 +16,7 @@ from warmkit.errors import DataError, MismatchError, UnsupportedError
 from warmkit.evaluation.accuracy import pairwise_accuracy, report
 from warmkit.evaluation.comparisons import Comparisons, encode_pairs, same_after_encoding, score
 from warmkit.modeling.checkpointing import recompute_activations
+from warmkit.modeling.precision import autocast
 from warmkit.modeling.quiet import evaluating
 from warmkit.modeling.reward_model import RewardModel, load_reward_model, trained_head
 from warmkit.modeling.saving import SCALAR, save_model
@@ -25,6 +26,7 @@ from warmkit.training.distributed import agreed, group
 from warmkit.training.identity import identity_text
 from warmkit.training.loop import Advance, train
 from warmkit.training.losses import bradley_terry
+from warmkit.training.precision import with_precision
 from warmkit.training.probe import train_probe
 from warmkit.training.recipe import DataSection, ModelSection, RewardModelRecipe
 from warmkit.training.run import RunDirectory, open_run
@@ -103,6 +105,7 @@ def train_reward_model(recipe: RewardModelRecipe, *, force: bool = False, advanc
     Source: WARM (Ramé et al., 2024), sections 2.1 and 3.1, appendix C.3.
     """
     with agreed():
+        recipe = with_precision(recipe, "rm")
         run = open_run(Path(recipe.output.path), recipe_text(recipe), force, identity_text(recipe, recipe.data))
     if (summary := run.summary()) is not None:
         return RewardModelResult(run.model, summary, int(summary["steps"]))
@@ -132,7 +135,7 @@ def train_reward_model(recipe: RewardModelRecipe, *, force: bool = False, advanc
 
 def evaluation(reward_model: RewardModel, data: dict[str, Comparisons], precision: str) -> dict[str, Any]:
     """Report on every data set, in the precision that the model was trained in."""
-    with torch.autocast(reward_model.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+    with autocast(precision, reward_model.device):
         return {name: report(score(reward_model, each), each.answer_lengths) for name, each in split(data).items()}
 
 

@@ -24,6 +24,7 @@ from warmkit.training.distributed import agreed, group
 from warmkit.training.identity import identity_text
 from warmkit.training.loop import Advance, train
 from warmkit.training.losses import completion_nll
+from warmkit.training.precision import with_precision
 from warmkit.training.recipe import SftRecipe
 from warmkit.training.run import RunDirectory, open_run
 from warmkit.training.sharding import check_shards, shard, whole_weights
@@ -111,6 +112,7 @@ def train_sft(recipe: SftRecipe, *, force: bool = False, advance: Advance | None
     Source: WARM (Ramé et al., 2024), appendix C.3.1 (SFT) and C.3.2 (Baklava).
     """
     with agreed():
+        recipe = with_precision(recipe, "sft")
         run = open_run(Path(recipe.output.path), recipe_text(recipe), force, identity_text(recipe, recipe.data))
     kept = {step: run.kept(step) for step in recipe.sft.keep}
     if (summary := run.summary()) is not None:

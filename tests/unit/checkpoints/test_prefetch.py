@@ -82,10 +82,13 @@ def test_every_read_gets_its_bytes_and_every_buffer_comes_back(
     with ThreadPoolExecutor(3) as pool:
         assert all(pool.map(read, reads))
     if not unannounced:
-        assert len(prefetcher._free) + prefetcher._unused == buffers
-        assert not prefetcher._pieces
+        with prefetcher._state:  # a piece whose readers did not wait for it may still be on its way
+            assert prefetcher._state.wait_for(lambda: not prefetcher._pieces, 60)
+            assert len(prefetcher._free) + prefetcher._unused == buffers
     prefetcher.close()
-    assert not any(thread.is_alive() for thread in prefetcher._threads)
+    for thread in prefetcher._threads:
+        thread.join(60)
+        assert not thread.is_alive()
 
 
 def test_what_was_announced_is_fetched_once() -> None:

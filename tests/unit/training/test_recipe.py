@@ -63,7 +63,7 @@ MISTAKES: dict[str, tuple[str, str, str]] = {
         "schedule: cosin",
         r":8: rm\.schedule must be constant or linear or cosine.*did you mean 'cosine'\?",
     ),
-    "a choice far off": ("steps: 10", "precision: 16", r":8: rm\.precision must be float32 or bfloat16, found 16"),
+    "a choice far off": ("steps: 10", "precision: 16", r":8: rm\.precision must be auto or float32 or bfloat16, found 16"),
     "steps and epochs": ("steps: 10", "steps: 10\n  epochs: 2", r":7: rm: steps and epochs say the same thing twice"),
     "too many parts": ("steps: 10", "accumulation: 17", r":7: rm: accumulation 17 splits a batch_size of 16"),
     "m without top": ("runs: 4", "runs: 4\n  final: best\n  m: 2", r":10: warm: m is the number of models of final: top"),

@@ -187,7 +187,7 @@ def recipe(folder: Path, architecture: str = "llama", name: str = "run", **how: 
     if not train.exists():
         write(train, rows(24))
         write(held_out, rows(16, seed=50))
-    settings = {"lr": 1e-3, "steps": 6, "batch_size": 8, **how}
+    settings = {"lr": 1e-3, "steps": 6, "batch_size": 8, "precision": "float32", **how}
     return RewardModelRecipe(
         ModelSection(source, pad_token=PAD[architecture]),
         DataSection(str(train), str(held_out)),

@@ -79,6 +79,7 @@ def control_model(bed: Testbed, how: Settings) -> Path:
             steps=how.control_steps * shared.steps,
             batch_size=how.control_batch,
             schedule="linear",
+            precision="float32",
             order=bed.seed,
             seed=bed.seed,
         ),

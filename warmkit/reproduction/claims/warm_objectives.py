@@ -134,6 +134,7 @@ def _one(bed: Testbed, pool: Pool, name: str, train: str, order: int) -> Path:
             lr=shared.lr[0],
             steps=shared.steps,
             batch_size=shared.batch_size,
+            precision="float32",
             order=run_seed(bed.seed, order),
             seed=run_seed(bed.seed, order),
         ),

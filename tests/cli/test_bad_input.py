@@ -161,7 +161,7 @@ def test_an_index_that_disagrees_with_its_files_is_refused(tmp_path: Path, famil
 
 
 def test_two_versions_of_the_weights_are_refused(family: Family, refused: Refused) -> None:
-    indexed(family.b, dict.fromkeys(weights(0), "model.safetensors"))
+    indexed(family.b, dict.fromkeys(weights(0), "model-00001-of-00001.safetensors"))
     assert "holds both" in refused(*merge(family))
 
 

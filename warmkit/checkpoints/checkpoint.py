@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +15,9 @@ from warmkit.checkpoints.adapter_config import is_adapter, split
 from warmkit.checkpoints.dtypes import DType
 from warmkit.checkpoints.files import Files, WeightFile
 from warmkit.checkpoints.hub import pickle_message, resolve
+from warmkit.checkpoints.refused import refuse, sharded
 from warmkit.checkpoints.safetensors_format import parse_json, read_header
-from warmkit.checkpoints.tensors import Tensor
+from warmkit.checkpoints.tensors import StoredTensor, Tensor
 from warmkit.errors import CheckpointError, FormatError, UnsupportedError, listed
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
-_PACKED = (".qweight", ".qzeros", ".g_idx", ".absmax", ".quant_map", ".weight_packed", ".weight_scale_inv")
 
 
 @dataclass(frozen=True)
@@ -212,7 +212,7 @@ def open_checkpoint(source: str | os.PathLike[str], *, allow_pickle: bool = Fals
         from warmkit.checkpoints.pickled import open_pickled
 
         checkpoint = open_pickled(source, path)
-        _refuse_quantised(checkpoint)
+        refuse(checkpoint)
         return checkpoint
     if path.is_dir():
         files, mapping = _weight_files(path)
@@ -223,8 +223,7 @@ def open_checkpoint(source: str | os.PathLike[str], *, allow_pickle: bool = Fals
     checkpoint = _assemble(source, path, files)
     if mapping is not None:
         check_index(path / INDEX, mapping, checkpoint)
-    _refuse_quantised(checkpoint)
-    return checkpoint
+    return _named(checkpoint)
 
 
 def _open_streamed(source: str) -> Checkpoint:
@@ -234,8 +233,7 @@ def _open_streamed(source: str) -> Checkpoint:
     checkpoint = _assemble(remote.source, remote.folder, remote.files)
     if remote.mapping is not None:
         check_index(f"{remote.source}: {INDEX}", remote.mapping, checkpoint)
-    _refuse_quantised(checkpoint)
-    return checkpoint
+    return _named(checkpoint)
 
 
 def _assemble(source: str, path: Path, files: Sequence[WeightFile]) -> Checkpoint:
@@ -253,12 +251,30 @@ def _assemble(source: str, path: Path, files: Sequence[WeightFile]) -> Checkpoin
     return Checkpoint(source, path, entries, tuple(files), metadata)
 
 
+def _named(checkpoint: Checkpoint) -> Checkpoint:
+    """Return it under the model's own names, checked: wrappers (`_orig_mod`, `module`) may have been saved too."""
+    from warmkit.checkpoints.state_dicts import plain_names
+
+    names, notes = plain_names(checkpoint.entries, checkpoint.source)
+    entries = checkpoint.entries
+    if any(name != plain for name, plain in names.items()) or len(names) < len(entries):
+        entries = {plain: _renamed(entries[name], plain) for name, plain in names.items()}
+    named = replace(checkpoint, entries=entries, notes=(*checkpoint.notes, *notes))
+    refuse(named)
+    return named
+
+
+def _renamed(entry: Tensor, name: str) -> Tensor:
+    assert isinstance(entry, StoredTensor)  # what safetensors hold
+    return replace(entry, name=name)
+
+
 def _weight_files(directory: Path) -> tuple[list[Path], dict[str, str] | None]:
     index, single = directory / INDEX, directory / SINGLE
-    if index.is_file() and single.is_file():
-        raise FormatError(f"{directory}: holds both {SINGLE} and {INDEX}; remove the one that is out of date")
     if index.is_file():
         mapping = read_index(index)
+        if single.is_file() and set(mapping.values()) != {SINGLE}:  # mlx writes an index of one file
+            raise FormatError(f"{directory}: holds both {SINGLE} and {INDEX}; remove the one that is out of date")
         return [inside(directory, name, index) for name in sorted(set(mapping.values()))], mapping
     if single.is_file():
         return [single], None
@@ -267,6 +283,8 @@ def _weight_files(directory: Path) -> tuple[list[Path], dict[str, str] | None]:
         return found, None
     if found:
         names = ", ".join(file.name for file in found[:4])
+        if all(file.name.startswith("shard-") for file in found):
+            raise UnsupportedError(f"{directory}: {sharded(names)}")
         raise FormatError(f"{directory}: {len(found)} safetensors files ({names}) and no {INDEX} that says which belong")
     raise CheckpointError(f"{directory}: expected {SINGLE} or {INDEX}, found neither")
 
@@ -327,18 +345,6 @@ def check_index(index: Path | str, mapping: dict[str, str], checkpoint: Checkpoi
 
 def _inner_name(file: WeightFile, index: Path | str) -> str:
     return str(file.relative_to(index.parent)) if isinstance(file, Path) and isinstance(index, Path) else file.name
-
-
-def _refuse_quantised(checkpoint: Checkpoint) -> None:
-    quantisation = checkpoint.config.get("quantization_config")
-    packed = next((name for name in checkpoint.entries if name.endswith(_PACKED) or ".quant_state." in name), None)
-    if quantisation or packed:
-        method = quantisation.get("quant_method", "unknown method") if isinstance(quantisation, dict) else "packed"
-        where = f"tensor {packed!r}" if packed else "quantization_config in config.json"
-        raise UnsupportedError(
-            f"{checkpoint.source}: quantised weights ({method}: {where}) cannot be averaged; merge the checkpoints they were "
-            "made from and quantise the result"
-        )
 
 
 def dump_json(value: Any) -> bytes:

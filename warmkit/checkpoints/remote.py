@@ -127,6 +127,7 @@ def _open_store(url: str) -> Remote:
     companions = [name for name in names if name.endswith(KEPT) or name.upper().startswith(("LICENSE", "NOTICE"))]
     save(folder, dict(zip(companions, several(store.small_file, companions))))
     mapping = read_mapping((folder / index).read_bytes(), f"{store.place}/{index}") if index else None
+    check_single(names, mapping or {SINGLE: SINGLE}, store.place)
     files = several(lambda name: FsspecFile(store, name), sorted(set(mapping.values())) if mapping else weights)
     return Remote(store.place, folder, [*files], mapping)
 
@@ -138,8 +139,6 @@ def choose(names: Iterable[str], place: str) -> tuple[list[str], str | None]:
         CheckpointError: If there is none, or it is not clear which.
     """
     known = set(names)
-    if INDEX in known and SINGLE in known:
-        raise FormatError(f"{place}: holds both {SINGLE} and {INDEX}, so it is not clear which one counts")
     if INDEX in known:
         return [], INDEX
     if SINGLE in known:
@@ -171,6 +170,12 @@ def read_mapping(index: bytes, place: str) -> dict[str, str]:
         if not is_plain(name) or not name.endswith(".safetensors"):
             raise FormatError(f"{place}: points to {name[:200]!r}, which is no safetensors file of this model")
     return mapping
+
+
+def check_single(names: Iterable[str], mapping: Mapping[str, str], place: str) -> None:
+    """Refuse a model directory whose index leaves its one file out, so that it is not clear which one counts."""
+    if SINGLE in names and set(mapping.values()) != {SINGLE}:
+        raise FormatError(f"{place}: holds both {SINGLE} and {INDEX}, so it is not clear which one counts")
 
 
 def save(folder: Path, files: Mapping[str, bytes]) -> None:

@@ -8,7 +8,7 @@ from warmkit.checkpoints.http_connections import Response
 from warmkit.checkpoints.http_file import HttpFile, Site
 from warmkit.checkpoints.hub import PATTERNS, parse_repository
 from warmkit.checkpoints.hub_client import absent, gated, patiently, without_bars
-from warmkit.checkpoints.remote import Remote, choose, read_mapping, several
+from warmkit.checkpoints.remote import SINGLE, Remote, check_single, choose, read_mapping, several
 from warmkit.errors import CheckpointError, HubError
 
 SMALL = [pattern for pattern in PATTERNS if pattern != "*.safetensors"]
@@ -31,6 +31,7 @@ def open_hub(source: str) -> Remote:
     with without_bars():
         folder = Path(patiently(repo, revision, lambda: snapshot_download(repo, revision=commit, allow_patterns=SMALL)))
     mapping = read_mapping((folder / index).read_bytes(), f"{place}/{index}") if index else None
+    check_single(names, mapping or {SINGLE: SINGLE}, place)
     token = get_token()
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     site = Site(headers, lambda response: _explain(repo, revision, response))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 from warmkit.checkpoints.dtypes import BY_TORCH_NAME, DType
@@ -15,7 +16,9 @@ T = TypeVar("T")
 Path: TypeAlias = "tuple[str, ...]"
 
 HOMES = ("state_dict", "model_state_dict", "model", "module")  # under which trainers keep the weights, the surest first
-WRAPPERS = frozenset(("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"))
+WRAPPERS = frozenset(("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"))
+COUNTER = "n_averaged"
+_AVERAGE = re.compile(r"(^|_)(ema|swa|averaged?)(_|$)")
 DEEPEST = 24  # a pickle may hold itself
 
 
@@ -32,8 +35,8 @@ def tensors_in(tree: Any, path: Path = ()) -> Iterator[tuple[Path, TorchTensor]]
 def weights_among(tensors: Mapping[Path, T], keys: Sequence[str], where: str) -> tuple[dict[str, T], list[str]]:
     """Find the weights of the model among everything that was saved.
 
-    They are what lies under `state_dict`, `model_state_dict`, `model` or `module`, at any depth; else what lies at the top;
-    else all there is.
+    They are what lies under `state_dict`, `model_state_dict`, `model` or `module`, the least deep first; else what lies at
+    the top; else all there is.
 
     Args:
         tensors: Every tensor, by the keys that lead to it.
@@ -51,20 +54,68 @@ def weights_among(tensors: Mapping[Path, T], keys: Sequence[str], where: str) ->
         groups.setdefault(tuple(home), {})[name] = tensor
     if not groups:
         raise FormatError(f"{where}: holds no tensors")
-    named = [home for known in HOMES for home in groups if home[-1:] == (known,)]
+    named = sorted((home for home in groups if home and home[-1] in HOMES), key=lambda home: (len(home), HOMES.index(home[-1])))
     chosen = named[0] if named else () if () in groups else next(iter(groups))
     if not named and chosen and len(groups) > 1:
         found = ", ".join(".".join(home) for home in list(groups)[:6])
         raise FormatError(f"{where}: expected the weights under {', '.join(HOMES)}, or at the top; found tensors under {found}")
+    _refuse_rivals(groups, chosen, named, where)
     aside = [key for key in keys if key != chosen[0]] if chosen else [".".join(home) for home in groups if home]
     notes = [f"{where}: read {'.'.join(chosen) or 'the top'}, left aside {_shown(aside)}"] if aside else []
-    plain = {_unwrapped(name): tensor for name, tensor in groups[chosen].items()}
-    if len(plain) < len(groups[chosen]):
+    names, said = plain_names(groups[chosen], where)
+    return {plain: groups[chosen][name] for name, plain in names.items()}, notes + said
+
+
+def _refuse_rivals(groups: Mapping[Path, Mapping[str, Any]], chosen: Path, named: Sequence[Path], where: str) -> None:
+    """Refuse a second state dict that could be meant as well: of the same model (an average of it), or as near to the top."""
+    ours = set(map(_unwrapped, groups[chosen]))
+    for home, group in groups.items():
+        same = 2 * len(ours & set(map(_unwrapped, group))) > len(ours)
+        if home != chosen and (same or (home in named and len(home) == len(chosen))):
+            one, two = (".".join(each) or "the top" for each in (chosen, home))
+            way = "".join(f"[{key!r}]" for key in home)
+            raise FormatError(
+                f"{where}: two state dicts could be meant, {one} and {two}; save one of them alone: "
+                f"torch.save(torch.load(FILE, weights_only=True){way}, NEW)"
+            )
+
+
+def plain_names(names: Iterable[str], where: str) -> tuple[dict[str, str], list[str]]:
+    """Return the model's own name of every tensor, in order, and notes: without what wrappers and averagers put around them.
+
+    Raises:
+        FormatError: If two tensors have one name then, or the model is there twice: as it learns, and its average.
+    """
+    known = list(names)
+    kept, notes = [name for name in known if name != COUNTER], list[str]()
+    if len(kept) == len(known) or not kept or not all(name.startswith("module.") for name in kept):
+        kept = known
+    else:
+        notes.append(f"{where}: left aside {COUNTER}: torch's AveragedModel, whose average is what is read")
+    plain = {name: _unwrapped(name) for name in kept}
+    if len(set(plain.values())) < len(plain):
         raise FormatError(f"{where}: two tensors have one name, once wrappers ({', '.join(sorted(WRAPPERS))}) are left out")
-    prefix = _common_prefix(plain)
+    prefix = _common_prefix(plain.values())
     if prefix:
         notes.append(f"{where}: every name starts with {prefix!r}, which was left out")
-    return {name.removeprefix(prefix): tensor for name, tensor in plain.items()}, notes
+    plain = {name: short.removeprefix(prefix) for name, short in plain.items()}
+    _refuse_average_beside(plain.values(), where)
+    return plain, notes
+
+
+def _refuse_average_beside(names: Iterable[str], where: str) -> None:
+    """Refuse a model that is there twice under two first names, one of which says that it is an average."""
+    parts: dict[str, set[str]] = {}
+    for name in names:
+        first, _, rest = name.partition(".")
+        parts.setdefault(first, set()).add(rest.removeprefix("module.").replace(".", ""))  # some averagers drop the dots
+    for average in filter(_AVERAGE.search, parts):
+        for other, inner in parts.items():
+            if other != average and inner and 2 * len(inner & parts[average]) > len(inner):
+                raise FormatError(
+                    f"{where}: the model is there twice, as {other}.* and {average}.*; save one of them alone, without its "
+                    f"prefix: {{k[{len(average) + 1}:]: v for k, v in state.items() if k.startswith('{average}.')}}"
+                )
 
 
 def _shown(names: Sequence[str], limit: int = 6) -> str:
@@ -75,11 +126,12 @@ def _unwrapped(name: str) -> str:
     return ".".join(part for part in name.split(".") if part not in WRAPPERS)
 
 
-def _common_prefix(names: Mapping[str, Any]) -> str:
+def _common_prefix(names: Iterable[str]) -> str:
     """Return what DataParallel and trainers put before every name: `module.`; `model.` where another `model.` follows."""
+    known = list(names)
     for prefix in ("module.", "model."):
-        sure = prefix == "module." or any(name.startswith("model.model.") for name in names)
-        if sure and all(name.startswith(prefix) for name in names):
+        sure = prefix == "module." or any(name.startswith("model.model.") for name in known)
+        if sure and all(name.startswith(prefix) for name in known):
             return prefix
     return ""
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import warmkit
 from tests.conftest import CONFIG, Family, save, weights
@@ -65,7 +65,7 @@ def tensors(draw: st.DrawFn) -> torch.Tensor:
 @given(st.lists(tensors(), min_size=1, max_size=4))
 def test_what_is_read_is_what_torch_loads(tmp_path_factory: pytest.TempPathFactory, drawn: list[torch.Tensor]) -> None:
     path = tmp_path_factory.mktemp("any") / "model.pt"
-    torch.save({f"t{place}": each for place, each in enumerate(drawn)}, path)
+    torch.save({"one": torch.ones(1), **{f"t{place}": each for place, each in enumerate(drawn)}}, path)
     same(loaded(path), torch.load(path, weights_only=True))
 
 
@@ -140,6 +140,85 @@ def test_a_model_whose_names_all_start_with_model_keeps_them(tmp_path: Path) -> 
     headless = {name: tensor for name, tensor in weights(1).items() if name.startswith("model.")}
     torch.save(headless, tmp_path / "tied.pt")
     same(loaded(tmp_path / "tied.pt"), headless)
+
+
+@pytest.mark.parametrize(
+    ("tree", "two"),
+    [
+        ({"model": weights(1), "ema": weights(2)}, "model and ema"),
+        ({"state_dict": weights(1), "state_dict_ema": weights(2)}, "state_dict and state_dict_ema"),
+        ({"ema_state_dict": weights(2), "state_dict": weights(1)}, "state_dict and ema_state_dict"),
+        ({"state_dict": weights(1), "callbacks": {"EMA": {"weights": weights(2)}}}, "state_dict and callbacks.EMA.weights"),
+        ({"current_model_state": weights(1), "state_dict": weights(2)}, "state_dict and current_model_state"),
+        ({"model": {"a.weight": torch.ones(2)}, "module": {"b.weight": torch.ones(2)}}, "model and module"),
+        ({**weights(1), "ema": {f"module.{k}": v for k, v in weights(2).items()}, "model": weights(3)}, "model and the top"),
+    ],
+)
+def test_of_two_state_dicts_of_a_model_the_first_is_not_taken(tree: Any, two: str, tmp_path: Path) -> None:
+    torch.save(tree, tmp_path / "two.pt")
+    with pytest.raises(FormatError, match=rf"two state dicts could be meant, {two}; save one of them alone"):
+        warmkit.open_checkpoint(tmp_path / "two.pt", allow_pickle=True)
+
+
+def test_the_advice_on_two_state_dicts_works_as_it_is_written(tmp_path: Path) -> None:
+    torch.save({"model": weights(1), "ema": weights(2)}, tmp_path / "two.pt")
+    with pytest.raises(FormatError) as refusal:
+        warmkit.open_checkpoint(tmp_path / "two.pt", allow_pickle=True)
+    code = str(refusal.value).partition("alone: ")[2]
+    exec(code, {"torch": torch, "FILE": tmp_path / "two.pt", "NEW": tmp_path / "one.pt"})
+    same(loaded(tmp_path / "one.pt"), weights(2))
+
+
+@pytest.mark.parametrize("kind", ["pickle", "safetensors"])
+def test_of_torchs_averaged_model_the_average_is_read_and_its_counter_left_aside(kind: str, tmp_path: Path) -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Linear(2, 2))
+    averaged = torch.optim.swa_utils.AveragedModel(model)
+    averaged.update_parameters(model)
+    with torch.no_grad():
+        model[0].weight += 1
+    averaged.update_parameters(model)
+    state = averaged.state_dict()
+    assert "n_averaged" in state
+    if kind == "pickle":
+        torch.save(state, tmp_path / "swa.pt")
+    else:
+        save_file(state, tmp_path / "swa.safetensors")
+    opened = warmkit.open_checkpoint(next(tmp_path.iterdir()), allow_pickle=True)
+    same({name: opened[name].load() for name in model.state_dict()}, dict(averaged.module.state_dict()))
+    assert len(opened) == 4
+    assert "left aside n_averaged: torch's AveragedModel" in opened.notes[0]
+
+
+def test_a_counter_of_a_model_of_its_own_stays(tmp_path: Path) -> None:
+    content = {"n_averaged": torch.tensor(3), "a.weight": torch.ones(2)}
+    torch.save(content, tmp_path / "own.pt")
+    same(loaded(tmp_path / "own.pt"), content)
+
+
+@pytest.mark.parametrize("names", [("online_model", "ema_model"), ("model", "model_ema"), ("net", "ema.module")])
+def test_a_model_and_its_average_in_one_state_dict_are_refused(names: tuple[str, str], tmp_path: Path) -> None:
+    learns, average = names
+    state = {f"{learns}.{k}": v for k, v in weights(1).items()} | {f"{average}.{k}": v for k, v in weights(2).items()}
+    if average == "model_ema":  # latent diffusion's drops the dots
+        state = {
+            k.replace(".", "").replace("model_ema", "model_ema.") if k.startswith(average) else k: v for k, v in state.items()
+        }
+    state |= {"initted": torch.tensor(True), "step": torch.tensor(3)}
+    torch.save(state, tmp_path / "ema.pt")
+    save_file(state, tmp_path / "ema.safetensors")
+    for file in ("ema.pt", "ema.safetensors"):
+        with pytest.raises(FormatError, match=rf"there twice, as {learns}\.\* and {average.split('.')[0]}\.\*"):
+            warmkit.open_checkpoint(tmp_path / file, allow_pickle=True)
+
+
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module._orig_mod.", "_forward_module.", "module."])
+def test_wrappers_are_left_out_of_safetensors_too(prefix: str, tmp_path: Path) -> None:
+    paths = [save(tmp_path / name, weights(seed)) for seed, name in enumerate("xy")]
+    wrapped = save(tmp_path / "wrapped", {prefix + name: tensor for name, tensor in weights(1).items()})
+    warmkit.merge([paths[0], wrapped], tmp_path / "out", method="lerp")
+    warmkit.merge(paths, tmp_path / "expected", method="lerp")
+    files = [tmp_path / name / "model.safetensors" for name in ("out", "expected")]
+    assert files[0].read_bytes() == files[1].read_bytes()
 
 
 def test_two_state_dicts_are_not_guessed_between(tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ def test_a_merge_of_adapters_is_the_merge_of_the_dense_models(method: str, pair:
 
 
 def test_the_product_of_averaged_factors_is_something_else(pair: Pair, tmp_path: Path) -> None:
-    one, two = tensors_of(pair.adapters[0] / "adapter_model.safetensors"), tensors_of(pair.dense[0])
+    one, two = load_file(pair.adapters[0] / "adapter_model.safetensors"), tensors_of(pair.dense[0])
     name = "model.layers.0.self_attn.q_proj"
     a, b = (one[f"base_model.model.{name}.{part}.weight"] for part in ("lora_A", "lora_B"))
     halves = (b / 2) @ (a / 2) * 2  # (B_1 + B_2) / 2 @ (A_1 + A_2) / 2 with a second adapter of zeros

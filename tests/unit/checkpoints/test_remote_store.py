@@ -143,7 +143,7 @@ def test_what_is_no_checkpoint_is_named(source: str, kind: type[Exception], said
     bucket.pipe(
         {
             "/bucket/both/model.safetensors": b"",
-            "/bucket/both/model.safetensors.index.json": b"",
+            "/bucket/both/model.safetensors.index.json": b'{"weight_map": {"w": "model-00001-of-00001.safetensors"}}',
             "/bucket/pickled/pytorch_model.bin": b"",
             "/bucket/adapter/adapter_config.json": b"{}",
             "/bucket/empty/model.safetensors": b"",

@@ -318,12 +318,12 @@ def inside(directory: Path, name: str, index: Path, suffixes: tuple[str, ...] = 
         raise FormatError(f"{index}: points to {name!r}, which is not there")
     if path.suffix not in suffixes:
         raise FormatError(f"{index}: points to {name!r}, which is no {suffixes[0].lstrip('.')} file")
-    if not _stays_inside(path, directory):
+    if not stays_inside(path, directory):
         raise FormatError(f"{index}: {name!r} is a link that leaves the directory")
     return path
 
 
-def _stays_inside(path: Path, directory: Path) -> bool:
+def stays_inside(path: Path, directory: Path) -> bool:
     """Say whether a path, its links followed, ends in its model's directory, or in the blobs of its own Hub cache entry."""
     target, home = path.resolve(), directory.resolve()
     if target.is_relative_to(home):

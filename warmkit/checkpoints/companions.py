@@ -6,8 +6,9 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from warmkit.checkpoints.checkpoint import Checkpoint, dump_json, parse_json
+from warmkit.checkpoints.checkpoint import Checkpoint, dump_json, parse_json, stays_inside
 from warmkit.checkpoints.dtypes import DType
+from warmkit.errors import FormatError
 
 KEPT = (".json", ".txt", ".model", ".jinja", ".py", ".tiktoken", ".spm", ".bpe")
 # What a training run leaves behind describes the run, not the merged model.
@@ -23,9 +24,9 @@ def companion_donor(checkpoints: Sequence[Checkpoint]) -> tuple[Checkpoint, list
         The donor, and a note where it is not the first.
     """
     first = checkpoints[0]
-    if first.directory is None or first.config:
-        return first, []
-    donor = next((each for each in checkpoints if each.config), first)
+    found = first.directory is None or bool(first.config)
+    donor = first if found else next((each for each in checkpoints if each.config), first)
+    companion_files(donor)  # what is wrong with them is said before a weight is read
     notes = (
         [f"{first.source} has no config.json; config and tokenizer are those of {donor.source}"] if donor is not first else []
     )
@@ -43,7 +44,21 @@ def companion_files(donor: Checkpoint) -> list[Path]:
         return []
     top = [path for path in home.iterdir() if path.is_file() and _kept(path)]
     nested = [path for folder in home.iterdir() if folder.is_dir() and _plain(folder) for path in folder.iterdir()]
+    for path in top + nested:
+        refuse_link_out(path, home)
     return sorted(path.relative_to(home) for path in top + nested)
+
+
+def refuse_link_out(path: Path, home: Path) -> None:
+    """Refuse a small file of a model that is a link to somewhere else: whatever lies there would be copied and published.
+
+    Raises:
+        FormatError: Naming the link.
+    """
+    if not stays_inside(path, home):
+        raise FormatError(
+            f"{path}: is a link that leaves the directory of its model, so it is not copied; put the file itself there"
+        )
 
 
 def _kept(path: Path) -> bool:

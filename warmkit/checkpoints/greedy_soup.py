@@ -6,7 +6,6 @@ import contextlib
 import json
 import math
 import os
-import shlex
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -15,10 +14,11 @@ from pathlib import Path
 import xxhash
 from typing_extensions import Unpack
 
+from warmkit.addresses import without_assigned_secrets
 from warmkit.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from warmkit.checkpoints.merge import soup
 from warmkit.checkpoints.options import OutputOptions
-from warmkit.checkpoints.shell import run_shell
+from warmkit.checkpoints.shell import run_shell, with_argument
 from warmkit.checkpoints.spec import merge_spec
 from warmkit.checkpoints.staging import writing
 from warmkit.checkpoints.write import MergeResult, write
@@ -139,7 +139,7 @@ class _Kitchen:
     def write(self, chosen: GreedySoup) -> MergeResult:
         record = {
             "greedy": {
-                "score": self.score,
+                "score": without_assigned_secrets(self.score),
                 "minimize": self.minimize,
                 "scores": chosen.scores,
                 "trials": [vars(trial) for trial in chosen.trials],
@@ -182,12 +182,14 @@ def run_score(command: str, folder: Path) -> float:
     Raises:
         ScoreError: If it exits with an error, or that line is not one finite number.
     """
-    line = command.replace(PLACEHOLDER, shlex.quote(str(folder)))
-    done = run_shell(line)
+    place = f"./{folder}" if str(folder).startswith("-") else str(folder)
+    line = with_argument(command, PLACEHOLDER, place)
+    done = run_shell(line, arguments=[place])
     out, err = (text.decode("utf-8", "replace").strip() for text in (done.stdout, done.stderr))
     if done.returncode:
         said = (err or out).splitlines()
-        raise ScoreError(f"the score command exited with {done.returncode} for {folder}: {said[-1][:300] if said else line}")
+        last = said[-1][:300] if said else without_assigned_secrets(line)
+        raise ScoreError(f"the score command exited with {done.returncode} for {folder}: {last}")
     printed = out.splitlines()
     try:
         value = float(printed[-1])

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from warmkit.checkpoints.checkpoint import stays_inside
 from warmkit.checkpoints.hub_client import hub_errors, without_bars
 from warmkit.checkpoints.manifest import MANIFEST, read_manifest
 from warmkit.checkpoints.options import Advance
@@ -76,6 +77,9 @@ def push(
         raise CheckpointError(f"{folder}: expected a directory that warmkit wrote")
     if not (folder / MANIFEST).is_file() and (parts := sorted(folder.glob("eta-*"))):
         raise UsageError(f"{folder}: a sweep of {len(parts)} models; push one of them, {parts[0]} for instance")
+    for path in folder.rglob("*"):
+        if not stays_inside(path, folder):
+            raise CheckpointError(f"{path}: is a link that leaves the directory, whose target would be published; remove it")
     method = read_manifest(folder)["method"]
     report = verify(folder, threads=threads, advance=advance)
     with contextlib.nullcontext() if advance else without_bars():

@@ -170,8 +170,8 @@ def stacked_config(donor: Checkpoint, rows: Sequence[Sequence[LayerRange]], part
         for (here, mine), (there, theirs) in zip(first, other):
             if key := other_kind(mine, theirs):
                 raise MismatchError(
-                    f"layer {theirs.layer} of {shown(there.model)} is of another kind than layer {mine.layer} of {shown(here.model)}: "
-                    f"{key} in config.json; layers of two kinds cannot be merged"
+                    f"layer {theirs.layer} of {shown(there.model)} is of another kind than layer {mine.layer} of "
+                    f"{shown(here.model)}: {key} in config.json; layers of two kinds cannot be merged"
                 )
     counts = {key: len(first) for key in LAYER_COUNTS if key in donor.config}
     return restack({**donor.config, **counts}, [origin for _, origin in first])

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from warmkit.addresses import shown
-from warmkit.checkpoints.checkpoint import Checkpoint, dump_json, parse_json
+from warmkit.checkpoints.checkpoint import Checkpoint, dump_json, parse_json, stays_inside
+from warmkit.checkpoints.companions import refuse_link_out
 from warmkit.errors import UsageError
 
 AUTO = "auto"
@@ -41,6 +42,8 @@ def find_tokenizer(name: str, checkpoints: Sequence[Checkpoint]) -> Path:
     home = sources[0].directory
     if home is None or not any((home / file).is_file() for file in TOKENIZER_FILES):
         raise UsageError(f"tokenizer: {shown(name)} has no tokenizer files")
+    for file in TOKENIZER_FILES:
+        refuse_link_out(home / file, home)
     return home
 
 
@@ -67,13 +70,37 @@ def find_template(text: str, checkpoints: Sequence[Checkpoint]) -> str | None:
     if "{" in text:
         return text
     if Path(text).is_file():
-        return Path(text).read_text("utf-8")
+        try:
+            return Path(text).read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"chat_template: {text} cannot be read: {error}") from None
     raise UsageError(f"chat_template: expected auto, a Jinja template or the path of one, found {text!r}")
+
+
+def template_of_recipe(text: str | None, recipe: Path, models: Sequence[str]) -> Path | None:
+    """Return the file that a recipe names as its chat template; None where it names none.
+
+    A recipe may come from somebody else, and the file's content goes into the result: so it must lie beside the recipe, or in
+    one of the models.
+
+    Raises:
+        UsageError: If it lies anywhere else.
+    """
+    if text is None or text == AUTO or "{" in text or not Path(text).is_file():
+        return None
+    homes = [recipe.parent, *(Path(model) for model in models if "://" not in model)]
+    if any(stays_inside(Path(text), home) for home in homes if home.is_dir()):
+        return Path(text)
+    raise UsageError(
+        f"chat_template: {text} lies neither beside the recipe nor in a model; give it as --chat-template, or copy it there"
+    )
 
 
 def _template_of(home: Path | None) -> str | None:
     if home is None:
         return None
+    for file in (TEMPLATE, CONFIG):
+        refuse_link_out(home / file, home)
     if (home / TEMPLATE).is_file():
         return (home / TEMPLATE).read_text("utf-8").strip() or None
     template: Any = _read(home / CONFIG).get("chat_template")

@@ -13,7 +13,7 @@ from warmkit.cli import merged
 from warmkit.cli.command import command
 from warmkit.cli.console import Console
 from warmkit.cli.executor import Address
-from warmkit.cli.merge_recipe import read, read_slices, show_recipe
+from warmkit.cli.merge_recipe import note_template, read, read_slices, show_recipe
 from warmkit.cli.options import (
     Eta,
     Init,
@@ -98,6 +98,7 @@ def merge(
         show_recipe(console, recipe)
         return
     if recipe is not None:
+        note_template(console, recipe)
         models, output, parameters, options = _overridden(recipe.content, output, parameters, given(options))
     if output is None:
         raise UsageError("expected -o OUT, the directory to create")

@@ -36,6 +36,26 @@ def read(console: Console, models: Sequence[str]) -> Recipe[MergeRecipe] | None:
     return translation.recipe
 
 
+def note_template(console: Console, recipe: Recipe[MergeRecipe]) -> None:
+    """Say which file a recipe's chat template is read from.
+
+    Raises:
+        RecipeError: If it lies neither beside the recipe nor in a model.
+    """
+    from warmkit.checkpoints.tokenizers import template_of_recipe
+
+    merge = recipe.content.merge
+    models = [*(merge.models or []), *(source.model for each in merge.slices or [] for source in each.sources)]
+    try:
+        file = template_of_recipe(
+            recipe.content.output.chat_template, recipe.path, [*models, *([merge.init] if merge.init else [])]
+        )
+    except UsageError as error:
+        raise recipe.blame(error) from None
+    if file is not None:
+        console.note(f"chat_template: read from {file}, as the recipe says")
+
+
 def read_slices(sections: Sequence[SliceSection]) -> list[Slice]:
     """Turn the slices of a recipe into those of the library.
 

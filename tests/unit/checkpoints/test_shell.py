@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from warmkit.checkpoints.shell import run_shell
+from warmkit.checkpoints.shell import run_shell, with_argument
+from warmkit.errors import ScoreError
 
 STARTED = "import sys; from warmkit.checkpoints.shell import run_shell; run_shell(sys.argv[1])"
 
@@ -64,3 +65,26 @@ def test_a_command_that_ignores_the_request_to_end_is_killed(tmp_path: Path, mon
     while alive([file]) and time.monotonic() < end:
         time.sleep(0.02)
     assert not alive([file])
+
+
+NAMES = ["plain", "a b", "$(touch stray)", "`touch stray`", "x; touch stray", '"; touch stray; "', "'; touch stray; '", "é*?~"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "line", ["cat {}/x", 'cat "{}"/x', "cat '{}'/x", 'cat "{}" {}/x 2>/dev/null; test -d "{}" && cat {}/x']
+)
+def test_what_a_name_says_is_never_run(name: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(name).mkdir()
+    (Path(name) / "x").write_text("1")
+    done = run_shell(with_argument(line, "{}", name), arguments=[name])
+    assert done.stdout.startswith(b"1")
+    assert not Path("stray").exists()
+
+
+@pytest.mark.parametrize("line", ["sh -c 'cat {}'", 'sh -c "cat {}"', "python -c 'print(\"{}\")'", 'echo "it\\"s {}"'])
+def test_a_name_in_the_middle_of_quotes_is_refused_unless_it_is_plain(line: str) -> None:
+    assert with_argument(line, "{}", "runs/a-1") == line.replace("{}", "runs/a-1")
+    with pytest.raises(ScoreError, match=r"write \{\} without quotes"):
+        with_argument(line, "{}", "$(touch stray)")

@@ -91,9 +91,7 @@ def template_of_recipe(text: str | None, recipe: Path, models: Sequence[str]) ->
     homes = [recipe.parent, *(Path(model) for model in models if "://" not in model)]
     if any(stays_inside(Path(text), home) for home in homes if home.is_dir()):
         return Path(text)
-    raise UsageError(
-        f"chat_template: {text} lies neither beside the recipe nor in a model; give it as --chat-template, or copy it there"
-    )
+    raise UsageError(f"chat_template: {text} lies neither beside the recipe nor in a model; copy it there")
 
 
 def _template_of(home: Path | None) -> str | None:

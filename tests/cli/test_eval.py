@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.torch import save_file
 
 from tests.cli.conftest import Call, Rewards, json_lines
 from tests.unit.training import tiny
@@ -73,6 +74,27 @@ def test_rank_orders_the_models_and_the_text_shows_everything(call: Call, reward
     shown = call("eval", "rm", *rewards.llamas, *ranked, "--precision", "bfloat16").stdout
     for said in ("best first on val", "WA of 3", "ENS of 3", "clean", "odd", "Agreement on val", "seconds"):
         assert said in shown
+
+
+def test_a_model_that_says_the_same_of_everything_comes_last_and_passes_no_gate(
+    call: Call, rewards: Rewards, tmp_path: Path
+) -> None:
+    silent = shutil.copytree(rewards.llamas[1], tmp_path / "silent")
+    weights = tiny.tensors(silent)
+    save_file(
+        {name: each * 0 if name == "score.weight" else each for name, each in weights.items()},
+        silent / "model.safetensors",
+        metadata={"format": "pt"},
+    )
+    gated = ("--data", f"val={rewards.pairs}", "--at-least", "val=51")
+    report = json.loads(call("eval", "rm", silent, *gated, "--json", code=1).stdout)["individuals"][str(silent)]["val"]
+    assert (report["accuracy"], report["won"], report["tied"]) == (1, 0.5, 20)
+    both = (silent, rewards.llamas[0], "--data", f"val={rewards.pairs}", "--rank", "val")
+    document = json.loads(call("eval", "rm", *both, "--json").stdout)
+    assert document["rank"] == "val"
+    won = [each["val"]["won"] for each in document["individuals"].values()]
+    assert won == sorted(won, reverse=True)
+    assert "best first on val, where the choice flatters them" in " ".join(call("eval", "rm", *both).stdout.split())
 
 
 def test_one_model_prints_its_table(call: Call, rewards: Rewards) -> None:

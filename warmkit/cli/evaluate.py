@@ -58,7 +58,8 @@ def rm(
     """Measure reward models on preference pairs: one alone, or several beside WA and ENS of the first M, for every M.
 
     WA is one model with the mean of the weights, ENS the mean of M models' scores; both are computed in memory.
-    `--at-least` is about the accuracy in percent on a data set, of the model or of WA.
+    `--at-least` is about the accuracy in percent on a data set, of the model or of WA; there a tie counts half, so that a model
+    that says the same of everything does not pass. What `--rank` orders by flatters the first: compare them on other data.
 
     Examples:
 
@@ -89,7 +90,7 @@ def rm(
     (whose, judged), *more = document["individuals"].items()
     if more:
         whose, judged = f"WA of {len(models)}", document["wa"]
-    hold(gates, {name: 100 * each["accuracy"] for name, each in judged.items()}, f"accuracy of {whose}, percent,")
+    hold(gates, {name: 100 * each["won"] for name, each in judged.items()}, f"accuracy of {whose}, ties half, percent,")
 
 
 def data_sets(given: Sequence[str]) -> dict[str, str]:
@@ -183,7 +184,7 @@ def _tables(document: dict[str, Any], rank: str | None) -> list[Any]:
     if "averages" not in document:
         return [table(name, COLUMNS, _report_rows(reports)) for name, reports in candidates.items()]
     count, sets = len(individuals), list(document["data"])
-    order = "in the order given" if rank is None else f"best first on {rank}"
+    order = "in the order given" if rank is None else f"best first on {rank}, where the choice flatters them"
     contenders = {**candidates, f"WA of {count}": document["wa"], f"ENS of {count}": document["ens"]}
     everything = [
         [name if data == sets[0] else "", data, *row]

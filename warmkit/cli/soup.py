@@ -52,4 +52,5 @@ def soup(
     rows = [[trial.name, f"{trial.score:.6g}", "stays" if trial.stays else "left out"] for trial in chosen.trials]
     merged.show(console, chosen.result, trials=[vars(trial) for trial in chosen.trials], members=chosen.members)
     if not console.json:
-        console.result(None, table("soup after adding", ["model", "score", ""], rows))
+        title = "soup after adding; this score chose it, so report another"
+        console.result(None, table(title, ["model", "score", ""], rows))

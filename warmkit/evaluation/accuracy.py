@@ -136,6 +136,7 @@ def report(scores: Scores, lengths: tuple[Array, Array]) -> dict[str, float | in
         "accuracy": accuracy.value,
         "low": accuracy.low,
         "high": accuracy.high,
+        "won": float(scores.won.mean()),
         "tied": int((scores.margins == 0).sum()),
         "loss": float(np.logaddexp(0, -scores.margins).mean()),
         "calibration_error": calibration_error(scores),

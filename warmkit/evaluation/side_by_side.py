@@ -86,12 +86,12 @@ def side_by_side(contest: Contest, rank: str | None = None, advance: Advance | N
 
     Args:
         contest: Of `open_contest`.
-        rank: Data set by whose accuracy the models are ordered, best first; by default as they were given.
+        rank: Data set by whose accuracy, ties counted half, the models are ordered, best first; by default as they were given.
         advance: Called after every model.
 
     Returns:
-        What `warmkit eval rm --json` prints: `models`, `data`, `individuals`, `probe`; of several models also `averages` (one
-        row a data set and M), `wa`, `ens`, `agreement` (by data set) and `cost`.
+        What `warmkit eval rm --json` prints: `models`, `data`, `individuals`, `probe`; of several models also `rank`, `averages`
+        (one row a data set and M), `wa`, `ens`, `agreement` (by data set) and `cost`.
 
     Raises:
         UsageError: If `rank` is no data set.
@@ -106,7 +106,7 @@ def side_by_side(contest: Contest, rank: str | None = None, advance: Advance | N
     for name in contest.members:
         alone[name] = contest.individual(name)
         tick(1, total)
-    names = given if rank is None else sorted(given, key=lambda name: -pairwise_accuracy(alone[name][rank]))
+    names = given if rank is None else sorted(given, key=lambda name: -alone[name][rank].won.mean())
     document: dict[str, Any] = {
         "models": {name: str(contest.members[name]) for name in names},
         "data": {name: _describe(each) for name, each in contest.data.items()},
@@ -127,6 +127,7 @@ def side_by_side(contest: Contest, rank: str | None = None, advance: Advance | N
         ]
     return {
         **document,
+        "rank": rank,
         "averages": rows,
         "wa": _reports(wa, contest),
         "ens": _reports(ens, contest),

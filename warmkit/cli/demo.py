@@ -33,12 +33,14 @@ def demo(
     """
     need_transformers()
     from warmkit.reproduction.demo import run_demo
-    from warmkit.reproduction.demo_page import accuracy_table, page_of, policy_table
+    from warmkit.reproduction.demo_page import accuracy_table, memory_table, page_of, policy_table
 
     with console.progress("telling", unit="seconds of work") as advance:
         story = run_demo(output, seed, advance)
     report = write_page(console, lambda: page_of(story.document), story.path / "report.html")
-    tables = [_shown(each(story.document)) for each in (accuracy_table, policy_table)]
+    tables = [_shown(each(story.document)) for each in (accuracy_table, memory_table, policy_table)]
+    for note in story.document["notes"]:
+        console.note(note)
     console.result({"path": str(output), "report": report, **story.document}, *tables, report or str(output))
 
 

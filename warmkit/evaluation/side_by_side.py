@@ -90,8 +90,8 @@ def side_by_side(contest: Contest, rank: str | None = None, advance: Advance | N
         advance: Called after every model.
 
     Returns:
-        What `warmkit eval rm --json` prints: `models`, `data`, `individuals`, `probe`; of several models also `rank`, `averages`
-        (one row a data set and M), `wa`, `ens`, `agreement` (by data set) and `cost`.
+        What `warmkit eval rm --json` prints: `models`, `data`, `individuals`, `probe`; of several models also `rank`,
+        `averages` (one row a data set and M), `wa`, `ens`, `agreement` (by data set) and `cost`.
 
     Raises:
         UsageError: If `rank` is no data set.

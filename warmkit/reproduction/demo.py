@@ -2,7 +2,8 @@
 
     DEMO/sft/at-100                         the SFT model, a tiny decoder of the testbed's language
     DEMO/reward-models/demo/runs/run-1/...  six reward models; a quarter of their labels are swapped
-    DEMO/merged/warm                        their average: the reward of the policies
+    DEMO/merged/warm                        the average of the three best: the reward of the policies
+    DEMO/reward-models/memorising/runs/...  four reward models that learn a few pairs by heart
     DEMO/policies/policy-1/model, ...       two policies with an EMA anchor, and one that nothing holds back
     DEMO/merged/slerp, DEMO/merged/liti     SLERP of the two, and the same drawn back towards the SFT model
     DEMO/demo.json, DEMO/report.html        what was found
@@ -13,7 +14,7 @@ Source: WARM (Ramé et al., 2024), section 3; WARP (Ramé et al., 2024), algorit
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,25 +24,31 @@ from safetensors.torch import load_file
 from warmkit.checkpoints.checkpoint import dump_json
 from warmkit.checkpoints.staging import writing
 from warmkit.errors import OutputError
-from warmkit.evaluation.accuracy import pairwise_accuracy
+from warmkit.evaluation.accuracy import Scores, pairwise_accuracy
+from warmkit.evaluation.averaging import Contest
+from warmkit.evaluation.ranking_pairs import RANKING, VALIDATION, with_ranking
+from warmkit.pipelines.warm_choice import choose
+from warmkit.reproduction.claims import warm_corruption
 from warmkit.reproduction.claims.proxies import proxy
-from warmkit.testbed.bed import Pool, Testbed
+from warmkit.testbed.bed import Testbed
 from warmkit.testbed.judge import Judge
 from warmkit.testbed.settings import PoliciesSection, RewardModelsSection, TestbedSettings
 from warmkit.training.policy import PolicyResult
+from warmkit.training.recipe import WarmSection
 from warmkit.training.run import write_whole
 
 Advance = Callable[[int, int], None]
 DOCUMENT = "demo.json"
 MEMBERS = 6
 ETAS = (0.0, 0.3, 0.5, 0.8, 1.0, 1.2)
-SECONDS = {"sft": 45, "reward models": 45, "policies": 50, "front": 15}
+SECONDS = {"sft": 45, "reward models": 45, "memorising": 20, "policies": 50, "front": 15}
 """What parts take, about: the places of the progress bar."""
 SETTINGS = TestbedSettings(
     reward_models=RewardModelsSection(pairs=6000, held_out=800, lr=[1e-3, 7e-4, 1.4e-3], steps=400, batch_size=16),
     warp_policies=PoliciesSection(steps=150, batch_size=4, samples=2, lr=1e-3, anchor="ema", beta=1.0, watched=6),
     evaluated=64,
 )
+MEMORISING = warm_corruption.Settings(models=4)
 
 
 @dataclass(frozen=True)
@@ -50,15 +57,22 @@ class Story:
 
     Attributes:
         path: Its folder.
-        document: `reward_models` (accuracies in percent), `policies` (each with its numbers), `points` (trajectories and the
-            front), `examples` (what three policies answer).
+        document: `reward_models` (accuracies in percent), `members` (runs that are averaged), `measured` (how many pairs chose
+            them, how many others measured), `notes`, `memorised` (accuracies of models that learned few pairs by heart),
+            `policies` (each with its numbers), `points` (trajectories and the front), `examples` (what three policies answer).
     """
 
     path: Path
     document: dict[str, Any]
 
 
-def run_demo(folder: Path, seed: int = 0, advance: Advance | None = None, settings: TestbedSettings = SETTINGS) -> Story:
+def run_demo(
+    folder: Path,
+    seed: int = 0,
+    advance: Advance | None = None,
+    settings: TestbedSettings = SETTINGS,
+    memorising: warm_corruption.Settings = MEMORISING,
+) -> Story:
     """Tell the story, or go on where a killed demo stopped.
 
     Args:
@@ -66,6 +80,7 @@ def run_demo(folder: Path, seed: int = 0, advance: Advance | None = None, settin
         seed: Of everything.
         advance: Progress callback, in seconds that are expected.
         settings: Of the testbed.
+        memorising: How much is learned by heart.
 
     Raises:
         OutputError: If the folder holds something else, or a demo of another seed.
@@ -76,18 +91,19 @@ def run_demo(folder: Path, seed: int = 0, advance: Advance | None = None, settin
     bed = Testbed(folder, seed, settings)
     assert bed.sft
     tick(SECONDS["sft"], total)
-    pool = bed.pool("demo", MEMBERS)
-    models = _reward_models(bed, pool)
-    warm = bed.average("warm", pool.paths)
+    models = _reward_models(bed)
+    warm = bed.average("warm", models.pop("paths"))
     tick(SECONDS["reward models"], total)
+    memorised = _memorised(bed, memorising)
+    tick(SECONDS["memorising"], total)
     reward = proxy(bed, [warm])
     runs = {
         "policy 1": bed.policy("policy-1", [reward], settings.warp_policies, order=1),
         "policy 2": bed.policy("policy-2", [reward], settings.warp_policies, order=2),
-        "no anchor": bed.policy("no-anchor", [proxy(bed, pool.paths[:1])], settings.warp_policies, anchor="none", beta=0.0),
+        "no anchor": bed.policy("no-anchor", [reward], settings.warp_policies, order=1, anchor="none", beta=0.0),
     }
     tick(SECONDS["policies"], total)
-    document = {"seed": seed, "reward_models": models, **_policies(bed, Judge(bed, reward), runs)}
+    document = {"seed": seed, **models, "memorised": memorised, **_policies(bed, Judge(bed, reward), runs)}
     write_whole(folder / DOCUMENT, dump_json(document))
     tick(SECONDS["front"], total)
     return Story(folder, document)
@@ -106,15 +122,36 @@ def _enter(folder: Path, seed: int) -> None:
     write_whole(mark, json.dumps(seed).encode())
 
 
-def _reward_models(bed: Testbed, pool: Pool) -> list[dict[str, Any]]:
-    """Return accuracies in percent: the probe, every run, their average and their ensemble."""
-    contest = bed.contest(pool)
+def _reward_models(bed: Testbed) -> dict[str, Any]:
+    """Train six reward models; choose and measure as `warmkit warm` does with its defaults."""
+    pool = bed.pool("demo", MEMBERS)
+    everything = bed.contest(pool)
+    contest = Contest(everything.model, with_ranking(everything.data), everything.members, everything.cache)
+    choice = choose(contest, list(pool.runs), WarmSection(runs=MEMBERS))
     scored = {
         "probe only": contest.individual("probe"),
         **{name: contest.individual(name) for name in pool.runs},
-        "WARM": contest.average(list(pool.runs)),
-        "ensemble": contest.ensemble(list(pool.runs)),
+        "WARM": contest.average(choice.members),
+        "ensemble": contest.ensemble(choice.members),
     }
+    return {
+        "reward_models": _accuracies(scored),
+        "members": choice.members,
+        "measured": {name: len(contest.data[name]) for name in (RANKING, VALIDATION)},
+        "notes": choice.notes,
+        "paths": [pool.runs[name] for name in choice.members],
+    }
+
+
+def _memorised(bed: Testbed, how: warm_corruption.Settings) -> list[dict[str, Any]]:
+    """Let reward models learn a few pairs by heart, swapped labels too: accuracies in percent, of each, WA and ENS of all."""
+    pool = warm_corruption.memorising(bed, how)
+    contest, names = bed.contest(pool), list(pool.runs)
+    scored = {name: contest.individual(name) for name in names}
+    return _accuracies({**scored, "WARM": contest.average(names), "ensemble": contest.ensemble(names)})
+
+
+def _accuracies(scored: Mapping[str, Mapping[str, Scores]]) -> list[dict[str, Any]]:
     return [{"model": name, **{data: 100 * pairwise_accuracy(each[data]) for data in each}} for name, each in scored.items()]
 
 

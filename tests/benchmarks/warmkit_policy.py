@@ -54,6 +54,7 @@ def recipe(plan: dict[str, Any]) -> PolicyRecipe:
     how = PolicySection(
         lr=plan["lr"],
         steps=plan["steps"],
+        warmup=0,
         batch_size=plan["batch"],
         samples=plan["samples"],
         baseline="leave-one-out",

@@ -81,6 +81,28 @@ def test_a_row_is_what_the_completions_say(call: Call, policies: tuple[Path, Pat
     assert set(second["less_first"]) == set(second) - {"policy", "less_first"}
 
 
+def test_stop_tokens_and_the_checkpoints_own_end_completions(call: Call, policies: tuple[Path, Path, Path]) -> None:
+    sft, trained, prompts = policies
+    plain, stopped = (
+        json.loads(call("eval", "policy", sft, *options(prompts, "--max-new-tokens", 30, *more), "--json").stdout)
+        for more in ([], ["--stop", "the", "--stop", "a"])
+    )
+    assert plain["ends"] == {str(sft): ["</s>"]}
+    assert stopped["ends"] == {str(sft): ["</s>", "the", "a"]}
+    assert stopped["policies"][0]["length"]["value"] < plain["policies"][0]["length"]["value"] - 3
+    front = ["--init", sft, "--prompts", prompts, "--reward", E, "--max-new-tokens", 8, "--eta", "1", "--stop", "the"]
+    assert json.loads(call("front", trained, *front, "--json").stdout)["ends"] == ["</s>", "the"]
+
+
+def test_what_a_generation_config_asks_for_in_vain_is_told(
+    call: Call, policies: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    copy = tiny.model("llama", tmp_path / "model")
+    (copy / "generation_config.json").write_text('{"eos_token_id": [2, 40], "top_p": 0.8, "repetition_penalty": 1.05}')
+    said = call("eval", "policy", copy, *options(policies[2])).stderr
+    assert "generation_config.json asks for top_p 0.8, repetition_penalty 1.05: not followed" in " ".join(said.split())
+
+
 def test_differences_of_the_same_policy_are_nothing_with_certainty(call: Call, policies: tuple[Path, Path, Path]) -> None:
     sft, _, prompts = policies
     _, again = rows(call, sft, sft, *options(prompts))

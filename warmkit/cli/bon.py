@@ -62,6 +62,7 @@ def bon(
     recipe: options.Like = None,
     temperature: options.Temperature = None,
     max_new_tokens: options.NewTokens = None,
+    stop: options.Stop = None,
     seed: options.Seed = 0,
     batch_size: options.BatchSize = 64,
     plot: Plot = None,
@@ -97,6 +98,7 @@ def bon(
         samples=samples or SAMPLES,
         seed=seed,
         batch_size=batch_size,
+        stop=stop,
         needed=("prompts", "rewards", "controls"),
     )
     if plot is not None:

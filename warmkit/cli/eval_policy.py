@@ -22,6 +22,7 @@ from warmkit.cli.policies import (
     Samples,
     Seed,
     Sft,
+    Stop,
     Temperature,
     evaluation_settings,
     open_candidate,
@@ -66,6 +67,7 @@ def policy(
     samples: Samples = 2,
     temperature: Temperature = None,
     max_new_tokens: NewTokens = None,
+    stop: Stop = None,
     seed: Seed = 0,
     batch_size: BatchSize = 64,
     completions: Annotated[
@@ -105,6 +107,7 @@ def policy(
         samples=samples,
         seed=seed,
         batch_size=batch_size,
+        stop=stop,
     )
     _tell_similarity(console, samples)
     from warmkit.evaluation.diversity import open_encoder
@@ -112,12 +115,13 @@ def policy(
 
     embed = None if encoder is None else open_encoder(encoder)
     with console.progress("evaluating", unit="policies") as advance:
-        answers = _answers(console, settings, models, against, advance)
+        answers, ends = _answers(console, settings, models, against, advance)
     reference = answers[against] if against is not None else None
     rows = [policy_row(path, answers[path], reference, best_of, embed) for path in models]
     found = {name: each.value for name, each in rows[-1].estimates().items()}
     check_names(gates, list(found))
-    document = _document(settings, rows, answers[models[0]], {"against": against, "encoder": encoder})
+    options = {"against": against, "encoder": encoder, "ends": ends}
+    document = _document(settings, rows, answers[models[0]], options)
     write_document(output, document)
     write_rows(completions, _rows(answers))
     console.result(document, *_tables(document))
@@ -136,18 +140,21 @@ def _tell_similarity(console: Console, samples: int) -> None:
 
 def _answers(
     console: Console, settings: EvaluationSettings, models: list[str], against: str | None, advance: Advance | None
-) -> dict[str, Answers]:
-    """Let every policy answer once, one in memory at a time."""
+) -> tuple[dict[str, Answers], dict[str, list[str]]]:
+    """Let every policy answer once, one in memory at a time; return the answers, and the tokens that end them."""
     from warmkit.evaluation.policies import PolicyTrial
 
     trial = PolicyTrial(settings)
     paths: list[str] = list(dict.fromkeys(models if against is None else [*models, against]))
     answers: dict[str, Answers] = {}
+    ends: dict[str, list[str]] = {}
     for path in paths:
-        answers[path] = open_candidate(console, trial, path).answers()
+        candidate = open_candidate(console, trial, path)
+        answers[path], ends[path] = candidate.answers(), candidate.ends
+        del candidate
         if advance is not None:
             advance(1, len(paths))
-    return answers
+    return answers, ends
 
 
 def _document(

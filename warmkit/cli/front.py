@@ -63,6 +63,7 @@ def front(
     samples: options.Samples = 1,
     temperature: options.Temperature = None,
     max_new_tokens: options.NewTokens = None,
+    stop: options.Stop = None,
     seed: options.Seed = 0,
     batch_size: options.BatchSize = 64,
     run: Annotated[
@@ -105,6 +106,7 @@ def front(
         samples=samples,
         seed=seed,
         batch_size=batch_size,
+        stop=stop,
     )
     for picture in (plot, plot_rewards):
         if picture is not None:
@@ -131,6 +133,7 @@ def front(
         "policies": dict(zip(names, policies)),
         "settings": {key: value for key, value in asdict(how).items() if value not in (None, [])},
         "prompts": len(candidate.data),
+        "ends": candidate.ends,
         "evaluations": total,
         "fronts": {name: [point.to_dict() for point in points] for name, points in fronts.items()},
         "best": _best(fronts),

@@ -37,6 +37,15 @@ Temperature = Annotated[float | None, typer.Option("--temperature", min=1e-3, he
 NewTokens = Annotated[
     int | None, typer.Option("--max-new-tokens", min=1, help="Tokens of a completion, its end included.", show_default="64")
 ]
+Stop = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--stop",
+        metavar="TOKEN",
+        help="A token that ends a completion, beside EOS and those of the checkpoint's generation config and chat template; "
+        "again for more.",
+    ),
+]
 Seed = Annotated[int, typer.Option("--seed", help="Of sampling, the same for every policy.")]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Completions at a time.")]
 
@@ -53,6 +62,7 @@ def evaluation_settings(
     samples: int,
     seed: int,
     batch_size: int,
+    stop: Sequence[str] | None = None,
     needed: Sequence[str] = ("prompts", "rewards"),
 ) -> EvaluationSettings:
     """Lay the options over what a training recipe says.
@@ -74,6 +84,7 @@ def evaluation_settings(
         "samples": samples,
         "seed": seed,
         "batch_size": batch_size,
+        "stop": list(stop) if stop else None,
     }
     values: dict[str, Any] = {"rewards": []} | known | {key: value for key, value in given.items() if value is not None}
     options = {"prompts": "--prompts", "rewards": "--reward", "controls": "--control"}
@@ -91,8 +102,12 @@ def _of_recipe(path: Path) -> dict[str, Any]:
 
 def open_candidate(console: Console, trial: PolicyTrial, path: str) -> Candidate:
     """Load a policy and its prompts; say if it does not see them whole."""
+    from warmkit.modeling.generation_config import told
+
     candidate = trial.open(path)
     tell_truncated_prompts(console, path, candidate.data.truncated, len(candidate.data))
+    if candidate.asked:
+        console.note(f"{path}: {told(candidate.asked)}")
     return candidate
 
 

@@ -64,6 +64,7 @@ def sxs(
     samples: options.Samples = 1,
     temperature: options.Temperature = None,
     max_new_tokens: options.NewTokens = None,
+    stop: options.Stop = None,
     seed: options.Seed = 0,
     batch_size: options.BatchSize = 64,
     examples: Annotated[int, typer.Option("--examples", min=0, help="Prompts to show with all answers.")] = 0,
@@ -107,6 +108,7 @@ def sxs(
         samples=samples,
         seed=seed,
         batch_size=batch_size,
+        stop=stop,
         needed=("prompts",) if asked else ("prompts", "rewards"),
     )
     if plot is not None:

@@ -141,6 +141,10 @@ def policy(
     leave()
     for name, each in result.summary["data"].items():
         tell_truncated_prompts(console, f"data.{name}", each["truncated"], each["prompts"])
+    if asked := result.summary.get("not_followed"):
+        from warmkit.modeling.generation_config import told
+
+        console.note(f"{content.model.path}: {told(asked)}")
     for warning in result.summary["warnings"]:
         console.note(warning)
     if result.summary["stopped"] is not None:

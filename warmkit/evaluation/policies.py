@@ -14,7 +14,8 @@ from warmkit.evaluation.policy_evaluator import PolicyEvaluator, Prompts, encode
 from warmkit.evaluation.reward_term import RewardTerm, check_labels
 from warmkit.evaluation.rewards import open_terms
 from warmkit.modeling.causal_model import load_causal_model, positions_of
-from warmkit.modeling.generation import Sampling, token_ids
+from warmkit.modeling.generation import Sampling
+from warmkit.modeling.generation_config import banned_of, ends_of, not_followed
 from warmkit.modeling.precision import Precision
 from warmkit.modeling.tokens import Encoder, masked_padding, tokenizer_of
 from warmkit.modeling.weights import load_weights
@@ -39,7 +40,7 @@ class EvaluationSettings:
         overlong: Whether prompts that leave no room are refused or lose their oldest tokens.
         pad_token: What to pad with; by default the tokenizer's own token, else any, since it is never read.
         banned: Tokens that are never sampled.
-        stop: Tokens that end a completion, beside EOS.
+        stop: Tokens that end a completion, beside those that the checkpoint names (`generation_config.ends_of`).
         precision: `float32`, `bfloat16`, or `auto`: what the device computes fast.
     """
 
@@ -72,13 +73,20 @@ class Candidate:
         evaluator: The policy and what judges it.
         data: The prompts in its tokens.
         settings: How it is evaluated.
+        asked: What its generation config asks for and is not followed.
     """
 
     def __init__(
         self, path: str, evaluator: PolicyEvaluator, data: Prompts, sft: Any | None, settings: EvaluationSettings
     ) -> None:
         self.path, self.evaluator, self.data, self.settings = path, evaluator, data, settings
+        self.asked = not_followed(evaluator.model)
         self._others = {} if sft is None else {"sft": sft}
+
+    @property
+    def ends(self) -> list[str]:
+        """Return the tokens that end its completions."""
+        return self.evaluator.encoder.tokenizer.convert_ids_to_tokens(list(self.evaluator.sampling.ends))
 
     def answers(self, samples: int | None = None) -> Answers:
         """Answer all prompts and judge the answers.
@@ -135,9 +143,9 @@ class PolicyTrial:
         sampling = Sampling(
             how.temperature,
             how.max_new_tokens,
-            token_ids(encoder, how.stop, "stop", eos=True),
+            ends_of(model, tokenizer, how.stop),
             encoder.pad_id,
-            token_ids(encoder, how.banned, "banned"),
+            banned_of(model, tokenizer, how.banned),
             rows=how.batch_size,
         )
         evaluator = PolicyEvaluator(model, encoder, sampling, self.rewards, self.controls, precision=how.precision)

@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from warmkit.errors import NonFiniteError, UsageError
+from warmkit.errors import NonFiniteError
 from warmkit.modeling.log_probabilities import log_distribution
 from warmkit.modeling.quiet import evaluating
-from warmkit.modeling.tokens import Encoder
 
 
 @dataclass(frozen=True)
@@ -144,15 +143,3 @@ def left_padded(prompts: Sequence[Sequence[int]], pad_id: int, device: Any) -> t
 def positions(mask: torch.Tensor) -> torch.Tensor:
     """Return the position of every token in its row, [B, T]; padding has 0."""
     return (mask.cumsum(1) - 1).clamp_min(0)
-
-
-def token_ids(encoder: Encoder, tokens: Sequence[str], key: str, eos: bool = False) -> tuple[int, ...]:
-    """Return the ids of tokens, EOS first if it is asked for.
-
-    Raises:
-        UsageError: If a token is not in the vocabulary; `key` says where it was named.
-    """
-    vocabulary = encoder.tokenizer.get_vocab()
-    if unknown := [token for token in tokens if token not in vocabulary]:
-        raise UsageError(f"{key}: expected tokens of the vocabulary, found {', '.join(map(repr, unknown))}")
-    return (*([encoder.tokenizer.eos_token_id] if eos else []), *(vocabulary[token] for token in tokens))

@@ -30,6 +30,7 @@ def save_model(
     weights: dict[str, torch.Tensor] | None = None,
     config: dict[str, Any] | None = None,
     tokenizer: dict[str, Any] | None = None,
+    generation: dict[str, Any] | None = None,
 ) -> None:
     """Write weights, config and tokenizer; `target` appears complete or not at all.
 
@@ -40,6 +41,7 @@ def save_model(
         weights: The model's, put together where it holds but a shard of them.
         config: Entries of `config.json` that training changed.
         tokenizer: Entries of `tokenizer_config.json` that training changed.
+        generation: Entries of `generation_config.json` that training changed.
 
     Raises:
         OutputError: If it cannot be written.
@@ -56,6 +58,7 @@ def save_model(
         copy_companions(donor, companion_files(donor), partial, None)
         (partial / "config.json").write_bytes(dump_json(readable_everywhere({**donor.config, **edits})))
         _edit_tokenizer(partial, tokenizer or {})
+        _edit_generation(partial, generation or {})
         for file in partial.iterdir():
             _flush(file)
         shutil.rmtree(target, ignore_errors=True)
@@ -97,6 +100,13 @@ def _edit_tokenizer(folder: Path, changed: dict[str, Any]) -> None:
     special = folder / "special_tokens_map.json"
     if "pad_token" in edits and special.exists():
         special.write_bytes(dump_json({**json.loads(special.read_text("utf-8")), "pad_token": edits["pad_token"]}))
+
+
+def _edit_generation(folder: Path, changed: dict[str, Any]) -> None:
+    file = folder / "generation_config.json"
+    content = json.loads(file.read_text("utf-8")) if file.exists() else {}
+    if any(content.get(key) != value for key, value in changed.items()):
+        file.write_bytes(dump_json({**content, **changed}))
 
 
 def _content(token: Any) -> Any:

@@ -37,6 +37,7 @@ from warmkit.recipes import plain, recipe_text
 from warmkit.training.distributed import refuse_group
 from warmkit.training.identity import identity_text
 from warmkit.training.loop import Advance
+from warmkit.training.optimizers import check_warmup
 from warmkit.training.policy_recipe import PolicyRecipe, evaluation_keys
 from warmkit.training.precision import with_precision
 from warmkit.training.recipe import RunOutput
@@ -181,7 +182,10 @@ class _Warp:
         self.run_jobs = run_jobs
         self.advance = advance or (lambda done, total: None)
         self.prompts = len(read_prompts(recipe.data.train))
-        self.total = sum(steps_of_iterations(recipe, self.prompts)) * recipe.warp.runs
+        lengths = steps_of_iterations(recipe, self.prompts)
+        for steps in lengths:
+            check_warmup(recipe.policy, steps, "policy", recipe.value.warmup if recipe.policy.baseline == "value" else 0)
+        self.total = sum(lengths) * recipe.warp.runs
         self.sft = recipe.model.sft or recipe.model.path
         self.directory = RunDirectory(self.out, recipe_text(recipe), force, identity_text(_identity(recipe), recipe.data))
         self.steps = Steps(self.out / "steps")

@@ -278,7 +278,7 @@ class Testbed:
             "temperature": 1.0,
             "max_new_tokens": self.longest,
             "banned": self.unspoken,
-            **{key: getattr(shared, key) for key in ("lr", "batch_size", "samples", "anchor", "beta", "mu")},
+            **{key: getattr(shared, key) for key in ("lr", "warmup", "batch_size", "samples", "anchor", "beta", "mu")},
             "precision": "float32",
             "steps": runs * shared.steps,
             "keep": shared.steps_to_watch(runs),

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from warmkit.modeling.causal_model import load_causal_model
-from warmkit.modeling.generation import Sampling, sample, token_ids
+from warmkit.modeling.generation import Sampling, sample
+from warmkit.modeling.generation_config import banned_of, ends_of
 from warmkit.modeling.tokens import Encoder, masked_padding, tokenizer_of
 from warmkit.random_streams import generator
 from warmkit.testbed.language import LENGTH, UNSPOKEN, UNSPOKEN_ENDING, Gold, all_prompts
@@ -71,8 +72,8 @@ def responses(
     """Sample responses of a policy, [prompts][samples], without their ends."""
     model, tokenizer = load_causal_model(str(policy)), tokenizer_of(str(policy))
     encoder = Encoder(tokenizer, 32, masked_padding(tokenizer, None))
-    banned = token_ids(encoder, UNSPOKEN_ENDING if ending else UNSPOKEN, "banned")
-    ends = token_ids(encoder, [], "stop", eos=True)
+    banned = banned_of(model, tokenizer, UNSPOKEN_ENDING if ending else UNSPOKEN)
+    ends = ends_of(model, tokenizer)
     most = LENGTH + 1 if ending else LENGTH
     how = Sampling(temperature, most, ends, encoder.pad_id, banned, samples)
     ids = [tokenizer(prompt)["input_ids"] for prompt in prompts]

@@ -62,6 +62,7 @@ class PoliciesSection:
         batch_size: Prompts in an update.
         samples: Completions of every prompt.
         lr: Learning rate.
+        warmup: Steps in which the rate rises from 0.
         anchor: Of the KL.
         beta: Weight of the KL.
         mu: Share of the policy in the moving average after every step.
@@ -72,6 +73,7 @@ class PoliciesSection:
     batch_size: int = number_in(1, default=16)
     samples: int = number_in(2, default=4)
     lr: float = number_in(0, default=3e-4)
+    warmup: int = number_in(0, default=0)
     anchor: Literal["ema", "init", "none"] = "init"
     beta: float = number_in(0, default=0.01)
     mu: float = number_in(0, 1, default=0.05)

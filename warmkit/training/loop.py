@@ -21,7 +21,7 @@ from warmkit.errors import TrainingError, UsageError, out_of_memory
 from warmkit.modeling.precision import autocast
 from warmkit.random_streams import generator, seed_torch
 from warmkit.training.distributed import group, said_once, sum_gradients, summed
-from warmkit.training.optimizers import build_optimizer, rate
+from warmkit.training.optimizers import build_optimizer, check_warmup, rate
 from warmkit.training.recipe import Optimization
 from warmkit.training.run import RunDirectory
 from warmkit.training.sharding import clip_gradients, load_states, whole
@@ -86,11 +86,12 @@ def train(task: Task, how: Optimization, run: RunDirectory, advance: Advance | N
 
     Raises:
         TrainingError: If the loss is not finite, or memory runs out; the last state stays.
-        UsageError: If a step to keep is none of the run's.
+        UsageError: If a step to keep is none of the run's, or the warm-up is longer than the run.
     """
     steps = how.steps_for(task.examples)
     if late := [step for step in how.keep if not 1 <= step <= steps]:
         raise UsageError(f"{task.section}.keep: expected steps between 1 and {steps}, found {late}")
+    check_warmup(how, steps, task.section)
     group().check_parts(_parts(range(how.batch_size), how.accumulation), task.section)
     optimizer = build_optimizer(task.model, how)
     first = _resume(task.model, optimizer, run)

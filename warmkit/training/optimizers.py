@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from warmkit.errors import UsageError
 from warmkit.training.recipe import Optimization
 
 
@@ -28,6 +29,28 @@ def build_optimizer(model: nn.Module, how: Optimization) -> torch.optim.Optimize
 
         return Adafactor(groups, lr=how.lr, scale_parameter=False, relative_step=False)
     return torch.optim.AdamW(groups, lr=how.lr, betas=(how.beta1, how.beta2), eps=how.epsilon, fused=True)
+
+
+def check_warmup(how: Optimization, steps: int, section: str, before: int = 0) -> None:
+    """Refuse a warm-up that outlasts the run: the rate would never reach `lr`.
+
+    Args:
+        how: How the model learns.
+        steps: Of the run.
+        section: Of the recipe, for the message.
+        before: Steps at the start in which the model does not learn at all (`value.warmup`).
+
+    Raises:
+        UsageError: If the run is shorter.
+    """
+    if before and before >= steps:
+        raise UsageError(f"value.warmup {before}: the policy would learn nothing in a run of {steps} steps; lower it")
+    if how.warmup > steps - before:
+        left = f"{steps} steps" if not before else f"{steps} steps of which value.warmup takes {before}"
+        raise UsageError(
+            f"{section}.warmup {how.warmup}: the rate would never reach {section}.lr in a run of {left}; "
+            f"set {section}.warmup lower (0 for none)"
+        )
 
 
 def rate(how: Optimization, step: int, steps: int) -> float:

@@ -14,11 +14,12 @@ from typing import Any
 import torch
 
 from warmkit.errors import UsageError
+from warmkit.modeling.generation_config import not_followed
 from warmkit.recipes import recipe_text
 from warmkit.training.distributed import agreed, group
 from warmkit.training.identity import identity_text
 from warmkit.training.loop import Advance, Outcome
-from warmkit.training.optimizers import build_optimizer
+from warmkit.training.optimizers import build_optimizer, check_warmup
 from warmkit.training.policy_opening import open_policy
 from warmkit.training.policy_recipe import PolicyRecipe
 from warmkit.training.policy_step import take_step
@@ -84,6 +85,7 @@ def train(task: PolicyTask, run: RunDirectory, advance: Advance | None = None) -
     steps = how.steps_for(len(task.data["train"]))
     if late := [step for step in how.keep if not 1 <= step <= steps]:
         raise UsageError(f"policy.keep: expected steps between 1 and {steps}, found {late}")
+    check_warmup(how, steps, "policy", 0 if task.value is None else task.value.warmup)
     group().check_parts([range(how.batch_size)], "policy", how.accumulation if group().sharded else 1)
     optimizer, watch = build_optimizer(task.model, how), Watch()
     first = last = _resume(task, optimizer, watch, run)
@@ -145,6 +147,8 @@ def _summary(task: PolicyTask, run: RunDirectory, outcome: Outcome) -> dict[str,
         "stopped": "kl_ceiling" if outcome.steps < planned else None,
         "seconds": outcome.seconds,
         "data": {name: {"prompts": len(each), "truncated": each.truncated} for name, each in task.data.items()},
+        "ends": task.evaluator.encoder.tokenizer.convert_ids_to_tokens(list(task.evaluator.sampling.ends)),
+        "not_followed": not_followed(task.model),
         "warnings": [f"step {line['step']}: {text}" for line in run.metrics() for text in line.get("warnings", [])],
         **task.evaluate(),
         "last": outcome.last,

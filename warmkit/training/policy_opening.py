@@ -8,7 +8,8 @@ from warmkit.evaluation.policy_evaluator import PolicyEvaluator, encode_prompts
 from warmkit.evaluation.rewards import open_terms
 from warmkit.modeling.causal_model import load_causal_model, positions_of
 from warmkit.modeling.checkpointing import recompute_activations
-from warmkit.modeling.generation import Sampling, token_ids
+from warmkit.modeling.generation import Sampling
+from warmkit.modeling.generation_config import banned_of, ends_of
 from warmkit.modeling.reward_model import load_reward_model
 from warmkit.modeling.rollouts import MOST_PARTS, Model
 from warmkit.modeling.tokens import Encoder, masked_padding, tokenizer_of
@@ -50,7 +51,7 @@ def open_policy(recipe: PolicyRecipe) -> PolicyTask:
     evaluator = PolicyEvaluator(
         model,
         encoder,
-        _sampling(encoder, how),
+        _sampling(model, encoder, how),
         open_terms(recipe.rewards),
         open_terms(recipe.controls),
         how.length_penalty,
@@ -76,10 +77,13 @@ def _value(recipe: PolicyRecipe, limit: int) -> ValueModel:
     section, device = recipe.model, group().device
     model = load_reward_model(section.path, max_length=limit, pad_token=section.pad_token, dropout=0.0, device=device)
     shard(model.model)
+    if recipe.policy.gradient_checkpointing:
+        recompute_activations(model.model)
     return ValueModel(model, recipe.policy, recipe.value)
 
 
-def _sampling(encoder: Encoder, how: PolicySection) -> Sampling:
+def _sampling(model: Any, encoder: Encoder, how: PolicySection) -> Sampling:
     rows = -(-how.batch_size // how.accumulation) * how.samples
-    ends, banned = token_ids(encoder, how.stop, "policy.stop", eos=True), token_ids(encoder, how.banned, "policy.banned")
+    ends = ends_of(model, encoder.tokenizer, how.stop, "policy.stop")
+    banned = banned_of(model, encoder.tokenizer, how.banned, "policy.banned")
     return Sampling(how.temperature, how.max_new_tokens, ends, encoder.pad_id, banned, how.samples, rows)

@@ -1,7 +1,7 @@
 """What a recipe of `warmkit train policy` holds.
 
-Defaults are WARP's (Ramé et al., 2024, section 4): temperature 0.9, batches of 128 prompts, learning rate 1e-6, beta 0.1, an
-anchor that follows the policy with mu 0.01.
+Defaults are WARP's (Ramé et al., 2024, section 4): temperature 0.9, batches of 128 prompts, learning rate 1e-6 after a warm-up
+of 100 steps, beta 0.1, an anchor that follows the policy with mu 0.01.
 """
 
 from __future__ import annotations
@@ -65,6 +65,7 @@ class PolicySection(Optimization):
 
     Attributes:
         lr: Learning rate at its highest.
+        warmup: Steps in which the rate rises from 0, counted from where the policy starts to learn (`value.warmup`).
         batch_size: Prompts in an update.
         samples: Completions of every prompt, K.
         baseline: What is taken off the reward: the mean of the prompt's other samples (`leave-one-out`), the mean of the batch
@@ -74,14 +75,15 @@ class PolicySection(Optimization):
         mu: Share of the policy in the moving average after every step.
         temperature: Of sampling.
         max_new_tokens: Tokens of a completion, its end included.
-        banned: Tokens that are never sampled.
-        stop: Tokens that end a completion, beside EOS.
+        banned: Tokens that are never sampled, beside `suppress_tokens` of the checkpoint's generation config.
+        stop: Tokens that end a completion, beside EOS and those of the checkpoint's generation config and chat template.
         length_penalty: Taken off the reward for every token.
         eos_penalty: Taken off the reward of a completion without an end.
         kl_ceiling: KL to the SFT model, in nats, at which the run stops.
     """
 
     lr: float = number_in(0, default=1e-6)
+    warmup: int = number_in(0, default=100)
     batch_size: int = number_in(1, default=128)
     samples: int = number_in(1, default=1)
     baseline: Literal["leave-one-out", "batch", "value", "none"] = "batch"

@@ -40,8 +40,9 @@ def take_step(task: PolicyTask, optimizer: torch.optim.Optimizer, step: int, ste
     """
     how, data = task.how, task.data["train"]
     rows = batch_rows(len(data), how.batch_size, how.order, step)
+    before = 0 if task.value is None else task.value.warmup
     for each in optimizer.param_groups:
-        each["lr"] = rate(how, step, steps)
+        each["lr"] = rate(how, max(0, step - before), steps - before)
     began = time.perf_counter()
     try:
         share = group().share(len(rows))

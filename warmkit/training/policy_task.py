@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 
 from warmkit.evaluation.policy_evaluator import PolicyEvaluator, Prompts, Rollout
+from warmkit.modeling.generation_config import saved_ends
 from warmkit.modeling.rollouts import Model
 from warmkit.modeling.saving import save_model
 from warmkit.random_streams import generator
@@ -72,4 +73,5 @@ class PolicyTask:
         weights = whole_weights(self.model)
         if group().first:
             model = merged(copy.deepcopy(self.model)) if hasattr(self.model, "merge_and_unload") else self.model
-            save_model(model, self.path, run.path / name, weights=weights)
+            ends = saved_ends(model, self.evaluator.sampling.ends)
+            save_model(model, self.path, run.path / name, weights=weights, generation=ends)

@@ -14,6 +14,7 @@ from warmkit.data.texts import Text, read_texts
 from warmkit.errors import DataError, UnsupportedError, UsageError, listed
 from warmkit.modeling.checkpointing import recompute_activations
 from warmkit.modeling.dropout import set_dropout
+from warmkit.modeling.generation_config import ends_of, saved_ends
 from warmkit.modeling.quiet import evaluating, loading, quiet
 from warmkit.modeling.saving import save_model
 from warmkit.modeling.tokens import Encoder, Tokens, by_length, longest, masked_padding, tokenizer_of
@@ -97,7 +98,8 @@ class SftTask:
         weights = whole_weights(self.model)
         if group().first:
             model = merged(copy.deepcopy(self.model)) if hasattr(self.model, "merge_and_unload") else self.model
-            save_model(model, self.path, run.path / name, weights=weights)
+            ends = saved_ends(model, ends_of(model, self.encoder.tokenizer))
+            save_model(model, self.path, run.path / name, weights=weights, generation=ends)
 
 
 def train_sft(recipe: SftRecipe, *, force: bool = False, advance: Advance | None = None) -> SftResult:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,6 +10,7 @@ from typing import Any
 
 import torch
 
+from warmkit.modeling.precision import autocast
 from warmkit.modeling.reward_model import RewardModel
 from warmkit.modeling.tokens import Tokens
 from warmkit.training.optimizers import build_optimizer
@@ -21,7 +23,7 @@ class ValueModel:
 
     Args:
         model: A reward model that reads the prompt alone; its head starts at zero.
-        policy: How the policy learns: the optimiser and its clipping are the same.
+        policy: How the policy learns: optimiser, clipping, parts of a batch and precision are the same.
         section: Its own rate.
 
     Source: WARM (Ramé et al., 2024), section 5 and appendix C.4.
@@ -29,22 +31,36 @@ class ValueModel:
 
     def __init__(self, model: RewardModel, policy: PolicySection, section: ValueSection) -> None:
         self.model, self.clip, self.warmup = model, policy.clip or math.inf, section.warmup
+        self.parts, self.precision = policy.accumulation, policy.precision
         self.optimizer = build_optimizer(model.model, replace(policy, lr=section.lr))
 
     def predict(self, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
         """Return v(x), [B], without gradients, on the CPU."""
-        return self.model.score_tokens(_tokens(prompts))
+        with self._precision():
+            return torch.cat([self.model.score_tokens(_tokens(prompts[part])) for part in self._split(len(prompts))])
 
     def learn(self, prompts: Sequence[Sequence[int]], rewards: torch.Tensor) -> dict[str, float]:
         """Take one step towards the rewards [B, K] of the prompts' completions; return numbers to log."""
-        values = self.model.forward(_tokens(prompts))
-        loss = (values[:, None] - rewards.to(values.device)).square().mean()
-        loss.backward()
+        total = 0.0
+        for part in self._split(len(prompts)):
+            with self._precision():
+                values = self.model.forward(_tokens(prompts[part]))
+            loss = (values[:, None] - rewards[part].to(values.device)).square().sum() / rewards.numel()
+            loss.backward()
+            total += float(loss.detach())
         learned = [each for each in self.model.model.parameters() if each.requires_grad]
         norm = clip_gradients(learned, self.clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return {"value_loss": float(loss.detach()), "value_grad_norm": norm}
+        return {"value_loss": total, "value_grad_norm": norm}
+
+    def _split(self, prompts: int) -> list[slice]:
+        """Divide a batch of prompts into the parts that it is computed in."""
+        edges = [prompts * part // min(self.parts, prompts) for part in range(min(self.parts, prompts) + 1)]
+        return [slice(*each) for each in itertools.pairwise(edges)]
+
+    def _precision(self) -> torch.autocast:
+        return autocast(self.precision, self.model.device)
 
     def state_dict(self) -> dict[str, Any]:
         """Return weights and optimiser, whole; every process must call it."""

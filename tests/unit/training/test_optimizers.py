@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from warmkit.training.optimizers import build_optimizer, rate
+from warmkit.errors import UsageError
+from warmkit.training.optimizers import build_optimizer, check_warmup, rate
 from warmkit.training.recipe import Optimization
 
 
@@ -86,5 +87,14 @@ def test_cosine_is_half_way_down_half_way_through() -> None:
     assert rates(schedule="cosine")[2] == pytest.approx(0.5 + 0.5 * math.cos(math.pi * 0.2))
 
 
-def test_a_warm_up_longer_than_the_run_is_all_there_is() -> None:
-    assert rates(steps=3, warmup=6, schedule="cosine") == pytest.approx([1 / 6, 2 / 6, 3 / 6])
+def test_a_warm_up_longer_than_the_run_is_refused() -> None:
+    check_warmup(Optimization(warmup=6), 6, "sft")
+    check_warmup(Optimization(warmup=6), 8, "policy", before=2)
+    with pytest.raises(
+        UsageError, match=r"^rm\.warmup 6: the rate would never reach rm\.lr in a run of 5 steps; set rm\.warmup lower"
+    ):
+        check_warmup(Optimization(warmup=6), 5, "rm")
+    with pytest.raises(UsageError, match=r"^policy\.warmup 6: .* a run of 8 steps of which value\.warmup takes 3;"):
+        check_warmup(Optimization(warmup=6), 8, "policy", before=3)
+    with pytest.raises(UsageError, match=r"^value\.warmup 8: the policy would learn nothing in a run of 8 steps"):
+        check_warmup(Optimization(), 8, "policy", before=8)

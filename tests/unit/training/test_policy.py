@@ -123,6 +123,18 @@ def test_the_value_model_learns_alone_at_first(tmp_path: Path) -> None:
     assert lines[39]["value_loss"] < lines[0]["value_loss"] / 10
 
 
+def test_the_rate_warms_up_where_the_policy_learns(tmp_path: Path) -> None:
+    recipe = replace(toy.recipe(tmp_path, steps=5, warmup=2, baseline="value"), value=ValueSection(1e-3, 2))
+    train_policy(recipe)
+    assert [line["lr"] for line in metrics(recipe)[2:]] == pytest.approx([5e-4, 1e-3, 1e-3])
+
+
+def test_the_warm_up_is_the_papers_and_a_run_that_it_outlasts_is_refused(tmp_path: Path) -> None:
+    assert PolicySection().warmup == 100
+    with pytest.raises(UsageError, match=r"^policy\.warmup 100: the rate would never reach policy\.lr in a run of 99 steps"):
+        train_policy(toy.recipe(tmp_path, steps=99, warmup=PolicySection().warmup))
+
+
 def test_the_anchor_of_a_run_follows_the_policy_step_by_step(tmp_path: Path) -> None:
     task = open_policy(toy.recipe(tmp_path, mu=0.25))
     assert isinstance(task.anchor, Anchor)
@@ -208,6 +220,23 @@ def test_parts_and_checkpointing_give_the_same_update(how: dict[str, Any], basel
 def test_bfloat16_computes_in_it_and_keeps_float32_weights(tmp_path: Path) -> None:
     result = train_policy(toy.recipe(tmp_path, precision="bfloat16"))
     assert {each.dtype for each in tiny.tensors(result.path).values()} == {torch.float32}
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_value_model_reads_a_part_at_a_time_in_the_precision_of_the_policy(precision: str, tmp_path: Path) -> None:
+    task = open_policy(toy.recipe(tmp_path, baseline="value", batch_size=7, accumulation=3, precision=precision))
+    assert task.value is not None
+    seen: list[tuple[int, bool]] = []
+    model = task.value.model.model
+    model.register_forward_hook(lambda _, inputs, out: seen.append((len(out.logits), torch.is_autocast_enabled("cpu"))))
+    ids = task.data["train"].ids[:7]
+    rewards = torch.arange(14.0).view(7, 2)
+    values = task.value.predict(ids)
+    learned = task.value.learn(ids, rewards)
+    assert sum(size for size, _ in seen) == 14
+    assert max(size for size, _ in seen) == 3, "never more than a part"
+    assert {cast for _, cast in seen} == {precision == "bfloat16"}
+    assert learned["value_loss"] == pytest.approx(float((values[:, None] - rewards).square().mean()))
 
 
 def test_banned_and_stop_tokens_hold_in_training(tmp_path: Path) -> None:

@@ -47,7 +47,16 @@ def recipe(
     if not train.exists():
         tiny.write(train, [{"prompt": text} for text in tiny.sentences(12)])
         tiny.write(held_out, [{"prompt": text} for text in tiny.sentences(5, seed=9)])
-    settings = {"lr": 1e-3, "steps": 3, "batch_size": 4, "samples": 2, "max_new_tokens": 6, "precision": "float32", **how}
+    settings = {
+        "lr": 1e-3,
+        "steps": 3,
+        "warmup": 0,
+        "batch_size": 4,
+        "samples": 2,
+        "max_new_tokens": 6,
+        "precision": "float32",
+        **how,
+    }
     return PolicyRecipe(
         PolicyModelSection(source, pad_token=tiny.PAD[architecture]),
         PromptsSection(str(train), str(held_out)),

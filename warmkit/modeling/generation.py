@@ -1,20 +1,21 @@
 """Sampling completions: the one seam behind which another engine could stand.
 
-`sample(model, prompts, how, generator)` is all that the rest knows. This engine is plain transformers with a cache of keys and
-values: a prompt is read once however many samples it gets, and finished rows leave the batch.
+`sample(model, prompts, how, generator)` is all that the rest knows. A model of transformers reads with its cache of keys and
+values, a small Llama without it (`plain_llama`): a prompt is read once however many samples it gets, and finished rows leave.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from warmkit.errors import NonFiniteError
 from warmkit.modeling.log_probabilities import log_distribution
+from warmkit.modeling.plain_llama import PlainReader, plain_llama
 from warmkit.modeling.quiet import evaluating
 
 
@@ -90,20 +91,13 @@ def sample(model: Any, prompts: Sequence[Sequence[int]], how: Sampling, generato
 
 def _continue(model: Any, prompts: Sequence[Sequence[int]], draws: torch.Tensor, how: Sampling) -> list[list[int]]:
     """Sample the rows of one batch; `draws` are [rows, steps]."""
-    from transformers import DynamicCache
-
     device = next(model.parameters()).device
-    ids, mask = left_padded(prompts, how.pad_id, device)
-    draws, ends = draws.to(device), torch.tensor(how.ends, device=device)
-    cache = DynamicCache(config=model.config)
-    start = {"input_ids": ids, "attention_mask": mask, "position_ids": positions(mask), "logits_to_keep": 1}
-    first = model(**start, past_key_values=cache, use_cache=True).logits[:, -1]
-    copies = torch.arange(len(prompts), device=device).repeat_interleave(how.samples)
-    cache.batch_select_indices(copies)
-    logits, mask, rows = first[copies], mask[copies], torch.arange(len(copies), device=device)
+    draws, ends, banned = draws.to(device), torch.tensor(how.ends, device=device), torch.tensor(how.banned, device=device)
+    reader = _reader(model, prompts, how)
+    logits, rows = reader.opening(how.samples), torch.arange(len(prompts) * how.samples, device=device)
     spoken: list[list[int]] = [[] for _ in rows]
     for step in range(how.max_new_tokens):
-        tokens = _draw(log_distribution(logits, how.temperature, how.banned), draws[rows, step])
+        tokens = _draw(log_distribution(logits, how.temperature, banned), draws[rows, step])
         for row, token in zip(rows.tolist(), tokens.tolist()):
             spoken[row].append(token)
         going = ~torch.isin(tokens, ends)
@@ -111,14 +105,59 @@ def _continue(model: Any, prompts: Sequence[Sequence[int]], draws: torch.Tensor,
             break
         if not going.all():
             kept = going.nonzero().squeeze(-1)
-            cache.batch_select_indices(kept)
-            tokens, mask, rows = tokens[kept], mask[kept], rows[kept]
-        mask = torch.cat([mask, mask.new_ones(len(rows), 1)], 1)
-        places = mask.sum(1, keepdim=True) - 1
-        logits = model(
-            input_ids=tokens[:, None], attention_mask=mask, position_ids=places, past_key_values=cache, use_cache=True
-        ).logits[:, -1]
+            reader.keep(kept)
+            tokens, rows = tokens[kept], rows[kept]
+        logits = reader.following(tokens)
     return spoken
+
+
+def _reader(model: Any, prompts: Sequence[Sequence[int]], how: Sampling) -> Reader:
+    """Return what reads the texts of one batch, whose prompts it knows."""
+    longest, shortest = max(map(len, prompts)), min(map(len, prompts))
+    plain = plain_llama(model, longest + how.max_new_tokens) if longest == shortest else None
+    return _Reader(model, prompts, how.pad_id) if plain is None else PlainReader(plain, prompts, how.max_new_tokens)
+
+
+class Reader(Protocol):
+    """Reads texts token by token and says what may follow, [rows, V]."""
+
+    def opening(self, samples: int) -> torch.Tensor:
+        """Read every prompt once; return what may follow it, `samples` rows for each."""
+        ...
+
+    def following(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Read a token of every row."""
+        ...
+
+    def keep(self, rows: torch.Tensor) -> None:
+        """Let go of the other rows."""
+        ...
+
+
+class _Reader:
+    """Any model of transformers, with its cache of keys and values."""
+
+    def __init__(self, model: Any, prompts: Sequence[Sequence[int]], pad_id: int) -> None:
+        from transformers import DynamicCache
+
+        self.model, self.cache = model, DynamicCache(config=model.config)
+        self.ids, self.mask = left_padded(prompts, pad_id, next(model.parameters()).device)
+
+    def opening(self, samples: int) -> torch.Tensor:
+        start = {"input_ids": self.ids, "attention_mask": self.mask, "position_ids": positions(self.mask), "logits_to_keep": 1}
+        first = self.model(**start, past_key_values=self.cache, use_cache=True).logits[:, -1]
+        copies = torch.arange(len(first), device=first.device).repeat_interleave(samples)
+        self.keep(copies)
+        return first[copies]
+
+    def following(self, tokens: torch.Tensor) -> torch.Tensor:
+        self.mask = torch.cat([self.mask, self.mask.new_ones(len(tokens), 1)], 1)
+        inputs = {"input_ids": tokens[:, None], "attention_mask": self.mask, "position_ids": self.mask.sum(1, keepdim=True) - 1}
+        return self.model(**inputs, past_key_values=self.cache, use_cache=True).logits[:, -1]
+
+    def keep(self, rows: torch.Tensor) -> None:
+        self.cache.batch_select_indices(rows)
+        self.mask = self.mask[rows]
 
 
 def _draw(spoken: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 
 
-def log_distribution(logits: torch.Tensor, temperature: float, banned: Sequence[int] = ()) -> torch.Tensor:
+def log_distribution(logits: torch.Tensor, temperature: float, banned: Sequence[int] | torch.Tensor = ()) -> torch.Tensor:
     """Return the log-probabilities of the next token: log softmax(logits / T), banned tokens at minus infinity.
 
     Args:
@@ -27,8 +27,9 @@ def log_distribution(logits: torch.Tensor, temperature: float, banned: Sequence[
         [0.5, 0.0, 0.5]
     """
     scaled = (logits if logits.dtype == torch.float64 else logits.float()) / temperature
-    if banned:
-        scaled = scaled.index_fill(-1, torch.tensor(banned, device=logits.device), -torch.inf)
+    if len(banned):
+        places = banned if isinstance(banned, torch.Tensor) else torch.tensor(banned, device=logits.device)
+        scaled = scaled.index_fill(-1, places, -torch.inf)
     return scaled.log_softmax(-1)
 
 

@@ -18,7 +18,8 @@ from warmkit.checkpoints.checkpoint import LazyTensor, open_checkpoint
 from warmkit.errors import UnsupportedError
 from warmkit.modeling.dropout import set_dropout
 from warmkit.modeling.quiet import evaluating, loading, quiet
-from warmkit.modeling.tokens import Encoder, Text, Tokens, by_length, longest, tokenizer_of
+from warmkit.modeling.plain_llama import plain_llama
+from warmkit.modeling.tokens import Batch, Encoder, Text, Tokens, by_length, longest, tokenizer_of
 from warmkit.modeling.weights import home_of, load_adapters, load_weights
 from warmkit.random_streams import seed_torch
 
@@ -50,9 +51,15 @@ class RewardModel:
         order: list[int] = []
         for places in by_length([len(each) for each in tokens], most, least=least):
             batch = self.encoder.batch([tokens[place] for place in places], self.device)
-            parts.append(self.model(**batch.inputs()).logits.float().squeeze(-1))
+            parts.append(self._rewards(batch))
             order += places
         return scores.index_copy(0, torch.tensor(order, device=self.device), torch.cat(parts)) if order else scores
+
+    def _rewards(self, batch: Batch) -> torch.Tensor:
+        plain = None if torch.is_grad_enabled() else plain_llama(self.model, batch.ids.shape[1])
+        if plain is None:
+            return self.model(**batch.inputs()).logits.float().squeeze(-1)
+        return plain.rewards(batch.ids, self.model.config.pad_token_id)
 
     @torch.no_grad()
     def score_tokens(self, tokens: Sequence[Tokens]) -> torch.Tensor:

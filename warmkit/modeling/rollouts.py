@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
+from torch.nn import functional
 
 from warmkit.modeling.generation import Completion, Sampling, left_padded, positions
 from warmkit.modeling.log_probabilities import completion_log_probability, entropy, exact_kl, log_distribution
+from warmkit.modeling.plain_llama import plain_llama
 from warmkit.modeling.tokens import by_length
 
 Model = Callable[..., Any]
 MOST_PARTS = 3  # each part brings a gradient of the whole embedding, which costs more than some padding
+IN_CACHE = 2**17  # numbers
 
 
 @dataclass(frozen=True)
@@ -24,11 +28,13 @@ class Layout:
         inputs: Of the model.
         tokens: What was sampled, [N, T].
         counted: [N, T], true for tokens of the completion, its end included.
+        level: Whether no prompt is padded.
     """
 
     inputs: dict[str, Any]
     tokens: torch.Tensor
     counted: torch.Tensor
+    level: bool
 
 
 def measure(
@@ -82,13 +88,24 @@ def _measured(policy: Model, others: Mapping[str, Model], layout: Layout, how: S
 
 
 def _by_completion(of: Callable[..., torch.Tensor], counted: torch.Tensor, *spoken: torch.Tensor) -> torch.Tensor:
-    """Sum a number of every next token over the completion, one completion at a time: [T, V] stays in the cache."""
-    return torch.stack([(of(*rows) * where).sum() for where, *rows in zip(counted, *spoken)])
+    """Sum a number of every next token over the completion, as many completions at a time as stay in the cache."""
+    size = max(1, IN_CACHE // spoken[0][0].numel())
+    parts = zip(counted.split(size), *(each.split(size) for each in spoken))
+    return torch.cat([(of(*rows) * where).sum(-1) for where, *rows in parts])
 
 
 def _spoken(model: Model, layout: Layout, how: Sampling) -> torch.Tensor:
     """Return the log-probabilities of the tokens of the completions, [N, T, V]."""
-    return log_distribution(model(**layout.inputs).logits[:, :-1], how.temperature, how.banned)
+    return log_distribution(_logits(model, layout), how.temperature, how.banned)
+
+
+def _logits(model: Model, layout: Layout) -> torch.Tensor:
+    ids, width = layout.inputs["input_ids"], layout.tokens.shape[1]
+    if layout.level and not torch.is_grad_enabled():
+        plain = getattr(model, "plain_llama", partial(plain_llama, model))(ids.shape[1])
+        if plain is not None:
+            return functional.linear(plain.hidden(ids[:, :-1])[:, -width:], plain.head)
+    return model(**layout.inputs).logits[:, :-1]
 
 
 def lay_out(prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]], pad_id: int, device: Any) -> Layout:
@@ -106,4 +123,4 @@ def lay_out(prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int
         "use_cache": False,
         "logits_to_keep": width + 1,
     }
-    return Layout(inputs, tokens, counted)
+    return Layout(inputs, tokens, counted, min(map(len, prompts)) == before.shape[1])

@@ -9,6 +9,7 @@ import torch
 from torch.distributed.tensor import DTensor
 from torch.func import functional_call
 
+from warmkit.modeling.plain_llama import PlainLlama, plain_llama
 from warmkit.modeling.quiet import evaluating
 from warmkit.training.distributed import group
 from warmkit.training.sharding import shard, spread, whole
@@ -51,6 +52,10 @@ class Anchor:
         """Run the model with the copies in place of what learns, without dropout or gradients."""
         with evaluating(self.model):
             return functional_call(self.model, self.copies, args=(), kwargs=inputs)
+
+    def plain_llama(self, length: int) -> PlainLlama | None:
+        """Return the same without what a call costs, where there is such a thing."""
+        return plain_llama(self.model, length, self.copies)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Return the copies, whole; every process must call it."""

@@ -7,7 +7,7 @@ values, a small Llama without it (`plain_llama`): a prompt is read once however 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,6 +17,8 @@ from warmkit.errors import NonFiniteError
 from warmkit.modeling.log_probabilities import log_distribution
 from warmkit.modeling.plain_llama import PlainReader, plain_llama
 from warmkit.modeling.quiet import evaluating
+
+KEPT = 2**24  # numbers
 
 
 @dataclass(frozen=True)
@@ -49,10 +51,12 @@ class Completion:
     Attributes:
         ids: Token ids, the end included where there is one.
         ended: Whether it ends by itself.
+        spoken: Log-probabilities of every next token, [T, V], where the model is so small that they are kept.
     """
 
     ids: list[int]
     ended: bool
+    spoken: torch.Tensor | None = field(default=None, compare=False, repr=False)
 
 
 @torch.no_grad()
@@ -76,7 +80,7 @@ def sample(model: Any, prompts: Sequence[Sequence[int]], how: Sampling, generato
     """
     shape = (len(prompts), how.samples, how.max_new_tokens)
     draws = torch.from_numpy(generator.random(shape))
-    found: list[list[int]] = [[] for _ in range(len(prompts) * how.samples)]
+    found: dict[int, Completion] = {}
     size = max(1, how.rows // how.samples)
     order = sorted(range(len(prompts)), key=lambda place: len(prompts[place]))
     with evaluating(model):
@@ -84,31 +88,41 @@ def sample(model: Any, prompts: Sequence[Sequence[int]], how: Sampling, generato
             places = order[start : start + size]
             spoken = _continue(model, [prompts[place] for place in places], draws[places].flatten(0, 1), how)
             rows = [place * how.samples + each for place in places for each in range(how.samples)]
-            for row, ids in zip(rows, spoken):
-                found[row] = ids
-    return [Completion(ids, ids[-1] in how.ends) for ids in found]
+            found |= zip(rows, spoken)
+    return [found[row] for row in range(len(found))]
 
 
-def _continue(model: Any, prompts: Sequence[Sequence[int]], draws: torch.Tensor, how: Sampling) -> list[list[int]]:
+def _continue(model: Any, prompts: Sequence[Sequence[int]], draws: torch.Tensor, how: Sampling) -> list[Completion]:
     """Sample the rows of one batch; `draws` are [rows, steps]."""
     device = next(model.parameters()).device
     draws, ends, banned = draws.to(device), torch.tensor(how.ends, device=device), torch.tensor(how.banned, device=device)
     reader = _reader(model, prompts, how)
     logits, rows = reader.opening(how.samples), torch.arange(len(prompts) * how.samples, device=device)
-    spoken: list[list[int]] = [[] for _ in rows]
+    ids: list[list[int]] = [[] for _ in rows]
+    kept = logits.new_empty(len(rows), how.max_new_tokens, logits.shape[-1]) if _fits(reader, logits, how) else None
     for step in range(how.max_new_tokens):
-        tokens = _draw(log_distribution(logits, how.temperature, banned), draws[rows, step])
+        spoken = log_distribution(logits, how.temperature, banned)
+        if kept is not None:
+            kept[rows, step] = spoken
+        tokens = _draw(spoken, draws[rows, step])
         for row, token in zip(rows.tolist(), tokens.tolist()):
-            spoken[row].append(token)
+            ids[row].append(token)
         going = ~torch.isin(tokens, ends)
         if step + 1 == how.max_new_tokens or not going.any():
             break
         if not going.all():
-            kept = going.nonzero().squeeze(-1)
-            reader.keep(kept)
-            tokens, rows = tokens[kept], rows[kept]
+            left = going.nonzero().squeeze(-1)
+            reader.keep(left)
+            tokens, rows = tokens[left], rows[left]
         logits = reader.following(tokens)
-    return spoken
+    return [
+        Completion(its, its[-1] in how.ends, None if kept is None else kept[row, : len(its)]) for row, its in enumerate(ids)
+    ]
+
+
+def _fits(reader: Reader, logits: torch.Tensor, how: Sampling) -> bool:
+    """Say whether all distributions are so few that to keep them costs less than to compute them again."""
+    return isinstance(reader, PlainReader) and logits.numel() * how.max_new_tokens <= KEPT
 
 
 def _reader(model: Any, prompts: Sequence[Sequence[int]], how: Sampling) -> Reader:

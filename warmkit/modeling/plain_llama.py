@@ -15,9 +15,7 @@ from torch.nn import functional
 
 WIDEST = 256
 """Hidden states of models in which calling takes longer than computing."""
-MODELS = tuple(
-    f"transformers.models.llama.modeling_llama.LlamaFor{task}" for task in ("CausalLM", "SequenceClassification")
-)
+MODELS = tuple(f"transformers.models.llama.modeling_llama.LlamaFor{task}" for task in ("CausalLM", "SequenceClassification"))
 MAKERS = ("torch.nn.modules.", "transformers.models.llama.", "transformers.activations", "warmkit.modeling.")
 
 

@@ -17,8 +17,8 @@ from torch import nn
 from warmkit.checkpoints.checkpoint import LazyTensor, open_checkpoint
 from warmkit.errors import UnsupportedError
 from warmkit.modeling.dropout import set_dropout
-from warmkit.modeling.quiet import evaluating, loading, quiet
 from warmkit.modeling.plain_llama import plain_llama
+from warmkit.modeling.quiet import evaluating, loading, quiet
 from warmkit.modeling.tokens import Batch, Encoder, Text, Tokens, by_length, longest, tokenizer_of
 from warmkit.modeling.weights import home_of, load_adapters, load_weights
 from warmkit.random_streams import seed_torch

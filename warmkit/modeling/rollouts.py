@@ -68,14 +68,24 @@ def measure(
     groups = by_length(lengths, most=1 << 40, least=-(-len(lengths) // most_parts))
     parts: list[dict[str, torch.Tensor]] = []
     for places in groups:
+        spoken = None if torch.is_grad_enabled() else _kept([completions[place] for place in places])
         layout = lay_out([prompts[place] for place in places], [completions[place].ids for place in places], how.pad_id, device)
-        parts.append(_measured(policy, others, layout, how))
+        parts.append(_measured(_spoken(policy, layout, how) if spoken is None else spoken, others, layout, how))
     back = torch.tensor([place for places in groups for place in places], device=device).argsort()
     return {name: torch.cat([part[name] for part in parts])[back] for name in parts[0]}
 
 
-def _measured(policy: Model, others: Mapping[str, Model], layout: Layout, how: Sampling) -> dict[str, torch.Tensor]:
-    spoken = _spoken(policy, layout, how)
+def _kept(completions: Sequence[Completion]) -> torch.Tensor | None:
+    """Return what the policy said while it was sampled, [N, T, V], where that was kept."""
+    kept = [each.spoken for each in completions if each.spoken is not None]
+    return (
+        torch.nn.utils.rnn.pad_sequence(kept, batch_first=True, padding_value=-torch.inf)
+        if len(kept) == len(completions)
+        else None
+    )
+
+
+def _measured(spoken: torch.Tensor, others: Mapping[str, Model], layout: Layout, how: Sampling) -> dict[str, torch.Tensor]:
     values = {"policy": completion_log_probability(spoken, layout.tokens, layout.counted)}
     with torch.no_grad():
         spoken = spoken.detach()

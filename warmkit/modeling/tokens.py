@@ -115,7 +115,9 @@ class Encoder:
         return Batch(ids.to(device), mask.to(device), None if types is None else types.to(device))
 
     def _ids(self, texts: list[str]) -> list[list[int]]:
-        return self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else []
+        places = {text: place for place, text in enumerate(dict.fromkeys(texts))}  # prompts repeat
+        found = self.tokenizer([*places], add_special_tokens=False, verbose=False)["input_ids"] if texts else []
+        return [found[places[text]] for text in texts]
 
     def _pair(self, prompt: list[int], answer: list[int]) -> Tokens:
         first, between, last = self._frame

@@ -76,10 +76,14 @@ def reproduce(
 
 
 def units_of(claims: Sequence[str], folder: Path, size: Size, seeds: Sequence[int], recipes: Path = FOLDER) -> list[Unit]:
-    """Return the work in an order in which processes seldom wait for each other: seeds side by side, both papers in turn."""
+    """Return the work, seed after seed, in an order in which processes seldom wait for each other: both papers in turn.
+
+    The claim with a language of its own comes second: its SFT model is made while the first claim makes the other one.
+    """
     half = (len(claims) + 1) // 2
-    turns = [each for pair in zip(claims[:half], [*claims[half:], None]) for each in pair if each is not None]
-    return [Unit(claim, seed, size, folder, recipes) for claim in turns for seed in seeds]
+    second = sorted(claims[half:], key=lambda claim: claim != "warp-length")
+    turns = [each for pair in zip(claims[:half], [*second, None]) for each in pair if each is not None]
+    return [Unit(claim, seed, size, folder, recipes) for seed in seeds for claim in turns]
 
 
 @contextlib.contextmanager
@@ -169,4 +173,5 @@ def _start(parent: Connection) -> None:
 
     threading.Thread(target=follow, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
     torch.set_num_threads(1)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -223,12 +223,13 @@ class Testbed:
         recipe = replace(recipe, data=self.products.once(f"{name}/data", lambda: warm.prepared_data(recipe, out)))
         probe = self.products.once(f"{name}/probe", lambda: warm.train_probe(recipe, out))
         recipes = dict(list(warm.run_recipes(recipe, out).items())[skip : skip + runs])
-        paths = {each: self.reward_model(f"{name}/{each}", run).path for each, run in recipes.items()}
-        return Pool(name, probe, paths, recipe.data)
+        works = {f"reward-models/{name}/{each}": partial(train_reward_model, _unheld(run)) for each, run in recipes.items()}
+        paths = [result.path for result in self.products.all(works)]
+        return Pool(name, probe, dict(zip(recipes, paths)), recipe.data)
 
     def reward_model(self, name: str, recipe: RewardModelRecipe) -> Any:
         """Train a reward model; return its result."""
-        return self.products.once(f"reward-models/{name}", lambda: train_reward_model(recipe))
+        return self.products.once(f"reward-models/{name}", lambda: train_reward_model(_unheld(recipe)))
 
     def contest(self, pool: Pool, only: Sequence[str] = (), **others: Path) -> Contest:
         """Return what scores the models of a pool, other models, and averages of them, on the pool's data or some of it."""
@@ -294,3 +295,8 @@ class Testbed:
             PolicySection(**{**settings, **how}),
         )
         return self.products.once(f"policies/{name}", lambda: train_policy(recipe))
+
+
+def _unheld(recipe: RewardModelRecipe) -> RewardModelRecipe:
+    """Return a recipe without held-out data, on which a `Contest` scores models, all of them in one way."""
+    return replace(recipe, data=replace(recipe.data, validation=None, ood=None))

@@ -7,7 +7,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -33,14 +33,22 @@ class Products:
         self.used: dict[str, float] = {}
         self.inside = 0.0
 
-    def once(self, name: str, work: Callable[[], T]) -> T:
+    def once(self, name: str, work: Callable[[], T], wait: bool = True) -> T:
         """Do `work`, which returns at once what it finds done, while no other process does the same.
 
         What a killed process had spent on it before is not counted.
+
+        Args:
+            name: Of the thing.
+            work: What makes it, or finds it.
+            wait: For a process that is making it.
+
+        Raises:
+            BlockingIOError: If there is one and it is not waited for.
         """
         entered = time.perf_counter()
         record = self.folder / "made" / f"{name.replace('/', ' ')}.json"
-        with self._locked(record.with_suffix(".lock")):
+        with self._locked(record.with_suffix(".lock"), wait):
             began = time.perf_counter()
             result = work()
             if not record.exists():
@@ -49,17 +57,25 @@ class Products:
         self.inside += time.perf_counter() - entered
         return result
 
+    def all(self, works: Mapping[str, Callable[[], T]]) -> list[T]:
+        """Do several things, first those that no other process is doing; return them in their order."""
+        done: dict[str, T] = {}
+        for name in works:
+            with contextlib.suppress(BlockingIOError):
+                done[name] = self.once(name, works[name], wait=False)
+        return [done[name] if name in done else self.once(name, work) for name, work in works.items()]
+
     def part(self, name: str) -> Products:
         """Return the products of a folder inside, whose time counts here."""
         return _Part(self, name)
 
     @contextlib.contextmanager
-    def _locked(self, file: Path) -> Generator[None]:
+    def _locked(self, file: Path, wait: bool) -> Generator[None]:
         with writing(self.folder):
             file.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(file, os.O_RDWR | os.O_CREAT)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             yield
         finally:
             os.close(descriptor)
@@ -72,5 +88,5 @@ class _Part(Products):
         super().__init__(whole.folder / name)
         self._whole, self._name = whole, name
 
-    def once(self, name: str, work: Callable[[], T]) -> T:
-        return self._whole.once(f"{self._name}/{name}", work)
+    def once(self, name: str, work: Callable[[], T], wait: bool = True) -> T:
+        return self._whole.once(f"{self._name}/{name}", work, wait)

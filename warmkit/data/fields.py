@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import reprlib
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 
+from warmkit.data.chats import Chat, Message, Messages, spoken
 from warmkit.data.rows import Row
 from warmkit.errors import DataError
 
-Messages: TypeAlias = list[dict[str, str]]
-"""A chat: `[{"role": "user", "content": "..."}, ...]`."""
+OURS = frozenset(
+    (
+        "conversation",
+        "tools",
+        "tokenize",
+        "add_generation_prompt",
+        "continue_final_message",
+        "padding",
+        "truncation",
+        "max_length",
+    )
+)
+"""Arguments of `apply_chat_template` that a row cannot choose: they say what is read, not how it is written."""
 
 
 def has(row: Row, key: str) -> bool:
@@ -27,7 +40,9 @@ def content(row: Row, key: str) -> str | Messages:
     if isinstance(value, str):
         return _encodable(value, key)
     if isinstance(value, list) and value:
-        return [_message(each, f"{key}[{place}]") for place, each in enumerate(cast("list[Any]", value))]
+        found = [_message(each, f"{key}[{place}]") for place, each in enumerate(cast("list[Any]", value))]
+        tools, arguments = _tools(row), _arguments(row)
+        return Chat(found, tools, arguments) if tools or arguments else found
     raise DataError(f"expected {key} to be text or a list of messages, found {reprlib.repr(value)}")
 
 
@@ -73,8 +88,8 @@ def check_answer(value: str | Messages, key: str) -> None:
     Raises:
         DataError: If it is blank.
     """
-    words = value if isinstance(value, str) else "".join(each["content"] for each in value)
-    if not words.strip():
+    words = value if isinstance(value, str) else spoken(value)
+    if not words.strip() and not (isinstance(value, list) and any(map(calls_tools, value))):
         raise DataError(f"expected {key} not to be empty, found {reprlib.repr(value)}")
 
 
@@ -85,15 +100,67 @@ def _required(row: Row, key: str) -> Any:
     return row[key]
 
 
-def _message(value: Any, name: str) -> dict[str, str]:
-    """Return role and content; what else a message says (a name, a date) is not for training."""
+def calls_tools(message: Message) -> bool:
+    """Say whether a message asks for a tool, so that it needs no words."""
+    return bool(message.get("tool_calls") or message.get("function_call"))
+
+
+def _message(value: Any, name: str) -> Message:
+    """Return what a message says, whole: templates write names, calls of tools and thoughts too."""
     if not isinstance(value, dict):
         raise DataError(f"expected {name} to be a message with role and content, found {reprlib.repr(value)}")
-    found = cast("Row", value)
+    found = {key: each for key, each in cast("Row", value).items() if each is not None}
     try:
-        return {key: text(found, key) for key in ("role", "content")}
+        found["role"] = text(found, "role")
+        silent = calls_tools(found) and "content" not in found
+        found["content"] = None if silent else _content(_required(found, "content"))
+        json.dumps(found, ensure_ascii=False).encode()
     except DataError as error:
         raise DataError(f"{name}: {error}") from None
+    except UnicodeEncodeError:
+        raise DataError(f"{name}: expected text, found a lone surrogate in it") from None
+    except (TypeError, ValueError):
+        raise DataError(f"{name}: expected what JSON can say, found {reprlib.repr(found)}") from None
+    return found
+
+
+def _content(value: Any) -> str:
+    """Return the words of a message; of parts, those of all, one after the other."""
+    if isinstance(value, str):
+        return _encodable(value, "content")
+    if not isinstance(value, list):
+        raise DataError(f"expected content to be text, found {reprlib.repr(value)}")
+    words: list[str] = []
+    for part in cast("list[Any]", value):
+        kind = cast("Row", part).get("type") if isinstance(part, dict) else None
+        if kind != "text":
+            raise DataError(f"expected content to be text, or parts of type text, found {kind or reprlib.repr(part)}")
+        words.append(text(cast("Row", part), "text"))
+    return "".join(words)
+
+
+def _tools(row: Row) -> list[Any] | None:
+    """Return what the model may call; data sets keep it as JSON too."""
+    found = row["tools"] if has(row, "tools") else None
+    if isinstance(found, str):
+        try:
+            found = json.loads(found)
+        except (ValueError, RecursionError):
+            raise DataError(f"expected tools to be a list, or JSON of one, found {reprlib.repr(found)}") from None
+    if found is not None and not isinstance(found, list):
+        raise DataError(f"expected tools to be a list, found {reprlib.repr(found)}")
+    return cast("list[Any] | None", found) or None
+
+
+def _arguments(row: Row) -> dict[str, Any]:
+    """Return what the chat template is given by name; tables fill what a row lacks with None."""
+    found = row["chat_template_kwargs"] if has(row, "chat_template_kwargs") else {}
+    if not isinstance(found, dict):
+        raise DataError(f"expected chat_template_kwargs to be an object, found {reprlib.repr(found)}")
+    given = {key: value for key, value in cast("Row", found).items() if value is not None}
+    if refused := sorted(key for key in given if key in OURS or key.startswith("return_")):
+        raise DataError(f"chat_template_kwargs: {refused[0]} is not for a row to say; take it out")
+    return given
 
 
 def _encodable(value: str, key: str) -> str:

@@ -6,7 +6,8 @@ import reprlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from warmkit.data.fields import Messages, check_answer, content, has, messages, text
+from warmkit.data.chats import Messages, as_answer, as_chat, part
+from warmkit.data.fields import check_answer, content, has, messages, text
 from warmkit.data.preferences import parse_pair
 from warmkit.data.rows import Row, read_rows
 from warmkit.errors import DataError
@@ -27,20 +28,28 @@ class Text:
     where: str
 
 
-def read_texts(source: str | Path) -> list[Text]:
+def read_texts(source: str | Path, *, chat: bool = False) -> list[Text]:
     """Read texts, in order.
 
     A row is the first of these whose key it has: `messages`, the last of them the assistant's, which is the completion;
     `completion` with its `prompt`; a preference pair, whose completion is `chosen`; `text`, with the prompt "".
 
     Args:
-        source: JSON lines, parquet or a data set, as in `warmkit.data.rows.read_rows`.
+        source: Rows, as in `warmkit.data.rows.read_rows`.
+        chat: Make chats of prompts and completions that are texts; `text` alone has nobody who speaks, and is refused.
 
     Raises:
         DataError: If there are no rows, or any row is bad; all bad rows are listed, with their lines.
         UsageError: If `source` is of no known kind, or a library that reads it is not installed.
     """
-    return read_rows(source, _parse_text)
+    return read_rows(source, lambda row, where: _as_chat(_parse_text(row, where)) if chat else _parse_text(row, where))
+
+
+def _as_chat(text: Text) -> Text:
+    prompt = as_chat(text.prompt) if isinstance(text.prompt, str) else text.prompt
+    asked = text.prompt if isinstance(text.prompt, str) else ""
+    completion = as_answer(text.completion, asked) if isinstance(text.completion, str) else text.completion
+    return Text(prompt, completion, text.where)
 
 
 def _parse_text(row: Row, where: str) -> Text:
@@ -72,4 +81,4 @@ def _conversation(row: Row) -> tuple[Messages, Messages]:
     if len(whole) < 2 or whole[-1]["role"] != "assistant":
         roles = [each["role"] for each in whole]
         raise DataError(f"expected messages that end with the assistant's answer to another, found {reprlib.repr(roles)}")
-    return whole[:-1], whole[-1:]
+    return part(whole, None, -1), part(whole, -1)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
-from warmkit.data.fields import Messages
+from warmkit.data.chats import Messages
 from warmkit.errors import NonFiniteError
 from warmkit.labeling.cache import Cache, key_of
 from warmkit.labeling.endpoint import Endpoint

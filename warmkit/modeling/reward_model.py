@@ -19,12 +19,13 @@ from warmkit.errors import UnsupportedError
 from warmkit.modeling.dropout import set_dropout
 from warmkit.modeling.plain_llama import plain_llama
 from warmkit.modeling.quiet import evaluating, loading, quiet
-from warmkit.modeling.tokens import Batch, Encoder, Text, Tokens, by_length, longest, tokenizer_of
-from warmkit.modeling.weights import home_of, load_adapters, load_weights
+from warmkit.modeling.tokens import Batch, Encoder, Text, Tokens, by_length, longest, padding_token, tokenizer_of
+from warmkit.modeling.weights import home_of, load_adapters, load_weights, tokenizer_home
 from warmkit.random_streams import seed_torch
 
 HEADS = ("score.weight", "classifier.weight", "classifier.out_proj.weight", "classifier.dense.weight")
 SCORING_TOKENS = 16_384  # padded tokens in one batch without gradients
+NO_PADDING = -1  # no id of a token: the last token is read, as transformers does for one text of a model without padding
 
 
 class RewardModel:
@@ -44,12 +45,19 @@ class RewardModel:
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
+    def _groups(self, tokens: Sequence[Tokens], most: int, least: int = 4) -> list[list[int]]:
+        """Group texts of similar length; of equal length where there is nothing to pad with."""
+        lengths = [len(each) for each in tokens]
+        if pooled_around(self.model.config) == NO_PADDING:
+            return by_length(lengths, most, waste=0, least=1)
+        return by_length(lengths, most, least=least)
+
     def forward(self, tokens: Sequence[Tokens], most: int = SCORING_TOKENS, least: int = 4) -> torch.Tensor:
         """Return the scores [n] of encoded texts, differentiable; texts of similar length share a batch (see `by_length`)."""
         scores = torch.empty(len(tokens), device=self.device)
         parts: list[torch.Tensor] = []
         order: list[int] = []
-        for places in by_length([len(each) for each in tokens], most, least=least):
+        for places in self._groups(tokens, most, least):
             batch = self.encoder.batch([tokens[place] for place in places], self.device)
             parts.append(self._rewards(batch))
             order += places
@@ -59,7 +67,7 @@ class RewardModel:
         plain = None if torch.is_grad_enabled() else plain_llama(self.model, batch.ids.shape[1])
         if plain is None:
             return self.model(**batch.inputs()).logits.float().squeeze(-1)
-        return plain.rewards(batch.ids, self.model.config.pad_token_id)
+        return plain.rewards(batch.ids, pooled_around(self.model.config))
 
     @torch.no_grad()
     def score_tokens(self, tokens: Sequence[Tokens]) -> torch.Tensor:
@@ -87,12 +95,12 @@ class RewardModel:
         result = torch.empty(len(tokens), self.head.in_features)
         try:
             with evaluating(self.model):
-                for places in by_length([len(each) for each in tokens], SCORING_TOKENS):
+                for places in self._groups(tokens, SCORING_TOKENS):
                     batch = self.encoder.batch([tokens[place] for place in places], self.device)
                     self.model(**batch.inputs())
                     values = caught.pop()
-                    if values.dim() == 3:  # a decoder's head reads every token; the model then picks the last
-                        values = values[torch.arange(len(places)), batch.mask.sum(1) - 1]
+                    if values.dim() == 3:  # a decoder's head reads every token; the model then picks one
+                        values = values[torch.arange(len(places)), pooled_places(self.model.config, batch.ids)]
                     result[places] = values.float().cpu()
         finally:
             hook.remove()
@@ -112,7 +120,7 @@ def load_reward_model(
     Args:
         path: A directory, or a Hub repository that transformers knows.
         max_length: Tokens a text may have; by default what the model's positions allow, 4096 at most.
-        pad_token: See `tokens.padding_token`.
+        pad_token: What a new head pads with, see `tokens.padding_token`; a trained one keeps its own where this is None.
         dropout: Probability for every dropout of the model; by default the config's.
         device: `cpu` or `cuda`; by default a GPU where there is one.
 
@@ -131,9 +139,8 @@ def load_reward_model(
         tokenizer = tokenizer_of(source)
     config.num_labels = 1
     config.use_cache = False
-    encoder = Encoder(tokenizer, longest(config, tokenizer, max_length), pad_token)
-    config.get_text_config().pad_token_id = encoder.pad_id
-    config.pad_token_id = encoder.pad_id
+    encoder, pad_id = _reading(source, config, tokenizer, longest(config, tokenizer, max_length), pad_token, trained)
+    _pool_around(config, None if pad_id == NO_PADDING else pad_id)
     if dropout is not None:
         set_dropout(config, dropout)
     with quiet(), loading(source), torch.random.fork_rng(devices=[]):
@@ -141,6 +148,7 @@ def load_reward_model(
             "initial weights", 0
         )  # of layers that the checkpoint lacks (BERT's pooler): every run must start from the same
         model: Any = AutoModelForSequenceClassification.from_pretrained(home, config=config, dtype=torch.float32)
+    _pool_around(model.config, pad_id)
     load_adapters(model, source)
     if dropout is not None:
         set_dropout(model, dropout)
@@ -155,6 +163,38 @@ def load_reward_model(
                 head.bias.zero_()
     model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     return RewardModel(model.eval(), encoder, source)
+
+
+def _reading(
+    source: str, config: Any, tokenizer: Any, max_length: int, wanted: str | None, trained: bool
+) -> tuple[Encoder, int]:
+    """Return how a model reads texts, and the id that it pools around."""
+    encoder = Encoder(tokenizer, max_length)
+    if not trained or wanted is not None or encoder.pairs:
+        encoder = Encoder(tokenizer, max_length, padding_token(tokenizer, wanted))
+        return encoder, encoder.pad_id
+    adapted = tokenizer_home(source) != home_of(source)  # then the config is the base's, which was trained with another padding
+    kept: int | None = tokenizer.pad_token_id if adapted else pooled_around(config)
+    if kept is None:
+        return encoder, NO_PADDING
+    encoder.pad_id, encoder.pad_token = kept, tokenizer.convert_ids_to_tokens(kept)
+    return encoder, kept
+
+
+def pooled_around(config: Any) -> int | None:
+    """Return the id of the padding token that a classifier looks for, None where its config has none."""
+    own = getattr(config.get_text_config(), "pad_token_id", None)
+    return getattr(config, "pad_token_id", None) if own is None else own
+
+
+def pooled_places(config: Any, ids: torch.Tensor) -> torch.Tensor:
+    """Return where a decoder's classifier reads each row of ids, [B]: at the rightmost token that is no padding."""
+    places = torch.arange(ids.shape[1], device=ids.device)
+    return (places * (ids != pooled_around(config))).argmax(1)
+
+
+def _pool_around(config: Any, pad_id: int | None) -> None:
+    config.get_text_config().pad_token_id = config.pad_token_id = pad_id
 
 
 class FullPrecisionLinear(nn.Linear):

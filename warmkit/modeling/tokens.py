@@ -2,14 +2,18 @@
 
 Every model that scores or learns reads its text through `Encoder`, so that training, evaluation and RL cannot differ.
 
-    decoder    [BOS] prompt answer EOS      too long: the oldest tokens go first, BOS and EOS stay
-    encoder    [CLS] prompt [SEP] answer [SEP]   too long: the end of the prompt goes first, then the end of the answer
+    decoder, texts   prompt answer EOS, and what the tokenizer puts around a text (BOS)
+    decoder, chats   what the chat template writes, and nothing else
+    encoder          [CLS] prompt [SEP] answer [SEP]
+
+Too long: a decoder loses its oldest tokens, BOS stays; an encoder the end of the prompt, then the end of the answer. What a
+decoder reads is what TRL's RewardTrainer (1.16) and `apply_chat_template` give, so that a model scores here as it does there.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -17,9 +21,9 @@ from typing import Any, TypeAlias
 import torch
 from jinja2 import TemplateError
 
-from warmkit.data.preferences import Messages
+from warmkit.data.chats import Chat, Messages, options_of, spoken
 from warmkit.errors import DataError, UnsupportedError, UsageError
-from warmkit.modeling.weights import home_of
+from warmkit.modeling.weights import tokenizer_home
 
 Text: TypeAlias = "str | Messages"
 
@@ -68,10 +72,11 @@ class Encoder:
     Args:
         tokenizer: Of transformers.
         max_length: Tokens a text may have.
-        pad_token: What to pad with; by default `padding_token` chooses.
+        pad_token: What to pad with; by default what the tokenizer says, else EOS. Padding is masked; what it means to the model
+            is for the caller to know.
 
     Raises:
-        UnsupportedError: If the tokenizer has no token to end or to pad a text with.
+        UnsupportedError: If the tokenizer has no token to end a text with.
     """
 
     def __init__(self, tokenizer: Any, max_length: int, pad_token: str | None = None) -> None:
@@ -83,23 +88,31 @@ class Encoder:
                 "tokenizer_config.json"
             )
         self.typed = self.pairs and "token_type_ids" in tokenizer.model_input_names  # RoBERTa and DistilBERT have no types
-        self.pad_token = padding_token(tokenizer, pad_token)
+        self.pad_token: str = pad_token or tokenizer.pad_token or tokenizer.eos_token
         self.pad_id: int = tokenizer.convert_tokens_to_ids(self.pad_token)
 
-    def encode(self, texts: Sequence[tuple[Text, Text]]) -> list[Tokens]:
-        """Return the tokens of (prompt, answer) pairs."""
+    def encode(self, texts: Sequence[tuple[Text, Text]], *, closed: bool = False) -> list[Tokens]:
+        """Return the tokens of (prompt, answer) pairs.
+
+        Args:
+            texts: Texts or chats.
+            closed: Put EOS behind a chat whose template leaves the last turn open: who learns to write must learn to end.
+        """
         if self.pairs:
             prompts = self._ids([_plain(prompt) for prompt, _ in texts])
             answers = self._ids([_plain(answer) for _, answer in texts])
             return [self._pair(prompt, answer) for prompt, answer in zip(prompts, answers)]
         rendered = [self._render(prompt, answer) for prompt, answer in texts]
-        wholes = self._ids([prompt + answer for prompt, answer in rendered])
+        wholes = [prompt + answer for prompt, answer in rendered]
+        chats = [not (isinstance(prompt, str) and isinstance(answer, str)) for prompt, answer in texts]
+        ended = [self._ended(whole, chat and not closed) for whole, chat in zip(wholes, chats)]
         prompts = self._ids([prompt for prompt, _ in rendered])
-        return [self._sequence(whole, len(prompt)) for whole, prompt in zip(wholes, prompts)]
+        return [self._sequence(whole, len(prompt), chat) for whole, prompt, chat in zip(self._ids(ended), prompts, chats)]
 
     def encode_prompts(self, prompts: Sequence[Text], room: int) -> list[Tokens]:
         """Return what an answer is sampled after: no EOS, a chat opened for the assistant, the newest `room` tokens."""
-        return [self._opening(ids, room) for ids in self._ids([self._opened(prompt) for prompt in prompts])]
+        opened = self._ids([self._opened(prompt) for prompt in prompts])
+        return [self._opening(ids, room, not isinstance(prompt, str)) for ids, prompt in zip(opened, prompts)]
 
     def batch(self, tokens: Sequence[Tokens], device: torch.device | str = "cpu") -> Batch:
         """Pad on the right."""
@@ -138,60 +151,81 @@ class Encoder:
         after = next(place for place in texts if place > gap)
         return ids[: texts[0]], ids[gap + 1 : after], ids[texts[-1] + 1 :]
 
-    def _sequence(self, whole: list[int], prompt: int) -> Tokens:
-        start, end = [self.tokenizer.bos_token_id], self.tokenizer.eos_token_id
-        opened = whole[:1] == start  # by the chat template
-        first = start if opened or self._starts else []
-        body = whole[opened:]
-        last = [] if body[-1:] == [end] else [end]
+    def _ended(self, whole: str, as_it_is: bool) -> str:
+        """Append EOS to a text that does not end with it, or to a chat whose last turn is open."""
+        end = self.tokenizer.eos_token
+        if as_it_is or whole.endswith(end):
+            return whole
+        return whole if whole.rstrip().endswith(self._turn_ends) else whole + end
+
+    @functools.cached_property
+    def _turn_ends(self) -> tuple[str, ...]:
+        """Tokens that are no words: a template that writes one of them last has ended the turn (`<|im_end|>` and a newline)."""
+        return tuple(token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special)
+
+    def _sequence(self, whole: list[int], prompt: int, chat: bool) -> Tokens:
+        first, body, last = self._framed(whole, chat)
         cut = max(0, len(first) + len(body) + len(last) - self.max_length)
         ids = [*first, *body[cut:], *last]
-        return Tokens(ids, min(len(first) + max(0, prompt - opened - cut), len(ids) - 1), cut)
+        start = len(first) + max(0, prompt - (len(whole) - len(body)) - cut)
+        return Tokens(ids, min(start, len(ids) - 1), cut)
 
-    def _opening(self, body: list[int], room: int) -> Tokens:
-        start = [self.tokenizer.bos_token_id]
-        opened = body[:1] == start
-        first = start if opened or self._starts else []
-        body = body[opened:]
+    def _opening(self, body: list[int], room: int, chat: bool) -> Tokens:
+        first, body, _ = self._framed(body, chat)
         cut = max(0, len(first) + len(body) - room)
         ids = [*first, *body[cut:]]
         return Tokens(ids, len(ids), cut)
 
+    def _framed(self, whole: list[int], chat: bool) -> tuple[list[int], list[int], list[int]]:
+        """Divide tokens into a beginning that stays, what may be cut, and an end that stays.
+
+        The template says where a chat begins; a text begins and ends as the tokenizer says.
+        """
+        before, after = ([], []) if chat else self._around
+        start = [self.tokenizer.bos_token_id]
+        opened = whole[:1] == start
+        return (start, whole[1:], after) if opened else (before, whole, after)
+
     @functools.cached_property
-    def _starts(self) -> bool:
-        """Whether the tokenizer itself would put BOS."""
-        start = self.tokenizer.bos_token_id
-        return start is not None and self.tokenizer("a")["input_ids"][:1] == [start]
+    def _around(self) -> tuple[list[int], list[int]]:
+        """What the tokenizer puts before and after one text."""
+        plain, whole = self._ids(["a"])[0], self.tokenizer("a")["input_ids"]
+        for place in range(len(whole) - len(plain) + 1):
+            if whole[place : place + len(plain)] == plain:
+                return whole[:place], whole[place + len(plain) :]
+        return [], []
 
     def _render(self, prompt: Text, answer: Text) -> tuple[str, str]:
         if isinstance(prompt, str) and isinstance(answer, str):
             return prompt, answer
-        before = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+        before = Chat([{"role": "user", "content": prompt}]) if isinstance(prompt, str) else prompt
         after = [{"role": "assistant", "content": answer}] if isinstance(answer, str) else answer
-        opening, whole = self._template(before, True), self._template([*before, *after], False)
+        options = {**options_of(before), **options_of(after)}
+        opening, whole = self._template(before, True, options), self._template([*before, *after], False, options)
         return (opening, whole[len(opening) :]) if whole.startswith(opening) else ("", whole)
 
     def _opened(self, prompt: Text) -> str:
-        return prompt if isinstance(prompt, str) else self._template(prompt, True)
+        return prompt if isinstance(prompt, str) else self._template(prompt, True, options_of(prompt))
 
-    def _template(self, messages: Messages, opened: bool) -> str:
+    def _template(self, messages: Messages, opened: bool, options: Mapping[str, Any]) -> str:
         if not self.tokenizer.chat_template:
             raise UnsupportedError(
                 f"{self.tokenizer.name_or_path}: the data are chats, and the tokenizer has no chat template; give texts, or "
                 "put a chat_template.jinja beside the tokenizer"
             )
         try:
-            return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=opened)
-        except TemplateError as error:
+            return self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=opened, **options)
+        except (TemplateError, TypeError, ValueError) as error:
             roles = ", ".join(message["role"] for message in messages)
             raise DataError(f"the chat template of {self.tokenizer.name_or_path} refuses a chat of {roles}: {error}") from None
 
 
 def padding_token(tokenizer: Any, wanted: str | None = None) -> str:
-    """Choose what to pad with: a token that never ends a text, so that pooling finds the last token.
+    """Choose what a new head pads with: a token that never ends a text, so that pooling finds the last token.
 
     `AutoModelForSequenceClassification` of a decoder reads the rightmost token that is not padding. Where padding is EOS
-    it would read the token before the end. So: the tokenizer's own padding if it is not EOS, else its unknown token, else BOS.
+    it would read the token before the end. So: the tokenizer's own padding if it is not EOS, else its unknown token, else BOS,
+    else another token that is no word (Qwen's `<|im_start|>`). A head that was trained keeps what it was trained with.
 
     Raises:
         UnsupportedError: If there is none of these, or `wanted` is not in the vocabulary or is EOS.
@@ -201,7 +235,9 @@ def padding_token(tokenizer: Any, wanted: str | None = None) -> str:
         if wanted not in tokenizer.get_vocab() or wanted == end:
             raise UnsupportedError(f"pad_token {wanted!r}: expected a token of the vocabulary other than EOS ({end!r})")
         return wanted
-    for token in (tokenizer.pad_token, tokenizer.unk_token, tokenizer.bos_token):
+    named = (tokenizer.pad_token, tokenizer.unk_token, tokenizer.bos_token)
+    added = [token.content for _, token in sorted(tokenizer.added_tokens_decoder.items()) if token.special]
+    for token in (*named, *added):
         if token is not None and token != end:
             return token
     raise UnsupportedError(
@@ -225,7 +261,7 @@ def masked_padding(tokenizer: Any, wanted: str | None = None) -> str:
 
 
 def _plain(text: Text) -> str:
-    return text if isinstance(text, str) else "\n".join(message["content"] for message in text)
+    return text if isinstance(text, str) else spoken(text)
 
 
 def by_length(lengths: Sequence[int], most: int, waste: float = 0.2, least: int = 4) -> list[list[int]]:
@@ -260,7 +296,7 @@ def tokenizer_of(path: str | Path) -> Any:
     """Load a tokenizer, padding on the right."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(home_of(str(path)))
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_home(str(path)))
     tokenizer.padding_side = "right"
     return tokenizer
 

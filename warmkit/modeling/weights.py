@@ -46,6 +46,19 @@ def home_of(source: str) -> Path:
     return adapted.path if adapted is not None else resolve(source)
 
 
+def tokenizer_home(source: str) -> Path:
+    """Return the directory that holds a model's tokenizer: that of the last adapter that brings one, else `home_of(source)`.
+
+    An adapter is trained on texts as its own tokenizer and template write them (TRL saves both beside it).
+
+    Raises:
+        CheckpointError: If it is not there.
+    """
+    adapted = _adapted(source)
+    own = [each for each in (adapted.adapters if adapted else ()) if (each / "tokenizer_config.json").is_file()]
+    return own[-1] if own else home_of(source)
+
+
 def load_adapters(model: Any, source: str) -> None:
     """Give a model that was loaded from `home_of(source)` what an adapter on it changes; other models stay as they are.
 

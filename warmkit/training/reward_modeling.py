@@ -18,7 +18,7 @@ from warmkit.evaluation.comparisons import Comparisons, encode_pairs, same_after
 from warmkit.modeling.checkpointing import recompute_activations
 from warmkit.modeling.precision import autocast
 from warmkit.modeling.quiet import evaluating
-from warmkit.modeling.reward_model import RewardModel, load_reward_model, trained_head
+from warmkit.modeling.reward_model import NO_PADDING, RewardModel, load_reward_model, pooled_around, trained_head
 from warmkit.modeling.saving import SCALAR, save_model
 from warmkit.recipes import recipe_text
 from warmkit.training.adapters import add_adapters, merged
@@ -240,13 +240,13 @@ def save_reward_model(reward_model: RewardModel, target: Path) -> None:
         return
     if hasattr(model, "merge_and_unload"):
         model = merged(copy.deepcopy(model))
-    encoder = reward_model.encoder
+    encoder, pad_id = reward_model.encoder, pooled_around(model.config)
     with evaluating(model):
         save_model(
             model,
             reward_model.path,
             target,
             weights=weights,
-            config={**SCALAR, "pad_token_id": encoder.pad_id},
+            config={**SCALAR, "pad_token_id": None if pad_id == NO_PADDING else pad_id},
             tokenizer={"pad_token": encoder.pad_token, "model_max_length": encoder.max_length},
         )

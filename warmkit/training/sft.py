@@ -168,7 +168,7 @@ def open_task(recipe: SftRecipe) -> SftTask:
 
 def _read(source: str, encoder: Encoder, overlong: str) -> tuple[list[Text], list[Tokens]]:
     texts = read_texts(source)
-    tokens = encoder.encode([(text.prompt, text.completion) for text in texts])
+    tokens = encoder.encode([(text.prompt, text.completion) for text in texts], closed=True)
     if lost := [text.where for text, each in zip(texts, tokens) if not isinstance(text.prompt, str) and not each.answer]:
         raise DataError(
             f"the chat template writes {len(lost)} chats so that the prompt is not their beginning, and prompts must not be "

@@ -10,12 +10,17 @@ from typing import Any
 
 import pytest
 
+from warmkit.data.chats import Chat
 from warmkit.data.preferences import Pair, read_pairs, write_pairs
 from warmkit.errors import DataError, OutputError, UsageError
 
 USER = {"role": "user", "content": "2 + 2?"}
 GOOD = {"role": "assistant", "content": "4"}
 BAD = {"role": "assistant", "content": "5"}
+TOOL = {"type": "function", "function": {"name": "add"}}
+CALL = {"role": "assistant", "tool_calls": [{"type": "function", "function": {"name": "add"}}]}
+RESULT = {"role": "tool", "content": "4"}
+DIALOGUE = "\n\nHuman: hi\n\nAssistant: no\n\nHuman: 2?\n\nAssistant:"
 ROW = {"prompt": "2 + 2?", "chosen": "4", "rejected": "5"}
 CHAT = {"prompt": [USER], "chosen": [GOOD], "rejected": [BAD]}
 
@@ -53,7 +58,46 @@ SHAPES: dict[str, tuple[dict[str, Any], Pair]] = {
         Pair("2 + 2?", "4", "5", subset="math"),
     ),
     "corrupt": ({**ROW, "corrupt": True}, Pair("2 + 2?", "4", "5", corrupt=True)),
-    "names_of_speakers": ({**CHAT, "prompt": [{**USER, "name": "Ann"}]}, Pair([USER], [GOOD], [BAD])),
+    "names_of_speakers": ({**CHAT, "prompt": [{**USER, "name": "Ann"}]}, Pair([{**USER, "name": "Ann"}], [GOOD], [BAD])),
+    "parts": (
+        {
+            **CHAT,
+            "chosen": [{"role": "assistant", "content": [{"type": "text", "text": "four"}, {"type": "text", "text": "."}]}],
+        },
+        Pair([USER], [{"role": "assistant", "content": "four."}], [BAD]),
+    ),
+    "a_call_without_content": (
+        {"chosen": [USER, CALL, RESULT, GOOD], "rejected": [USER, CALL, RESULT, BAD]},
+        Pair([USER, {**CALL, "content": None}, RESULT], [GOOD], [BAD]),
+    ),
+    "an_answer_that_is_a_call": ({**CHAT, "chosen": [CALL]}, Pair([USER], [{**CALL, "content": None}], [BAD])),
+    "tools_and_arguments": (
+        {**CHAT, "tools": [TOOL], "chat_template_kwargs": {"thinking": True}},
+        Pair(
+            Chat([USER], [TOOL], {"thinking": True}),
+            Chat([GOOD], [TOOL], {"thinking": True}),
+            Chat([BAD], [TOOL], {"thinking": True}),
+        ),
+    ),
+    "tools_in_json": (
+        {"chosen": [USER, GOOD], "rejected": [USER, BAD], "tools": json.dumps([TOOL])},
+        Pair(Chat([USER], [TOOL]), Chat([GOOD], [TOOL]), Chat([BAD], [TOOL])),
+    ),
+    "hh": (
+        {
+            "chosen": "\n\nHuman: hi\n\nAssistant: no\n\nHuman: 2?\n\nAssistant: 4",
+            "rejected": "\n\nHuman: hi\n\nAssistant: no\n\nHuman: 2?\n\nAssistant: 5",
+        },
+        Pair(DIALOGUE, " 4", " 5"),
+    ),
+    "hh_with_an_empty_answer": (
+        {"chosen": "\n\nHuman: hi\n\nAssistant: ", "rejected": "\n\nHuman: hi\n\nAssistant: no"},
+        Pair("\n\nHuman: hi\n\nAssistant:", " ", " no"),
+    ),
+    "numbers_of_messages_do_not_part_conversations": (
+        {"chosen": [{**USER, "id": 1}, GOOD], "rejected": [{**USER, "id": 2}, BAD]},
+        Pair([{**USER, "id": 1}], [GOOD], [BAD]),
+    ),
 }
 
 
@@ -73,6 +117,44 @@ def test_a_byte_order_mark_and_line_separators_in_a_text_are_harmless(tmp_path: 
     row = json.dumps({**ROW, "chosen": "4\u2028\x85"}, ensure_ascii=False).encode()
     (pair,) = read_pairs(write(tmp_path / "d.jsonl", b"\xef\xbb\xbf" + row))
     assert pair.chosen == "4\u2028\x85"
+
+
+def test_every_chosen_of_several_answers_makes_a_pair_with_every_rejected_one(tmp_path: Path) -> None:
+    """RewardBench 2: lists of texts, one of them right, or several (its Ties)."""
+    best = {"prompt": "2 + 2?", "chosen": ["4"], "rejected": ["5", "6", "7"], "num_correct": 1, "subset": "Math", "id": "0"}
+    ties = {"prompt": "A colour?", "chosen": ["red", "blue"], "rejected": ["dog", "two"], "num_correct": 2, "subset": "Ties"}
+    path = write(tmp_path / "d.jsonl", best, ties)
+    pairs = read_pairs(path)
+    assert [(pair.chosen, pair.rejected) for pair in pairs] == [
+        ("4", "5"), ("4", "6"), ("4", "7"), ("red", "dog"), ("red", "two"), ("blue", "dog"), ("blue", "two")
+    ]  # fmt: skip
+    assert [pair.subset for pair in pairs] == ["Math"] * 3 + ["Ties"] * 4
+    assert {pair.where for pair in pairs} == {f"{path}:1", f"{path}:2"}
+
+
+def test_texts_become_chats_where_that_is_asked_for(tmp_path: Path) -> None:
+    hh = {
+        "chosen": "\n\nHuman: hi\n\nAssistant: no\n\nHuman: 2?\n\nAssistant: 4",
+        "rejected": "\n\nHuman: hi\n\nAssistant: no\n\nHuman: 2?\n\nAssistant: 5",
+    }
+    first, second, third = read_pairs(write(tmp_path / "d.jsonl", ROW, hh, CHAT), chat=True)
+    assert without_place(first) == without_place(third) == Pair([USER], [GOOD], [BAD])
+    turns = [("user", "hi"), ("assistant", "no"), ("user", "2?")]
+    assert second.prompt == [{"role": role, "content": words} for role, words in turns]
+    assert (second.chosen, second.rejected) == ([GOOD], [BAD])
+    with pytest.raises(DataError, match="expected a prompt that becomes the user's message of a chat, found none"):
+        read_pairs(write(tmp_path / "d.jsonl", {"chosen": "4", "rejected": "5"}), chat=True)
+
+
+def test_pairs_of_equal_answers_are_left_out_and_counted_where_that_is_asked_for(tmp_path: Path) -> None:
+    same = [{**ROW, "rejected": "4"}, {**CHAT, "rejected": [GOOD]}, {"chosen": [USER, GOOD], "rejected": [USER, GOOD]}]
+    path = write(tmp_path / "d.jsonl", *same, ROW, {**ROW, "chosen": "", "rejected": ""})
+    pairs = read_pairs(path, equal_pairs="skip")
+    assert ([without_place(pair) for pair in pairs], pairs.skipped) == ([Pair("2 + 2?", "4", "5")], 4)
+    with pytest.raises(DataError, match="4 of 5 rows are bad"):
+        read_pairs(path)
+    with pytest.raises(DataError, match="expected pairs of different answers, found 1 of equal ones alone"):
+        read_pairs(write(tmp_path / "same.jsonl", same[0]), equal_pairs="skip")
 
 
 # ---- rows that are refused --------------------------------------------------------------------------------------------
@@ -118,6 +200,20 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "another_prompt": (
         {"prompt": "3 + 3?", "chosen": [USER, GOOD], "rejected": [USER, BAD]},
         "found '3 + 3?' only in prompt",
+    ),
+    "image": (
+        {**CHAT, "prompt": [{"role": "user", "content": [{"type": "image", "url": "x"}]}]},
+        "prompt[0]: expected content to be text, or parts of type text, found image",
+    ),
+    "tools_of_text": ({**CHAT, "tools": "add"}, "expected tools to be a list, or JSON of one, found 'add'"),
+    "arguments_of_text": ({**CHAT, "chat_template_kwargs": "x"}, "expected chat_template_kwargs to be an object, found 'x'"),
+    "an_argument_of_ours": (
+        {**CHAT, "chat_template_kwargs": {"add_generation_prompt": True}},
+        "chat_template_kwargs: add_generation_prompt is not for a row to say",
+    ),
+    "a_surrogate_in_a_call": (
+        {**CHAT, "chosen": [{**CALL, "id": "\ud800"}]},
+        "chosen[0]: expected text, found a lone surrogate",
     ),
     "lone_surrogate": ({**ROW, "chosen": "a\ud800"}, "expected chosen to be text, found the lone surrogate '\\ud800'"),
 }

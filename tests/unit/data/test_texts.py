@@ -82,3 +82,15 @@ def test_all_bad_rows_are_reported_at_once_and_many_are_counted(tmp_path: Path) 
 def test_a_file_without_rows_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"d\.jsonl: expected rows, found none"):
         read_texts(write(tmp_path / "d.jsonl"))
+
+
+def test_texts_become_chats_where_that_is_asked_for(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": "2 + 2?", "completion": "4"},
+        {"messages": [USER, GOOD]},
+        {"prompt": "2 + 2?", "chosen": "4", "rejected": "5"},
+    ]
+    found = read_texts(write(tmp_path / "d.jsonl", *rows), chat=True)
+    assert [(each.prompt, each.completion) for each in found] == [([USER], [GOOD])] * 3
+    with pytest.raises(DataError, match="expected a prompt that becomes the user's message of a chat"):
+        read_texts(write(tmp_path / "d.jsonl", {"text": "x"}), chat=True)

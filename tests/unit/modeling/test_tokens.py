@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.training import tiny
-from warmkit.errors import UnsupportedError
+from warmkit.data.chats import Chat
+from warmkit.errors import DataError, UnsupportedError
 from warmkit.modeling.tokens import Encoder, by_length, masked_padding, padding_token
 
 BOS, EOS = 1, 2
@@ -61,6 +62,58 @@ def test_text_beside_messages_is_the_users_or_the_assistants() -> None:
     encoder = llama()
     chat = encoded(encoder, QUESTION, ANSWER)
     assert encoded(encoder, QUESTION, "sings") == encoded(encoder, "the cat", ANSWER) == chat
+
+
+OPEN = (
+    "{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}\n{% endfor %}"
+    "{% if add_generation_prompt %}[assistant]{% endif %}"
+)
+CHATML = (
+    "{% for m in messages %}{{ '<s>' + m['role'] + '\n' + (m['content'] or '') + '</s>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<s>assistant\n' }}{% endif %}"
+)
+
+
+def templated(template: str, **changes: Any) -> Encoder:
+    encoder = llama(**changes)
+    encoder.tokenizer.chat_template = template
+    return encoder
+
+
+@pytest.mark.parametrize("template", [tiny.CHAT, OPEN, CHATML], ids=["llama", "open", "chatml"])
+def test_a_chat_is_what_the_template_writes_and_nothing_else(template: str) -> None:
+    encoder = templated(template)
+    theirs = encoder.tokenizer.apply_chat_template([*QUESTION, *ANSWER], tokenize=True, return_dict=True)["input_ids"]
+    assert encoded(encoder, QUESTION, ANSWER).ids == theirs
+    opened = encoder.tokenizer.apply_chat_template(QUESTION, tokenize=True, add_generation_prompt=True, return_dict=True)
+    assert encoder.encode_prompts([QUESTION], 90)[0].ids == opened["input_ids"]
+
+
+@pytest.mark.parametrize(
+    ("template", "ends"), [(tiny.CHAT, False), (OPEN, True), (CHATML, False)], ids=["llama", "open", "chatml"]
+)
+def test_who_learns_to_write_learns_an_end_where_the_template_leaves_the_turn_open(template: str, ends: bool) -> None:
+    encoder = templated(template)
+    [whole], [closed] = encoder.encode([(QUESTION, ANSWER)]), encoder.encode([(QUESTION, ANSWER)], closed=True)
+    assert closed.ids == [*whole.ids, *[EOS] * ends]
+
+
+def test_a_text_is_what_the_tokenizer_makes_of_it_with_eos_behind() -> None:
+    encoder = llama()
+    assert encoded(encoder).ids == encoder.tokenizer("the cat sings</s>")["input_ids"]
+
+
+def test_the_template_is_given_the_tools_and_arguments_of_the_row() -> None:
+    encoder = templated("{% for t in tools or [] %}{{ t['name'] }} {% endfor %}{{ word }}" + tiny.CHAT)
+    chat = Chat(QUESTION, [{"name": "sun"}], {"word": "moon"})
+    assert encoder.tokenizer.decode(encoded(encoder, chat, ANSWER).ids).startswith("sun moon<s>[user]the cat")
+    assert encoder.tokenizer.decode(encoder.encode_prompts([chat], 90)[0].ids).startswith("sun moon<s>[user]the cat")
+
+
+def test_a_chat_that_the_template_cannot_write_is_refused() -> None:
+    encoder = templated("{{ messages[-1]['content'] + '.' }}")
+    with pytest.raises(DataError, match="refuses a chat of user, assistant: "):
+        encoded(encoder, QUESTION, [{"role": "assistant", "content": None}])
 
 
 def test_a_chat_without_a_template_is_refused() -> None:
@@ -154,7 +207,7 @@ PADDING = {
 @pytest.mark.parametrize("case", PADDING)
 def test_padding_is_never_the_token_that_ends_a_text(case: str) -> None:
     changes, expected = PADDING[case]
-    assert llama(**changes).pad_token == expected
+    assert padding_token(tiny.llama_tokenizer(**changes)) == expected
 
 
 def test_a_padding_token_can_be_chosen() -> None:
@@ -168,8 +221,11 @@ def test_a_chosen_padding_token_must_be_a_token_other_than_eos(wanted: str) -> N
 
 
 def test_a_tokenizer_without_another_token_to_pad_with_is_refused_with_advice() -> None:
+    tokenizer = tiny.byte_tokenizer(["</s>"], eos_token="</s>", pad_token="</s>")
     with pytest.raises(UnsupportedError, match=r"no padding token other than EOS; set model\.pad_token"):
-        Encoder(tiny.gpt2_tokenizer(), 96)
+        padding_token(tokenizer)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>"]})
+    assert padding_token(tokenizer) == "<|im_start|>"
 
 
 def test_what_is_masked_can_be_padded_with_any_token_but_eos() -> None:

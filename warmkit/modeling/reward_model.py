@@ -67,7 +67,7 @@ class RewardModel:
         plain = None if torch.is_grad_enabled() else plain_llama(self.model, batch.ids.shape[1])
         if plain is None:
             return self.model(**batch.inputs()).logits.float().squeeze(-1)
-        return plain.rewards(batch.ids, pooled_around(self.model.config))
+        return plain.rewards(batch.ids, self.model.config.pad_token_id)
 
     @torch.no_grad()
     def score_tokens(self, tokens: Sequence[Tokens]) -> torch.Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from warmkit.errors import UsageError
+from warmkit.errors import UnsupportedError, UsageError
 from warmkit.random_streams import seed_torch
 from warmkit.training.recipe import LoraSection
 
@@ -23,6 +23,7 @@ def add_adapters(model: Any, lora: LoraSection, kind: str, seed: int) -> Any:
         seed: Of the adapters' random half.
 
     Raises:
+        UnsupportedError: If a target shares its weight with another layer.
         UsageError: If peft is not installed.
 
     Source: Hu et al. (2021).
@@ -47,7 +48,36 @@ def add_adapters(model: Any, lora: LoraSection, kind: str, seed: int) -> Any:
     for name, parameter in wrapped.named_parameters():
         if name.removeprefix("base_model.model.").replace(".modules_to_save.default", "") in frozen:
             parameter.requires_grad_(False)  # peft's copy of the head would learn its bias too
+    _refuse_tied(wrapped)
     return wrapped
+
+
+def _refuse_tied(model: Any) -> None:
+    """Refuse to adapt a matrix that another module shares: merged in the end, both would change, where one has learned."""
+    for name, layer in adapted_layers(model).items():
+        own = layer.get_base_layer()
+        others = (each for each in model.modules() if each is not own)
+        if any(parameter is own.weight for each in others for parameter in each.parameters(recurse=False)):
+            short = name.removeprefix("base_model.model.")
+            raise UnsupportedError(
+                f"lora.targets: {short} shares its weight with another layer (tied embeddings), so an adapter on it cannot be "
+                "merged into a plain model; leave it out"
+            )
+
+
+def adapted_layers(model: Any) -> dict[str, Any]:
+    """Return the layers under adapters by name; none of a model without."""
+    if not hasattr(model, "merge_and_unload"):
+        return {}
+    from peft.tuners.lora import LoraLayer
+
+    return {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
+
+
+@torch.no_grad()
+def product(layer: Any) -> torch.Tensor:
+    """Return what an adapter adds to its layer's weight, s B A, as the weight lies (GPT-2's transposed), float32."""
+    return layer.get_delta_weight(layer.active_adapters[0]).float()
 
 
 def merged(model: Any) -> Any:

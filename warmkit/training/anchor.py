@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from typing import Any, Literal
 
 import torch
@@ -11,6 +12,7 @@ from torch.func import functional_call
 
 from warmkit.modeling.plain_llama import PlainLlama, plain_llama
 from warmkit.modeling.quiet import evaluating
+from warmkit.training.adapters import adapted_layers, product
 from warmkit.training.distributed import group
 from warmkit.training.sharding import shard, spread, whole
 
@@ -18,7 +20,7 @@ Kind = Literal["ema", "init"]
 
 
 class Anchor:
-    """A model that shares what is frozen with the policy, and has float32 copies of what learns (adapters alone under LoRA).
+    """A model that shares what is frozen with the policy, and has float32 copies of what learns.
 
     `ema`:   theta_ema <- (1 - mu) theta_ema + mu theta   after every step, theta_ema = theta_init at first
     `init`:  theta_init, always
@@ -67,6 +69,50 @@ class Anchor:
             each.copy_(spread(state[name], each))
 
 
+class AdaptedAnchor(Anchor):
+    """A moving average of adapted matrices: of the products W + s B A that adapters stand for, not of their factors.
+
+    The product of averaged factors is another matrix than the average of products: B A is no linear function of (B, A), and its
+    scale falls where both factors move. So each adapted matrix has a dense float32 copy of what the average adds to it, as much
+    memory as the matrix itself; W + that is made for one layer at a time.
+
+    Args:
+        model: The policy, under adapters of peft.
+        mu: As for an anchor.
+    """
+
+    def __init__(self, model: Any, mu: float) -> None:
+        self.layers = adapted_layers(model)
+        assert all(name.rpartition(".lora_")[0] in self.layers for name in _learned(model)), "adapters learn alone"
+        super().__init__(model, "ema", mu)
+
+    def _copied(self) -> dict[str, torch.Tensor]:
+        return {name: product(layer) for name, layer in self.layers.items()}
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Follow the policy by one step."""
+        if self.mu:
+            for name, layer in self.layers.items():
+                self.copies[name].lerp_(product(layer), self.mu)
+
+    @torch.no_grad()
+    def __call__(self, **inputs: Any) -> Any:
+        """Run the model with the averages in place of its adapters, without dropout or gradients."""
+        try:
+            for name, layer in self.layers.items():
+                layer.forward = functools.partial(_averaged, layer.get_base_layer(), self.copies[name])
+            with evaluating(self.model):
+                return self.model(**inputs)
+        finally:
+            for layer in self.layers.values():
+                del layer.forward
+
+
+def _averaged(base: Any, added: torch.Tensor, *inputs: Any, **more: Any) -> Any:
+    return functional_call(base, {"weight": base.weight + added.to(base.weight.dtype)}, inputs, more)
+
+
 class ShardedAnchor(Anchor):
     """An anchor in shards: a model of its own, since FSDP runs no model with other weights in place of its own.
 
@@ -94,6 +140,8 @@ class ShardedAnchor(Anchor):
 
 def anchor_of(model: Any, kind: Kind, mu: float = 0.0) -> Anchor:
     """Return the anchor of a policy that is not sharded yet; it is where the policy is going to be."""
+    if kind == "ema" and adapted_layers(model):
+        return AdaptedAnchor(model, mu)  # shards and adapters do not meet
     return (ShardedAnchor if group().sharded else Anchor)(model, kind, mu)
 
 

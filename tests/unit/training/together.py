@@ -6,6 +6,7 @@ A recipe whose name has `killed` in it is interrupted after four steps, and foll
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import sys
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from warmkit.training.policy_recipe import PolicyRecipe
 from warmkit.training.recipe import RewardModelRecipe, SftRecipe
 from warmkit.training.reward_modeling import train_reward_model
 from warmkit.training.sft import train_sft
+
+
+LONG = 280  # seconds; all of it takes half a minute
 
 
 class Stop:
@@ -42,6 +46,7 @@ def follow(file: Path, stop: Stop | None) -> None:
 
 
 def main() -> None:
+    faulthandler.dump_traceback_later(LONG, exit=True)  # processes that wait for each other for ever say where
     for each in sorted(Path(sys.argv[1]).glob("*.yaml")):
         if "killed" in each.stem:
             with contextlib.suppress(KeyboardInterrupt):

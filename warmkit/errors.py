@@ -4,6 +4,7 @@
     ├── CheckpointError             a checkpoint cannot be read
     │   ├── FormatError             a safetensors file, index or config lies or is broken
     │   ├── UnsupportedError        readable, but of a kind that warmkit refuses (pickle, fp8, adapters)
+    │   ├── ChangedError            a file of a checkpoint was replaced or overwritten while it was read
     │   ├── HubError                a Hub repository cannot be reached or has no weights
     │   └── TransferError           the bytes of a remote file do not arrive; what was written stays and can be resumed
     ├── MismatchError               checkpoints that cannot be averaged with each other
@@ -44,6 +45,10 @@ class FormatError(CheckpointError):
 
 class UnsupportedError(CheckpointError):
     """A checkpoint is of a kind that warmkit refuses by name."""
+
+
+class ChangedError(CheckpointError):
+    """A file of a checkpoint changed while it was read."""
 
 
 class HubError(CheckpointError):

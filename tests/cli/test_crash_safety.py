@@ -23,10 +23,7 @@ from tests.unit.checkpoints.lora import adapter
 from warmkit.errors import OutputError
 
 # journals every megabyte, so that a model of a test's size leaves something to resume
-EAGER = (
-    "import sys, warmkit.checkpoints.staging as staging; staging.FLUSH_BYTES = 1 << 20; "
-    "from warmkit.cli.app import main; main()"
-)
+EAGER = "import sys, warmkit.checkpoints.sink as sink; sink.FLUSH_BYTES = 1 << 20; from warmkit.cli.app import main; main()"
 KILLS = 20
 
 

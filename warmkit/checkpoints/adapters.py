@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from warmkit.checkpoints.adapter_config import CONFIG, WEIGHTS, AdapterConfig, b
 from warmkit.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from warmkit.checkpoints.compatibility import EMBEDDINGS, HEAD, same_bytes
 from warmkit.checkpoints.hub import resolve
+from warmkit.checkpoints.identities import Identity, identities_at
 from warmkit.checkpoints.orientation import has_conv1d, is_conv1d
 from warmkit.checkpoints.safetensors_format import read_header
 from warmkit.checkpoints.tensors import Tensor
@@ -48,24 +49,27 @@ def open_pair(base: str, adapter: str, **how: bool) -> Checkpoint:
     directory, adapter = resolve(adapter), shown(adapter)
     if not directory.is_dir() or not (directory / CONFIG).is_file():
         raise CheckpointError(f"{adapter}: expected an adapter's directory with {CONFIG} after the +")
+    before = identities_at(directory)
     config = read_config(directory)
     given = open_checkpoint(base, **how)
     named = config.base is not None and Path(shown(config.base)).name != Path(given.source).name
     note = f"{adapter}: adapter on {given.source}; its config names {shown(config.base or '')}" if named else None
-    return _open(f"{given.source}+{adapter}", given, directory, config, note)
+    return _open(f"{given.source}+{adapter}", given, before, directory, config, note)
 
 
 def open_alone(source: str, directory: Path, **how: bool) -> Checkpoint:
     """Open an adapter on the base that its config names; `how` is for `open_checkpoint`."""
-    config = read_config(directory)
+    before, config = identities_at(directory), read_config(directory)
     try:
         base = open_checkpoint(base_of(config), **how)
     except CheckpointError as error:
         raise CheckpointError(f"{directory}: its base cannot be opened: {error}; give it as BASE+{source}") from None
-    return _open(source, base, directory, config, f"{source}: adapter on {base.source}, as its {CONFIG} says")
+    return _open(source, base, before, directory, config, f"{source}: adapter on {base.source}, as its {CONFIG} says")
 
 
-def _open(source: str, base: Checkpoint, directory: Path, config: AdapterConfig, note: str | None) -> Checkpoint:
+def _open(
+    source: str, base: Checkpoint, before: Mapping[Path, Identity], directory: Path, config: AdapterConfig, note: str | None
+) -> Checkpoint:
     adapter = _read(directory, config)
     entries = _apply(adapter, base)
     return replace(
@@ -75,6 +79,7 @@ def _open(source: str, base: Checkpoint, directory: Path, config: AdapterConfig,
         files=(*base.files, adapter.file, config.path),
         notes=(*base.notes, *([note] if note else [])),
         adapters=(*base.adapters, directory),
+        identities={**base.identities, **before},
     )
 
 

@@ -15,6 +15,7 @@ from warmkit.checkpoints.adapter_config import is_adapter, split
 from warmkit.checkpoints.dtypes import DType
 from warmkit.checkpoints.files import Files, WeightFile
 from warmkit.checkpoints.hub import pickle_message, resolve
+from warmkit.checkpoints.identities import Identity, check_unchanged, identities_at, identity
 from warmkit.checkpoints.refused import refuse, sharded
 from warmkit.checkpoints.safetensors_format import parse_json, read_header
 from warmkit.checkpoints.tensors import StoredTensor, Tensor
@@ -76,6 +77,7 @@ class Checkpoint(Mapping[str, LazyTensor]):
         notes: What the user should know of how it was opened: left aside, renamed, found elsewhere; one line each.
         tied: Names that a pickle stores as the same tensor as an earlier name, with that name.
         adapters: Directories of the adapters on top of it.
+        identities: Of the files in its directories, as they were before anything was read.
     """
 
     source: str
@@ -86,6 +88,7 @@ class Checkpoint(Mapping[str, LazyTensor]):
     notes: tuple[str, ...] = ()
     tied: dict[str, str] = field(default_factory=lambda: {})
     adapters: tuple[Path, ...] = ()
+    identities: Mapping[Path, Identity] = field(default_factory=lambda: {})
 
     def __getitem__(self, name: str) -> LazyTensor:
         return LazyTensor(self.entries[name])
@@ -127,7 +130,8 @@ class Checkpoint(Mapping[str, LazyTensor]):
 
     def fingerprint(self) -> list[list[Any]]:
         """Return what tells whether the weights changed since: place, size, and time or version of every file."""
-        return [_identity(file) for file in self.files]
+        known = {file: found for each in self.inputs for file, found in each.identities.items()}
+        return [_fingerprint(file, known) for file in self.files]
 
     @property
     def streamed(self) -> bool:
@@ -150,19 +154,29 @@ class Checkpoint(Mapping[str, LazyTensor]):
         return {file.name: file.version for file in self.files if not isinstance(file, Path)}
 
     def check(self) -> None:
-        """Ask whether streamed files are still what they were when they were opened.
+        """Ask whether the weight files are still what they were when they were opened.
 
         Raises:
             CheckpointError: Naming one that is not.
         """
-        for file in self.files:
-            if not isinstance(file, Path):
-                file.check()
+        for each in self.inputs:
+            check_unchanged(each.identities, [file for file in each.files if isinstance(file, Path)])
+            for file in each.files:
+                if not isinstance(file, Path):
+                    file.check()
 
 
-def _identity(file: WeightFile) -> list[Any]:
+def _identified(checkpoint: Checkpoint, before: Mapping[Path, Identity]) -> Checkpoint:
+    """Return it with the identities of its files; those that an index has deep in folders are as they are now."""
+    deep = {file: identity(file) for file in checkpoint.files if isinstance(file, Path) and file not in before}
+    return replace(checkpoint, identities={**before, **{file: each for file, each in deep.items() if each is not None}})
+
+
+def _fingerprint(file: WeightFile, known: Mapping[Path, Identity]) -> list[Any]:
     if not isinstance(file, Path):
         return [str(file), file.size, file.version]
+    if file in known:
+        return [str(file.resolve()), known[file].size, known[file].modified]
     stat = file.stat()
     return [str(file.resolve()), stat.st_size, stat.st_mtime_ns]
 
@@ -202,6 +216,7 @@ def open_checkpoint(source: str | os.PathLike[str], *, allow_pickle: bool = Fals
         if is_streamed(source, stream):
             return _open_streamed(source)
     path, source = resolve(source, allow_pickle), shown(source)
+    before = identities_at(path)
     if is_adapter(path):
         from warmkit.checkpoints.adapters import open_alone
 
@@ -213,7 +228,7 @@ def open_checkpoint(source: str | os.PathLike[str], *, allow_pickle: bool = Fals
 
         checkpoint = open_pickled(source, path)
         refuse(checkpoint)
-        return checkpoint
+        return _identified(checkpoint, before)
     if path.is_dir():
         files, mapping = _weight_files(path)
     elif path.suffix == ".safetensors":
@@ -223,7 +238,7 @@ def open_checkpoint(source: str | os.PathLike[str], *, allow_pickle: bool = Fals
     checkpoint = _assemble(source, path, files)
     if mapping is not None:
         check_index(path / INDEX, mapping, checkpoint)
-    return _named(checkpoint)
+    return _identified(_named(checkpoint), before)
 
 
 def _open_streamed(source: str) -> Checkpoint:
@@ -348,5 +363,5 @@ def _inner_name(file: WeightFile, index: Path | str) -> str:
 
 
 def dump_json(value: Any) -> bytes:
-    """Serialise a small file the way transformers does: indented, with a final newline."""
-    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+    """Serialise a small file the way transformers does: indented, with a final newline; what is not UTF-8 is escaped."""
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode(errors="backslashreplace")

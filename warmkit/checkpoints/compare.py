@@ -138,7 +138,7 @@ def compare(
         raise UsageError("expected at least one model")
     checkpoints = [open_checkpoint(each, allow_pickle=allow_pickle, stream=stream) for each in (init, *models)]
     aligned = align(checkpoints)
-    files = Files()
+    files = Files({file: known for each in checkpoints for file, known in each.identities.items()})
     rows = [FileSource(each.source, entries, files) for each, entries in zip(checkpoints, aligned.entries)]
     floats = [name for name, entry in checkpoints[0].entries.items() if entry.dtype.kind == "float"]
     job = Job(

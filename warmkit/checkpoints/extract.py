@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
+from warmkit._version import __version__
 from warmkit.checkpoints.adapted import read_whole
 from warmkit.checkpoints.adapter_config import CONFIG, WEIGHTS
 from warmkit.checkpoints.adapters import ties_head
@@ -21,12 +23,13 @@ from warmkit.checkpoints.dtypes import DTYPES, DType, parse_output_dtype
 from warmkit.checkpoints.extraction import Extraction, ModuleLoss, RestLoss
 from warmkit.checkpoints.files import Files
 from warmkit.checkpoints.groups import layer_of
+from warmkit.checkpoints.identities import identity_of
 from warmkit.checkpoints.orientation import is_conv1d
 from warmkit.checkpoints.prepare import check_apart
 from warmkit.checkpoints.safetensors_format import build_header
 from warmkit.checkpoints.staging import Staging, writing
 from warmkit.checkpoints.tensors import Tensor
-from warmkit.errors import UsageError, nearest
+from warmkit.errors import OutputError, UsageError, nearest
 from warmkit.merging.kernels import NumbaKernels
 from warmkit.merging.truncated_svd import truncated_svd
 
@@ -68,18 +71,21 @@ def extract_lora(
     started = time.perf_counter()
     kind = parse_output_dtype(dtype)
     _check(rank, energy)
-    staging = Staging(Path(output), force)
-    staging.check()
     base, tuned = open_checkpoint(init), open_checkpoint(model)
     if base.adapters:
         raise UsageError(f"--init {init}: is an adapter on a base; expected the dense model that the new adapter goes on")
     check_apart(Path(output), [base, tuned])
     aligned = align([base, tuned])
     chosen = _choose(base, targets)
+    plan = [rank, energy, chosen, save_rest, kind.name, base.fingerprint(), tuned.fingerprint(), __version__]
+    staging, identity = Staging(Path(output), force), xxhash.xxh3_128_hexdigest(json.dumps(plan).encode())
+    finished = staging.finished_before(identity)  # measured again for the report, not written
+    if not finished:
+        staging.check()
     total = 2 * base.nbytes
     report = (lambda tensor: advance(2 * tensor.nbytes, total)) if advance else (lambda tensor: None)
     factors, modules = dict[str, NDArray[Any]](), list[ModuleLoss]()
-    with Files() as files:
+    with Files({**base.identities, **tuned.identities}) as files:
         for name in chosen:
             difference = _difference(files, base.entries[name], aligned.entries[1][name])
             module = name.removesuffix(".weight")
@@ -91,7 +97,12 @@ def extract_lora(
         norms = _rest_norms(files, base, aligned.entries[1], chosen, report)
         saved = _saved(base, chosen, norms) if save_rest else {}
         config = _config(base, modules, saved)
-        parameters = _write(staging, config, factors, kind, {saved[name]: aligned.entries[1][name] for name in saved}, files)
+        whole = {saved[name]: aligned.entries[1][name] for name in saved}
+        parameters = sum(each.size for each in factors.values()) + sum(each.elements for each in whole.values())
+        if finished:
+            staging.remove()
+        else:
+            _write(staging, identity, config, factors, kind, whole, files, [base, tuned])
     rest = tuple(RestLoss(name, norm, name in saved) for name, norm in norms.items())
     seconds = time.perf_counter() - started
     return Extraction(Path(output), config["base_model_name_or_path"], tuple(modules), rest, parameters, aligned.notes, seconds)
@@ -230,29 +241,38 @@ def _targets(base: Checkpoint, names: set[str]) -> list[str]:
 
 def _write(
     staging: Staging,
+    identity: str,
     config: dict[str, Any],
     factors: dict[str, NDArray[Any]],
     dtype: DType,
     whole: dict[str, Tensor],
     files: Files,
-) -> int:
-    """Write the adapter and publish it; return how many numbers it has."""
+    inputs: Sequence[Checkpoint],
+) -> None:
+    """Write the adapter and publish it, if its inputs are still what they were."""
     shapes = [(name, dtype, values.shape) for name, values in factors.items()]
     shapes += [(name, entry.dtype, entry.shape) for name, entry in whole.items()]
     shapes.sort(key=lambda each: -each[1].itemsize)
-    staging.open(json.dumps(config), resume=False)
+    header, weights = build_header(shapes, {"format": "pt"}), staging.result / WEIGHTS
+    staging.open(identity, resume=False)
     try:
-        with writing(staging.destination), (staging.result / WEIGHTS).open("wb") as file:
-            file.write(build_header(shapes, {"format": "pt"}))
+        with writing(staging.destination), weights.open("wb") as file:
+            file.write(header)
             for name, _, _ in shapes:
                 if name in factors:
                     file.write(factors[name].tobytes())
                 else:
                     file.write(read_whole(files, whole[name], whole[name].dtype).tobytes())
+            file.flush()
+            written = {weights: identity_of(os.fstat(file.fileno()))}
         with writing(staging.destination):
             (staging.result / CONFIG).write_bytes(dump_json(config))
-        staging.publish()
+        for each in inputs:
+            each.check()
+        staging.publish(written)
+    except OutputError:
+        staging.close()
+        raise
     except BaseException:
         staging.remove()
         raise
-    return sum(int(np.prod(shape)) for _, _, shape in shapes)

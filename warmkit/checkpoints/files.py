@@ -1,13 +1,17 @@
-"""The files that tensors are read from: each opened once, read by any thread at any place, remote ones by byte ranges."""
+"""The files that tensors are read from, by any thread at any place; remote ones by byte ranges."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeAlias
 
+from warmkit.checkpoints.handles import Handles
+from warmkit.checkpoints.identities import Identity, check_identity, identity_of
 from warmkit.errors import CheckpointError, FormatError
 
 if TYPE_CHECKING:
@@ -18,10 +22,15 @@ WeightFile: TypeAlias = "Path | RemoteFile"
 
 
 class Files:
-    """Open files. Use it as a context, or close it."""
+    """Open files. Use it as a context, or close it.
 
-    def __init__(self) -> None:
-        self._descriptors: dict[Path, int] = {}
+    Args:
+        known: Identities that files must have when they are opened.
+    """
+
+    def __init__(self, known: Mapping[Path, Identity] | None = None) -> None:
+        self._known = known or {}
+        self._handles = Handles(os.O_RDONLY, self._opened)
         self._prefetcher: Prefetcher | None = None
         self._lock = threading.Lock()
 
@@ -39,34 +48,34 @@ class Files:
 
         Raises:
             FormatError: If the file ends before that.
+            ChangedError: If it is no longer the file that it was.
             CheckpointError: If the system cannot read it, or a remote file does not arrive.
         """
         if not isinstance(file, Path):
             self._remote().read(file, offset, view)
             return
-        while view.nbytes:
-            try:
-                got = os.preadv(self._descriptor(file), [view], offset)
-            except OSError as error:
-                raise CheckpointError(f"{file}: cannot be read: {error.strerror}") from None
-            if not got:
-                raise FormatError(f"{file}: ends at byte {offset:,}: it was truncated while it was read")
-            view, offset = view[got:], offset + got
+        try:
+            with self._handles.use(file) as descriptor:
+                while view.nbytes:
+                    if not (got := os.preadv(descriptor, [view], offset)):
+                        raise FormatError(f"{file}: ends at byte {offset:,}: it was truncated while it was read")
+                    view, offset = view[got:], offset + got
+        except OSError as error:
+            raise CheckpointError(f"{file}: cannot be read: {error.strerror}") from None
 
     def ahead(self, file: WeightFile, offset: int, size: int) -> None:
         """Announce a coming read, so that it overlaps the work before it. Of a remote file, announce each read once."""
         if not isinstance(file, Path):
             self._remote().ahead(file, offset, size)
         elif hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(self._descriptor(file), offset, size, os.POSIX_FADV_WILLNEED)
+            with contextlib.suppress(OSError), self._handles.use(file) as descriptor:  # reading it will say what is wrong
+                os.posix_fadvise(descriptor, offset, size, os.POSIX_FADV_WILLNEED)
 
     def close(self) -> None:
         """Close every file; a later read opens it again."""
         self.stop()
         self._prefetcher = None
-        for descriptor in self._descriptors.values():
-            os.close(descriptor)
-        self._descriptors.clear()
+        self._handles.close()
 
     def stop(self) -> None:
         """End what is being fetched from remote files; whoever waits for it gets an error."""
@@ -81,9 +90,6 @@ class Files:
                 self._prefetcher = Prefetcher()
             return self._prefetcher
 
-    def _descriptor(self, file: Path) -> int:
-        if file not in self._descriptors:
-            with self._lock:
-                if file not in self._descriptors:
-                    self._descriptors[file] = os.open(file, os.O_RDONLY)
-        return self._descriptors[file]
+    def _opened(self, file: Path, descriptor: int) -> None:
+        if file in self._known:
+            check_identity(file, self._known[file], identity_of(os.fstat(descriptor)))

@@ -7,22 +7,23 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import xxhash
 from typing_extensions import Unpack
 
 from warmkit.addresses import without_assigned_secrets
 from warmkit.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from warmkit.checkpoints.merge import soup
+from warmkit.checkpoints.manifest import read_manifest
 from warmkit.checkpoints.options import OutputOptions
 from warmkit.checkpoints.shell import run_shell, with_argument
-from warmkit.checkpoints.spec import merge_spec
-from warmkit.checkpoints.staging import writing
+from warmkit.checkpoints.spec import MergeSpec, merge_spec
+from warmkit.checkpoints.staging import make_own_directory, writing
 from warmkit.checkpoints.write import MergeResult, write
-from warmkit.errors import ScoreError, UsageError
+from warmkit.errors import FormatError, OutputError, ScoreError, UsageError
 
 PLACEHOLDER = "{}"
 
@@ -87,21 +88,18 @@ def greedy_soup(
     """
     if PLACEHOLDER not in score:
         raise UsageError(f"--score needs {PLACEHOLDER} where the model directory goes, found {score!r}")
-    destination = Path(output)
-    soup(models, destination, **{**options, "dry_run": True, "advance": None})  # every problem that headers show, first
     how = {"allow_pickle": options.get("allow_pickle", False), "stream": options.get("stream", False)}
     opened = [open_checkpoint(model, **how) for model in models]
     if streamed := [each.source for each in opened if each.streamed]:
         raise UsageError(f"a greedy soup scores directories on this machine, and {streamed[0]} is streamed; fetch it first")
-    if len({each.path.resolve() for each in opened}) < len(opened):
+    if len({json.dumps(each.fingerprint()) for each in opened}) < len(opened):
         raise UsageError("the same model is listed twice")
-    kitchen = _Kitchen(destination, score, minimize, report, options)
-    chosen = kitchen.choose(opened)
-    if not options.get("dry_run", False):
-        chosen = replace(chosen, result=kitchen.write(chosen))
-    with contextlib.suppress(OSError):
-        shutil.rmtree(kitchen.root)
-    return chosen
+    kitchen = _Kitchen(Path(output), score, minimize, report, options)
+    kitchen.check(opened)
+    try:
+        return kitchen.cook(opened)
+    finally:
+        kitchen.leave()
 
 
 class _Kitchen:
@@ -113,15 +111,23 @@ class _Kitchen:
         absolute = destination.absolute()
         self.destination, self.score, self.minimize, self.report, self.options = destination, score, minimize, report, options
         self.root = absolute.parent / f".{absolute.name}.warmkit-greedy"
+        self.candidate = self.root / "candidate"
         self._cache_file = self.root / "scores.json"
-        with writing(self.root):
-            self.root.mkdir(parents=True, exist_ok=True)
         self._cache: dict[str, float] = {}
         with contextlib.suppress(OSError, ValueError):
             self._cache = json.loads(self._cache_file.read_text())
 
-    def choose(self, models: list[Checkpoint]) -> GreedySoup:
-        singles = {model.source: self._score([model], model.path) for model in models}
+    def check(self, models: Sequence[Checkpoint]) -> None:
+        """Find every problem that headers show; a destination that is taken may be what a killed run of this command wrote."""
+        place = self.candidate if self._cache else self.destination
+        write(_uniform(len(models)), models, None, place, {**self.options, "dry_run": True, "advance": None})
+        with writing(self.root):
+            self.root.parent.mkdir(parents=True, exist_ok=True)
+            make_own_directory(self.root)
+
+    def cook(self, models: Sequence[Checkpoint]) -> GreedySoup:
+        """Choose the members and write their soup."""
+        singles = {model.source: self._score_single(model) for model in models}
         sign = 1 if self.minimize else -1
         ranked = sorted(models, key=lambda model: sign * singles[model.source])
         members, best = [ranked[0]], singles[ranked[0].source]
@@ -132,41 +138,59 @@ class _Kitchen:
             trials.append(Trial(model.source, found, stays))
             if stays:
                 members, best = [*members, model], found
-        names = [member.source for member in members]
-        planned = soup(names, self.destination, **{**self.options, "dry_run": True, "advance": None})
-        return GreedySoup(planned, names, singles, best, trials)
-
-    def write(self, chosen: GreedySoup) -> MergeResult:
         record = {
-            "greedy": {
-                "score": without_assigned_secrets(self.score),
-                "minimize": self.minimize,
-                "scores": chosen.scores,
-                "trials": [vars(trial) for trial in chosen.trials],
-            }
+            "score": without_assigned_secrets(self.score),
+            "minimize": self.minimize,
+            "scores": singles,
+            "trials": [vars(trial) for trial in trials],
         }
-        spec = replace(merge_spec("uniform", len(chosen.members)), name="greedy-soup", parameters={})
-        return write(spec, chosen.members, None, self.destination, self.options, record)
+        spec = replace(_uniform(len(members)), name="greedy-soup")
+        try:
+            result = write(spec, members, None, self.destination, self.options, {"greedy": record})
+        except OutputError:
+            if self._wrote(record):
+                shutil.rmtree(self.root, ignore_errors=True)
+            raise
+        shutil.rmtree(self.root, ignore_errors=True)
+        return GreedySoup(result, [member.source for member in members], singles, best, trials)
+
+    def leave(self) -> None:
+        """Remove the directory if no score is in it."""
+        with contextlib.suppress(OSError):
+            self.root.rmdir()
+
+    def _wrote(self, record: Mapping[str, Any]) -> bool:
+        """Say whether the destination is what a run of this command wrote that was killed when it had only scores to remove."""
+        with contextlib.suppress(FormatError, OSError):
+            return read_manifest(self.destination).get("greedy") == json.loads(json.dumps(record))
+        return False
+
+    def _score_single(self, model: Checkpoint) -> float:
+        return self._score_soup([model]) if model.adapters else self._score([model], model.path)
 
     def _score_soup(self, members: list[Checkpoint]) -> float:
         key = self._key(members)
         if key in self._cache:
             return self._cache[key]
-        folder = self.root / "candidate"
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(self.candidate, ignore_errors=True)
         options: OutputOptions = {**self.options, "dry_run": False, "resume": False, "advance": None, "sha256": False}
-        soup([member.path for member in members], folder, **options)
+        write(_uniform(len(members)), members, None, self.candidate, options)
         try:
-            return self._score(members, folder)
+            return self._score(members, self.candidate)
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(self.candidate, ignore_errors=True)
 
     def _score(self, members: list[Checkpoint], folder: Path) -> float:
         key = self._key(members)
         if key not in self._cache:
-            self._cache[key] = run_score(self.score, folder)
+            value = run_score(self.score, folder)
+            for member in members:
+                member.check()
+            self._cache[key] = value
             with writing(self._cache_file):
-                self._cache_file.write_text(json.dumps(self._cache))
+                new = self._cache_file.with_suffix(".new")
+                new.write_text(json.dumps(self._cache))
+                new.replace(self._cache_file)
         names = " + ".join(member.source for member in members)
         self.report(f"{names}: {self._cache[key]:.6g}")
         return self._cache[key]
@@ -174,6 +198,10 @@ class _Kitchen:
     def _key(self, members: list[Checkpoint]) -> str:
         identity = [self.score, sorted(json.dumps(member.fingerprint()) for member in members)]
         return xxhash.xxh3_128_hexdigest(json.dumps(identity).encode())
+
+
+def _uniform(count: int) -> MergeSpec:
+    return replace(merge_spec("uniform", count), name="soup", parameters={})
 
 
 def run_score(command: str, folder: Path) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from warmkit.checkpoints.checkpoint import open_checkpoint
+from warmkit.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from warmkit.checkpoints.compatibility import align
 from warmkit.checkpoints.devices import cores, find_kernels
 from warmkit.checkpoints.digests import Digests
@@ -59,7 +59,7 @@ class Merger:
     ) -> None:
         self._method, self._parameters = method, parameters
         given = models if init is None else [init, *models]
-        everything = _sources(given, ["init"] * (init is not None), allow_pickle)
+        everything, self._opened = _sources(given, ["init"] * (init is not None), allow_pickle)
         self._init, self._models = (None, everything) if init is None else (everything[0], everything[1:])
         check_state_dicts(everything)
         self._threads, self._kernels = threads or cores(), find_kernels(device)
@@ -104,6 +104,8 @@ class Merger:
             result[name] = old if old is not None and fits else torch.empty(shape, dtype=kind)
         stream = Stream(job, self._kernels, _MemorySink(result), Done(grams=self._grams.get(spec.uses_init, {})))
         stream.run(self._threads)
+        for checkpoint in self._opened:
+            checkpoint.check()
         self._grams[spec.uses_init] = stream.grams
         return result
 
@@ -131,15 +133,18 @@ def merged_state_dict(
     return merger.state_dict(eta=eta, lambda_=lambda_, coefficients=coefficients, dtype=dtype)
 
 
-def _sources(weights: Sequence[Weights], names: Sequence[str], allow_pickle: bool) -> list[MemorySource | FileSource]:
+def _sources(
+    weights: Sequence[Weights], names: Sequence[str], allow_pickle: bool
+) -> tuple[list[MemorySource | FileSource], list[Checkpoint]]:
     """Read state dicts from memory, and checkpoints block by block from their files, aligned as a merge on disk aligns them."""
     paths = [each for each in weights if not isinstance(each, Mapping)]
     opened = [open_checkpoint(path, allow_pickle=allow_pickle) for path in paths]
     entries = align(opened).entries if len(opened) == len(weights) else [each.entries for each in opened]
-    shared = Files()
+    shared = Files({file: known for each in opened for file, known in each.identities.items()})
     files = iter([FileSource(each.source, known, shared) for each, known in zip(opened, entries)])
     labels = [*names, *(f"model {number + 1}" for number in range(len(weights)))]
-    return [MemorySource(name, each) if isinstance(each, Mapping) else next(files) for name, each in zip(labels, weights)]
+    rows = [MemorySource(name, each) if isinstance(each, Mapping) else next(files) for name, each in zip(labels, weights)]
+    return rows, opened
 
 
 class _MemorySink:

@@ -16,7 +16,8 @@ from warmkit.checkpoints.job import Job
 from warmkit.checkpoints.merge import merge_call
 from warmkit.checkpoints.options import PathLike
 from warmkit.checkpoints.prepare import fingerprint, prepare
-from warmkit.checkpoints.staging import FileSink, Staging, read_journal
+from warmkit.checkpoints.sink import FileSink, still_there
+from warmkit.checkpoints.staging import Staging, read_journal
 from warmkit.checkpoints.stream import Stream
 from warmkit.errors import MismatchError
 
@@ -79,6 +80,7 @@ def write_part(
 
     Raises:
         MismatchError: If the inputs are not those of the merge.
+        ChangedError: If they change while they are read.
     """
     spec, init, options = merge_call(len(models), **call)
     prepared = prepare(spec, models, init, Path(output), options)
@@ -89,9 +91,12 @@ def write_part(
         groups={name: tensors for name, tensors in prepared.job.groups.items() if name in groups},
         exact=[name for name in prepared.job.exact if name in exact],
     )
-    sink = FileSink(Staging(Path(output)), prepared.plan, prepared.folders, journal)
+    staging = Staging(Path(output))
+    done = still_there(read_journal(journal), staging, prepared.plan, prepared.folders)
+    sink = FileSink(staging, prepared.plan, prepared.folders, journal)
     try:
-        Stream(mine, find_kernels(options.get("device", "cpu")), sink, read_journal(journal)).run(threads or cores())
+        Stream(mine, find_kernels(options.get("device", "cpu")), sink, done).run(threads or cores())
+        prepared.check()
     finally:
         sink.close()
         for row in mine.rows:

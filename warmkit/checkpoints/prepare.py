@@ -11,18 +11,21 @@ from pathlib import Path
 
 import xxhash
 
-from warmkit.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from warmkit._version import __version__
+from warmkit.checkpoints.adapter_config import CONFIG as ADAPTER_CONFIG
+from warmkit.checkpoints.checkpoint import INDEX, Checkpoint, open_checkpoint
 from warmkit.checkpoints.choice import kept
-from warmkit.checkpoints.companions import companion_donor
+from warmkit.checkpoints.companions import companion_donor, companion_files
 from warmkit.checkpoints.compatibility import align
 from warmkit.checkpoints.digests import ALGORITHM
 from warmkit.checkpoints.dtypes import parse_output_dtype
 from warmkit.checkpoints.files import Files
+from warmkit.checkpoints.identities import Identity, check_unchanged
 from warmkit.checkpoints.job import Job, build_job, input_rows
 from warmkit.checkpoints.options import OutputOptions, PathLike
 from warmkit.checkpoints.plan import Output, Plan, parse_size, plan_output
 from warmkit.checkpoints.sources import FileSource
-from warmkit.checkpoints.spec import MergeSpec
+from warmkit.checkpoints.spec import MergeSpec, written_apart
 from warmkit.checkpoints.staging import Staging
 from warmkit.checkpoints.tokenizers import find_template, find_tokenizer
 from warmkit.checkpoints.vocabularies import Matched, match_vocabularies
@@ -47,6 +50,22 @@ class Prepared:
     tokenizer: Path | None
     chat_template: str | None
     matched: Matched
+    small_files: list[Path]
+    watched: dict[Path, Identity]
+
+    def check(self) -> None:
+        """Ask whether the inputs, their configs and tokenizers are still what they were when they were opened.
+
+        Raises:
+            CheckpointError: Naming a file that is not.
+        """
+        for checkpoint in [*([self.init] if self.init else []), *self.models]:
+            checkpoint.check()
+        self.check_small_files()
+
+    def check_small_files(self) -> None:
+        """Ask this of configs and tokenizers alone, once they have been copied."""
+        check_unchanged(self.watched, self.watched)
 
     @property
     def bytes_read(self) -> int:
@@ -92,14 +111,14 @@ def prepare(
     matched = match_vocabularies(everything, companions, spec, mode, opened_init is not None)
     everything = matched.checkpoints
     aligned = align(everything, unmerged, vocabularies=mode == "strict")
-    files = Files()
+    files = Files({file: known for each in inputs for file, known in each.identities.items()})
     sources = [FileSource(each.source, entries, files) for each, entries in zip(everything, aligned.entries)]
     rows = input_rows(spec, sources[0] if opened_init else None, sources[len(sources) - len(opened) :])
     donor = everything[0]
     job = build_job(spec, rows, list(donor.entries), dtype, options.get("allow_nonfinite", False), unmerged)
     tensors = (Output(name, job.dtypes[name], entry.shape) for name, entry in donor.entries.items())
     plan = plan_output(tensors, max_shard_size, {"format": "pt", **donor.metadata})
-    folders = [""] if len(spec.etas) == 1 else [f"eta-{eta:g}" for eta in spec.etas]
+    folders = [""] if len(spec.etas) == 1 else [f"eta-{eta}" for eta in written_apart(spec.etas)]
     if unmerged:
         notes.append(f"{len(unmerged)} of {len(donor.entries)} tensors are copied from {donor.source} (--only, --exclude)")
     tokenizer = find_tokenizer(wanted, inputs) if (wanted := options.get("tokenizer")) else None
@@ -119,7 +138,18 @@ def prepare(
         tokenizer,
         template,
         matched,
+        companion_files(companions),
+        {path: known for each in inputs for path, known in _small(each).items()},
     )
+
+
+def _small(checkpoint: Checkpoint) -> dict[Path, Identity]:
+    """Return the files beside the weights that are compared or copied, as they were."""
+    home = checkpoint.directory
+    places = [*checkpoint.adapters, *([home] if home else [])]
+    found = [home / file for file in companion_files(checkpoint)] if home else []
+    found += [place / name for place in places for name in (ADAPTER_CONFIG, INDEX)]
+    return {path: checkpoint.identities[path] for path in found if path in checkpoint.identities}
 
 
 def _opened(model: PathLike | Checkpoint, options: OutputOptions) -> Checkpoint:
@@ -129,8 +159,8 @@ def _opened(model: PathLike | Checkpoint, options: OutputOptions) -> Checkpoint:
 
 
 def check_apart(output: Path, checkpoints: Sequence[Checkpoint]) -> None:
-    """Refuse a destination that is an input, holds one, or lies inside one."""
-    target = output.resolve()
+    """Refuse a destination that is an input, holds one or a file of one, or lies inside one."""
+    target, staging = output.resolve(), Staging(output).root.resolve()
     for checkpoint in checkpoints:
         for place in (path.resolve() for path in (checkpoint.path, *checkpoint.adapters)):
             if target == place:
@@ -139,6 +169,9 @@ def check_apart(output: Path, checkpoints: Sequence[Checkpoint]) -> None:
                 raise OutputError(f"{output}: holds the input {checkpoint.source}; choose another -o")
             if target.is_relative_to(place):
                 raise OutputError(f"{output}: lies inside the input {checkpoint.source}; choose another -o")
+        for file in (file.resolve() for file in checkpoint.files if isinstance(file, Path)):
+            if file.is_relative_to(target) or file.is_relative_to(staging):
+                raise OutputError(f"{output}: holds {file}, a file of the input {checkpoint.source}; choose another -o")
 
 
 def check_disk(prepared: Prepared, staging: Staging) -> None:
@@ -166,7 +199,7 @@ def fingerprint(prepared: Prepared) -> str:
     job, spec = prepared.job, prepared.spec
     checkpoints = [*([prepared.init] if prepared.init else []), *prepared.models]
     identity = {
-        "digest": ALGORITHM,
+        "digest": [ALGORITHM, __version__],
         "method": [spec.name, spec.method.name, spec.shares.tolist(), spec.etas, spec.granularity, spec.antiparallel],
         "rows": [row.name for row in job.rows],
         "angles": spec.angles,

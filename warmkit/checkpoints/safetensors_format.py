@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from warmkit.checkpoints.dtypes import DTYPES, QUANTISED, DType
 from warmkit.checkpoints.files import WeightFile
 from warmkit.checkpoints.tensors import StoredTensor
-from warmkit.errors import CheckpointError, FormatError, UnsupportedError, nearest
+from warmkit.errors import CheckpointError, FormatError, OutputError, UnsupportedError, nearest
 
 MAX_HEADER_BYTES = 100_000_000  # the limit of the reference implementation
 MAX_DIMENSIONS = 64  # that of numpy; a header of a million dimensions is an attack
@@ -150,12 +150,28 @@ def build_header(tensors: Iterable[tuple[str, DType, tuple[int, ...]]], metadata
 
     Returns:
         The first bytes of the file, padded with spaces to a multiple of 8, so that data start aligned.
+
+    Raises:
+        OutputError: If no reader of safetensors would take it: too long, or with names that it cannot hold.
     """
     header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
     end = 0
     for name, dtype, shape in tensors:
+        if name == "__metadata__":
+            raise OutputError(
+                "a tensor is called '__metadata__', which safetensors keep for themselves; rename it in the input"
+            )
         begin, end = end, end + math.prod(shape) * dtype.itemsize
         header[name] = {"dtype": dtype.name, "shape": list(shape), "data_offsets": [begin, end]}
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    try:
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        near = ascii(error.object[max(0, error.start - 20) : error.end + 20])
+        raise OutputError(f"a name is no text that UTF-8 can hold ({near}); rename it in the input") from None
     text += b" " * (-len(text) % 8)
+    if len(text) > MAX_HEADER_BYTES:
+        raise OutputError(
+            f"the header of {len(header):,} tensors takes {len(text):,} bytes, and safetensors allow {MAX_HEADER_BYTES:,}; "
+            "choose a smaller --max-shard-size"
+        )
     return len(text).to_bytes(8, "little") + text

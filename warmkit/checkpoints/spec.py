@@ -144,6 +144,12 @@ def check_etas(eta: float | Sequence[float]) -> tuple[float, ...]:
     return etas
 
 
+def written_apart(etas: Sequence[float]) -> list[str]:
+    """Return how etas are written: six digits, and where two would look alike, as many as tell them apart."""
+    short = [f"{eta:g}" for eta in etas]
+    return [text if short.count(text) == 1 else repr(eta) for eta, text in zip(etas, short)]
+
+
 def _shares(method: AnyMethod, count: int, coefficients: Sequence[float] | None) -> Coefficients:
     if coefficients is None:
         return np.ones(count) if method.mix == "scales" else np.full(count, 1 / count)

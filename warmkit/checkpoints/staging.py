@@ -5,36 +5,34 @@
         journal.jsonl       what is on disk for certain: the plan's fingerprint, Gram matrices, finished tensors
         result/             becomes OUT
 
-A tensor enters the journal after its bytes were flushed, so a journal that survives a power loss tells the truth. The
-flushing runs in a thread of its own every few hundred megabytes: it keeps the kernel's dirty pages few, so that writers
-are never throttled, and leaves little to flush at the end.
+A tensor enters the journal after its bytes were flushed, so a journal that survives a power loss tells the truth. Nothing
+that another put at OUT is replaced without being asked for, whenever it came.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import fcntl
 import json
 import os
 import shutil
-import threading
-from collections.abc import Generator, Iterable, Sequence
+import stat
+import tempfile
+from collections.abc import Generator, Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import xxhash
 
 from warmkit.checkpoints.digests import Digests
+from warmkit.checkpoints.identities import Identity, identity
 from warmkit.checkpoints.job import Done
-from warmkit.checkpoints.plan import Plan
+from warmkit.checkpoints.renaming import exchange, rename_into_nothing
+from warmkit.checkpoints.replaceable import check_replaceable
 from warmkit.errors import OutputError
-from warmkit.merging.types import Gram
 
-FLUSH_BYTES = 1 << 28
-
-
+LOCK = "lock"
 PART_JOURNAL = "metrics.jsonl"  # the name under which progress of jobs is looked for
 
 
@@ -57,6 +55,8 @@ class Staging:
         self.journal = self.root / "journal.jsonl"
         self.parts = self.root / "parts"  # of a merge over several machines, each with a journal of its own
         self._lock: int | None = None
+        self._replaces: tuple[int, int] | None = None  # what was at the destination when the run began
+        self._made: tuple[int, int] | None = None
 
     def finished_before(self, fingerprint: str) -> bool:
         """Say whether a run of the same plan was killed after its result was in place, and only left its journal."""
@@ -67,32 +67,54 @@ class Staging:
 
     def check(self) -> None:
         """Refuse a destination that must not be replaced, before anything is written."""
-        if not self.destination.exists() and not self.destination.is_symlink():
+        self._replaces = _place(self.destination)
+        if self._replaces is None:
             return
+        if not self.journal.exists():
+            self._remove_what_is_left()
         if not self.force:
             raise OutputError(f"{self.destination}: already exists; choose another -o, or replace it with --force")
-        if not self.destination.is_dir() or not _is_checkpoint(self.destination):
-            raise OutputError(f"{self.destination}: --force replaces checkpoints, and this is something else")
+        check_replaceable(self.destination)
+
+    def _remove_what_is_left(self) -> None:
+        """Remove the directory of a run that was killed when all but this was done: it holds a lock, which nobody has."""
+        with contextlib.suppress(OSError, OutputError):
+            if not self.root.is_symlink() and {each.name for each in self.root.iterdir()} <= {LOCK}:
+                self._lock = self._locked()
+                self.remove()
 
     def open(self, fingerprint: str, resume: bool) -> Done:
         """Create or reopen the directory; return what an earlier run of the same plan left in it."""
         with writing(self.root):
-            self.root.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self.close()
-            raise OutputError(f"{self.destination}: another warmkit is writing it") from None
-        if resume and self._fingerprint() == fingerprint:
+            self.root.parent.mkdir(parents=True, exist_ok=True)
+            make_own_directory(self.root)
+            self._lock = self._locked()
+        if resume and self._fingerprint() == fingerprint and _place(self.result) is not None and not self.result.is_symlink():
+            self._made = _place(self.result)
             read_journal(self.journal)
             return self.adopt_parts()
         with writing(self.root):
-            shutil.rmtree(self.parts, ignore_errors=True)  # what another plan has written is gone with its result
-            shutil.rmtree(self.result, ignore_errors=True)
+            for old in (self.parts, self.result):  # what another plan has written is gone with its result
+                _remove(old)
             self.result.mkdir()
+            self._made = _place(self.result)
             self.journal.write_text(json.dumps({"fingerprint": fingerprint}) + "\n")
         return Done()
+
+    def _locked(self) -> int:
+        """Open the lock and take it; one that was removed meanwhile, with all of its run, is no lock."""
+        while True:
+            lock = os.open(self.root / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                os.close(lock)
+                raise OutputError(f"{self.destination}: another warmkit is writing it") from None
+            found = os.fstat(lock)
+            if _place(self.root / LOCK) == (found.st_dev, found.st_ino):
+                return lock
+            os.close(lock)
+            make_own_directory(self.root)
 
     def _fingerprint(self) -> str | None:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError), self.journal.open() as file:
@@ -109,25 +131,66 @@ class Staging:
             shutil.rmtree(self.parts, ignore_errors=True)
         return _done(_whole_lines(self.journal))
 
-    def publish(self) -> None:
-        """Flush the result and rename it into place; on return it is on disk."""
+    def publish(self, written: Mapping[Path, Identity]) -> None:
+        """Flush the result and rename it into place; on return it is on disk.
+
+        Args:
+            written: The weight files, which must still be there.
+
+        Raises:
+            OutputError: If they are not, or something was put at the destination meanwhile: it stays, as does the result.
+        """
         with writing(self.destination):
             for folder, _, files in os.walk(self.result):
                 for name in files:
                     _flush(Path(folder) / name)
                 _flush(Path(folder))
+            self._check_written(written)
             with self.journal.open("ab") as journal:
                 journal.write(_publishing(self.result))
-            if self.destination.exists():
-                _exchange(self.result, self.destination)
-            else:
-                self.result.rename(self.destination)
+            self._put_in_place()
             _flush(self.destination.parent)
         self.remove()
 
+    def _check_written(self, written: Mapping[Path, Identity]) -> None:
+        """Check that the result is where it was written: what cleans up temporary folders may have taken it."""
+        gone = self.result if _place(self.result) != self._made else None
+        for file, known in written.items():
+            found = identity(file)
+            if found is None or (found.inode, found.size) != (known.inode, known.size):
+                gone = gone or file
+        if gone is not None:
+            raise OutputError(f"{gone}: was removed or replaced before the result was finished; give the same command again")
+
+    def _put_in_place(self) -> None:
+        now = _place(self.destination)
+        if now is None:
+            if not rename_into_nothing(self.result, self.destination):
+                raise self._taken()
+            return
+        if now != self._replaces:
+            raise self._taken()
+        check_replaceable(self.destination)
+        exchange(self.result, self.destination)
+        try:
+            check_replaceable(self.result)  # what came in between
+        except OutputError:
+            exchange(self.result, self.destination)
+            raise
+
+    def _taken(self) -> OutputError:
+        return OutputError(
+            f"{self.destination}: was made by something else while this ran, and stays as it is; the result waits in "
+            f"{self.root}: move {self.destination.name} away, or add --force, and give the same command again"
+        )
+
     def remove(self) -> None:
-        """Remove the staging directory."""
-        shutil.rmtree(self.root, ignore_errors=True)
+        """Remove the staging directory: the journal at the end, so that a run that is killed here is known to be finished."""
+        last = {self.journal: 1, self.root / LOCK: 2}
+        with contextlib.suppress(OSError):
+            for each in sorted(self.root.iterdir(), key=lambda path: last.get(path, 0)):
+                _remove(each)
+            self.root.rmdir()
         self.close()
 
     def close(self) -> None:
@@ -168,15 +231,6 @@ def _done(lines: Iterable[bytes]) -> Done:
     return done
 
 
-def _is_checkpoint(directory: Path) -> bool:
-    """Recognise what --force may delete: an empty directory, a checkpoint, or a folder of nothing but `eta-*` ones."""
-    children = list(directory.iterdir())
-    names = {child.name for child in children}
-    if not names or "warmkit.json" in names or any(name.endswith(".safetensors") for name in names):
-        return True
-    return all(child.is_dir() and child.name.startswith("eta-") for child in children)
-
-
 @contextlib.contextmanager
 def writing(path: Path) -> Generator[None, None, None]:
     """Turn what the system says of a failed write into an OutputError about `path`."""
@@ -194,8 +248,51 @@ def writing(path: Path) -> Generator[None, None, None]:
 
 
 def _publishing(directory: Path) -> bytes:
-    """Return the journal's last line: which directory is about to be renamed. It keeps its inode where it goes."""
-    return json.dumps({"publishing": directory.stat().st_ino}).encode() + b"\n"
+    """Return the journal's last line: which directory is about to be renamed, and what is in it."""
+    files = sorted(path for path in directory.rglob("*") if path.is_file())
+    content = [[str(path.relative_to(directory)), *(identity(path) or ())] for path in files]
+    digest = xxhash.xxh3_128_hexdigest(json.dumps(content).encode())
+    return json.dumps({"publishing": directory.stat().st_ino, "content": digest}).encode() + b"\n"
+
+
+def _place(path: Path) -> tuple[int, int] | None:
+    """Return what tells a path's file or directory from others; a link is not followed."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, a link or a directory, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def make_own_directory(path: Path) -> None:
+    """Create a directory, or take one that is there if it is this user's: no link, and nobody else's.
+
+    Raises:
+        OutputError: If it is neither.
+    """
+    with contextlib.suppress(FileExistsError):
+        path.mkdir()
+        return
+    found = path.lstat()
+    if not stat.S_ISDIR(found.st_mode):
+        raise OutputError(f"{path}: expected a directory for work in progress, found something else; remove it")
+    if found.st_uid not in (os.geteuid(), _owner_of_new_files(path)):
+        raise OutputError(f"{path}: work in progress of another user; choose another -o")
+
+
+def _owner_of_new_files(folder: Path) -> int | None:
+    """Return who owns what this process creates in a directory: some network file systems give it to another user."""
+    with contextlib.suppress(OSError), tempfile.NamedTemporaryFile(dir=folder) as file:
+        return os.fstat(file.fileno()).st_uid
+    return None
 
 
 def _flush(path: Path) -> None:
@@ -204,111 +301,3 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _exchange(new: Path, old: Path) -> None:
-    """Swap two directories in one step where the system can; then `new` holds the old content."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    at_cwd, exchange = -100, 2
-    if hasattr(libc, "renameat2"):
-        if libc.renameat2(at_cwd, os.fsencode(new), at_cwd, os.fsencode(old), exchange) == 0:
-            return
-        code = ctypes.get_errno()
-        if code not in (errno.EINVAL, errno.ENOSYS):
-            raise OSError(code, os.strerror(code))
-    aside = new.with_name("replaced")
-    old.rename(aside)
-    new.rename(old)
-
-
-class FileSink:
-    """Writes the shards of every output, and the journal.
-
-    Args:
-        staging: The directory.
-        plan: Of one output.
-        folders: Of the outputs.
-        journal: By default that of the directory; a part of a merge has one of its own.
-    """
-
-    def __init__(self, staging: Staging, plan: Plan, folders: Sequence[str], journal: Path | None = None) -> None:
-        self._plan = plan
-        self._journal = (journal or staging.journal).open("ab", buffering=0)
-        self._where = staging.destination
-        self._files = [self._open(staging.result / folder) for folder in folders]
-        self._lock = threading.Lock()
-        self._wake = threading.Condition(self._lock)
-        self._records: list[dict[str, Any]] = []
-        self._pending = 0
-        self._closing = False
-        self._error: BaseException | None = None
-        self._flusher = threading.Thread(target=self._flush_now_and_then, daemon=True)
-        self._flusher.start()
-
-    def _open(self, folder: Path) -> list[int]:
-        with writing(self._where):
-            folder.mkdir(parents=True, exist_ok=True)
-            descriptors: list[int] = []
-            for shard in self._plan.shards:
-                descriptor = os.open(folder / shard.file, os.O_RDWR | os.O_CREAT, 0o666)
-                descriptors.append(descriptor)
-                os.ftruncate(descriptor, shard.size)
-                os.pwrite(descriptor, shard.header, 0)
-            return descriptors
-
-    def write(self, output: int, tensor: str, start: int, data: memoryview) -> None:
-        place = self._plan.outputs[tensor]
-        descriptor = self._files[output][place.shard]
-        offset = place.offset + start * place.dtype.itemsize
-        with writing(self._where):
-            while data.nbytes:
-                count = os.pwrite(descriptor, data, offset)
-                data, offset = data[count:], offset + count
-
-    def solved(self, group: str, gram: Gram) -> None:
-        with self._lock:
-            self._records.append({"group": group, "gram": gram.tolist()})
-
-    def finished(self, tensor: str, digests: Digests, nbytes: int) -> None:
-        with self._lock:
-            self._records.append({"tensor": tensor, "inputs": digests.inputs, "outputs": digests.outputs})
-            self._pending += nbytes * len(self._files)
-            if self._pending >= FLUSH_BYTES:
-                self._wake.notify()
-        if self._error is not None:
-            raise self._error
-
-    def _flush_now_and_then(self) -> None:
-        try:
-            while True:
-                with self._lock:
-                    while self._pending < FLUSH_BYTES and not self._closing:
-                        self._wake.wait()
-                    records, self._records, self._pending = self._records, [], 0
-                    closing = self._closing
-                self._commit(records)
-                if closing:
-                    return
-        except BaseException as error:  # raised again by `finished` or `close`
-            self._error = error
-
-    def _commit(self, records: list[dict[str, Any]]) -> None:
-        with writing(self._where):
-            for descriptors in self._files:
-                for descriptor in descriptors:
-                    os.fdatasync(descriptor)
-            self._journal.write(b"".join(json.dumps(record).encode() + b"\n" for record in records))
-            os.fdatasync(self._journal.fileno())
-
-    def close(self) -> None:
-        """Flush what is pending, so that an interrupted run resumes from here, and close all files."""
-        with self._lock:
-            self._closing = True
-            self._wake.notify()
-        self._flusher.join()
-        for descriptors in self._files:
-            for descriptor in descriptors:
-                os.close(descriptor)
-        self._journal.close()
-        if self._error is not None:
-            raise self._error

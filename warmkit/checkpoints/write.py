@@ -12,16 +12,18 @@ import numpy as np
 
 from warmkit.checkpoints.card import model_card
 from warmkit.checkpoints.checkpoint import INDEX, Checkpoint
-from warmkit.checkpoints.companions import companion_files, copy_companions
+from warmkit.checkpoints.companions import copy_companions
 from warmkit.checkpoints.devices import Kernels, cores, find_kernels
 from warmkit.checkpoints.dtypes import DType, parse_output_dtype
 from warmkit.checkpoints.estimate import Estimate, estimate
+from warmkit.checkpoints.identities import Identity
 from warmkit.checkpoints.job import Done
 from warmkit.checkpoints.manifest import GroupReport, mean_angle, read_groups, report_group, write_manifest
 from warmkit.checkpoints.options import OutputOptions, PathLike
 from warmkit.checkpoints.prepare import Prepared, check_disk, fingerprint, prepare, room
+from warmkit.checkpoints.sink import FileSink, still_there
 from warmkit.checkpoints.spec import MergeSpec
-from warmkit.checkpoints.staging import FileSink, Staging, writing
+from warmkit.checkpoints.staging import Staging, writing
 from warmkit.checkpoints.stream import Stream
 from warmkit.checkpoints.tokenizers import copy_tokenizer, write_template
 from warmkit.errors import OutputError, TransferError, WarmkitError
@@ -121,14 +123,14 @@ def _run(
     options: OutputOptions,
     extra: Mapping[str, Any],
 ) -> tuple[Stream, int]:
-    done = staging.open(identity, options.get("resume", True))
+    done = still_there(staging.open(identity, options.get("resume", True)), staging, prepared.plan, prepared.folders)
     keep = True
     try:
-        stream = _stream(prepared, staging, kernels, done, options)
-        for checkpoint in [*([prepared.init] if prepared.init else []), *prepared.models]:
-            checkpoint.check()
+        stream, written = _stream(prepared, staging, kernels, done, options)
+        prepared.check()
         _write_small_files(prepared, staging, stream, options, extra)
-        staging.publish()
+        prepared.check_small_files()
+        staging.publish(written)
     except OutputError:
         raise
     except TransferError as error:  # a server is at fault, which may be well again later
@@ -145,7 +147,10 @@ def _run(
     return stream, len(done.tensors)
 
 
-def _stream(prepared: Prepared, staging: Staging, kernels: Kernels, done: Done, options: OutputOptions) -> Stream:
+def _stream(
+    prepared: Prepared, staging: Staging, kernels: Kernels, done: Done, options: OutputOptions
+) -> tuple[Stream, Mapping[Path, Identity]]:
+    """Merge; return the stream that did it, and the files that it wrote."""
     total, report = prepared.bytes_read + prepared.bytes_written, options.get("advance")
     sink = FileSink(staging, prepared.plan, prepared.folders)
     advance = (lambda size: report(size, total)) if report else (lambda size: None)
@@ -154,7 +159,7 @@ def _stream(prepared: Prepared, staging: Staging, kernels: Kernels, done: Done, 
         stream.run(options.get("threads") or cores())
     finally:
         sink.close()
-    return stream
+    return stream, sink.written
 
 
 def _write_small_files(
@@ -166,7 +171,7 @@ def _write_small_files(
         description = _describe(prepared, eta, dtype, extra)
         groups = _reports(prepared, stream, number)
         with writing(staging.destination):
-            copy_companions(prepared.companions, companion_files(prepared.companions), target, dtype)
+            copy_companions(prepared.companions, prepared.small_files, target, dtype)
             prepared.matched.finish(target)
             if prepared.tokenizer is not None:
                 copy_tokenizer(prepared.tokenizer, target)
@@ -175,7 +180,7 @@ def _write_small_files(
             if prepared.plan.index is not None:
                 (target / INDEX).write_bytes(prepared.plan.index)
             card = model_card(staging.destination.name, description, mean_angle(groups))
-            (target / "README.md").write_text(card, "utf-8")
+            (target / "README.md").write_text(card, "utf-8", "backslashreplace")
             rows = [row.name for row in prepared.job.rows]
             write_manifest(target, description, rows, groups, stream.digests, number, options.get("sha256", False))
 

@@ -15,9 +15,12 @@ if TYPE_CHECKING:
 
 def show(console: Console, result: MergeResult, **extra: Any) -> None:
     """Print a merge, or the plan of one."""
+    from warmkit.checkpoints.spec import written_apart
+
     for note in result.notes:
         console.note(note)
-    document = {**dataclasses.asdict(result), "outputs": {f"{eta:g}": path for eta, path in result.outputs.items()}, **extra}
+    outputs = dict(zip(written_apart(list(result.outputs)), result.outputs.values()))
+    document = {**dataclasses.asdict(result), "outputs": outputs, **extra}
     console.result(document, *(_written(result) if result.written else _plan(result)))
     if result.lacking:
         raise OutputError(f"{result.path}: the disk lacks {size(result.lacking)}; free some space, or choose another -o")

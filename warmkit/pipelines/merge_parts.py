@@ -16,6 +16,7 @@ from warmkit.checkpoints.merge import merge_call
 from warmkit.checkpoints.options import Advance, PathLike
 from warmkit.checkpoints.parts import divide, write_part
 from warmkit.checkpoints.prepare import check_disk, fingerprint, prepare
+from warmkit.checkpoints.sink import still_there
 from warmkit.checkpoints.staging import PART_JOURNAL, Staging, writing
 from warmkit.checkpoints.write import MergeResult, write
 from warmkit.errors import ClusterError, listed
@@ -56,7 +57,7 @@ def merge_in_parts(
         return write(spec, models, init, output, options)
     staging.check()
     check_disk(prepared, staging)
-    done = staging.open(identity, resume)
+    done = still_there(staging.open(identity, resume), staging, prepared.plan, prepared.folders)
     try:
         order = {"models": [os.fspath(each) for each in models], "output": os.fspath(output), "identity": identity}
         parts = divide(prepared.job, done.tensors.keys(), part_bytes)

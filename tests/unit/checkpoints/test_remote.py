@@ -242,7 +242,7 @@ def test_kill_9_in_the_middle_costs_only_what_was_not_written(web: Web, expected
     arguments = ["merge", "--method", "lerp", f"{web.address}/a", f"{web.address}/b", "-o", "out", "--json"]
     web.latency = 0.1
     slowly = (
-        "from warmkit.checkpoints import prefetch, staging; staging.FLUSH_BYTES = 1 << 18; prefetch.PIECE = 1 << 18; "
+        "from warmkit.checkpoints import prefetch, sink; sink.FLUSH_BYTES = 1 << 18; prefetch.PIECE = 1 << 18; "
         "prefetch.Prefetcher.__init__.__defaults__ = (1 << 19, 1); from warmkit.cli.app import main; main()"
     )
     victim = subprocess.Popen([sys.executable, "-c", slowly, *arguments, "--threads", "1"], cwd=tmp_path)

@@ -20,7 +20,6 @@ from warmkit.training.recipe import RewardModelRecipe, SftRecipe
 from warmkit.training.reward_modeling import train_reward_model
 from warmkit.training.sft import train_sft
 
-
 LONG = 280  # seconds; all of it takes half a minute
 
 

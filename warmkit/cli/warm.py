@@ -45,10 +45,10 @@ def warm(
 
     if dry_run:
         ranking, rest = check(content)
-        from warmkit.data.preferences import read_pairs
         from warmkit.modeling.reward_model import load_reward_model
+        from warmkit.training.reward_modeling import training_pairs
 
-        steps = content.rm.steps_for(len(read_pairs(content.data.train)))
+        steps = content.rm.steps_for(len(training_pairs(content.data)))
         parameters = sum(each.numel() for each in load_reward_model(content.model.path).model.parameters())
         runs = run_recipes(content, Path(content.output.path))
         rows = [[name, f"{each.rm.lr:g}", _text(each.rm.dropout), each.model.path] for name, each in runs.items()]

@@ -42,11 +42,14 @@ class Pair:
 class Pairs(list[Pair]):
     """Pairs of a file.
 
-    Attributes:
-        skipped: How many rows were left out because their answers are the same.
+    Args:
+        pairs: In order.
+        skipped: How many were left out because their answers are the same.
     """
 
-    skipped: int = 0
+    def __init__(self, pairs: Iterable[Pair], skipped: int = 0) -> None:
+        super().__init__(pairs)
+        self.skipped = skipped
 
 
 @dataclass(frozen=True)
@@ -84,11 +87,11 @@ def read_pairs(source: str | Path, *, chat: bool = False, equal_pairs: Literal["
         UsageError: If `source` is of no known kind, or a library that reads it is not installed.
     """
     rows = read_rows(source, lambda row, where: parse_pairs(row, where, chat=chat, equal=equal_pairs == "skip"))
-    pairs = Pairs(pair for row in rows for pair in row if pair.chosen != pair.rejected)
-    pairs.skipped = sum(len(row) for row in rows) - len(pairs)
+    pairs = [pair for row in rows for pair in row if pair.chosen != pair.rejected]
+    skipped = sum(len(row) for row in rows) - len(pairs)
     if not pairs:
-        raise DataError(f"{source}: expected pairs of different answers, found {pairs.skipped} of equal ones alone")
-    return pairs
+        raise DataError(f"{source}: expected pairs of different answers, found {skipped} of equal ones alone")
+    return Pairs(pairs, skipped)
 
 
 def parse_pairs(row: Row, where: str, *, chat: bool = False, equal: bool = False) -> list[Pair]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from warmkit.data.chats import Messages, as_answer, as_chat, part
 from warmkit.data.fields import check_answer, content, has, messages, text
-from warmkit.data.preferences import parse_pair
+from warmkit.data.preferences import divide
 from warmkit.data.rows import Row, read_rows
 from warmkit.errors import DataError
 
@@ -58,11 +58,19 @@ def _parse_text(row: Row, where: str) -> Text:
         present = ", ".join(key for key in row if has(row, key))
         raise DataError(f"expected text, prompt and completion, messages or chosen and rejected, found {present or 'no key'}")
     if shape == "chosen":
-        pair = parse_pair(row, where)
-        return Text(pair.prompt, pair.chosen, where)
+        return Text(*_preferred(row), where)
     prompt, completion = {"messages": _conversation, "completion": _completion, "text": _plain}[shape](row)
     check_answer(completion, shape)
     return Text(prompt, completion, where)
+
+
+def _preferred(row: Row) -> tuple[str | Messages, str | Messages]:
+    """Return prompt and chosen answer; that the rejected one is the same does not matter here."""
+    found = divide(row)
+    if len(found.chosen) > 1:
+        raise DataError(f"expected one chosen answer to learn, found {len(found.chosen)}")
+    check_answer(found.chosen[0], "chosen")
+    return found.prompt, found.chosen[0]
 
 
 def _plain(row: Row) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 import xxhash
 
-from warmkit.data.preferences import Pair
+from warmkit.data.preferences import Pair, Pairs
 from warmkit.errors import DataError, listed
 from warmkit.evaluation.accuracy import Array, Scores
 from warmkit.modeling.reward_model import RewardModel
@@ -40,6 +40,11 @@ class Comparisons:
     def truncated(self) -> int:
         """How many pairs lost tokens."""
         return sum(bool(a.truncated or b.truncated) for a, b in zip(self.chosen, self.rejected))
+
+    @property
+    def skipped(self) -> int:
+        """How many pairs of the file were left out because their answers are the same."""
+        return self.pairs.skipped if isinstance(self.pairs, Pairs) else 0
 
     @property
     def answer_lengths(self) -> tuple[Array, Array]:

@@ -177,7 +177,7 @@ def rollout_values(rollout: Rollout, measured: Mapping[str, torch.Tensor]) -> di
     }
 
 
-def encode_prompts(source: str, encoder: Encoder, new_tokens: int, overlong: str) -> Prompts:
+def encode_prompts(source: str, encoder: Encoder, new_tokens: int, overlong: str, *, chat: bool = False) -> Prompts:
     """Read prompts and their tokens, leaving room for an answer.
 
     Args:
@@ -185,12 +185,13 @@ def encode_prompts(source: str, encoder: Encoder, new_tokens: int, overlong: str
         encoder: Its `max_length` is of prompt and answer together.
         new_tokens: Tokens of an answer.
         overlong: `refuse`, or `truncate`: the oldest tokens go.
+        chat: Make chats of prompts that are texts.
 
     Raises:
         DataError: If a prompt is empty, or too long.
         UnsupportedError: If there is no room beside the answer.
     """
-    prompts, room = read_prompts(source), encoder.max_length - new_tokens
+    prompts, room = read_prompts(source, chat=chat), encoder.max_length - new_tokens
     if room <= 0:
         raise UnsupportedError(f"{new_tokens} new tokens fill all of the model's {encoder.max_length} positions")
     tokens = encoder.encode_prompts([prompt.content for prompt in prompts], room)

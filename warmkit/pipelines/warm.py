@@ -27,7 +27,7 @@ import torch
 from warmkit.checkpoints.checkpoint import dump_json, open_checkpoint
 from warmkit.checkpoints.compatibility import align
 from warmkit.checkpoints.merge import merge
-from warmkit.data.preferences import read_pairs, write_pairs
+from warmkit.data.preferences import write_pairs
 from warmkit.errors import UsageError, nearest
 from warmkit.evaluation.averaging import Contest
 from warmkit.evaluation.comparisons import Comparisons
@@ -47,6 +47,7 @@ from warmkit.training.reward_modeling import (
     describe,
     load_comparisons,
     open_for_training,
+    pairs_of,
     probe_head,
     save_reward_model,
     split,
@@ -130,7 +131,7 @@ def check(recipe: WarmRecipe) -> tuple[int, int]:
     left = len(set(names) - set(recipe.warm.exclude))
     if left < max(2, recipe.warm.m or 0):
         raise UsageError(f"warm.exclude leaves {left} of {len(names)} runs; expected at least {max(2, recipe.warm.m or 0)}")
-    ranking, rest = halves(read_pairs(recipe.data.validation))
+    ranking, rest = halves(pairs_of(recipe.data, recipe.data.validation))
     return len(ranking), len(rest)
 
 

@@ -37,7 +37,7 @@ def open_policy(recipe: PolicyRecipe) -> PolicyTask:
     encoder = Encoder(tokenizer, limit, masked_padding(tokenizer, section.pad_token))
     sources = {"train": recipe.data.train, "validation": recipe.data.validation}
     data = {
-        name: encode_prompts(source, encoder, how.max_new_tokens, section.overlong)
+        name: encode_prompts(source, encoder, how.max_new_tokens, section.overlong, chat=bool(recipe.data.chat))
         for name, source in sources.items()
         if source is not None
     }

@@ -40,10 +40,12 @@ class PromptsSection:
     Attributes:
         train: Prompts to learn from.
         validation: Prompts of the evaluations.
+        chat: Make chats of prompts that are texts, for the policy's chat template; by default a text stays one.
     """
 
     train: str
     validation: str | None = None
+    chat: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,7 @@ def evaluation_keys(recipe: PolicyRecipe) -> dict[str, Any]:
     how, model = recipe.policy, recipe.model
     return {
         "prompts": recipe.data.validation,
+        "chat": bool(recipe.data.chat),
         "rewards": recipe.rewards,
         "controls": recipe.controls,
         "sft": model.sft or model.path,

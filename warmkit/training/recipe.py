@@ -55,6 +55,8 @@ class DataSection:
         ood: Held out, of another distribution.
         corrupt: Share of the training pairs whose labels are swapped.
         corrupt_seed: Which ones.
+        chat: Make chats of rows that are texts, for the model's chat template; by default a text stays one.
+        equal_pairs: Whether pairs of two equal answers are refused, the default, or left out and counted.
     """
 
     train: str
@@ -62,6 +64,8 @@ class DataSection:
     ood: str | None = None
     corrupt: float = number_in(0, 1, default=0.0)
     corrupt_seed: int = number_in(0, default=0)
+    chat: bool | None = None
+    equal_pairs: Literal["refuse", "skip"] | None = None
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from warmkit.data.corruption import corrupt
-from warmkit.data.preferences import Pair, read_pairs
+from warmkit.data.preferences import Pairs, read_pairs
 from warmkit.errors import DataError, MismatchError, UnsupportedError
 from warmkit.evaluation.accuracy import pairwise_accuracy, report
 from warmkit.evaluation.comparisons import Comparisons, encode_pairs, same_after_encoding, score
@@ -150,7 +150,7 @@ def load_comparisons(section: DataSection, model: ModelSection, reward_model: Re
     pairs = {"train": training_pairs(section)}
     for name, source in (("validation", section.validation), ("ood", section.ood)):
         if source is not None:
-            pairs[name] = read_pairs(source)
+            pairs[name] = pairs_of(section, source)
     data = {name: encode_pairs(each, reward_model.encoder, model.overlong) for name, each in pairs.items()}
     if same := same_after_encoding(data["train"]):
         raise DataError(
@@ -160,10 +160,17 @@ def load_comparisons(section: DataSection, model: ModelSection, reward_model: Re
     return data
 
 
-def training_pairs(section: DataSection) -> list[Pair]:
+def pairs_of(section: DataSection, source: str) -> Pairs:
+    """Read one of the files of a recipe, as the recipe says."""
+    return read_pairs(source, chat=bool(section.chat), equal_pairs=section.equal_pairs or "refuse")
+
+
+def training_pairs(section: DataSection) -> Pairs:
     """Read the training pairs, with the share of swapped labels that the recipe asks for."""
-    pairs = read_pairs(section.train)
-    return corrupt(pairs, section.corrupt, section.corrupt_seed) if section.corrupt else pairs
+    pairs = pairs_of(section, section.train)
+    if not section.corrupt:
+        return pairs
+    return Pairs(corrupt(pairs, section.corrupt, section.corrupt_seed), pairs.skipped)
 
 
 def split(data: dict[str, Comparisons]) -> dict[str, Comparisons]:
@@ -179,9 +186,10 @@ def split(data: dict[str, Comparisons]) -> dict[str, Comparisons]:
 
 
 def describe(comparisons: Comparisons) -> dict[str, int]:
-    """Count the pairs of a data set, those that were truncated and those whose labels were swapped."""
-    swapped = sum(pair.corrupt for pair in comparisons.pairs)
-    return {"pairs": len(comparisons), "truncated": comparisons.truncated, "corrupt": swapped}
+    """Count the pairs of a data set, those that were truncated, whose labels were swapped, and that were left out as equal."""
+    swapped, skipped = sum(pair.corrupt for pair in comparisons.pairs), comparisons.skipped
+    counts = {"pairs": len(comparisons), "truncated": comparisons.truncated, "corrupt": swapped}
+    return {**counts, "skipped": skipped} if skipped else counts
 
 
 def set_head(reward_model: RewardModel, recipe: RewardModelRecipe, data: dict[str, Comparisons]) -> dict[str, Any] | None:

@@ -162,12 +162,12 @@ def open_task(recipe: SftRecipe) -> SftTask:
         set_dropout(model, recipe.sft.dropout)
     model.to(group().device or ("cuda" if torch.cuda.is_available() else "cpu"))
     sources = {"train": recipe.data.train, "validation": recipe.data.validation}
-    data = {name: _read(source, encoder, recipe.model.overlong) for name, source in sources.items() if source is not None}
+    data = {name: _read(source, encoder, recipe) for name, source in sources.items() if source is not None}
     return SftTask(model, encoder, path, data)
 
 
-def _read(source: str, encoder: Encoder, overlong: str) -> tuple[list[Text], list[Tokens]]:
-    texts = read_texts(source)
+def _read(source: str, encoder: Encoder, recipe: SftRecipe) -> tuple[list[Text], list[Tokens]]:
+    texts = read_texts(source, chat=bool(recipe.data.chat))
     tokens = encoder.encode([(text.prompt, text.completion) for text in texts], closed=True)
     if lost := [text.where for text, each in zip(texts, tokens) if not isinstance(text.prompt, str) and not each.answer]:
         raise DataError(
@@ -175,6 +175,6 @@ def _read(source: str, encoder: Encoder, overlong: str) -> tuple[list[Text], lis
             f"learned:\n{listed(lost)}"
         )
     long = [f"{text.where}: {len(each) + each.truncated} tokens" for text, each in zip(texts, tokens) if each.truncated]
-    if overlong == "refuse" and long:
+    if recipe.model.overlong == "refuse" and long:
         raise DataError(f"{len(long)} texts are longer than model.max_length {encoder.max_length}:\n{listed(long)}")
     return texts, tokens

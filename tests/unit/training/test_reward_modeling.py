@@ -18,6 +18,7 @@ from warmkit.modeling.reward_model import load_scorer
 from warmkit.training.recipe import LoraSection, RewardModelRecipe
 from warmkit.training.reward_modeling import (
     RewardModelTask,
+    describe,
     load_comparisons,
     open_for_training,
     save_reward_model,
@@ -253,3 +254,17 @@ def test_a_finished_run_is_returned_as_it_is(tmp_path: Path) -> None:
     assert (again.path / "model.safetensors").stat().st_mtime_ns == time
     assert again.resumed == 2
     assert again.summary == json.loads(json.dumps(first.summary))
+
+
+def test_rows_become_chats_and_equal_pairs_are_counted_as_the_recipe_says(tmp_path: Path) -> None:
+    recipe = tiny.recipe(tmp_path)
+    rows = [*tiny.rows(12), {"prompt": "the cat", "chosen": " sings", "rejected": " sings"}]
+    section = replace(recipe.data, train=str(tiny.write(tmp_path / "some-equal.jsonl", rows)))
+    model = tiny.load(Path(recipe.model.path))
+    with pytest.raises(DataError, match="1 of 13 rows are bad"):
+        load_comparisons(section, recipe.model, model)
+    data = load_comparisons(replace(section, equal_pairs="skip", corrupt=0.5), recipe.model, model)
+    assert describe(data["train"]) == {"pairs": 12, "truncated": 0, "corrupt": 6, "skipped": 1}
+    assert describe(data["validation"]) == {"pairs": 16, "truncated": 0, "corrupt": 0}
+    chats = load_comparisons(replace(section, equal_pairs="skip", chat=True), recipe.model, model)
+    assert model.encoder.tokenizer.decode(chats["train"].chosen[0].ids).startswith("<s>[user]")

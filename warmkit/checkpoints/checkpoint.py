@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from warmkit.addresses import refuse_password, shown
 from warmkit.checkpoints.adapter_config import is_adapter, split
+from warmkit.checkpoints.beside import MODULES, Beside, files_of, full_name, is_head, modules_of, weights_beside
 from warmkit.checkpoints.dtypes import DType
 from warmkit.checkpoints.files import Files, WeightFile
 from warmkit.checkpoints.hub import pickle_message, resolve
@@ -228,9 +229,14 @@ def open_checkpoint(source: str | os.PathLike[str], *, allow_pickle: bool = Fals
 
         checkpoint = open_pickled(source, path)
         refuse(checkpoint)
+        if path.is_dir():
+            others = _beside(source, path, [file for file in checkpoint.files if isinstance(file, Path)])
+            checkpoint = _with_others(checkpoint, others, [path / name for name in others.files])
         return _identified(checkpoint, before)
+    others = Beside((), ())
     if path.is_dir():
         files, mapping = _weight_files(path)
+        others = _beside(source, path, files)
     elif path.suffix == ".safetensors":
         files, mapping = [path], None
     else:
@@ -238,7 +244,8 @@ def open_checkpoint(source: str | os.PathLike[str], *, allow_pickle: bool = Fals
     checkpoint = _assemble(source, path, files)
     if mapping is not None:
         check_index(path / INDEX, mapping, checkpoint)
-    return _identified(_named(checkpoint), before)
+    checkpoint = _with_others(_named(checkpoint), others, [path / name for name in others.files])
+    return _identified(checkpoint, before)
 
 
 def _open_streamed(source: str) -> Checkpoint:
@@ -248,7 +255,7 @@ def _open_streamed(source: str) -> Checkpoint:
     checkpoint = _assemble(remote.source, remote.folder, remote.files)
     if remote.mapping is not None:
         check_index(f"{remote.source}: {INDEX}", remote.mapping, checkpoint)
-    return _named(checkpoint)
+    return _with_others(_named(checkpoint), remote.beside, remote.others)
 
 
 def _assemble(source: str, path: Path, files: Sequence[WeightFile]) -> Checkpoint:
@@ -284,6 +291,25 @@ def _renamed(entry: Tensor, name: str) -> Tensor:
     return replace(entry, name=name)
 
 
+def _beside(source: str, directory: Path, files: Sequence[Path]) -> Beside:
+    modules = modules_of(directory)
+    main = [file.relative_to(directory).as_posix() for file in files]
+    found = weights_beside(files_of(directory, modules), main, modules, source)
+    for name in found.files:
+        inside(directory, name, directory / (MODULES if "/" in name else name))
+    return found
+
+
+def _with_others(checkpoint: Checkpoint, beside: Beside, files: Sequence[WeightFile]) -> Checkpoint:
+    """Return the checkpoint with the weights of the files beside its own."""
+    entries = dict(checkpoint.entries)
+    for name, file in zip(beside.files, files):
+        other = _named(_assemble(str(file), checkpoint.path, [file]))
+        entries |= {full_name(name, inner): _renamed(entry, full_name(name, inner)) for inner, entry in other.entries.items()}
+    notes = (*checkpoint.notes, *beside.notes(checkpoint.source))
+    return replace(checkpoint, entries=entries, files=(*checkpoint.files, *files), notes=notes)
+
+
 def _weight_files(directory: Path) -> tuple[list[Path], dict[str, str] | None]:
     index, single = directory / INDEX, directory / SINGLE
     if index.is_file():
@@ -293,7 +319,7 @@ def _weight_files(directory: Path) -> tuple[list[Path], dict[str, str] | None]:
         return [inside(directory, name, index) for name in sorted(set(mapping.values()))], mapping
     if single.is_file():
         return [single], None
-    found = sorted(directory.glob("*.safetensors"))
+    found = lone_files(directory)
     if len(found) == 1:
         return found, None
     if found:
@@ -304,11 +330,20 @@ def _weight_files(directory: Path) -> tuple[list[Path], dict[str, str] | None]:
     raise CheckpointError(f"{directory}: expected {SINGLE} or {INDEX}, found neither")
 
 
+def lone_files(directory: Path) -> list[Path]:
+    """Return the safetensors at the top of a directory that may be its model: one beside a whole pickle, or a head, is not."""
+    if (directory / SINGLE).is_file():
+        return [directory / SINGLE]
+    if any((directory / name).is_file() for name in ("pytorch_model.bin", "pytorch_model.bin.index.json")):
+        return []
+    return sorted(file for file in directory.glob("*.safetensors") if not is_head(file.name))
+
+
 def _pickles(path: Path) -> list[str]:
     """Return the pickles of a checkpoint that has nothing else."""
     if not path.is_dir():
         return [path.name] if path.suffix in PICKLES else []
-    if any(path.glob("*.safetensors")) or any((path / name).is_file() for name in (INDEX, "adapter_config.json")):
+    if lone_files(path) or any((path / name).is_file() for name in (INDEX, "adapter_config.json")):
         return []
     from warmkit.checkpoints.pickled import pickles_in
 

@@ -8,11 +8,14 @@ from fnmatch import fnmatchcase
 from warmkit.errors import UsageError, nearest
 
 
-def kept(names: Iterable[str], only: Sequence[str] = (), exclude: Sequence[str] = ()) -> frozenset[str]:
+def kept(
+    names: Iterable[str], only: Sequence[str] = (), exclude: Sequence[str] = (), more: Iterable[str] = ()
+) -> frozenset[str]:
     """Return the names that take no part in a merge.
 
     Args:
         names: All names of the init, or first model.
+        more: Names that others have beside: those that take no part are in no result.
         only: Patterns; a tensor that matches none of them is kept. None given: all are chosen.
         exclude: Patterns; a tensor that matches one of them is kept.
 
@@ -23,14 +26,15 @@ def kept(names: Iterable[str], only: Sequence[str] = (), exclude: Sequence[str] 
         >>> sorted(kept(["lm_head.weight", "h.0.mlp", "h.1.mlp"], only=["h.*"], exclude=["*.0.*"]))
         ['h.0.mlp', 'lm_head.weight']
     """
-    known = list(names)
+    own = list(names)
+    known = [*own, *(name for name in more if name not in set(own))]
     for option, patterns in (("--only", only), ("--exclude", exclude)):
         for pattern in patterns:
             if not any(fnmatchcase(name, pattern) for name in known):
                 advice = nearest(pattern, known) if len(known) < 12 else f"; names are like {known[0]!r} and {known[-1]!r}"
                 raise UsageError(f"{option} {pattern!r} matches no tensor{advice}")
     result = frozenset(name for name in known if (only and not _matches(name, only)) or _matches(name, exclude))
-    if len(result) == len(known):
+    if result.issuperset(own):
         raise UsageError("--only and --exclude leave no tensor to merge")
     return result
 

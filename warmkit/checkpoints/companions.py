@@ -6,14 +6,20 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from warmkit.checkpoints.beside import files_of, modules_of
 from warmkit.checkpoints.checkpoint import Checkpoint, dump_json, parse_json, stays_inside
 from warmkit.checkpoints.dtypes import DType
 from warmkit.errors import FormatError
 
 KEPT = (".json", ".txt", ".model", ".jinja", ".py", ".tiktoken", ".spm", ".bpe")
-# What a training run leaves behind describes the run, not the merged model.
+# What a training run leaves behind describes the run, not the merged model; an adapter's config, or that of quantised
+# weights, would make it something else to loaders.
 DROPPED = frozenset(
-    ("warmkit.json", "trainer_state.json", "all_results.json", "train_results.json", "eval_results.json", "README.md")
+    (
+        *("warmkit.json", "trainer_state.json", "all_results.json", "train_results.json", "eval_results.json", "README.md"),
+        *("training_args.json", "zero_to_fp32.py", "adapter_config.json"),
+        *("quantize_config.json", "quant_config.json", "hf_quant_config.json"),
+    )
 )
 
 
@@ -37,16 +43,18 @@ def companion_files(donor: Checkpoint) -> list[Path]:
     """Return the files to copy, relative to the donor's directory, sorted.
 
     Config, tokenizer, chat template, remote code and licence; sub-folders one deep (sentence-transformers' `1_Pooling`,
-    `additional_chat_templates`) where they hold nothing but such files.
+    `additional_chat_templates`) where they hold nothing but such files, and the folders of its modules.
     """
     home = donor.directory
     if home is None:
         return []
     top = [path for path in home.iterdir() if path.is_file() and _kept(path)]
     nested = [path for folder in home.iterdir() if folder.is_dir() and _plain(folder) for path in folder.iterdir()]
-    for path in top + nested:
+    inner = [path for path in (home / name for name in files_of(home, modules_of(home))) if _kept(path)]
+    found = sorted({*top, *nested, *inner})
+    for path in found:
         refuse_link_out(path, home)
-    return sorted(path.relative_to(home) for path in top + nested)
+    return [path.relative_to(home) for path in found]
 
 
 def refuse_link_out(path: Path, home: Path) -> None:

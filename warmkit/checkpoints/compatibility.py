@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from warmkit.checkpoints.beside import split_name
 from warmkit.checkpoints.checkpoint import Checkpoint, parse_json
 from warmkit.checkpoints.files import Files
 from warmkit.checkpoints.tensors import Tensor
@@ -84,7 +85,11 @@ def _tensor_problems(reference: Checkpoint, tensors: dict[str, Tensor]) -> list[
     for name, mine in reference.entries.items():
         if name in tensors:
             problems += _pair_problems(name, mine, tensors[name], reference.source)
-    return problems
+    beside = {file for name in theirs ^ ours if (file := split_name(name)[0])}
+    return [
+        *problems,
+        *(f"--exclude '{file}:*' leaves out, or keeps of {reference.source}, what is in {file}" for file in beside),
+    ]
 
 
 def _pair_problems(name: str, mine: Tensor, theirs: Tensor, source: str) -> list[str]:

@@ -11,10 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from warmkit.addresses import shown
+from warmkit.checkpoints.beside import is_head
 from warmkit.errors import CheckpointError, HubError, UnsupportedError
 
 # Weights as safetensors, and the small files beside them.
-PATTERNS = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.py", "*.tiktoken", "LICENSE*", "README.md")
+PATTERNS = (
+    *("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.py", "*.tiktoken", "*.spm", "*.bpe"),
+    *("LICENSE*", "NOTICE*", "README.md"),
+)
 # Weights as torch saves them: fetched where there are no others, and only if they may be read.
 PICKLES = ("pytorch_model*.bin", "*.distcp", "*.metadata")
 
@@ -84,7 +88,11 @@ def _fetch(source: str, repo: str, revision: str | None, allow_pickle: bool) -> 
         validate_repo_id(repo)
         with contextlib.nullcontext() if sys.stderr.isatty() else without_bars():
             home = fetch(PATTERNS)
-            if any(home.glob("*.safetensors")) or HF_HUB_OFFLINE or not (names := _pickles(repo, revision)):
+            if (
+                any(not is_head(file.name) for file in home.glob("*.safetensors"))
+                or HF_HUB_OFFLINE
+                or not (names := _pickles(repo, revision))
+            ):
                 return home
             if not allow_pickle:
                 raise UnsupportedError(pickle_message(source, names))

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from warmkit.checkpoints.beside import split_name
 from warmkit.checkpoints.checkpoint import INDEX, SINGLE, dump_json
 from warmkit.checkpoints.dtypes import DType
 from warmkit.checkpoints.safetensors_format import build_header
@@ -77,12 +78,17 @@ class Plan:
 def plan_output(tensors: Iterable[Output], max_shard_size: int, metadata: dict[str, str]) -> Plan:
     """Place tensors into shards of at most `max_shard_size` bytes of data, in the order given.
 
-    A tensor larger than that gets a shard of its own. Inside a shard wider types come first, so that every tensor starts
+    A tensor larger than that gets a shard of its own; what lies in a file beside the model's own stays in that, outside of the
+    index. Inside a shard wider types come first, so that every tensor starts
     at a multiple of its element size.
     """
     bins: list[list[Output]] = [[]]
+    others: dict[str, list[Output]] = {}
     room = max_shard_size
     for tensor in tensors:
+        if (beside := split_name(tensor.name)[0]) is not None:
+            others.setdefault(beside, []).append(tensor)
+            continue
         if bins[-1] and tensor.nbytes > room:
             bins.append([])
             room = max_shard_size
@@ -94,13 +100,18 @@ def plan_output(tensors: Iterable[Output], max_shard_size: int, metadata: dict[s
         shard, placed = _lay_out(file, number, content, metadata)
         shards.append(shard)
         outputs |= placed
-    ordered = {tensor.name: outputs[tensor.name] for content in bins for tensor in content}
-    return Plan(tuple(shards), ordered, _index(shards, ordered) if len(shards) > 1 else None)
+    own = {tensor.name: outputs[tensor.name] for content in bins for tensor in content}
+    index = _index(shards, own) if len(shards) > 1 else None
+    for file, content in others.items():
+        shard, placed = _lay_out(file, len(shards), content, {"format": "pt"})
+        shards.append(shard)
+        own |= placed
+    return Plan(tuple(shards), own, index)
 
 
 def _lay_out(file: str, number: int, content: list[Output], metadata: dict[str, str]) -> tuple[Shard, dict[str, Output]]:
     ordered = sorted(content, key=lambda tensor: -tensor.dtype.itemsize)
-    header = build_header(((t.name, t.dtype, t.shape) for t in ordered), metadata)
+    header = build_header(((split_name(t.name)[1], t.dtype, t.shape) for t in ordered), metadata)
     end, placed = len(header), dict[str, Output]()
     for tensor in ordered:
         placed[tensor.name] = Output(tensor.name, tensor.dtype, tensor.shape, number, end)

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import xxhash
@@ -103,8 +103,9 @@ def prepare(
     inputs = [part for each in everything for part in each.inputs]
     check_apart(output, inputs)
     only, exclude = options.get("only") or (), options.get("exclude") or ()
-    unmerged = kept(everything[0].entries, only, exclude) if only or exclude else frozenset[str]()
+    everything, unmerged, left_out = _chosen(everything, only, exclude)
     companions, notes = companion_donor(everything)
+    notes += left_out
     mode = options.get("vocabulary", "strict")
     if mode != "strict" and options.get("tokenizer"):
         raise UsageError(f"vocabulary {mode} writes the tokenizer of the rows that it matched; leave the tokenizer out")
@@ -150,6 +151,23 @@ def _small(checkpoint: Checkpoint) -> dict[Path, Identity]:
     found = [home / file for file in companion_files(checkpoint)] if home else []
     found += [place / name for place in places for name in (ADAPTER_CONFIG, INDEX)]
     return {path: checkpoint.identities[path] for path in found if path in checkpoint.identities}
+
+
+def _chosen(
+    checkpoints: list[Checkpoint], only: Sequence[str], exclude: Sequence[str]
+) -> tuple[list[Checkpoint], frozenset[str], list[str]]:
+    """Return the checkpoints without what takes no part and the first lacks, what is copied from the first, and notes."""
+    if not only and not exclude:
+        return checkpoints, frozenset(), []
+    first, *others = checkpoints
+    beyond = dict.fromkeys(name for each in others for name in each.entries if name not in first.entries)
+    unmerged = kept(first.entries, only, exclude, beyond)
+    gone = [name for name in beyond if name in unmerged]
+    if not gone:
+        return checkpoints, unmerged, []
+    rest = [replace(each, entries={k: v for k, v in each.entries.items() if k not in gone}) for each in others]
+    note = f"{gone[0]!r}{f' and {len(gone) - 1} more' if len(gone) > 1 else ''}, which {first.source} lacks: left out"
+    return [first, *rest], unmerged & first.entries.keys(), [f"{note} (--only, --exclude)"]
 
 
 def _opened(model: PathLike | Checkpoint, options: OutputOptions) -> Checkpoint:

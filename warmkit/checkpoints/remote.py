@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 import tempfile
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 from urllib.parse import quote, urlunsplit
 
 from warmkit.addresses import printable, shown
+from warmkit.checkpoints.beside import VALUE_HEAD, Beside, modules_of, weights_beside
 from warmkit.checkpoints.companions import KEPT
 from warmkit.checkpoints.fsspec_file import FsspecFile, Store
 from warmkit.checkpoints.http_file import AbsentError, HttpFile, Site, web_address
@@ -32,7 +34,7 @@ ASKED = (
     *("config.json", "generation_config.json", "LICENSE", "LICENSE.txt", "LICENSE.md", "NOTICE", "modules.json"),
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja"),
     *("vocab.json", "merges.txt", "vocab.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model"),
-    *("preprocessor_config.json", "processor_config.json", "chat_template.json", "spm.model"),
+    *("preprocessor_config.json", "processor_config.json", "chat_template.json", "spm.model", "source.spm", "target.spm"),
 )
 
 
@@ -45,12 +47,16 @@ class Remote:
         folder: Where its small files lie; for a lone weight file a path that is not there.
         files: The weights.
         mapping: From tensors to file names, as its index says; None without one.
+        beside: What lies beside the weights.
+        others: Its files.
     """
 
     source: str
     folder: Path
     files: list[RemoteFile]
     mapping: dict[str, str] | None
+    beside: Beside = Beside((), ())
+    others: list[RemoteFile] = field(default_factory=lambda: [])
 
 
 def is_streamed(source: str, stream: bool) -> bool:
@@ -96,13 +102,27 @@ def _open_web(url: str) -> Remote:
     save(folder, {name: body for name, body in zip(ASKED, several(fetch, ASKED)) if body is not None})
     code = _remote_code(folder)
     save(folder, {name: body for name, body in zip(code, several(fetch, code)) if body is not None})
+
+    def opened(name: str) -> HttpFile:
+        return HttpFile(site, at(name), f"{place}/{name}", name)
+
+    def perhaps(name: str) -> HttpFile | None:
+        with contextlib.suppress(AbsentError):
+            return opened(name)
+        return None
+
+    modules = modules_of(folder)
+    configs = [f"{name}/config.json" for name in modules]
+    save(folder, {name: body for name, body in zip(configs, several(fetch, configs)) if body is not None})
+    asked = [VALUE_HEAD, *(f"{name}/{SINGLE}" for name in modules)]
+    others = [file for file in several(perhaps, asked) if file is not None]
+    beside = Beside(tuple(file.name for file in others), ())
     index = fetch(INDEX)
     if index is not None:
         mapping = read_mapping(index, f"{place}/{INDEX}")
-        names = sorted(set(mapping.values()))
-        return Remote(place, folder, several(lambda name: HttpFile(site, at(name), f"{place}/{name}", name), names), mapping)
+        return Remote(place, folder, several(opened, sorted(set(mapping.values()))), mapping, beside, [*others])
     try:
-        return Remote(place, folder, [HttpFile(site, at(SINGLE), f"{place}/{SINGLE}", SINGLE)], None)
+        return Remote(place, folder, [opened(SINGLE)], None, beside, [*others])
     except AbsentError:
         raise CheckpointError(f"{place}: expected {SINGLE} or {INDEX}, the server has neither") from None
 
@@ -129,7 +149,9 @@ def _open_store(url: str) -> Remote:
     mapping = read_mapping((folder / index).read_bytes(), f"{store.place}/{index}") if index else None
     check_single(names, mapping or {SINGLE: SINGLE}, store.place)
     files = several(lambda name: FsspecFile(store, name), sorted(set(mapping.values())) if mapping else weights)
-    return Remote(store.place, folder, [*files], mapping)
+    beside = weights_beside(names, [file.name for file in files], modules_of(folder), store.place)
+    others = several(lambda name: FsspecFile(store, name), beside.files)
+    return Remote(store.place, folder, [*files], mapping, beside, [*others])
 
 
 def choose(names: Iterable[str], place: str) -> tuple[list[str], str | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from warmkit.checkpoints.beside import modules_of, weights_beside
 from warmkit.checkpoints.http_connections import Response
 from warmkit.checkpoints.http_file import HttpFile, Site
 from warmkit.checkpoints.hub import PATTERNS, parse_repository
@@ -41,7 +42,8 @@ def open_hub(source: str) -> Remote:
         return HttpFile(site, url, f"{place}/{name}", name, version=commit)
 
     files = several(open_file, sorted(set(mapping.values())) if mapping else weights)
-    return Remote(source, folder, [*files], mapping)
+    beside = weights_beside(names, [file.name for file in files], modules_of(folder), place)
+    return Remote(source, folder, [*files], mapping, beside, [*several(open_file, beside.files)])
 
 
 def _explain(repo: str, revision: str | None, response: Response) -> CheckpointError | None:

@@ -74,7 +74,7 @@ class FileSink:
     def _make(self, folder: Sequence[Path]) -> None:
         with writing(self._where):
             for path, shard in zip(folder, self._plan.shards):
-                path.parent.mkdir(exist_ok=True)
+                path.parent.mkdir(parents=True, exist_ok=True)  # modules of a model lie in folders
                 descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
                 try:
                     os.ftruncate(descriptor, shard.size)

@@ -87,6 +87,14 @@ def test_modules_of_sentence_transformers_are_merged_in_their_folders(tmp_path: 
     warmkit.verify(tmp_path / "out")
 
 
+def test_a_sweep_of_modules_is_written_and_replaced(tmp_path: Path) -> None:
+    paths = [embedder(tmp_path / f"m{seed}", seed) for seed in range(3)]
+    for force in (False, True):
+        warmkit.merge(paths[1:], tmp_path / "out", init=paths[0], method="lerp", eta=[0.5, 1.0], force=force)
+    assert (tmp_path / "out" / "eta-0.5" / "2_Dense" / "model.safetensors").is_file()
+    warmkit.verify(tmp_path / "out")
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_sentence_transformers_itself_embeds_with_the_merge(tmp_path: Path) -> None:
     library = pytest.importorskip("sentence_transformers")

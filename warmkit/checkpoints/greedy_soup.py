@@ -173,7 +173,14 @@ class _Kitchen:
         if key in self._cache:
             return self._cache[key]
         shutil.rmtree(self.candidate, ignore_errors=True)
-        options: OutputOptions = {**self.options, "dry_run": False, "resume": False, "advance": None, "sha256": False}
+        options: OutputOptions = {
+            **self.options,
+            "dry_run": False,
+            "resume": False,
+            "advance": None,
+            "sha256": False,
+            "strict": False,
+        }
         write(_uniform(len(members)), members, None, self.candidate, options)
         try:
             return self._score(members, self.candidate)

@@ -8,7 +8,9 @@ from typing import Any, cast
 
 from typing_extensions import Unpack
 
+from warmkit.checkpoints.doubts import refuse_doubts
 from warmkit.checkpoints.options import ZERO, MergeOptions, OutputOptions, PathLike, Varying
+from warmkit.checkpoints.ordering import doubts_of_order, in_order
 from warmkit.checkpoints.spec import MergeSpec, ema_spec, liti_spec, merge_spec
 from warmkit.checkpoints.write import MergeResult, write
 
@@ -102,10 +104,26 @@ def soup(models: Sequence[PathLike], output: PathLike, **options: Unpack[OutputO
 
 
 def ema(
-    checkpoints: Sequence[PathLike], output: PathLike, *, mu: float = 0.01, **options: Unpack[OutputOptions]
+    checkpoints: Sequence[PathLike],
+    output: PathLike,
+    *,
+    mu: float | None = None,
+    sort: str = "given",
+    **options: Unpack[OutputOptions],
 ) -> MergeResult:
     """Average checkpoints of one run exponentially, in order: theta <- (1 - mu) theta + mu x_t from the first on.
 
+    Args:
+        checkpoints: The oldest first.
+        output: Directory to create.
+        mu: Update rate; by default 2/(T+1), with which T checkpoints count about alike.
+        sort: `natural` puts step-200 before step-1000, whatever the order given.
+        **options: See `OutputOptions`.
+
     Source: WARP (Ramé et al., 2024), equation (EMA).
     """
-    return write(ema_spec(len(checkpoints), mu), checkpoints, None, output, options)
+    ordered = in_order(checkpoints, sort)
+    doubts = [] if sort == "natural" else doubts_of_order(checkpoints)
+    refuse_doubts(doubts, options.get("strict", False))
+    result = write(ema_spec(len(ordered), mu), ordered, None, output, options)
+    return replace(result, notes=(*result.notes, *doubts))

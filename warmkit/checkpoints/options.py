@@ -40,6 +40,7 @@ class OutputOptions(TypedDict, total=False):
         tokenizer: The input whose tokenizer is written; by default that of the init, else of the first model.
         chat_template: A Jinja template, the path of one, or `auto`: the one that most inputs have; by default the tokenizer's.
         vocabulary: `strict`, `union`, `init` or `common`, as `match_vocabularies` says.
+        strict: Take what is allowed and seldom meant (the same model twice, a lambda of 30) for an error, not for a note.
         advance: Progress callback.
     """
 
@@ -60,6 +61,7 @@ class OutputOptions(TypedDict, total=False):
     tokenizer: str | None
     chat_template: str | None
     vocabulary: str
+    strict: bool
     advance: Advance | None
 
 

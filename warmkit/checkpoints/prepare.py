@@ -18,6 +18,7 @@ from warmkit.checkpoints.choice import kept
 from warmkit.checkpoints.companions import companion_donor, companion_files
 from warmkit.checkpoints.compatibility import align
 from warmkit.checkpoints.digests import ALGORITHM
+from warmkit.checkpoints.doubts import doubts_before, refuse_doubts
 from warmkit.checkpoints.dtypes import parse_output_dtype
 from warmkit.checkpoints.files import Files
 from warmkit.checkpoints.identities import Identity, check_unchanged
@@ -50,6 +51,7 @@ class Prepared:
     tokenizer: Path | None
     chat_template: str | None
     matched: Matched
+    doubts: tuple[str, ...]
     small_files: list[Path]
     watched: dict[Path, Identity]
 
@@ -102,6 +104,8 @@ def prepare(
     everything = [*([opened_init] if opened_init else []), *opened]
     inputs = [part for each in everything for part in each.inputs]
     check_apart(output, inputs)
+    doubts = tuple(doubts_before(spec, opened_init, opened))
+    refuse_doubts(doubts, options.get("strict", False))
     only, exclude = options.get("only") or (), options.get("exclude") or ()
     everything, unmerged, left_out = _chosen(everything, only, exclude)
     companions, notes = companion_donor(everything)
@@ -133,12 +137,13 @@ def prepare(
         job,
         plan,
         folders,
-        (*aligned.notes, *notes, *matched.notes),
+        (*aligned.notes, *notes, *matched.notes, *doubts),
         (only, exclude),
         unmerged,
         tokenizer,
         template,
         matched,
+        doubts,
         companion_files(companions),
         {path: known for each in inputs for path, known in _small(each).items()},
     )

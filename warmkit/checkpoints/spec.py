@@ -14,7 +14,7 @@ from warmkit.checkpoints.settings import Rule, Setting, is_constant, read_settin
 from warmkit.checkpoints.variation import Mix, Variation, check_count
 from warmkit.errors import DegenerateError, UsageError, nearest
 from warmkit.merging.edits import Edit
-from warmkit.merging.ema import ema
+from warmkit.merging.ema import ema, usual_rate
 from warmkit.merging.geometry import settle
 from warmkit.merging.liti import liti
 from warmkit.merging.methods import METHODS, AnyMethod, EditMethod, find_method, method_parameters
@@ -284,15 +284,17 @@ def read_coefficients(count: int, lambda_: Any, coefficients: Sequence[Any] | No
     return first, second
 
 
-def ema_spec(count: int, mu: float) -> MergeSpec:
-    """Return the average theta <- (1 - mu) theta + mu x_t over `count` checkpoints in order.
+def ema_spec(count: int, mu: float | None = None) -> MergeSpec:
+    """Return the average theta <- (1 - mu) theta + mu x_t over `count` checkpoints in order; mu is 2/(T+1) by default.
 
     Raises:
         UsageError: If `mu` is not between 0 and 1.
     """
+    mu = usual_rate(count) if mu is None else mu
     if not 0 <= _finite("mu", mu) <= 1:
         raise UsageError(f"mu must be between 0 and 1, found {mu}")
-    return MergeSpec(METHODS["lerp"], ema(count, mu), name="ema", parameters={"mu": mu})
+    shares = ema(count, mu)
+    return MergeSpec(METHODS["lerp"], shares, name="ema", parameters={"mu": mu, "coefficients": shares.tolist()})
 
 
 def liti_spec(eta: float | Sequence[float]) -> MergeSpec:

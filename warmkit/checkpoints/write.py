@@ -14,10 +14,11 @@ from warmkit.checkpoints.card import model_card
 from warmkit.checkpoints.checkpoint import INDEX, Checkpoint
 from warmkit.checkpoints.companions import copy_companions
 from warmkit.checkpoints.devices import Kernels, cores, find_kernels
+from warmkit.checkpoints.doubts import doubts_after, refuse_doubts
 from warmkit.checkpoints.dtypes import DType, parse_output_dtype
 from warmkit.checkpoints.estimate import Estimate, estimate
 from warmkit.checkpoints.identities import Identity
-from warmkit.checkpoints.job import Done
+from warmkit.checkpoints.job import Done, input_rows
 from warmkit.checkpoints.manifest import GroupReport, mean_angle, read_groups, report_group, write_manifest
 from warmkit.checkpoints.options import OutputOptions, PathLike
 from warmkit.checkpoints.prepare import Prepared, check_disk, fingerprint, prepare, room
@@ -94,8 +95,9 @@ def write(
     if options.get("dry_run", False):
         return _plan_only(prepared, staging, kernels, options)
     check_disk(prepared, staging)
-    stream, resumed = _run(prepared, staging, kernels, identity, options, extra or {})
-    return _result(prepared, output, _reports(prepared, stream, 0), resumed, started)
+    stream, resumed, doubts = _run(prepared, staging, kernels, identity, options, extra or {})
+    result = _result(prepared, output, _reports(prepared, stream, 0), resumed, started)
+    return replace(result, notes=(*result.notes, *doubts))
 
 
 def _plan_only(prepared: Prepared, staging: Staging, kernels: Kernels, options: OutputOptions) -> MergeResult:
@@ -122,12 +124,14 @@ def _run(
     identity: str,
     options: OutputOptions,
     extra: Mapping[str, Any],
-) -> tuple[Stream, int]:
+) -> tuple[Stream, int, list[str]]:
     done = still_there(staging.open(identity, options.get("resume", True)), staging, prepared.plan, prepared.folders)
     keep = True
     try:
         stream, written = _stream(prepared, staging, kernels, done, options)
         prepared.check()
+        doubts = _doubts(prepared, stream)
+        refuse_doubts(doubts, options.get("strict", False))
         _write_small_files(prepared, staging, stream, options, extra)
         prepared.check_small_files()
         staging.publish(written)
@@ -144,7 +148,13 @@ def _run(
         staging.close()
         for row in prepared.job.rows:
             row.close()
-    return stream, len(done.tensors)
+    return stream, len(done.tensors), doubts
+
+
+def _doubts(prepared: Prepared, stream: Stream) -> list[str]:
+    rows = input_rows(prepared.spec, prepared.init, prepared.models)
+    floats = {name: stream.digests[name] for names in prepared.job.groups.values() for name in names}
+    return doubts_after(rows, len(rows) > len(prepared.models), floats, prepared.doubts)
 
 
 def _stream(

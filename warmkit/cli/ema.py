@@ -8,7 +8,7 @@ import typer
 
 from warmkit.cli import merged
 from warmkit.cli.command import command
-from warmkit.cli.console import Console
+from warmkit.cli.console import Console, table
 from warmkit.cli.options import Models, OutputPath, output_options, writing
 
 
@@ -17,17 +17,33 @@ def ema(
     console: Console,
     models: Models,
     output: OutputPath,
-    mu: Annotated[float, typer.Option("--mu", help="Update rate, from 0 (keep the first) to 1 (keep the last).")] = 0.01,
+    mu: Annotated[
+        float | None,
+        typer.Option(
+            "--mu", help="Update rate, from 0 (keep the first) to 1 (keep the last).", show_default="2/(T+1) of T checkpoints"
+        ),
+    ] = None,
+    sort: Annotated[
+        str, typer.Option("--sort", metavar="given|natural", help="natural: step-200 before step-1000, whatever the order.")
+    ] = "given",
     **options: Any,
 ) -> None:
-    """Average checkpoints of one run exponentially, in the order given: theta <- (1 - mu) theta + mu checkpoint.
+    """Average checkpoints of one run exponentially, the oldest first: theta <- (1 - mu) theta + mu checkpoint.
 
-    Example:
+    Examples:
 
-    - `warmkit ema --mu 0.1 run/step-1000 run/step-2000 run/step-3000 -o OUT`
+    - `warmkit ema run/step-1000 run/step-2000 run/step-3000 -o OUT`
+    - `warmkit ema --mu 0.1 --sort natural run/step-* -o OUT`
     """
     from warmkit.checkpoints.merge import ema as ema_checkpoints
+    from warmkit.checkpoints.ordering import in_order
+    from warmkit.checkpoints.spec import ema_spec
 
     with console.progress("averaging") as advance:
-        result = ema_checkpoints(models, output, mu=mu, **writing(options), advance=advance)
-    merged.show(console, result)
+        result = ema_checkpoints(models, output, mu=mu, sort=sort, **writing(options), advance=advance)
+    spec, names = ema_spec(len(models), mu), [str(each) for each in in_order(models, sort)]
+    shares = spec.shares.tolist()
+    merged.show(console, result, mu=spec.parameters["mu"], coefficients=[[*each] for each in zip(names, shares)])
+    if not console.json:
+        rows = [[name, f"{share:.4g}"] for name, share in zip(names, shares)]
+        console.result(None, table(f"mu = {spec.parameters['mu']:.4g}", ["checkpoint", "coefficient"], rows))

@@ -48,6 +48,10 @@ def output_options(
     stream: Stream = False,
     sha256: Annotated[bool, typer.Option("--sha256", help="Record SHA-256 of every file; slower than the merge.")] = False,
     allow_pickle: AllowPickle = False,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="Errors, not notes: a model that is there twice or equals its init, a lambda of 30."),
+    ] = False,
     vocabulary: Annotated[
         str | None,
         typer.Option("--vocabulary", help="Rows by token: strict, union, init or common.", show_default="strict"),

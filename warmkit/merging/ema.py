@@ -7,6 +7,16 @@ import numpy as np
 from warmkit.merging.types import Coefficients
 
 
+def usual_rate(count: int) -> float:
+    """Return the update rate that gives a moving average the mean age of a plain mean over `count` checkpoints, 2 / (T + 1).
+
+    Example:
+        >>> usual_rate(3)
+        0.5
+    """
+    return 2.0 / (count + 1)
+
+
 def ema(count: int, mu: float) -> Coefficients:
     """Return the closed form of an exponential moving average over checkpoints in order.
 

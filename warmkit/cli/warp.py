@@ -47,6 +47,8 @@ def warp(
     tell_slow_precision(console, content.policy.precision)
     with console.progress("training", unit="steps") as advance:
         result = run_warp(content, force=force, advance=advance, address=address, tell=console.note)
+    for note in result.summary["notes"]:
+        console.note(note)
     console.result({"path": str(result.path), **result.summary}, *_tables(result.summary), str(result.path))
 
 
@@ -74,15 +76,26 @@ def _plan(console: Console, content: Any) -> None:
 
 def _tables(summary: dict[str, Any]) -> list[Any]:
     geometry = [
-        [str(i + 1), str(len(each["policies"])), each["method"], _number(each["mean_angle"]), f"{each['eta']:g}"]
-        for i, each in enumerate(summary["iterations"])
+        [
+            str(i),
+            str(len(each["policies"])),
+            each["method"],
+            _number(each["mean_angle"]),
+            f"{each['eta']:g}",
+            _gain(each["gain"]),
+        ]
+        for i, each in enumerate(summary["iterations"], 1)
     ]
     fronts = {f"Iteration {i + 1}: from its init to its merge": each["front"] for i, each in enumerate(summary["iterations"])}
     fronts |= {"From the SFT model to the last merge": summary["front"], "Averages of the last policies": summary["soups"]}
     return [
-        table("Merges", ["iteration", "policies", "method", "mean angle", "eta"], geometry),
+        table("Merges", ["iteration", "policies", "method", "mean angle", "eta", "reward above the policies' mean"], geometry),
         *(_front(title, points) for title, points in fronts.items() if points),
     ]
+
+
+def _gain(found: dict[str, Any] | None) -> str:
+    return "" if found is None else "{value:+.3g} ({low:+.3g} to {high:+.3g})".format(**found["gain"])
 
 
 def _front(title: str, points: list[dict[str, Any]]) -> Any:

@@ -29,6 +29,7 @@ from warmkit.checkpoints.spec import check_etas
 from warmkit.data.prompts import read_prompts
 from warmkit.errors import UsageError, nearest
 from warmkit.evaluation.front import FrontPoint, simplex, sweep, trajectory
+from warmkit.evaluation.merge_gain import merge_gain, told
 from warmkit.evaluation.policies import EvaluationSettings, PolicyTrial
 from warmkit.pipelines.processes import Job, RunJobs, check_all_finished, default_jobs, open_executor
 from warmkit.pipelines.steps import Steps
@@ -198,7 +199,8 @@ class _Warp:
             last = i == self.warp.iterations
             merged = self._merge(i, init, policies, 1.0 if last else self.warp.eta)  # lines 12 and 13
             front = self._front(f"iteration-{i}-front", list(policies.values()), init)
-            iterations.append({"init": init, "policies": policies, **merged, "front": front})
+            gain = self._gain(f"iteration-{i}-gain", policies, init)
+            iterations.append({"init": init, "policies": policies, **merged, "front": front, "gain": gain})
             init = merged["path"]
         final = self._final(init)
         summary = {
@@ -206,6 +208,7 @@ class _Warp:
             "final": final,
             "front": self._front("front", [init], self.sft),
             "soups": self._soups(iterations[-1]),
+            "notes": _notes(iterations),
         }
         write_whole(self.out / "summary.json", dump_json(summary))
         _draw(self.out, summary)
@@ -273,6 +276,19 @@ class _Warp:
         inputs = {"init": init, "policies": list(policies), "etas": self.warp.etas, "made": self._made(name)}
         return self._evaluated(name, inputs, self.warp.etas, (None,))
 
+    def _gain(self, name: str, policies: dict[str, str], init: str) -> dict[str, Any] | None:
+        """Evaluate the policies of an iteration beside their merge, where there are fronts and something to merge."""
+        if not self.warp.etas or len(policies) < 2:
+            return None
+        inputs = {"init": init, "policies": policies, "samples": self.warp.samples, "on": self._seen()}
+
+        def work() -> dict[str, Any]:
+            how: dict[str, Any] = {"init": init, "method": self.warp.method, "granularity": self.warp.granularity}
+            candidate = PolicyTrial(self._settings()).open(self.sft)
+            return merge_gain(candidate, Merger(list(policies.values()), **how), policies)
+
+        return self.steps.take(name, inputs, work)
+
     def _soups(self, iteration: dict[str, Any]) -> list[dict[str, Any]]:
         """Evaluate averages of the last policies on a grid of shares (rewarded soups, Ramé et al., 2023)."""
         policies = list(iteration["policies"].values())
@@ -332,6 +348,11 @@ def _identity(recipe: WarpRecipe) -> WarpRecipe:
     """Return the recipe without the keys that change what is looked at or how far it goes, not what is trained."""
     warp = replace(recipe.warp, iterations=len(recipe.warp.steps or [1]), final_eta=1.0, etas=[], grid=None)
     return replace(recipe, controls=[], warp=replace(warp, samples=1, jobs=None, executor="processes", exclude=[]))
+
+
+def _notes(iterations: Sequence[dict[str, Any]]) -> list[str]:
+    found = [told(each["gain"], f"iteration {i}") for i, each in enumerate(iterations, 1) if each["gain"]]
+    return [note for note in found if note is not None]
 
 
 def _points(front: Sequence[dict[str, Any]]) -> list[FrontPoint]:

@@ -190,6 +190,16 @@ def test_fronts_lead_from_the_init_to_the_merge(whole: tuple[WarpRecipe, WarpRes
     assert values(towards_sft[-1]) == pytest.approx(values(second[-1]))
 
 
+def test_every_merge_is_held_against_its_policies(whole: tuple[WarpRecipe, WarpResult]) -> None:
+    _, result = whole
+    for iteration in result.summary["iterations"]:
+        gain = iteration["gain"]
+        assert list(gain["rewards"]) == list(iteration["policies"])
+        assert gain["merge"]["value"] == pytest.approx(iteration["front"][-1]["values"]["reward"]["value"])
+        mean = sum(each["value"] for each in gain["rewards"].values()) / 2
+        assert gain["gain"]["value"] == pytest.approx(gain["merge"]["value"] - mean)
+
+
 def test_more_iterations_go_on_from_a_finished_pipeline(tmp_path: Path) -> None:
     content = recipe(tmp_path, iterations=1)
     run_warp(content)

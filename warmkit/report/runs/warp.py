@@ -42,6 +42,7 @@ def warp(folder: Path) -> Part:
         Section("Recipe", [Listing("recipe.yaml", (folder / "recipe.yaml").read_text("utf-8"))]),
     ]
     notes = [f"{name}: {run.metrics.cut}" for name, run in runs.items() if run.metrics.cut]
+    notes += (summary or {}).get("notes", [])
     iterations = wanted.get("iterations", len(homes))
     subtitle = f"WARP: {iterations} iterations of {wanted.get('runs', 'several')} policies: `{folder}`"
     return Part("WARP pipeline", short(str(folder)), subtitle, sections, summary is not None, notes)

@@ -10,25 +10,14 @@ from typing import Any
 from warmkit.checkpoints.beside import split_name
 from warmkit.checkpoints.checkpoint import Checkpoint, parse_json
 from warmkit.checkpoints.files import Files
+from warmkit.checkpoints.layer_kinds import apart_from_layers
+from warmkit.checkpoints.meanings import compare
+from warmkit.checkpoints.renamed import renamed
 from warmkit.checkpoints.tensors import Tensor
 from warmkit.errors import MismatchError, listed
 
 HEAD = "lm_head.weight"
 EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight", "shared.weight")
-
-# Keys that decide what the weights compute while shapes may agree; any other difference is a note.
-STRUCTURE = (
-    "model_type",
-    "architectures",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "head_dim",
-    "hidden_act",
-    "activation_function",
-    "hidden_activation",
-    "position_embedding_type",
-)
-BOOKKEEPING = frozenset(("_name_or_path", "name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache"))
 
 
 @dataclass(frozen=True)
@@ -44,7 +33,9 @@ class Aligned:
     notes: tuple[str, ...]
 
 
-def align(checkpoints: Sequence[Checkpoint], kept: Collection[str] = (), vocabularies: bool = True) -> Aligned:
+def align(
+    checkpoints: Sequence[Checkpoint], kept: Collection[str] = (), vocabularies: bool = True, by_layer: bool = True
+) -> Aligned:
     """Compare every checkpoint with the first (the initialisation, or the first model), from headers alone.
 
     Weights are read only where a config says that the output head is tied and the file holds a head all the same.
@@ -53,6 +44,7 @@ def align(checkpoints: Sequence[Checkpoint], kept: Collection[str] = (), vocabul
         checkpoints: The reference, then the others.
         kept: Names that are copied from the first, whatever the others have there.
         vocabularies: Whether tokenizers must agree; not where rows were matched by token.
+        by_layer: Whether configs must say the same of every layer; not where layers are put together from several.
 
     Raises:
         MismatchError: Listing every problem per model.
@@ -69,7 +61,7 @@ def align(checkpoints: Sequence[Checkpoint], kept: Collection[str] = (), vocabul
     for checkpoint, tensors in zip(checkpoints, entries):
         _check_tied_head(checkpoint, tensors)
     for other in others:
-        notes += _compare_configs(reference, other)
+        notes += _compare_configs(reference, other, by_layer)
         notes += _compare_vocabularies(reference, other) if vocabularies else []
     return Aligned(tuple(entries), tuple(notes))
 
@@ -79,6 +71,8 @@ def _heading(other: Checkpoint, problems: list[str]) -> str:
 
 
 def _tensor_problems(reference: Checkpoint, tensors: dict[str, Tensor]) -> list[str]:
+    if pairs := renamed(reference.entries, tensors):
+        return [_renamed(pairs, reference.source)]
     theirs, ours = tensors.keys(), reference.entries.keys()
     problems = [f"missing tensor {name!r}" for name in ours if name not in theirs]
     problems += [f"extra tensor {name!r}, which {reference.source} lacks" for name in theirs if name not in ours]
@@ -90,6 +84,14 @@ def _tensor_problems(reference: Checkpoint, tensors: dict[str, Tensor]) -> list[
         *problems,
         *(f"--exclude '{file}:*' leaves out, or keeps of {reference.source}, what is in {file}" for file in beside),
     ]
+
+
+def _renamed(pairs: Mapping[str, str], source: str) -> str:
+    there, here = next(iter(pairs.items()))
+    return (
+        f"it calls {there!r} what {source} calls {here!r}, and so for {len(pairs)} tensors: names of transformers 4 and 5; load"
+        " one of the two with the version of the other, and save it (from_pretrained, save_pretrained)"
+    )
 
 
 def _pair_problems(name: str, mine: Tensor, theirs: Tensor, source: str) -> list[str]:
@@ -176,28 +178,20 @@ def same_bytes(first: Tensor, second: Tensor, chunk: int = 1 << 22) -> bool:
     return True
 
 
-def _compare_configs(reference: Checkpoint, other: Checkpoint) -> list[str]:
+def _compare_configs(reference: Checkpoint, other: Checkpoint, by_layer: bool) -> list[str]:
     mine, theirs = reference.config, other.config
     if not mine or not theirs:
         return []
-    problems = [
-        f"{key} is {theirs.get(key)!r}, {reference.source} has {mine.get(key)!r}"
-        for key in STRUCTURE
-        if mine.get(key) != theirs.get(key)
-    ]
-    if problems:
-        raise MismatchError(f"{other.source} has another architecture (config.json):\n{listed(problems)}")
-    keys = sorted((mine.keys() | theirs.keys()) - BOOKKEEPING - set(STRUCTURE))
+    found = compare(mine, theirs) if by_layer else compare(apart_from_layers(mine), apart_from_layers(theirs))
+    if found.contradictions:
+        problems = [f"{key} is {there}, {reference.source} has {here}" for key, (here, there) in found.contradictions.items()]
+        raise MismatchError(
+            f"{other.source} has another architecture (config.json), so its weights mean something else:\n{listed(problems)}"
+        )
     return [
-        f"{other.source}: config.json has {key} = {_shown(theirs, key)}; "
-        f"the merge keeps {_shown(mine, key)} of {reference.source}"
-        for key in keys
-        if mine.get(key) != theirs.get(key)
+        f"{other.source}: config.json has {key} = {there}; the merge keeps {here} of {reference.source}"
+        for key, (here, there) in found.others.items()
     ]
-
-
-def _shown(config: dict[str, Any], key: str) -> str:
-    return repr(config[key])[:60] if key in config else "(absent)"
 
 
 def _compare_vocabularies(reference: Checkpoint, other: Checkpoint) -> list[str]:

@@ -150,6 +150,12 @@ def restack(config: dict[str, Any], origins: Sequence[Origin]) -> dict[str, Any]
     return config
 
 
+def apart_from_layers(config: Config) -> dict[str, Any]:
+    """Return a config without what it says of layers: how many there are, and what each of them is."""
+    known = {*LAYER_COUNTS, *ONE_PER_LAYER, *LAYER_INDICES, *RULES}
+    return {key: value for key, value in config.items() if key not in known}
+
+
 def other_kind(one: Origin, other: Origin) -> str | None:
     """Return a key that says something else of one layer than of another; None where they are of one kind."""
     mine, theirs = layer_types(one.config, one.count), layer_types(other.config, other.count)

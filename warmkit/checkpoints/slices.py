@@ -12,7 +12,6 @@ from typing_extensions import Unpack
 from warmkit.addresses import shown
 from warmkit.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from warmkit.checkpoints.compatibility import align
-from warmkit.checkpoints.layer_kinds import LAYER_COUNTS, LAYER_INDICES, ONE_PER_LAYER
 from warmkit.checkpoints.options import ZERO, MergeOptions, OutputOptions, Varying
 from warmkit.checkpoints.settings import Rule, Setting, depth_of, read_setting
 from warmkit.checkpoints.spec import MergeSpec, is_sweep, merge_spec, read_coefficients
@@ -152,7 +151,7 @@ def _compose(
 ) -> tuple[list[Checkpoint], list[str]]:
     """Return the rows of the merge as checkpoints of their own, the initialisation first where there is one."""
     everything = list(parts.values())
-    aligned = align([replace(each.checkpoint, entries=each.outside) for each in everything])
+    aligned = align([replace(each.checkpoint, entries=each.outside) for each in everything], by_layer=False)
     parts = {name: replace(each, outside=known) for (name, each), known in zip(parts.items(), aligned.entries)}
     check_layers(list(parts.values()))
     count = max(len(each.sources) for each in slices)
@@ -160,12 +159,7 @@ def _compose(
     if init is not None:
         rows.insert(0, [_init_range(each, number, str(init)) for number, each in enumerate(slices)])
     config = stacked_config(everything[0].checkpoint, rows, parts)
-    notes = [
-        note
-        for note in aligned.notes
-        if not any(f" {key} = " in note for key in (*LAYER_COUNTS, *ONE_PER_LAYER, *LAYER_INDICES))
-    ]
-    return [stack(row, parts, config) for row in rows], notes
+    return [stack(row, parts, config) for row in rows], list(aligned.notes)
 
 
 def _places(slices: Sequence[Slice], parts: Mapping[str, Parts]) -> dict[str, Place]:

@@ -133,7 +133,8 @@ def test_an_interrupted_stack_goes_on_with_the_same_layers_alone(
 
 def test_models_of_different_depth_stack(models: Family, tmp_path: Path) -> None:
     short = {name: tensor for name, tensor in weights(2).items() if "layers.2" not in name}
-    b = save(tmp_path / "short", short, {**THREE, "num_hidden_layers": 2})
+    b = save(tmp_path / "short", short, {**THREE, "num_hidden_layers": 2, "layer_types": ["full", "full"]})
+    (models.a / "config.json").write_text(json.dumps({**THREE, "layer_types": LISTS["layer_types"]}))
     result = warmkit.merge_slices([one(models.a, 0, 3), one(b, 0, 2)], tmp_path / "out")
     assert len(load(tmp_path / "out")) == 3 + 5 * 3
     assert not [note for note in result.notes if "num_hidden_layers" in note]

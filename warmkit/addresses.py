@@ -67,6 +67,20 @@ def shown(source: str | os.PathLike[str]) -> str:
     return printable(without_secrets(text) if "://" in text else text)
 
 
+def markdown_code(text: str) -> str:
+    r"""Return a name as code in markdown, also in a cell of a table, whatever stands in it.
+
+    Example:
+        >>> markdown_code("runs/a"), markdown_code("a`b|c")
+        ('`runs/a`', '``a`b\\|c``')
+    """
+    text = printable(text).replace("|", "\\|")
+    runs = re.findall(r"`+", text)
+    fence = "`" * (1 + max(map(len, runs), default=0))
+    space = " " if text.startswith("`") or text.endswith("`") else ""
+    return f"{fence}{space}{text}{space}{fence}"
+
+
 def printable(text: str, keep: str = "") -> str:
     r"""Return a text whose control characters, and bytes that are no UTF-8, are written as escapes.
 
@@ -81,6 +95,11 @@ def printable(text: str, keep: str = "") -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join(each if each in keep or not _obeyed(each) else _escaped(each) for each in text)
+
+
+def json_escaped(character: str) -> str:
+    """Return a character as it can stand in printed JSON."""
+    return f"\\u{ord(character):04x}" if _obeyed(character) else character
 
 
 def _obeyed(character: str) -> bool:

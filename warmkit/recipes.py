@@ -8,6 +8,7 @@ value. Errors name file and line. `--set section.key=value` lays single keys ove
 from __future__ import annotations
 
 import dataclasses
+import reprlib
 import sys
 import types
 import typing
@@ -17,10 +18,14 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
 import yaml
+from yaml.composer import ComposerError
 
+from warmkit.bounded_yaml import compose_documents
 from warmkit.errors import RecipeError, UsageError, nearest
 
 T = TypeVar("T")
+
+LARGEST = 1 << 63
 
 
 def _checked(check: str) -> Any:
@@ -161,10 +166,7 @@ def read_recipe(path: Path, schema: type[T], overrides: Sequence[str] = ()) -> R
     Raises:
         RecipeError: If it is not YAML, has unknown, repeated or missing keys, or values of the wrong type or range.
     """
-    try:
-        text, path = (sys.stdin.read(), Path("standard input")) if str(path) == "-" else (path.read_text("utf-8"), path)
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: cannot be read: {error}") from None
+    text, path = (sys.stdin.read(), Path("standard input")) if str(path) == "-" else (recipe_source(path), path)
     reader = _Reader(path)
     node = reader.compose(text, str(path))
     if node is None:
@@ -172,6 +174,20 @@ def read_recipe(path: Path, schema: type[T], overrides: Sequence[str] = ()) -> R
     for override in overrides:
         reader.lay_over(node, override)
     return Recipe(reader.section(node, schema, ""), path, reader.lines)
+
+
+def recipe_source(path: Path) -> str:
+    """Return the text of a recipe.
+
+    Raises:
+        RecipeError: If it is no file, or cannot be read.
+    """
+    try:
+        if path.exists() and not path.is_file() and path.parent != Path("/dev/fd"):  # the shell's <(...) is a pipe
+            raise RecipeError(f"{path}: expected a file with a recipe")
+        return path.read_text("utf-8")
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"{path}: cannot be read: {error}") from None
 
 
 def recipe_text(content: Any) -> str:
@@ -202,7 +218,11 @@ class _Reader:
 
     def compose(self, text: str, place: str) -> Any:
         try:
-            return yaml.compose(text, Loader=yaml.SafeLoader)
+            documents = compose_documents(text)
+            if len(documents) > 1:
+                problem = "expected a single document in the stream, but found another"
+                raise ComposerError(None, None, problem, documents[1].start_mark)
+            return documents[0] if documents else None
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
             line = mark.line + 1 if mark else 1
@@ -243,7 +263,7 @@ class _Reader:
         fields = {each.name.rstrip("_"): each for each in dataclasses.fields(schema)}
         values: dict[str, Any] = {}
         for key_node, value_node in node.value:
-            key = str(key_node.value)
+            key = str(key_node.value) if isinstance(key_node, yaml.ScalarNode) else "a list or a mapping"
             if key not in fields:
                 raise self._error(key_node, f"unknown key {prefix + key!r}{nearest(key, fields)}")
             if prefix + key in self.lines:
@@ -273,13 +293,15 @@ class _Reader:
         value = self._plain(node)
         if not _fits(value, hint):
             near = nearest(value, choices) if isinstance(value, str) and (choices := _choices(hint)) else ""
-            raise self._error(node, f"{key} must be {_described(hint)}, found {value!r}{near}")
+            raise self._error(node, f"{key} must be {_described(hint)}, found {_short(value)}{near}")
         check = declared.metadata.get("check")
         if check and value is not None:
             try:
                 (check if callable(check) else self._checks[check])(value)
             except UsageError as error:
                 raise self._error(node, f"{key}: {error}") from None
+            except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+                raise self._error(node, f"{key} must be {_described(hint)} of another form, found {_short(value)}") from None
         return value
 
     def _plain(self, node: Any) -> Any:
@@ -287,12 +309,18 @@ class _Reader:
         if isinstance(node, yaml.SequenceNode):
             return [self._plain(each) for each in node.value]
         if isinstance(node, yaml.MappingNode):
+            if odd := next((key for key, _ in node.value if not isinstance(key, yaml.ScalarNode)), None):
+                raise self._error(odd, "expected a name as a key, found a list or a mapping")
             return {self._plain(key): self._plain(value) for key, value in node.value}
         loader = yaml.SafeLoader("")
         try:
             value = loader.construct_object(node, deep=True)
         except yaml.YAMLError as error:
             raise self._error(node, str(getattr(error, "problem", error))) from None
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:  # of PyYAML's constructors
+            raise self._error(node, f"cannot be read as {node.tag.rpartition(':')[2]}: {str(error)[:80]}") from None
+        if isinstance(value, int) and not -LARGEST <= value <= LARGEST:
+            raise self._error(node, "a whole number beyond 64 bits")
         if isinstance(node, yaml.ScalarNode) and isinstance(value, str) and node.style is None:
             try:
                 return float(value)
@@ -303,6 +331,10 @@ class _Reader:
     def _error(self, node: Any, message: str) -> RecipeError:
         place = self._places.get(id(node)) or f"{self.path}:{node.start_mark.line + 1}"
         return RecipeError(f"{place}: {message}")
+
+
+def _short(value: Any) -> str:
+    return reprlib.repr(value) if isinstance(value, (list, dict)) else repr(value)[:200]
 
 
 def _nodes(node: Any) -> Iterator[Any]:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from warmkit.addresses import shown
-from warmkit.checkpoints.safetensors_format import parse_json
+from warmkit.checkpoints.bounded_match import ends_with
+from warmkit.checkpoints.safetensors_format import read_object
 from warmkit.errors import CheckpointError, FormatError, UnsupportedError
 
 CONFIG = "adapter_config.json"
@@ -98,7 +99,7 @@ class AdapterConfig:
 
 def _matching(pattern: Mapping[str, Any], module: str, otherwise: Any) -> Any:
     """Return the value of the first expression that matches a module's name, or its end after a dot, as peft does."""
-    return next((value for key, value in pattern.items() if re.match(rf"(.*\.)?({key})$", module)), otherwise)
+    return next((value for key, value in pattern.items() if ends_with(key, module)), otherwise)
 
 
 def read_config(directory: Path) -> AdapterConfig:
@@ -109,26 +110,21 @@ def read_config(directory: Path) -> AdapterConfig:
         UnsupportedError: If it is no LoRA, or of a variant that is more than W + s B A.
     """
     path = directory / CONFIG
-    try:
-        content = parse_json(path.read_bytes(), path)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
-    if not isinstance(content, dict):
-        raise FormatError(f"{path}: expected a JSON object")
+    content = read_object(path)
     _refuse(path, content)
     try:
         return AdapterConfig(
             path=path,
             base=_base(content),
             rank=_rank(content.get("r")),
-            alpha=float(content["lora_alpha"]),
+            alpha=_alpha(content["lora_alpha"]),
             rank_pattern={_expression(key): _rank(rank) for key, rank in (content.get("rank_pattern") or {}).items()},
-            alpha_pattern={_expression(key): float(alpha) for key, alpha in (content.get("alpha_pattern") or {}).items()},
+            alpha_pattern={_expression(key): _alpha(alpha) for key, alpha in (content.get("alpha_pattern") or {}).items()},
             rslora=bool(content.get("use_rslora")),
             dora=bool(content.get("use_dora")),
             fan_in_fan_out=bool(content.get("fan_in_fan_out")),
         )
-    except (KeyError, TypeError, ValueError, AttributeError, re.error) as error:
+    except (ArithmeticError, KeyError, TypeError, ValueError, AttributeError, RecursionError, re.error) as error:
         raise FormatError(
             f"{path}: expected r, lora_alpha and patterns of a LoRA adapter, found something else ({error})"
         ) from None
@@ -165,12 +161,18 @@ def _base(content: dict[str, Any]) -> str | None:
 
 def _rank(value: Any) -> int:
     if type(value) is not int or value < 1:
-        raise ValueError(f"rank {value!r}")
+        raise ValueError(f"rank {str(value)[:40]!r}")
     return value
 
 
+def _alpha(value: Any) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise TypeError(f"alpha {str(value)[:40]!r}")
+    return float(value)
+
+
 def _expression(key: str) -> str:
-    re.compile(key)
+    ends_with(key, "")
     return key
 
 

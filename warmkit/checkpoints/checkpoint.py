@@ -14,11 +14,11 @@ from warmkit.addresses import refuse_password, shown
 from warmkit.checkpoints.adapter_config import is_adapter, split
 from warmkit.checkpoints.beside import MODULES, Beside, files_of, full_name, is_head, modules_of, weights_beside
 from warmkit.checkpoints.dtypes import DType
-from warmkit.checkpoints.files import Files, WeightFile
+from warmkit.checkpoints.files import Files, WeightFile, refuse_irregular
 from warmkit.checkpoints.hub import pickle_message, resolve
 from warmkit.checkpoints.identities import Identity, check_unchanged, identities_at, identity
 from warmkit.checkpoints.refused import refuse, sharded
-from warmkit.checkpoints.safetensors_format import parse_json, read_header
+from warmkit.checkpoints.safetensors_format import read_header, read_object
 from warmkit.checkpoints.tensors import StoredTensor, Tensor
 from warmkit.errors import CheckpointError, FormatError, UnsupportedError, listed
 
@@ -124,10 +124,7 @@ class Checkpoint(Mapping[str, LazyTensor]):
         path = self.path / "config.json"
         if self.directory is None or not path.is_file():
             return {}
-        config = parse_json(path.read_bytes(), path)
-        if not isinstance(config, dict):
-            raise FormatError(f"{path}: expected a JSON object")
-        return config
+        return read_model_config(path)
 
     def fingerprint(self) -> list[list[Any]]:
         """Return what tells whether the weights changed since: place, size, and time or version of every file."""
@@ -171,6 +168,21 @@ def _identified(checkpoint: Checkpoint, before: Mapping[Path, Identity]) -> Chec
     """Return it with the identities of its files; those that an index has deep in folders are as they are now."""
     deep = {file: identity(file) for file in checkpoint.files if isinstance(file, Path) and file not in before}
     return replace(checkpoint, identities={**before, **{file: each for file, each in deep.items() if each is not None}})
+
+
+def read_model_config(path: Path) -> dict[str, Any]:
+    """Read `config.json`.
+
+    Raises:
+        FormatError: If it is no JSON object, or what is looked up in it is of another form.
+    """
+    config = read_object(path)
+    architectures, kind = config.get("architectures") or [], config.get("model_type")
+    if not isinstance(architectures, list) or not all(isinstance(each, str) for each in architectures):
+        raise FormatError(f"{path}: expected architectures to be a list of names, found {repr(architectures)[:60]}")
+    if not isinstance(kind, str | None):
+        raise FormatError(f"{path}: expected model_type to be a name, found {repr(kind)[:60]}")
+    return config
 
 
 def _fingerprint(file: WeightFile, known: Mapping[Path, Identity]) -> list[Any]:
@@ -217,6 +229,8 @@ def open_checkpoint(source: str | os.PathLike[str], *, allow_pickle: bool = Fals
         if is_streamed(source, stream):
             return _open_streamed(source)
     path, source = resolve(source, allow_pickle), shown(source)
+    if not path.is_dir():
+        refuse_irregular(path)
     before = identities_at(path)
     if is_adapter(path):
         from warmkit.checkpoints.adapters import open_alone
@@ -352,8 +366,7 @@ def _pickles(path: Path) -> list[str]:
 
 def read_index(path: Path) -> dict[str, str]:
     """Read which file holds which tensor."""
-    index = parse_json(path.read_bytes(), path)
-    mapping = index.get("weight_map") if isinstance(index, dict) else None
+    mapping = read_object(path).get("weight_map")
     if not isinstance(mapping, dict) or not mapping or not all(isinstance(v, str) for v in mapping.values()):
         raise FormatError(f"{path}: expected a weight_map from tensor names to file names")
     return mapping
@@ -375,7 +388,7 @@ def inside(directory: Path, name: str, index: Path, suffixes: tuple[str, ...] = 
 
 def stays_inside(path: Path, directory: Path) -> bool:
     """Say whether a path, its links followed, ends in its model's directory, or in the blobs of its own Hub cache entry."""
-    target, home = path.resolve(), directory.resolve()
+    target, home = Path(os.path.realpath(path)), Path(os.path.realpath(directory))
     if target.is_relative_to(home):
         return True
     return home.parent.name == "snapshots" and target.is_relative_to(home.parent.parent / "blobs")

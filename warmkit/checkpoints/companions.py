@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from warmkit.checkpoints.beside import files_of, modules_of
-from warmkit.checkpoints.checkpoint import Checkpoint, dump_json, parse_json, stays_inside
+from warmkit.checkpoints.checkpoint import Checkpoint, dump_json, stays_inside
 from warmkit.checkpoints.dtypes import DType
+from warmkit.checkpoints.safetensors_format import read_object
 from warmkit.errors import FormatError
 
 KEPT = (".json", ".txt", ".model", ".jinja", ".py", ".tiktoken", ".spm", ".bpe")
@@ -92,5 +93,5 @@ def copy_companions(donor: Checkpoint, files: list[Path], target: Path, dtype: D
     if dtype is not None and edited:
         keys = [key for key in ("dtype", "torch_dtype") if key in edited] or ["torch_dtype"]
         edited |= dict.fromkeys(keys, dtype.torch_name)
-    if edited and edited != parse_json(stored.read_bytes(), stored):
+    if edited and edited != read_object(stored):
         (target / "config.json").write_bytes(dump_json(edited))

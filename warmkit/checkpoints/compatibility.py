@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from warmkit.checkpoints.beside import split_name
-from warmkit.checkpoints.checkpoint import Checkpoint, parse_json
+from warmkit.checkpoints.checkpoint import Checkpoint
 from warmkit.checkpoints.files import Files
 from warmkit.checkpoints.layer_kinds import apart_from_layers
 from warmkit.checkpoints.meanings import compare
 from warmkit.checkpoints.renamed import renamed
+from warmkit.checkpoints.safetensors_format import read_object
 from warmkit.checkpoints.tensors import Tensor
 from warmkit.errors import MismatchError, listed
 
@@ -220,17 +221,13 @@ def _same_vocabulary(mine: dict[str, Any], theirs: dict[str, Any], reference: Ch
 
 
 def _tokenizer_json(path: Path) -> dict[str, Any]:
-    content = parse_json(path.read_bytes(), path)
-    model = content.get("model", {}) if isinstance(content, dict) else {}
-    vocabulary = model.get("vocab", {})
-    if isinstance(vocabulary, list):  # unigram models list [token, score] in the order of their ids
-        vocabulary = {str(row[0]): place for place, row in enumerate(vocabulary)}
-    added = {token["content"]: token["id"] for token in content.get("added_tokens") or []}
-    return {**vocabulary, **added}
+    from warmkit.checkpoints.tokenizers import read_vocabulary_file  # it checks links, for which it knows companions
+
+    return read_vocabulary_file(path).ids
 
 
 def _vocab_json(path: Path) -> dict[str, Any]:
-    return parse_json(path.read_bytes(), path)
+    return read_object(path)
 
 
 def _vocab_txt(path: Path) -> dict[str, Any]:

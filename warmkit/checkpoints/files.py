@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +20,22 @@ if TYPE_CHECKING:
     from warmkit.checkpoints.remote_file import RemoteFile
 
 WeightFile: TypeAlias = "Path | RemoteFile"
+
+
+def refuse_irregular(path: Path) -> None:
+    """Refuse what is no regular file, before it is opened: a pipe that nobody writes to would be waited for for ever.
+
+    Raises:
+        CheckpointError: Naming what it is.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    if not stat.S_ISREG(mode):
+        kinds = ((stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"), (stat.S_ISDIR, "a directory"))
+        what = next((name for holds, name in kinds if holds(mode)), "a device")
+        raise CheckpointError(f"{path}: expected a file, found {what}")
 
 
 class Files:

@@ -41,9 +41,12 @@ def resolve(source: str, allow_pickle: bool = False) -> Path:
     if source.startswith("package://"):
         return _packaged(source)
     if not source.startswith("hf://"):
-        path = Path(source).expanduser()
-        if path.exists():
-            return path
+        try:
+            path = Path(source).expanduser()
+            if path.exists():
+                return path
+        except (OSError, RuntimeError) as error:  # no permission, too long a name, no such user
+            raise CheckpointError(f"{shown(source)}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     return _fetch(source, *parse_repository(source), allow_pickle)
 
 

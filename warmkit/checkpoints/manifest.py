@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 
 from warmkit._version import __version__
-from warmkit.checkpoints.checkpoint import dump_json, parse_json
+from warmkit.addresses import shown
+from warmkit.checkpoints.checkpoint import dump_json
 from warmkit.checkpoints.digests import ALGORITHM, Digests, file_digest
+from warmkit.checkpoints.safetensors_format import read_object
 from warmkit.errors import FormatError
 from warmkit.merging.geometry import angles, norms
 from warmkit.merging.types import Coefficients, Gram
@@ -81,7 +83,7 @@ def write_manifest(
             record["xxh3-128"] = file_digest(path)
         if sha256:
             record["sha256"] = file_digest(path, "sha256")
-        files[str(path.relative_to(folder))] = record
+        files[shown(path.relative_to(folder))] = record
     content = {
         "warmkit": __version__,
         "format": FORMAT,
@@ -107,10 +109,70 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     if not path.is_file():
         raise FormatError(f"{folder}: holds no {MANIFEST}, so it was not written by warmkit")
-    content = parse_json(path.read_bytes(), path)
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    content = read_object(path)
+    if content.get("format") != FORMAT:
         raise FormatError(f"{path}: expected a warmkit manifest of format {FORMAT}")
+    for key, holds in _FORMS.items():
+        if not holds(content.get(key)):
+            raise FormatError(f"{path}: {key} is missing, or not what warmkit writes there")
     return content
+
+
+def _named(holds: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, dict) and all(map(holds, value.values()))
+
+
+def _listed(holds: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and all(map(holds, value))
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _maybe(holds: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or holds(value)
+
+
+def _with(**keys: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    """Return what says whether a value is an object with these keys, and maybe more."""
+    return lambda value: isinstance(value, dict) and all(holds(value.get(key)) for key, holds in keys.items())
+
+
+def _natural(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_group(value: Any) -> bool:
+    return _GROUP(value) and value.keys() == GroupReport.__annotations__.keys()
+
+
+_GROUP = _with(
+    name=_text,
+    tensors=_natural,
+    parameters=_natural,
+    coefficients=_listed(_number),
+    norms=_maybe(_listed(_number)),
+    angles=_maybe(_listed(_listed(_maybe(_number)))),
+)
+_FORMS: dict[str, Callable[[Any], bool]] = {
+    "warmkit": _text,
+    "created": _text,
+    "digest": _text,
+    "method": _text,
+    "parameters": _with(eta=_maybe(_number)),
+    "init": _maybe(_with(source=_text)),
+    "models": _listed(_with(source=_text)),
+    "rows": _listed(_text),
+    "groups": _listed(_is_group),
+    "tensors": _named(_with(output=_text)),
+    "files": _named(_with(bytes=_natural)),
+}
+"""What a manifest holds at least."""
 
 
 def read_groups(folder: Path) -> tuple[GroupReport, ...]:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from warmkit.checkpoints.checkpoint import Checkpoint, dump_json, parse_json
+from warmkit.checkpoints.checkpoint import Checkpoint, dump_json
+from warmkit.checkpoints.safetensors_format import read_object
 
 ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 ID_LISTS = ("suppress_tokens", "begin_suppress_tokens")
@@ -15,28 +16,51 @@ ID_LISTS = ("suppress_tokens", "begin_suppress_tokens")
 def named_tokens(checkpoint: Checkpoint) -> frozenset[str]:
     """Return the tokens that a tokenizer needs: those with a role, and those that it puts around a text."""
     named: set[str] = set()
+    check_forms(checkpoint.directory)
     for file in ("tokenizer_config.json", "special_tokens_map.json"):
         content = _read(checkpoint, file)
         for role in ROLES:
             value = content.get(f"{role}_token")
-            named.add(value["content"] if isinstance(value, dict) else value or "")
+            named.add(_content(value))
     _visit_processor(_read(checkpoint, "tokenizer.json").get("post_processor"), lambda token, _: named.add(token))
     return frozenset(named)
 
 
 def _read(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
     path = checkpoint.directory / name if checkpoint.directory else None
-    return parse_json(path.read_bytes(), path) if path is not None and path.is_file() else {}
+    return read_object(path) if path is not None and path.is_file() else {}
+
+
+def check_forms(folder: Path | None) -> None:
+    """Read the small files of a tokenizer that a merge of vocabularies edits at its end, so that what is wrong is said first.
+
+    Raises:
+        FormatError: If one holds no JSON object.
+    """
+    names = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "generation_config.json")
+    for path in (folder / name for name in names) if folder is not None else ():
+        if path.is_file():
+            read_object(path)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _content(token: Any) -> str:
+    """Return the text of a token that a config names, bare or as an object; "" for anything else."""
+    text = token.get("content") if isinstance(token, dict) else token
+    return text if isinstance(text, str) else ""
 
 
 def _visit_processor(node: Any, visit: Callable[[str, Any], Any]) -> None:
     """Call `visit(token, container)` for every token of a post-processor, in all its forms."""
     if isinstance(node, dict):
-        if "ids" in node and "tokens" in node:
-            for token in node["tokens"]:
+        if isinstance(node.get("ids"), list) and isinstance(node.get("tokens"), list):
+            for token in filter(_is_text, node["tokens"]):
                 visit(token, node)
         for key in ("sep", "cls"):
-            if isinstance(node.get(key), list) and len(node[key]) == 2:
+            if isinstance(node.get(key), list) and len(node[key]) == 2 and _is_text(node[key][0]):
                 visit(node[key][0], node[key])
         for value in node.values():
             _visit_processor(value, visit)
@@ -71,7 +95,7 @@ def write_tokenizer(
 
 def _edit(path: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     if path.is_file():
-        path.write_bytes(dump_json(change(parse_json(path.read_bytes(), path))))
+        path.write_bytes(dump_json(change(read_object(path))))
 
 
 def _tokenizer(content: dict[str, Any], added: Sequence[Mapping[str, Any]], after: Mapping[str, int]) -> dict[str, Any]:
@@ -83,7 +107,7 @@ def _tokenizer(content: dict[str, Any], added: Sequence[Mapping[str, Any]], afte
 
     _visit_processor(content.get("post_processor"), move)
     padding = content.get("padding")
-    if isinstance(padding, dict) and padding.get("pad_token") in after:
+    if isinstance(padding, dict) and _is_text(padding.get("pad_token")) and padding["pad_token"] in after:
         padding["pad_id"] = after[padding["pad_token"]]
     return {**content, "added_tokens": sorted((dict(token) for token in added), key=lambda token: token["id"])}
 
@@ -92,9 +116,7 @@ def _tokenizer_config(content: dict[str, Any], added: Sequence[Mapping[str, Any]
     names = {token["content"] for token in added}
     for key in ("additional_special_tokens", "extra_special_tokens"):
         if isinstance(content.get(key), list):
-            content[key] = [
-                token for token in content[key] if (token["content"] if isinstance(token, dict) else token) in names
-            ]
+            content[key] = [token for token in content[key] if _content(token) in names]
     if "added_tokens_decoder" in content:
         ordered = sorted(added, key=lambda token: token["id"])
         content["added_tokens_decoder"] = {
@@ -114,7 +136,8 @@ def _config(content: Any, moved: Mapping[int, int | None], old_rows: int | None,
         elif key.endswith(("_token_id", "_token_ids", "_token_index")) or key in ID_LISTS:
             result[key] = _moved(value, moved)
         elif key == "forced_decoder_ids" and isinstance(value, list):
-            result[key] = [[at, _moved(token, moved)] for at, token in value]
+            pairs = [each if isinstance(each, list) and len(each) == 2 else [None, None] for each in value]
+            result[key] = [[at, _moved(token, moved)] for at, token in pairs]
         else:
             result[key] = _config(value, moved, old_rows, rows)
     return result

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from warmkit.addresses import shown
-from warmkit.checkpoints.checkpoint import Checkpoint, dump_json, parse_json, stays_inside
+from warmkit.checkpoints.checkpoint import Checkpoint, dump_json, stays_inside
 from warmkit.checkpoints.companions import refuse_link_out
-from warmkit.errors import UsageError
+from warmkit.checkpoints.safetensors_format import read_object
+from warmkit.errors import FormatError, UsageError
 
 AUTO = "auto"
 TEMPLATE, CONFIG = "chat_template.jinja", "tokenizer_config.json"
@@ -27,6 +30,46 @@ TOKENIZER_FILES = (
     "merges.txt",
     TEMPLATE,
 )
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The tokens of one model.
+
+    Attributes:
+        base: The tokenizer's own tokens, with their ids.
+        added: What was added to them: content, special or not, id; as `tokenizer.json` lists it.
+    """
+
+    base: dict[str, int]
+    added: tuple[Mapping[str, Any], ...]
+
+    @cached_property
+    def ids(self) -> dict[str, int]:
+        return {**self.base, **{token["content"]: token["id"] for token in self.added}}
+
+
+def read_vocabulary_file(path: Path) -> Vocabulary:
+    """Read the tokens of a `tokenizer.json`.
+
+    Raises:
+        FormatError: If it is of another form, or an id is larger than its bytes can justify: a table of ids takes memory.
+    """
+    content, size = read_object(path), path.stat().st_size
+    model, added = content.get("model") or {}, content.get("added_tokens") or []
+    tokens: Any = model.get("vocab") or {} if isinstance(model, dict) else None
+    if isinstance(tokens, list):  # unigram models list [token, score] in the order of their ids
+        rows = [row[0] if isinstance(row, list) and row else None for row in tokens]
+        tokens = {row: place for place, row in enumerate(rows)} if all(isinstance(row, str) for row in rows) else None
+    if not isinstance(tokens, dict) or not isinstance(added, list):
+        raise FormatError(f"{path}: expected a tokenizer with model.vocab and added_tokens")
+    if not all(isinstance(token, dict) and isinstance(token.get("content"), str) for token in added):
+        raise FormatError(f"{path}: added_tokens: expected objects with content and id")
+    named: list[tuple[str, Any]] = [*tokens.items(), *((token["content"], token.get("id")) for token in added)]
+    for token, place in named:
+        if type(place) is not int or not 0 <= place < size:
+            raise FormatError(f"{path}: the id of token {token[:60]!r}: expected a number from 0 on, found {repr(place)[:60]}")
+    return Vocabulary(tokens, tuple(added))
 
 
 def find_tokenizer(name: str, checkpoints: Sequence[Checkpoint]) -> Path:
@@ -70,10 +113,7 @@ def find_template(text: str, checkpoints: Sequence[Checkpoint]) -> str | None:
     if "{" in text:
         return text
     if Path(text).is_file():
-        try:
-            return Path(text).read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"chat_template: {text} cannot be read: {error}") from None
+        return _text(Path(text))
     raise UsageError(f"chat_template: expected auto, a Jinja template or the path of one, found {text!r}")
 
 
@@ -100,11 +140,19 @@ def _template_of(home: Path | None) -> str | None:
     for file in (TEMPLATE, CONFIG):
         refuse_link_out(home / file, home)
     if (home / TEMPLATE).is_file():
-        return (home / TEMPLATE).read_text("utf-8").strip() or None
+        return _text(home / TEMPLATE).strip() or None
     template: Any = _read(home / CONFIG).get("chat_template")
     if isinstance(template, list):  # several, by name
-        template = next((each["template"] for each in template if each.get("name") == "default"), None)
+        named = [each for each in template if isinstance(each, dict)]
+        template = next((each.get("template") for each in named if each.get("name") == "default"), None)
     return template.strip() if isinstance(template, str) else None
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"chat_template: {path} cannot be read: {error}") from None
 
 
 def write_template(template: str, target: Path) -> None:
@@ -116,5 +164,4 @@ def write_template(template: str, target: Path) -> None:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    content: Any = parse_json(path.read_bytes(), path) if path.is_file() else {}
-    return content if isinstance(content, dict) else {}
+    return read_object(path) if path.is_file() else {}

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from warmkit.checkpoints.files import refuse_irregular
 from warmkit.checkpoints.pickle_reader import Inert, Names, Refused, counter, ordered, plain_set, unpickle
 from warmkit.errors import CheckpointError, FormatError, UnsupportedError
 
@@ -279,6 +280,7 @@ def read_torch_zip(path: Path, start: int = 0, length: int | None = None) -> Any
         FormatError: If it is truncated, or something else than a zip of torch.
         UnsupportedError: If it is older than torch 1.6, or holds more than tensors and plain values.
     """
+    refuse_irregular(path)
     try:
         length = path.stat().st_size - start if length is None else length
         return _Archive(path, start, length).tree

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from warmkit.addresses import shown
 from warmkit.checkpoints.checkpoint import open_checkpoint
 from warmkit.checkpoints.devices import cores
 from warmkit.checkpoints.digests import BLOCK, block_digests, file_digest, tensor_digest
@@ -54,11 +55,12 @@ def verify(output: Path, *, threads: int | None = None, advance: Advance | None 
 
 def _check_files(folder: Path, manifest: dict[str, Any]) -> list[str]:
     recorded = manifest["files"]
-    present = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} - {MANIFEST}
+    found = {shown(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
+    present = found.keys() - {MANIFEST}
     problems = [f"{folder / name}: missing" for name in sorted(recorded.keys() - present)]
     problems += [f"{folder / name}: not in the manifest" for name in sorted(present - recorded.keys())]
     for name in sorted(present & recorded.keys()):
-        path, record = folder / name, recorded[name]
+        path, record = found[name], recorded[name]
         if path.stat().st_size != record["bytes"]:
             problems.append(f"{path}: {path.stat().st_size:,} bytes, {record['bytes']:,} were written")
             continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,12 +11,13 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from warmkit.checkpoints.checkpoint import Checkpoint, parse_json
+from warmkit.checkpoints.checkpoint import Checkpoint
 from warmkit.checkpoints.compatibility import EMBEDDINGS, HEAD, embedding_of
 from warmkit.checkpoints.rows import Mean, picked
 from warmkit.checkpoints.spec import MergeSpec
 from warmkit.checkpoints.tensors import Tensor
 from warmkit.checkpoints.tokenizer_files import named_tokens, write_tokenizer
+from warmkit.checkpoints.tokenizers import Vocabulary, read_vocabulary_file
 from warmkit.errors import MismatchError, UsageError, nearest
 
 MODES = ("strict", "union", "init", "common")
@@ -35,37 +36,16 @@ VOCABULAR = (
 Ids: TypeAlias = "dict[str, int]"
 
 
-@dataclass(frozen=True)
-class Vocabulary:
-    """The tokens of one model.
-
-    Attributes:
-        base: The tokenizer's own tokens, with their ids.
-        added: What was added to them: content, special or not, id; as `tokenizer.json` lists it.
-    """
-
-    base: Ids
-    added: tuple[Mapping[str, Any], ...]
-
-    @cached_property
-    def ids(self) -> Ids:
-        return {**self.base, **{token["content"]: token["id"] for token in self.added}}
-
-
 def read_vocabulary(checkpoint: Checkpoint) -> Vocabulary | None:
     """Read the tokens of a checkpoint from its `tokenizer.json`; None where it has none.
 
     Raises:
-        FormatError: If it is not JSON.
+        FormatError: If it is of another form.
     """
     path = checkpoint.directory / TOKENIZER if checkpoint.directory else None
     if path is None or not path.is_file():
         return None
-    content = parse_json(path.read_bytes(), path)
-    vocabulary = content.get("model", {}).get("vocab", {})
-    if isinstance(vocabulary, list):  # of a unigram model, [token, score] in the order of ids
-        vocabulary = {str(row[0]): place for place, row in enumerate(vocabulary)}
-    return Vocabulary(vocabulary, tuple(content.get("added_tokens") or ()))
+    return read_vocabulary_file(path)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import os
 import signal
+import sys
 import typing
 from collections.abc import Callable, Generator
 from typing import Annotated, Any
@@ -80,7 +82,18 @@ def exit_codes(console: Console, resumes: bool) -> Generator[None, None, None]:
     except WarmkitError as error:
         console.error(str(error), type(error).__name__)
         raise typer.Exit(error.exit_code) from None
+    except BrokenPipeError:  # whoever read the result has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(WarmkitError.exit_code) from None
+    except OSError as error:
+        if (said := _environment(error)) is None:
+            raise
+        console.error(said, "EnvironmentError")
+        raise typer.Exit(WarmkitError.exit_code) from None
     except (MemoryError, RuntimeError) as error:
+        if "Symlink loop" in str(error):  # of pathlib
+            console.error(f"{error}; remove the link", "EnvironmentError")
+            raise typer.Exit(WarmkitError.exit_code) from None
         if not out_of_memory(error):
             raise
         console.error("out of memory; lower the length (max_length), the batch or the jobs at a time", "OutOfMemory")
@@ -93,3 +106,10 @@ def exit_codes(console: Console, resumes: bool) -> Generator[None, None, None]:
         raise typer.Exit(TERMINATED) from None
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+def _environment(error: OSError) -> str | None:
+    """Return what the system says of a path: no permission, a loop of links, too long a name; None for anything else."""
+    if error.strerror is None or error.filename is None:
+        return None
+    return f"{os.fsdecode(error.filename) if isinstance(error.filename, bytes) else error.filename}: {error.strerror}"

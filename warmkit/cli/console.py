@@ -6,7 +6,9 @@ import contextlib
 import json
 import sys
 from collections.abc import Callable, Generator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
+
+from warmkit.addresses import json_escaped, printable, without_secrets
 
 if TYPE_CHECKING:
     from rich.progress import ProgressColumn
@@ -32,34 +34,34 @@ class Console:
         """Print the result: `document` with --json, else the parts."""
         if self.json:
             self._told = True
-            print(json.dumps(document, indent=2, ensure_ascii=False, default=str))
+            _write(_json(document, indent=2), sys.stdout)
         elif not self.quiet:
             for part in parts:
                 self._show(part)
 
     def _show(self, part: str | Table) -> None:
         if isinstance(part, str):
-            print(part)
+            _write(printable(part, keep="\n\t"), sys.stdout)
             return
         from rich.console import Console as Rich
 
-        Rich(width=None if sys.stdout.isatty() else WIDTH).print(part)
+        Rich(width=None if sys.stdout.isatty() else WIDTH, markup=False, emoji=False, highlight=False).print(part)
 
     def note(self, text: str) -> None:
         """Say something harmless on stderr."""
         if not self.quiet:
-            print(f"note: {text}", file=sys.stderr)
+            _write(_said(f"note: {text}"), sys.stderr)
 
     def detail(self, text: str) -> None:
         """Say something on stderr that only -v shows."""
         if self.verbose:
-            print(text, file=sys.stderr)
+            _write(_said(text), sys.stderr)
 
     def error(self, text: str, kind: str) -> None:
         """Say what went wrong: on stderr, and with --json also as the document, where there is none yet."""
-        print(f"error: {text}", file=sys.stderr)
+        say_error(text)
         if self.json and not self._told:
-            print(json.dumps({"error": {"kind": kind, "message": text}}, ensure_ascii=False))
+            _write(_json({"error": {"kind": kind, "message": without_secrets(text)}}), sys.stdout)
 
     @contextlib.contextmanager
     def progress(self, label: str, unit: str = "bytes") -> Generator[Callable[[int, int], None] | None, None, None]:
@@ -75,11 +77,33 @@ class Console:
         from rich.console import Console as Rich
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-        columns = (TextColumn("{task.description}"), BarColumn(), *_counters(unit), TimeRemainingColumn())
-        bar = Progress(*columns, console=Rich(stderr=True), transient=True)
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), *_counters(unit), TimeRemainingColumn())
+        bar = Progress(*columns, console=Rich(stderr=True, markup=False, emoji=False), transient=True)
         with bar:
-            task = bar.add_task(label, total=None)
+            task = bar.add_task(printable(label), total=None)
             yield lambda size, total: bar.update(task, advance=size, total=total)
+
+
+def say_error(text: str) -> None:
+    """Say on stderr what went wrong, where stdout has its one document already."""
+    _write(_said(f"error: {text}"), sys.stderr)
+
+
+def _said(text: str) -> str:
+    """Return a line for a person: no secret of an address in it, and nothing that a terminal would obey."""
+    return printable(without_secrets(text), keep="\n\t")
+
+
+def _json(document: Any, indent: int | None = None) -> str:
+    """Return JSON in which all that a terminal would obey is escaped."""
+    text = json.dumps(document, indent=indent, ensure_ascii=False, default=str)
+    return text if text.isascii() else "".join(each if each == "\n" else json_escaped(each) for each in text)
+
+
+def _write(text: str, stream: TextIO) -> None:
+    """Print a text, with escapes for what the stream's encoding lacks."""
+    encoding = stream.encoding or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream)
 
 
 def _counters(unit: str) -> tuple[ProgressColumn, ...]:
@@ -95,12 +119,13 @@ def table(title: str | None, columns: Sequence[str], rows: Sequence[Sequence[str
     from rich import box
     from rich.table import Table
 
-    result = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    shown = None if title is None else printable(title)
+    result = Table(title=shown, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
     for place, column in enumerate(columns):
         numeric = all(row[place][:1].isdigit() or row[place][:1] in "-+" for row in rows if row[place])
         result.add_column(column, justify="right" if numeric and rows else "left", overflow="fold")
     for row in rows:
-        result.add_row(*row)
+        result.add_row(*(printable(cell, keep="\n") for cell in row))
     return result
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from warmkit.cli.command import command
-from warmkit.cli.console import Console, table
+from warmkit.cli.console import Console, say_error, table
 from warmkit.errors import EndpointError, UsageError, listed
 
 if TYPE_CHECKING:
@@ -144,5 +143,5 @@ def _show(console: Console, result: LabelResult, output: Path, labelled: int, co
         )
         if not console.json:
             raise EndpointError(said)
-        print(f"error: {said}", file=sys.stderr)  # stdout has its one document
+        say_error(said)  # stdout has its one document
         raise typer.Exit(EndpointError.exit_code)

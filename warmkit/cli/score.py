@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from warmkit.cli.command import command
-from warmkit.cli.console import Console
+from warmkit.cli.console import Console, say_error
 from warmkit.cli.train import need_transformers
 from warmkit.errors import DataError
 
@@ -97,7 +97,7 @@ class _Writer:
         """Print the document; fail if a row did."""
         self.console.result({"rows": self.kept, "failed": self.failed})
         if self.failed:
-            print(f"error: {self.failed} of {self.rows} rows have no score", file=sys.stderr)
+            say_error(f"{self.failed} of {self.rows} rows have no score")
             raise typer.Exit(DataError.exit_code)
 
     def _write(self, rows: Sequence[dict[str, Any]]) -> None:
@@ -111,7 +111,7 @@ class _Writer:
     def _report(self, problem: str) -> None:
         self.failed += 1
         if self.failed <= MOST_SHOWN:
-            print(f"error: {problem}", file=sys.stderr)
+            say_error(problem)
 
 
 def _line(row: dict[str, Any]) -> bytes:

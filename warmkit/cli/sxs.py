@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import sys
 from collections.abc import Callable, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -14,7 +13,7 @@ import typer
 
 from warmkit.cli import policies as options
 from warmkit.cli.command import command
-from warmkit.cli.console import Console, table
+from warmkit.cli.console import Console, say_error, table
 from warmkit.cli.evaluate import Plot, check_figure, percent
 from warmkit.cli.label import endpoint_options
 from warmkit.cli.options import numbers
@@ -303,5 +302,5 @@ def _fail(console: Console, failed: Sequence[Failure]) -> None:
     )
     if not console.json:
         raise EndpointError(said)
-    print(f"error: {said}", file=sys.stderr)  # stdout has its one document
+    say_error(said)  # stdout has its one document
     raise typer.Exit(EndpointError.exit_code)

@@ -8,9 +8,11 @@ from typing import Any
 
 import yaml
 
+from warmkit.bounded_yaml import compose_documents
 from warmkit.checkpoints.dtypes import parse_output_dtype
 from warmkit.errors import RecipeError, UsageError
 from warmkit.mergekit.methods import find_method
+from warmkit.recipes import recipe_source
 
 
 def _dtype(name: str) -> None:
@@ -81,8 +83,8 @@ def is_mergekit(path: Path) -> bool:
         RecipeError: If it is one that no merge of warmkit's can follow.
     """
     try:
-        documents = list(yaml.compose_all(path.read_text("utf-8"), Loader=yaml.SafeLoader))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        documents = compose_documents(recipe_source(path))
+    except (RecipeError, yaml.YAMLError):
         return False  # the reader of warmkit's recipes says what is wrong
     keys = [
         {str(key.value): key.start_mark.line + 1 for key, _ in document.value}

@@ -49,7 +49,7 @@ def recipe_keys(folder: Path) -> dict[str, Any]:
     """Return the recipe of a run; empty where there is none that can be read."""
     try:
         content = yaml.safe_load((folder / "recipe.yaml").read_text("utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
+    except (OSError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError, yaml.YAMLError):
         return {}
     return content if isinstance(content, dict) else {}
 

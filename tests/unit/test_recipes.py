@@ -1,0 +1,61 @@
+"""Recipes of others: what YAML can hold and no recipe needs is one error with its line, soon."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from warmkit.errors import RecipeError
+from warmkit.mergekit.schema import is_mergekit
+from warmkit.recipes import MergeRecipe, read_recipe
+
+HALVES = "\n".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 30))
+REFUSED = {
+    "aliases that repeat each other": (f"a0: &a0 [x]\n{HALVES}\n", "aliases repeat too much"),
+    "aliases that hold themselves": ("merge: &a\n  models: *a\n", ":1: not YAML: an alias of what it stands in"),
+    "many aliases": ("merge: {models: [&a x, " + "*a, " * 1500 + "*a]}", ":1: not YAML: more than 1000 aliases"),
+    "deep lists": ("merge: " + "[" * 5000 + "]" * 5000, ":1: not YAML: nested more than 50 deep"),
+    "deep aliases": (
+        "a0: &a0 [x]\n" + "\n".join(f"a{n}: &a{n} [*a{n - 1}]" for n in range(1, 80)),
+        "not YAML: nested more than 50 deep",
+    ),
+    "a date that is none": ("merge: {models: [2001-99-99]}", ":1: cannot be read as timestamp"),
+    "a stamp that is none": ("merge:\n  models: [!!timestamp x]", ":2: cannot be read as timestamp"),
+    "a number that is none": ("merge:\n  seed: !!int x", ":2: cannot be read as int"),
+    "a boolean that is none": ("merge:\n  angles: !!bool x", ":2: cannot be read as bool"),
+    "a huge number": ("merge:\n  seed: 0x" + "f" * 9000, ":2: a whole number beyond 64 bits"),
+    "a key that is a list": ("merge:\n  [a]: b", ":2: unknown key"),
+    "a key that is a list, deeper": ("merge:\n  models: {[a]: b}", ":2: expected a name as a key"),
+    "a tag of Python": ("merge:\n  models: !!python/object:os.x {}", ":2: "),
+    "a long text": ("# " + "x" * 1_100_000, ":1: not YAML: a recipe of 1,100,002 characters"),
+    "an escape of no character": ('merge: {models: ["\\U00110000"]}', ":1: not YAML"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_no_recipe_needs_is_refused_with_its_line(name: str, tmp_path: Path) -> None:
+    text, said = REFUSED[name]
+    file = tmp_path / "r.yaml"
+    file.write_text(text)
+    assert not is_mergekit(file)
+    with pytest.raises(RecipeError) as error:
+        read_recipe(file, MergeRecipe)
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 600
+
+
+def test_aliases_that_a_recipe_uses_are_followed(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text("merge: {models: &m [a, b], lambda: 0.5, only: *m}")
+    assert read_recipe(tmp_path / "r.yaml", MergeRecipe).content.merge.only == ["a", "b"]
+
+
+def test_what_is_no_file_is_no_recipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.yaml")
+    (tmp_path / "loop.yaml").symlink_to("loop.yaml")
+    (tmp_path / "latin.yaml").write_bytes(b"merge: caf\xe9")
+    for name in ("pipe.yaml", "loop.yaml", "latin.yaml", "absent.yaml", ""):
+        with pytest.raises(RecipeError, match=r"cannot be read|expected a file"):
+            read_recipe(tmp_path / name, MergeRecipe)

@@ -13,6 +13,7 @@ from warmkit.checkpoints.dtypes import DType
 from warmkit.checkpoints.groups import group
 from warmkit.checkpoints.sources import FileSource, Source
 from warmkit.checkpoints.spec import MergeSpec
+from warmkit.checkpoints.twins import find_twins
 from warmkit.errors import UsageError
 from warmkit.merging.edits import Edit, Place
 from warmkit.merging.kernels import Space
@@ -42,6 +43,7 @@ class Job:
         edit: From a group to what makes its task vector; row 0 is the init then, coefficients are its factors, [outputs, 1].
         readings: How often a float tensor is read, at most.
         known: Gram matrices that need no reading, by tensor: adapters know the products of their task vectors.
+        twins: Tensors that are in every row the same as another one, and are written with it; they are in no group.
     """
 
     rows: Sequence[Source]
@@ -55,6 +57,7 @@ class Job:
     edit: Callable[[str], Edit] | None = None
     readings: int = 1
     known: Mapping[str, Callable[[], Gram]] = field(default_factory=lambda: {})
+    twins: Mapping[str, str] = field(default_factory=lambda: {})
 
     def elements(self, tensor: str) -> int:
         return int(np.prod(self.rows[0].shape(tensor), dtype=np.int64))
@@ -74,6 +77,8 @@ class Job:
 
     def bytes_read(self, tensor: str) -> int:
         """Bytes that one pass over a tensor reads."""
+        if tensor in self.twins:
+            return 0
         return sum(self.elements(tensor) * row.dtype(tensor).itemsize for row in self.rows)
 
     def passes(self, tensor: str) -> int:
@@ -118,7 +123,8 @@ def build_job(
 ) -> Job:
     """Turn a checked merge of aligned sources into a job; of `kept` names all rows read the same tensor."""
     own = {name: rows[0].result_dtype(name) for name in names}
-    floats = [name for name in names if own[name].kind == "float"]
+    twins = _twins(spec, rows, [name for name in names if own[name].kind == "float" and name not in kept])
+    floats = [name for name in names if own[name].kind == "float" and name not in twins]
     # the others become another type
     copied = {name for name in kept if dtype in (None, own[name]) and rows[0].dtype(name) == own[name]}
     space = spec.method.space if spec.method.space != "none" else "task vectors" if spec.angles else None
@@ -140,7 +146,15 @@ def build_job(
         edit=spec.edit if isinstance(spec.method, EditMethod) else None,
         readings=spec.method.passes if isinstance(spec.method, EditMethod) else 1,
         known=_known(rows, floats) if space == "task vectors" else {},
+        twins=twins,
     )
+
+
+def _twins(spec: MergeSpec, rows: Sequence[Source], names: Sequence[str]) -> dict[str, str]:
+    """Return what is stored twice; over a network only methods are worth the reading that would treat the two differently."""
+    if any(row.far for row in rows) and not isinstance(spec.method, EditMethod):
+        return {}
+    return find_twins(rows, names)
 
 
 def _known(rows: Sequence[Source], names: Sequence[str]) -> dict[str, Callable[[], Gram]]:

@@ -76,7 +76,8 @@ class Prepared:
     @property
     def bytes_streamed(self) -> int:
         far = [row for row in self.job.rows if row.far]
-        sizes = {name: sum(row.dtype(name).itemsize for row in far) for name in self.job.dtypes}
+        read = [name for name in self.job.dtypes if name not in self.job.twins]
+        sizes = {name: sum(row.dtype(name).itemsize for row in far) for name in read}
         return sum(self.job.elements(name) * size * self.job.passes(name) for name, size in sizes.items())
 
     @property

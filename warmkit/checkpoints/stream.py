@@ -115,7 +115,11 @@ class Stream:
     ) -> None:
         self.job, self.kernels, self.sink, self.advance = job, kernels, sink, advance
         done = done or Done()
-        self.digests: dict[str, Digests] = dict(done.tensors)
+        self._copies: dict[str, list[str]] = {}
+        for copy, name in job.twins.items():
+            self._copies.setdefault(name, []).append(copy)
+        whole = {name: found for name, found in done.tensors.items() if done.tensors.keys() >= set(self._copies.get(name, ()))}
+        self.digests: dict[str, Digests] = whole
         self.grams: dict[str, Gram] = dict(done.grams)
         self.coefficients: dict[str, Coefficients] = {}
         self._ready: deque[Iterator[Task]] = deque()
@@ -435,10 +439,12 @@ class Stream:
 
     def _write(self, output: int, name: str, block: int, view: memoryview) -> None:
         assert self.sink is not None
-        self.sink.write(output, name, block * BLOCK, view)
+        for each in (name, *self._copies.get(name, ())):
+            self.sink.write(output, each, block * BLOCK, view)
 
     def _advance(self, name: str, count: int, progress: _Tensor) -> None:
-        written = count * self.job.dtypes[name].itemsize * self.job.outputs
+        copies = 1 + len(self._copies.get(name, ()))
+        written = count * self.job.dtypes[name].itemsize * self.job.outputs * copies
         self.advance(written + sum(count * row.dtype(name).itemsize for row in self.job.rows))
         with self._state:
             progress.missing -= 1
@@ -447,10 +453,12 @@ class Stream:
             self._finish(name, progress)
 
     def _finish(self, name: str, progress: _Tensor) -> None:
-        self.digests[name] = progress.digests()
+        digests, nbytes = progress.digests(), self.job.elements(name) * self.job.dtypes[name].itemsize
         del self._tensors[name]
         assert self.sink is not None
-        self.sink.finished(name, self.digests[name], self.job.elements(name) * self.job.dtypes[name].itemsize)
+        for each in (*self._copies.get(name, ()), name):  # copies first: who finds the original done has them too
+            self.digests[each] = digests
+            self.sink.finished(each, digests, nbytes)
 
     def _rows_apart(self, name: str) -> Sums:
         """Return every row as a base and a product if one has a product and all bases have one 16-bit type, else nothing."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,12 @@ from safetensors.torch import load_file
 import warmkit
 from tests.conftest import CONFIG, Family, make_family, save, weights
 from tests.unit.checkpoints import reference
+from warmkit.checkpoints.devices import find_kernels
+from warmkit.checkpoints.job import Done, build_job
 from warmkit.checkpoints.merger import Merger
+from warmkit.checkpoints.sources import MemorySource
+from warmkit.checkpoints.spec import merge_spec
+from warmkit.checkpoints.stream import Stream
 from warmkit.errors import MismatchError, UsageError
 from warmkit.merging.methods import METHODS, Method
 
@@ -435,6 +441,69 @@ def test_copies_of_a_tied_tensor_stay_equal(tmp_path: Path) -> None:
     warmkit.merge(paths[1:], tmp_path / "out", init=paths[0])
     merged = tensors_of(tmp_path / "out")
     assert torch.equal(merged["lm_head.weight"], merged["model.embed_tokens.weight"])
+
+
+BIASED = {"lm_head.bias": torch.linspace(0, 1, 40)}
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("granularity", ["layer", "model"])
+@pytest.mark.parametrize("config", [TIED, CONFIG], ids=["tied", "silent"])
+def test_what_all_inputs_store_twice_stays_equal_under_every_method(
+    method: str, granularity: str, config: dict[str, Any], tmp_path: Path
+) -> None:
+    config = {key: value for key, value in config.items() if config is TIED or key != "tie_word_embeddings"}
+    coarse = {name: value.bfloat16() for name, value in with_copied_head(0).items()}  # ties at every threshold
+    paths = [save(tmp_path / "m0", coarse, config)]
+    for seed in (1, 2):
+        tensors = {name: value.bfloat16() for name, value in with_copied_head(seed).items()}
+        paths.append(save(tmp_path / f"m{seed}", tensors, config))
+    needs = {each.name for each in getattr(METHODS[method], "parameters", ())}
+    own = {name: 0.5 for name in ("density", "select_topk") if name in needs}
+    groups = {"granularity": granularity} if getattr(METHODS[method], "grouped", True) else {}
+    result = warmkit.merge(paths[1:], tmp_path / "out", init=paths[0], method=method, **own, **groups)
+    merged = tensors_of(tmp_path / "out")
+    assert list(merged) == list(tensors_of(paths[0]))
+    assert torch.equal(merged["lm_head.weight"], merged["model.embed_tokens.weight"])
+    assert sum(group.parameters for group in result.groups) == sum(value.numel() for value in headless(0).values())
+    warmkit.verify(tmp_path / "out")
+    in_memory = warmkit.merged_state_dict([tensors_of(path) for path in paths[1:]], init=coarse, method=method, **own, **groups)
+    assert all(torch.equal(value, in_memory[name]) for name, value in merged.items())
+
+
+def test_a_tied_model_has_the_angles_and_bytes_that_it_has_without_its_copy(tmp_path: Path) -> None:
+    twice = [save(tmp_path / f"twice{seed}", with_copied_head(seed), TIED) for seed in range(3)]
+    once = [save(tmp_path / f"once{seed}", headless(seed), TIED) for seed in range(3)]
+    results = [
+        warmkit.merge(paths[1:], tmp_path / name, init=paths[0], granularity="model")
+        for name, paths in (("twice", twice), ("once", once))
+    ]
+    assert results[0].mean_angle == results[1].mean_angle
+    merged = tensors_of(tmp_path / "twice")
+    assert all(torch.equal(merged[name], value) for name, value in tensors_of(tmp_path / "once").items())
+
+
+def test_a_copy_whose_original_was_written_alone_is_written_after_all(wide: Family, tmp_path: Path) -> None:
+    rows = [MemorySource(f"m{seed}", {**with_copied_head(seed), **BIASED}) for seed in range(3)]
+    job = build_job(merge_spec("slerp", 2), rows, rows[0].names, None, False)
+    assert job.twins == {"lm_head.weight": "model.embed_tokens.weight"}
+    written: dict[str, int] = {}
+
+    class Sink:
+        def write(self, output: int, tensor: str, start: int, data: memoryview) -> None:
+            written[tensor] = written.get(tensor, 0) + data.nbytes
+
+        def solved(self, group: str, gram: Any) -> None: ...
+
+        def finished(self, tensor: str, digests: Any, nbytes: int) -> None: ...
+
+    stream = Stream(job, find_kernels("cpu"), Sink())
+    stream.run(1)
+    assert stream.digests["lm_head.weight"] == stream.digests["model.embed_tokens.weight"]
+    known = {name: each for name, each in stream.digests.items() if name != "lm_head.weight"}
+    written.clear()
+    Stream(job, find_kernels("cpu"), Sink(), Done(tensors=known)).run(1)
+    assert written == {"lm_head.weight": 1280, "model.embed_tokens.weight": 1280}
 
 
 # ---- in memory -----------------------------------------------------------------------------------------------------------

@@ -99,6 +99,11 @@ def sft(
     with console.progress("training", unit="steps") as advance:
         result = training.train_sft(content, force=force, advance=advance)
     leave()
+    if opened := result.summary.get("opened_otherwise"):
+        console.note(
+            f"the chat template opens an answer with {opened!r}, which finished chats have not: answers were learned without "
+            "it, and will be sampled behind it"
+        )
     losses = [f"{key.replace('_', ' ')}: {result.summary[key]:.4f}" for key in ("validation_loss",) if key in result.summary]
     places = [str(path) for path in result.kept.values()] + [str(result.path)]
     kept = {str(step): str(path) for step, path in result.kept.items()}

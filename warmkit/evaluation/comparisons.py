@@ -113,4 +113,4 @@ def _only(rows: Sequence[T], places: Sequence[int]) -> list[T]:
 
 
 def _answers(tokens: Sequence[Tokens]) -> Array:
-    return np.array([len(each) - each.answer for each in tokens], dtype=np.float64)
+    return np.array([len(each) - max(0, each.answer) for each in tokens], dtype=np.float64)

@@ -13,9 +13,10 @@ from warmkit.evaluation.answers import Answers
 from warmkit.evaluation.policy_evaluator import PolicyEvaluator, Prompts, encode_prompts
 from warmkit.evaluation.reward_term import RewardTerm, check_labels
 from warmkit.evaluation.rewards import open_terms
-from warmkit.modeling.causal_model import load_causal_model, positions_of
+from warmkit.modeling.causal_model import load_causal_model
 from warmkit.modeling.generation import Sampling
 from warmkit.modeling.generation_config import banned_of, ends_of, not_followed
+from warmkit.modeling.positions import room_for
 from warmkit.modeling.precision import Precision
 from warmkit.modeling.tokens import Encoder, masked_padding, tokenizer_of
 from warmkit.modeling.weights import load_weights
@@ -137,7 +138,7 @@ class PolicyTrial:
         """
         how, model = self.settings, load_causal_model(path)
         tokenizer = tokenizer_of(path)
-        encoder = Encoder(tokenizer, positions_of(model, how.max_length), masked_padding(tokenizer, how.pad_token))
+        encoder = Encoder(tokenizer, room_for(model.config, how.max_length), masked_padding(tokenizer, how.pad_token))
         data = encode_prompts(how.prompts, encoder, how.max_new_tokens, how.overlong, chat=how.chat)
         if self.sft is not None and (found := _width(model)) != (expected := _width(self.sft)):
             wanted = f"the {expected} tokens of the SFT model {how.sft}"

@@ -1,4 +1,4 @@
-"""Load a language model: the init of a policy, the SFT model, a policy to evaluate."""
+"""Load a language model: the init of a policy or of SFT, the SFT model, a policy to evaluate."""
 
 from __future__ import annotations
 
@@ -6,33 +6,56 @@ from typing import Any
 
 import torch
 
+from warmkit.errors import UnsupportedError, listed
+from warmkit.modeling.batching import check_causal
 from warmkit.modeling.dropout import set_dropout
 from warmkit.modeling.quiet import loading, quiet
 from warmkit.modeling.weights import home_of, load_adapters
 
 
-def load_causal_model(source: str, device: str | None = None) -> Any:
-    """Load a language model in float32, without dropout: what learns, or is measured, is what was sampled from.
+def load_causal_model(source: str, device: str | None = None, dropout: float | None = 0.0) -> Any:
+    """Load a language model in float32, by default without dropout: what learns, or is measured, is what was sampled from.
 
     Args:
         source: Directory or Hub repository, or an adapter on one.
         device: `cpu` or `cuda`; by default a GPU where there is one.
+        dropout: Probability for every dropout of the model; None for the config's.
 
     Raises:
         CheckpointError: If transformers cannot load it.
+        UnsupportedError: If it is no language model: an encoder, an encoder-decoder, or without the head of one.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
     home = home_of(source)
     with loading(source), quiet():
         config = AutoConfig.from_pretrained(home)
-        set_dropout(config, 0.0)
-        model: Any = AutoModelForCausalLM.from_pretrained(home, config=config, dtype=torch.float32)
+        _refuse_encoder_decoder(config, source)
+        if dropout is not None:
+            set_dropout(config, dropout)
+        options: dict[str, Any] = {"config": config, "dtype": torch.float32, "output_loading_info": True}
+        loaded: Any = AutoModelForCausalLM.from_pretrained(home, **options)
+    model, report = loaded
+    _refuse_parts(model, report, source)
     load_adapters(model, source)
-    set_dropout(model, 0.0)
-    return model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
+    if dropout is not None:
+        set_dropout(model, dropout)
+    model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
+    check_causal(model, source)
+    return model
 
 
-def positions_of(model: Any, wanted: int | None = None) -> int:
-    """Return how many tokens prompt and answer may have together: `wanted`, else what the config allows, at most 4096."""
-    return wanted or min(4096, model.config.get_text_config().max_position_embeddings)
+def _refuse_encoder_decoder(config: Any, source: str) -> None:
+    if getattr(config, "is_encoder_decoder", False):
+        raise UnsupportedError(
+            f"{source}: {config.model_type} is an encoder-decoder; expected a model that goes on writing its prompt (a decoder)"
+        )
+
+
+def _refuse_parts(model: Any, report: dict[str, Any], source: str) -> None:
+    """Refuse what transformers would fill up with random numbers, without a word under `quiet`."""
+    if missing := sorted(report["missing_keys"]):
+        raise UnsupportedError(
+            f"{source}: lacks {len(missing)} tensors of {type(model).__name__}, so it is no language model (a reward model, an "
+            f"encoder?):\n{listed(missing)}"
+        )

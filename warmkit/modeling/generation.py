@@ -1,7 +1,8 @@
 """Sampling completions: the one seam behind which another engine could stand.
 
-`sample(model, prompts, how, generator)` is all that the rest knows. A model of transformers reads with its cache of keys and
-values, a small Llama without it (`plain_llama`): a prompt is read once however many samples it gets, and finished rows leave.
+`sample(model, prompts, how, generator)` is all that the rest knows. A model of transformers reads with its cache, or where that
+cannot be (`batching`) without, a small Llama by itself (`plain_llama`): a prompt is read once however many samples it gets, and
+finished rows leave.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 
 from warmkit.errors import NonFiniteError
+from warmkit.modeling.batching import CacheReader, WholeReader, reading_of
 from warmkit.modeling.log_probabilities import log_distribution
 from warmkit.modeling.plain_llama import PlainReader, plain_llama
 from warmkit.modeling.quiet import evaluating
@@ -129,7 +131,10 @@ def _reader(model: Any, prompts: Sequence[Sequence[int]], how: Sampling) -> Read
     """Return what reads the texts of one batch, whose prompts it knows."""
     longest, shortest = max(map(len, prompts)), min(map(len, prompts))
     plain = plain_llama(model, longest + how.max_new_tokens) if longest == shortest else None
-    return _Reader(model, prompts, how.pad_id) if plain is None else PlainReader(plain, prompts, how.max_new_tokens)
+    if plain is not None:
+        return PlainReader(plain, prompts, how.max_new_tokens)
+    reading = reading_of(model)
+    return (CacheReader if reading.left else WholeReader)(model, prompts, how.pad_id, reading)
 
 
 class Reader(Protocol):
@@ -148,51 +153,9 @@ class Reader(Protocol):
         ...
 
 
-class _Reader:
-    """Any model of transformers, with its cache of keys and values."""
-
-    def __init__(self, model: Any, prompts: Sequence[Sequence[int]], pad_id: int) -> None:
-        from transformers import DynamicCache
-
-        self.model, self.cache = model, DynamicCache(config=model.config)
-        self.ids, self.mask = left_padded(prompts, pad_id, next(model.parameters()).device)
-
-    def opening(self, samples: int) -> torch.Tensor:
-        start = {"input_ids": self.ids, "attention_mask": self.mask, "position_ids": positions(self.mask), "logits_to_keep": 1}
-        first = self.model(**start, past_key_values=self.cache, use_cache=True).logits[:, -1]
-        copies = torch.arange(len(first), device=first.device).repeat_interleave(samples)
-        self.keep(copies)
-        return first[copies]
-
-    def following(self, tokens: torch.Tensor) -> torch.Tensor:
-        self.mask = torch.cat([self.mask, self.mask.new_ones(len(tokens), 1)], 1)
-        inputs = {"input_ids": tokens[:, None], "attention_mask": self.mask, "position_ids": self.mask.sum(1, keepdim=True) - 1}
-        return self.model(**inputs, past_key_values=self.cache, use_cache=True).logits[:, -1]
-
-    def keep(self, rows: torch.Tensor) -> None:
-        self.cache.batch_select_indices(rows)
-        self.mask = self.mask[rows]
-
-
 def _draw(spoken: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
     """Invert the cumulative distribution at uniform numbers in [0, 1): a token without probability is never drawn."""
     cumulated = spoken.double().exp().cumsum(-1)
     if not cumulated[:, -1].isfinite().all():
         raise NonFiniteError("the policy's logits are not finite")
     return torch.searchsorted(cumulated, draws[:, None] * cumulated[:, -1:], right=True).squeeze(-1)
-
-
-def left_padded(prompts: Sequence[Sequence[int]], pad_id: int, device: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return ids and mask, [B, T], the prompts ending in the last column."""
-    width = max(map(len, prompts))
-    ids = torch.full((len(prompts), width), pad_id)
-    mask = torch.zeros_like(ids)
-    for row, prompt in enumerate(prompts):
-        ids[row, width - len(prompt) :] = torch.tensor(prompt)
-        mask[row, width - len(prompt) :] = 1
-    return ids.to(device), mask.to(device)
-
-
-def positions(mask: torch.Tensor) -> torch.Tensor:
-    """Return the position of every token in its row, [B, T]; padding has 0."""
-    return (mask.cumsum(1) - 1).clamp_min(0)

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from warmkit.modeling.generation import Completion, Sampling, left_padded, positions
+from warmkit.modeling.batching import Reading, inputs_of, left_padded, reading_of, right_padded
+from warmkit.modeling.generation import Completion, Sampling
 from warmkit.modeling.log_probabilities import completion_log_probability, entropy, exact_kl, log_distribution
 from warmkit.modeling.plain_llama import plain_llama
 from warmkit.modeling.tokens import by_length
@@ -22,19 +23,26 @@ IN_CACHE = 2**17  # numbers
 
 @dataclass(frozen=True)
 class Layout:
-    """Completions that all start in the same column: prompts padded on the left, completions on the right.
+    """Completions beside their prompts: padded on the left so that all start in one column, or on the right.
 
     Attributes:
-        inputs: Of the model.
+        left: Ids and mask with the prompts padded on the left, completions on the right.
+        right: Ids and mask with padding on the right alone.
         tokens: What was sampled, [N, T].
         counted: [N, T], true for tokens of the completion, its end included.
-        level: Whether no prompt is padded.
+        starts: Tokens of every prompt, [N].
     """
 
-    inputs: dict[str, Any]
+    left: tuple[torch.Tensor, torch.Tensor]
+    right: tuple[torch.Tensor, torch.Tensor]
     tokens: torch.Tensor
     counted: torch.Tensor
-    level: bool
+    starts: torch.Tensor
+
+    @property
+    def level(self) -> bool:
+        """Whether no prompt is padded."""
+        return bool((self.starts == self.starts[0]).all())
 
 
 def measure(
@@ -110,27 +118,32 @@ def _spoken(model: Model, layout: Layout, how: Sampling) -> torch.Tensor:
 
 
 def _logits(model: Model, layout: Layout) -> torch.Tensor:
-    ids, width = layout.inputs["input_ids"], layout.tokens.shape[1]
+    width = layout.tokens.shape[1]
     if layout.level and not torch.is_grad_enabled():
+        ids = layout.left[0]
         plain = getattr(model, "plain_llama", partial(plain_llama, model))(ids.shape[1])
         if plain is not None:
             return functional.linear(plain.hidden(ids[:, :-1])[:, -width:], plain.head)
-    return model(**layout.inputs).logits[:, :-1]
+    reading = reading_of(model)
+    if reading.left:
+        return model(**inputs_of(reading, *layout.left, width + 1, use_cache=False)).logits[:, -width - 1 : -1]
+    return _gathered(model, reading, layout)
+
+
+def _gathered(model: Model, reading: Reading, layout: Layout) -> torch.Tensor:
+    """Return what a model that reads no padding on the left says, from columns that differ from row to row."""
+    ids, mask = layout.right
+    before = layout.starts - 1
+    keep = ids.shape[1] - int(before.min())
+    logits = model(**inputs_of(reading, ids, mask, keep, use_cache=False)).logits[:, -keep:]
+    columns = (before - before.min())[:, None] + torch.arange(layout.tokens.shape[1], device=ids.device)
+    return logits.take_along_dim(columns.clamp_max(keep - 1)[..., None], 1)  # past the end nothing is counted
 
 
 def lay_out(prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]], pad_id: int, device: Any) -> Layout:
-    """Put prompts and completions side by side; only the logits of the completions are computed."""
+    """Put prompts and completions side by side."""
     before, before_mask = left_padded(prompts, pad_id, device)
-    width = max(map(len, completions))
-    tokens = torch.tensor([[*ids, *[pad_id] * (width - len(ids))] for ids in completions], device=device)
-    lengths = torch.tensor([len(ids) for ids in completions], device=device)
-    counted = torch.arange(width, device=device) < lengths[:, None]
-    mask = torch.cat([before_mask, counted.long()], 1)
-    inputs = {
-        "input_ids": torch.cat([before, tokens], 1),
-        "attention_mask": mask,
-        "position_ids": positions(mask),
-        "use_cache": False,
-        "logits_to_keep": width + 1,
-    }
-    return Layout(inputs, tokens, counted, min(map(len, prompts)) == before.shape[1])
+    tokens, counted = right_padded(completions, pad_id, device)
+    left = torch.cat([before, tokens], 1), torch.cat([before_mask, counted], 1)
+    right = right_padded([[*prompt, *ids] for prompt, ids in zip(prompts, completions)], pad_id, device)
+    return Layout(left, right, tokens, counted.bool(), before_mask.sum(1))

@@ -13,8 +13,9 @@ decoder reads is what TRL's RewardTrainer (1.16) and `apply_chat_template` give,
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -22,7 +23,8 @@ import torch
 from jinja2 import TemplateError
 
 from warmkit.data.chats import Chat, Messages, options_of, spoken
-from warmkit.errors import DataError, UnsupportedError, UsageError
+from warmkit.errors import DataError, UnsupportedError
+from warmkit.modeling.positions import room_for
 from warmkit.modeling.weights import tokenizer_home
 
 Text: TypeAlias = "str | Messages"
@@ -34,7 +36,8 @@ class Tokens:
 
     Attributes:
         ids: Token ids.
-        answer: Where the answer starts in `ids`; for an encoder also where the second token type starts.
+        answer: Where the answer starts in `ids`; for an encoder also where the second token type starts. -1 where a chat
+            template does not tell.
         truncated: How many tokens were cut away.
     """
 
@@ -103,11 +106,12 @@ class Encoder:
             answers = self._ids([_plain(answer) for _, answer in texts])
             return [self._pair(prompt, answer) for prompt, answer in zip(prompts, answers)]
         rendered = [self._render(prompt, answer) for prompt, answer in texts]
-        wholes = [prompt + answer for prompt, answer in rendered]
+        wholes = [(prompt or "") + answer for prompt, answer in rendered]
         chats = [not (isinstance(prompt, str) and isinstance(answer, str)) for prompt, answer in texts]
         ended = [self._ended(whole, chat and not closed) for whole, chat in zip(wholes, chats)]
-        prompts = self._ids([prompt for prompt, _ in rendered])
-        return [self._sequence(whole, len(prompt), chat) for whole, prompt, chat in zip(self._ids(ended), prompts, chats)]
+        prompts = self._ids([prompt or "" for prompt, _ in rendered])
+        tokens = [self._sequence(whole, len(prompt), chat) for whole, prompt, chat in zip(self._ids(ended), prompts, chats)]
+        return [each if prompt is not None else replace(each, answer=-1) for each, (prompt, _) in zip(tokens, rendered)]
 
     def encode_prompts(self, prompts: Sequence[Text], room: int) -> list[Tokens]:
         """Return what an answer is sampled after: no EOS, a chat opened for the assistant, the newest `room` tokens."""
@@ -195,14 +199,32 @@ class Encoder:
                 return whole[:place], whole[place + len(plain) :]
         return [], []
 
-    def _render(self, prompt: Text, answer: Text) -> tuple[str, str]:
+    def _render(self, prompt: Text, answer: Text) -> tuple[str | None, str]:
+        """Return prompt and answer as they are read; all of a chat for the answer where it cannot be told where that starts."""
         if isinstance(prompt, str) and isinstance(answer, str):
             return prompt, answer
         before = Chat([{"role": "user", "content": prompt}]) if isinstance(prompt, str) else prompt
         after = [{"role": "assistant", "content": answer}] if isinstance(answer, str) else answer
         options = {**options_of(before), **options_of(after)}
         opening, whole = self._template(before, True, options), self._template([*before, *after], False, options)
-        return (opening, whole[len(opening) :]) if whole.startswith(opening) else ("", whole)
+        if not whole.startswith(opening):
+            opening = self._before_answer(before, after, options)
+        return (opening, whole[len(opening) :]) if opening and whole.startswith(opening) else (None, whole)
+
+    def opens_otherwise(self, prompt: Text, answer: Text) -> str | None:
+        """Return what the template opens an answer with, where a finished chat has something else in its place; else None."""
+        if isinstance(prompt, str):
+            return None
+        opened, (before, _) = self._opened(prompt), self._render(prompt, answer)
+        return opened[len(os.path.commonprefix([opened, before or ""])) :] or None  # noqa: RUF071  (texts, not paths)
+
+    def _before_answer(self, before: Messages, after: Messages, options: Mapping[str, Any]) -> str:
+        """Return what the template writes before an answer, whatever the answer is.
+
+        Not always what it opens an answer with: DeepSeek-R1's opens a thought, and leaves thoughts out of a finished chat.
+        """
+        probes = ([*before, {**after[0], "content": text}, *after[1:]] for text in ("0", "1"))
+        return os.path.commonprefix([self._template(probe, False, options) for probe in probes])  # noqa: RUF071  (not paths)
 
     def _opened(self, prompt: Text) -> str:
         return prompt if isinstance(prompt, str) else self._template(prompt, True, options_of(prompt))
@@ -307,7 +329,4 @@ def longest(config: Any, tokenizer: Any, wanted: int | None) -> int:
     Raises:
         UsageError: If `wanted` is more than the model has positions.
     """
-    positions = getattr(config.get_text_config(), "max_position_embeddings", None) or 1 << 30
-    if wanted is not None and wanted > positions:
-        raise UsageError(f"max_length {wanted}: {tokenizer.name_or_path} has {positions} positions")
-    return wanted or min(4096, positions, tokenizer.model_max_length)
+    return min(room_for(config, wanted), wanted or tokenizer.model_max_length)

@@ -10,6 +10,7 @@ import torch
 from torch.distributed.tensor import DTensor
 from torch.func import functional_call
 
+from warmkit.modeling.batching import Reading, reading_of
 from warmkit.modeling.plain_llama import PlainLlama, plain_llama
 from warmkit.modeling.quiet import evaluating
 from warmkit.training.adapters import adapted_layers, product
@@ -54,6 +55,11 @@ class Anchor:
         """Run the model with the copies in place of what learns, without dropout or gradients."""
         with evaluating(self.model):
             return functional_call(self.model, self.copies, args=(), kwargs=inputs)
+
+    @property
+    def reading(self) -> Reading:
+        """How it reads a batch: as the policy."""
+        return reading_of(self.model)
 
     def plain_llama(self, length: int) -> PlainLlama | None:
         """Return the same without what a call costs, where there is such a thing."""

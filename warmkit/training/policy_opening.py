@@ -6,10 +6,11 @@ from typing import Any
 
 from warmkit.evaluation.policy_evaluator import PolicyEvaluator, encode_prompts
 from warmkit.evaluation.rewards import open_terms
-from warmkit.modeling.causal_model import load_causal_model, positions_of
+from warmkit.modeling.causal_model import load_causal_model
 from warmkit.modeling.checkpointing import recompute_activations
 from warmkit.modeling.generation import Sampling
 from warmkit.modeling.generation_config import banned_of, ends_of
+from warmkit.modeling.positions import room_for
 from warmkit.modeling.reward_model import load_reward_model
 from warmkit.modeling.rollouts import MOST_PARTS, Model
 from warmkit.modeling.tokens import Encoder, masked_padding, tokenizer_of
@@ -32,7 +33,7 @@ def open_policy(recipe: PolicyRecipe) -> PolicyTask:
     """
     how, section = recipe.policy, recipe.model
     model = load_causal_model(section.path, group().device)
-    limit = positions_of(model, section.max_length)
+    limit = room_for(model.config, section.max_length)
     tokenizer = tokenizer_of(section.path)
     encoder = Encoder(tokenizer, limit, masked_padding(tokenizer, section.pad_token))
     sources = {"train": recipe.data.train, "validation": recipe.data.validation}

@@ -11,14 +11,13 @@ from typing import Any
 import torch
 
 from warmkit.data.texts import Text, read_texts
-from warmkit.errors import DataError, UnsupportedError, UsageError, listed
+from warmkit.errors import DataError, UsageError, listed
+from warmkit.modeling.causal_model import load_causal_model
 from warmkit.modeling.checkpointing import recompute_activations
-from warmkit.modeling.dropout import set_dropout
 from warmkit.modeling.generation_config import ends_of, saved_ends
-from warmkit.modeling.quiet import evaluating, loading, quiet
+from warmkit.modeling.quiet import evaluating
 from warmkit.modeling.saving import save_model
 from warmkit.modeling.tokens import Encoder, Tokens, by_length, longest, masked_padding, tokenizer_of
-from warmkit.modeling.weights import home_of, load_adapters
 from warmkit.recipes import recipe_text
 from warmkit.training.adapters import add_adapters, merged
 from warmkit.training.distributed import agreed, group
@@ -32,6 +31,7 @@ from warmkit.training.sharding import check_shards, shard, whole_weights
 from warmkit.training.trackers import Trackers
 
 EVALUATION_TOKENS = 8192
+LOOKED_AT = 32  # chats
 
 
 @dataclass(frozen=True)
@@ -134,33 +134,33 @@ def train_sft(recipe: SftRecipe, *, force: bool = False, advance: Advance | None
         name: {"texts": len(tokens), "truncated": sum(bool(each.truncated) for each in tokens)}
         for name, (_, tokens) in task.data.items()
     }
-    summary = {"steps": outcome.steps, "seconds": outcome.seconds, "data": data, **task.evaluate(), "last": outcome.last}
+    summary = {
+        "steps": outcome.steps,
+        "seconds": outcome.seconds,
+        "data": data,
+        **_opened_otherwise(task),
+        **task.evaluate(),
+        "last": outcome.last,
+    }
     run.finish(summary)
     return SftResult(run.model, kept, summary)
 
 
+def _opened_otherwise(task: SftTask) -> dict[str, str]:
+    """Say what the chat template opens answers with and no finished chat has there (the first chats are looked at)."""
+    found = (task.encoder.opens_otherwise(text.prompt, text.completion) for text in task.texts[:LOOKED_AT])
+    return next(({"opened_otherwise": each} for each in found if each is not None), {})
+
+
 def open_task(recipe: SftRecipe) -> SftTask:
     """Load the model and the data of a recipe."""
-    from transformers import AutoConfig, AutoModelForCausalLM
-
     path = recipe.model.path
     if recipe.model.head is not None or recipe.data.corrupt or recipe.data.ood is not None:
         raise UsageError("model.head, data.corrupt and data.ood are for reward models; leave them out of an SFT recipe")
-    with loading(path):
-        home = home_of(path)
-        config, tokenizer = AutoConfig.from_pretrained(home), tokenizer_of(path)
-    if recipe.sft.dropout is not None:
-        set_dropout(config, recipe.sft.dropout)
+    model = load_causal_model(path, group().device, recipe.sft.dropout)
+    tokenizer = tokenizer_of(path)
     pad_token = masked_padding(tokenizer, recipe.model.pad_token)
-    encoder = Encoder(tokenizer, longest(config, tokenizer, recipe.model.max_length), pad_token)
-    if encoder.pairs:
-        raise UnsupportedError(f"{path}: an encoder does not write text; SFT needs a causal language model")
-    with quiet(), loading(path):
-        model: Any = AutoModelForCausalLM.from_pretrained(home, config=config, dtype=torch.float32)
-    load_adapters(model, path)
-    if recipe.sft.dropout is not None:
-        set_dropout(model, recipe.sft.dropout)
-    model.to(group().device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    encoder = Encoder(tokenizer, longest(model.config, tokenizer, recipe.model.max_length), pad_token)
     sources = {"train": recipe.data.train, "validation": recipe.data.validation}
     data = {name: _read(source, encoder, recipe) for name, source in sources.items() if source is not None}
     return SftTask(model, encoder, path, data)
@@ -169,10 +169,10 @@ def open_task(recipe: SftRecipe) -> SftTask:
 def _read(source: str, encoder: Encoder, recipe: SftRecipe) -> tuple[list[Text], list[Tokens]]:
     texts = read_texts(source, chat=bool(recipe.data.chat))
     tokens = encoder.encode([(text.prompt, text.completion) for text in texts], closed=True)
-    if lost := [text.where for text, each in zip(texts, tokens) if not isinstance(text.prompt, str) and not each.answer]:
+    if lost := [text.where for text, each in zip(texts, tokens) if each.answer < 0]:
         raise DataError(
-            f"the chat template writes {len(lost)} chats so that the prompt is not their beginning, and prompts must not be "
-            f"learned:\n{listed(lost)}"
+            f"the chat template writes {len(lost)} chats so that it cannot be told where the answer starts, and prompts must "
+            f"not be learned:\n{listed(lost)}"
         )
     long = [f"{text.where}: {len(each) + each.truncated} tokens" for text, each in zip(texts, tokens) if each.truncated]
     if recipe.model.overlong == "refuse" and long:

@@ -11,7 +11,8 @@ pytest.importorskip("transformers")
 
 import transformers
 
-from warmkit.modeling.generation import Sampling, left_padded, sample
+from warmkit.modeling.batching import left_padded
+from warmkit.modeling.generation import Sampling, sample
 from warmkit.modeling.plain_llama import PlainReader, plain_llama
 from warmkit.modeling.rollouts import measure
 from warmkit.random_streams import generator

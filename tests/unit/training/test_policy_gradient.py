@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from warmkit.errors import UsageError
+from warmkit.modeling.batching import positions
 from warmkit.modeling.generation import Completion, Sampling
 from warmkit.modeling.log_probabilities import exact_kl, log_distribution
 from warmkit.modeling.rollouts import lay_out, measure
@@ -164,7 +165,9 @@ def test_padding_changes_neither_log_probabilities_nor_gradients() -> None:
 
 def test_completions_start_in_one_column() -> None:
     layout = lay_out([[5], [6, 7]], [[1, 2], [3]], 0, "cpu")
-    assert layout.inputs["input_ids"].tolist() == [[0, 5, 1, 2], [6, 7, 3, 0]]
-    assert layout.inputs["attention_mask"].tolist() == [[0, 1, 1, 1], [1, 1, 1, 0]]
-    assert layout.inputs["position_ids"].tolist() == [[0, 0, 1, 2], [0, 1, 2, 2]]
+    ids, mask = layout.left
+    assert ids.tolist() == [[0, 5, 1, 2], [6, 7, 3, 0]]
+    assert mask.tolist() == [[0, 1, 1, 1], [1, 1, 1, 0]]
+    assert positions(mask).tolist() == [[0, 0, 1, 2], [0, 1, 2, 2]]
+    assert layout.right[0].tolist() == [[5, 1, 2], [6, 7, 3]]
     assert layout.counted.tolist() == [[True, True], [True, False]]

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.unit.training import tiny
-from warmkit.errors import DataError
+from warmkit.errors import DataError, UsageError
 from warmkit.training.recipe import DataSection, LoraSection, ModelSection, Optimization, RunOutput, SftRecipe
 from warmkit.training.sft import open_task, train_sft
 
@@ -86,6 +86,54 @@ def test_chats_are_learned_from_the_answer_on(tmp_path: Path) -> None:
     task = open_task(SftRecipe(ModelSection(str(source)), data, RunOutput(str(tmp_path / "run")), Optimization(steps=1)))
     tokenizer = task.encoder.tokenizer
     assert [tokenizer.decode(each.ids[each.answer :]) for each in task.tokens] == ["sings</s>", "runs</s>"]
+
+
+THOUGHT = (  # as DeepSeek-R1's: an answer is opened with a thought, which a finished chat leaves out
+    "{% for m in messages %}{% if m['role'] == 'user' %}[user]{{ m['content'] }}{% else %}"
+    "[assistant]{{ m['content'].split('[done]')[-1] }}{{ eos_token }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}[assistant][think]{% endif %}"
+)
+HINT = (  # what comes before the answer depends on it
+    "{{ messages[-1]['content'] | length }}{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}{% endfor %}</s>"
+)
+
+
+def chats(folder: Path, template: str, answers: list[str]) -> SftRecipe:
+    own = tiny.llama_tokenizer()
+    own.chat_template = template
+    source = tiny.make(folder / "model", "llama", own=own)
+    lines = [{"messages": [{"role": "user", "content": "q q"}, {"role": "assistant", "content": each}]} for each in answers]
+    data = DataSection(str(tiny.write(folder / "chats.jsonl", lines)))
+    how = Optimization(steps=1, batch_size=2, precision="float32")
+    return SftRecipe(ModelSection(str(source)), data, RunOutput(str(folder / "run")), how)
+
+
+@pytest.mark.parametrize("start", ["", "{{ bos_token }}"], ids=["plain", "BOS"])
+def test_the_answer_alone_is_learned_though_the_template_opens_it_otherwise(start: str, tmp_path: Path) -> None:
+    recipe = chats(tmp_path, start + THOUGHT, ["[think]hm[done]sings", "[runs"])
+    task = open_task(recipe)
+    assert [task.encoder.tokenizer.decode(each.ids[each.answer :]) for each in task.tokens] == ["sings</s>", "[runs</s>"]
+    assert train_sft(recipe).summary["opened_otherwise"] == "[think]"
+
+
+@pytest.mark.parametrize("start", ["", "{{ bos_token }}"], ids=["plain", "BOS"])
+def test_a_template_that_does_not_tell_where_the_answer_starts_is_refused(start: str, tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"writes 2 chats so that it cannot be told where the answer starts.*\n  .*chats\.jsonl:1"
+    ):
+        open_task(chats(tmp_path, start + HINT, ["sings", "dog runs"]))
+
+
+def test_an_answer_that_fills_all_of_the_room_is_learned_without_its_prompt(tmp_path: Path) -> None:
+    long = chats(tmp_path, THOUGHT, ["the cat sings the cat sings the cat sings"])
+    task = open_task(replace(long, model=replace(long.model, max_length=8)))
+    assert (task.tokens[0].answer, len(task.tokens[0])) == (0, 8)
+
+
+def test_more_tokens_than_the_model_has_positions_are_refused(tmp_path: Path) -> None:
+    long = recipe(tmp_path)
+    with pytest.raises(UsageError, match=r"^max_length 97: .*llama has 96 positions$"):
+        open_task(replace(long, model=replace(long.model, max_length=97)))
 
 
 def test_overlong_texts_are_counted_or_refused_with_their_lines(tmp_path: Path) -> None:

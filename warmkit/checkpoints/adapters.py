@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from warmkit.addresses import shown
 from warmkit.checkpoints.adapted import AdaptedTensor, FactorCache, Factors, ReplacedTensor
 from warmkit.checkpoints.adapter_config import CONFIG, WEIGHTS, AdapterConfig, base_of, read_config
+from warmkit.checkpoints.adapter_names import alike, naming
 from warmkit.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from warmkit.checkpoints.compatibility import EMBEDDINGS, HEAD, same_bytes
 from warmkit.checkpoints.hub import resolve
@@ -117,7 +118,7 @@ def _read(directory: Path, config: AdapterConfig) -> _Adapter:
 
 def _apply(adapter: _Adapter, base: Checkpoint) -> dict[str, Tensor]:
     """Return the base's tensors with the adapter's in their places."""
-    rename = _naming(adapter.modules, base)
+    rename = naming(adapter.modules, base.entries)
     problems: list[str] = []
     changed = dict[str, Tensor]()
     for name, own in _without_tied_copy(adapter, base).items():
@@ -132,7 +133,7 @@ def _apply(adapter: _Adapter, base: Checkpoint) -> dict[str, Tensor]:
             name = f"{rename(module.name)}.{suffix}"
             target = changed.get(name) or base.entries.get(name)
             if target is None or not _fits(factors, target):
-                problems.append(_module_problem(name, factors, target))
+                problems.append(_module_problem(name, factors, target, base))
             else:
                 changed[name] = AdaptedTensor(target, factors, cache)
     if problems:
@@ -140,16 +141,6 @@ def _apply(adapter: _Adapter, base: Checkpoint) -> dict[str, Tensor]:
         raise MismatchError(f"{adapter.file} does not fit {base.source}: {problems[0]}{more}")
     _refuse_untying(adapter, base, changed)
     return {name: changed.get(name, entry) for name, entry in base.entries.items()}
-
-
-def _naming(modules: Iterable[str], base: Checkpoint) -> Callable[[str], str]:
-    """Return how module names become the base's, which may lack the model's own prefix (`transformer.`), or have one more."""
-    names = list(modules)
-    prefixes = sorted({name.partition(".")[0] for name in base.entries})
-    candidates: list[Callable[[str], str]] = [str, lambda name: name.partition(".")[2] or name]
-    candidates += [lambda name, prefix=prefix: f"{prefix}.{name}" for prefix in prefixes]
-    fitting = (each for each in candidates if all(f"{each(name)}.weight" in base.entries for name in names))
-    return next(fitting, str)
 
 
 def _factors(adapter: _Adapter, module: _Module, base: Checkpoint, weight: str) -> dict[str, Factors]:
@@ -224,9 +215,10 @@ def _fits(factors: Factors, target: Tensor) -> bool:
     return target.shape == _shape(factors) and target.dtype.kind == "float"
 
 
-def _module_problem(name: str, factors: Factors, target: Tensor | None) -> str:
+def _module_problem(name: str, factors: Factors, target: Tensor | None, base: Checkpoint) -> str:
     if target is None:
-        return f"it adapts {name!r}, which is not there"
+        near = ", ".join(map(repr, alike(name, base.entries)[:3]))
+        return f"it adapts {name!r}, which is not there{f' (what ends alike: {near})' if near else ''}"
     return f"it adapts {name!r} as {list(_shape(factors))}, there it is {target.dtype.name} {list(target.shape)}"
 
 

@@ -24,12 +24,13 @@ from warmkit.checkpoints.extraction import Extraction, ModuleLoss, RestLoss
 from warmkit.checkpoints.files import Files
 from warmkit.checkpoints.groups import layer_of
 from warmkit.checkpoints.identities import identity_of
+from warmkit.checkpoints.memory_names import adaptable, names_in_memory
 from warmkit.checkpoints.orientation import is_conv1d
 from warmkit.checkpoints.prepare import check_apart
 from warmkit.checkpoints.safetensors_format import build_header
 from warmkit.checkpoints.staging import Staging, writing
 from warmkit.checkpoints.tensors import Tensor
-from warmkit.errors import OutputError, UsageError, nearest
+from warmkit.errors import OutputError, UnsupportedError, UsageError, nearest
 from warmkit.merging.kernels import NumbaKernels
 from warmkit.merging.truncated_svd import truncated_svd
 
@@ -76,7 +77,8 @@ def extract_lora(
         raise UsageError(f"--init {init}: is an adapter on a base; expected the dense model that the new adapter goes on")
     check_apart(Path(output), [base, tuned])
     aligned = align([base, tuned])
-    chosen = _choose(base, targets)
+    chosen, named = _choose(base, targets), names_in_memory(base)
+    _check_modules(base, chosen, named)
     plan = [rank, energy, chosen, save_rest, kind.name, base.fingerprint(), tuned.fingerprint(), __version__]
     staging, identity = Staging(Path(output), force), xxhash.xxh3_128_hexdigest(json.dumps(plan).encode())
     finished = staging.finished_before(identity)  # measured again for the report, not written
@@ -88,15 +90,15 @@ def extract_lora(
     with Files({**base.identities, **tuned.identities}) as files:
         for name in chosen:
             difference = _difference(files, base.entries[name], aligned.entries[1][name])
-            module = name.removesuffix(".weight")
-            conv1d = is_conv1d(base.config, module)
+            module = named[name].removesuffix(".weight")
+            conv1d = is_conv1d(base.config, name.removesuffix(".weight"))
             loss, a, b = _factor(module, difference.T if conv1d else difference, rank or 16, energy, kind)
             modules.append(loss)
             factors |= {f"{PREFIX}{module}.lora_A.weight": a, f"{PREFIX}{module}.lora_B.weight": b}
             report(base.entries[name])
         norms = _rest_norms(files, base, aligned.entries[1], chosen, report)
-        saved = _saved(base, chosen, norms) if save_rest else {}
-        config = _config(base, modules, saved)
+        saved = _saved(base, chosen, norms, named) if save_rest else {}
+        config = _config(base, modules, saved, named)
         whole = {saved[name]: aligned.entries[1][name] for name in saved}
         parameters = sum(each.size for each in factors.values()) + sum(each.elements for each in whole.values())
         if finished:
@@ -134,6 +136,19 @@ def _choose(base: Checkpoint, targets: Sequence[str] | None) -> list[str]:
             ends = sorted({module.rpartition(".")[2] for module in matrices})
             raise UsageError(f"{base.source}: no matrix is called {target!r}{nearest(target, ends)}")
     return [name for module, name in matrices.items() if any(_ends(module, target) for target in targets)]
+
+
+def _check_modules(base: Checkpoint, chosen: Sequence[str], named: dict[str, str]) -> None:
+    """Refuse matrices that are no modules of their own in memory: experts are fused there, routers hold bare parameters."""
+    fit = adaptable(base, named)
+    if stranger := next((name for name in chosen if name not in fit), None):
+        ends = {name.removesuffix(".weight").rpartition(".")[2] for name in fit if name in chosen}
+        others = {name.removesuffix(".weight").rpartition(".")[2] for name in chosen if name not in fit}
+        advice = f"; name other modules with --targets {','.join(sorted(ends - others))}" if ends - others else ""
+        raise UnsupportedError(
+            f"{base.source}: {stranger!r} is no module of its own in memory, where transformers fuses experts, so peft cannot "
+            f"load factors for it{advice}"
+        )
 
 
 def _ends(module: str, target: str) -> bool:
@@ -188,7 +203,7 @@ def _rest_norms(
     return norms
 
 
-def _saved(base: Checkpoint, chosen: Sequence[str], norms: dict[str, float]) -> dict[str, str]:
+def _saved(base: Checkpoint, chosen: Sequence[str], norms: dict[str, float], named: dict[str, str]) -> dict[str, str]:
     """Return the names in the adapter of tensors to save whole.
 
     A bias beside factors is the adapted module's own; any other tensor takes all of its module with it, which is how peft loads
@@ -200,20 +215,20 @@ def _saved(base: Checkpoint, chosen: Sequence[str], norms: dict[str, float]) -> 
     for name in norms:
         module, _, parameter = name.rpartition(".")
         if module in adapted:
-            saved[name] = f"{PREFIX}{module}.base_layer.{parameter}"
+            saved[name] = f"{PREFIX}{named[name].rpartition('.')[0]}.base_layer.{parameter}"
         elif module and not any(each.startswith(f"{module}.") for each in adapted) and not (tied and name.endswith(EMBEDDINGS)):
-            own = (each for each in base.entries if each.rpartition(".")[0] == module)
-            saved |= {each: PREFIX + each for each in own}
+            own = [each for each in base.entries if each.rpartition(".")[0] == module]
+            saved |= {each: PREFIX + named[each] for each in own if all(one in named for one in own)}
     return saved
 
 
-def _config(base: Checkpoint, modules: Sequence[ModuleLoss], saved: dict[str, str]) -> dict[str, Any]:
+def _config(base: Checkpoint, modules: Sequence[ModuleLoss], saved: dict[str, str], named: dict[str, str]) -> dict[str, Any]:
     names = {each.name for each in modules}
     ranks = [each.rank for each in modules]
     usual = max(set(ranks), key=ranks.count)
     pattern = {each.name: each.rank for each in modules if each.rank != usual}
     architecture = (base.config.get("architectures") or [""])[0]
-    whole = sorted({name.rpartition(".")[0] for name in saved} - names)
+    kept = {named[name].rpartition(".")[0] for name in saved}
     return {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM" if architecture.endswith(("ForCausalLM", "LMHeadModel")) else None,
@@ -223,19 +238,19 @@ def _config(base: Checkpoint, modules: Sequence[ModuleLoss], saved: dict[str, st
         "lora_alpha": usual,
         "rank_pattern": pattern,
         "alpha_pattern": pattern,
-        "target_modules": _targets(base, names),
-        "modules_to_save": whole or None,
-        "bias": "lora_only" if any(name.rpartition(".")[0] in names for name in saved) else "none",
+        "target_modules": _targets(named.values(), names),
+        "modules_to_save": sorted(kept - names) or None,
+        "bias": "lora_only" if kept & names else "none",
         "fan_in_fan_out": any(is_conv1d(base.config, name) for name in names),
         "lora_dropout": 0.0,
         "init_lora_weights": True,
     }
 
 
-def _targets(base: Checkpoint, names: set[str]) -> list[str]:
+def _targets(tensors: Iterable[str], names: set[str]) -> list[str]:
     """Return the last parts of the names where these say the same, as people and servers write them, else whole names."""
     ends = {name.rpartition(".")[2] for name in names}
-    everything = {name.rpartition(".")[0] for name in base.entries}
+    everything = {name.rpartition(".")[0] for name in tensors}
     return sorted(ends if all(each in names for each in everything if each.rpartition(".")[2] in ends) else names)
 
 

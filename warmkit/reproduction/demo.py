@@ -44,7 +44,7 @@ ETAS = (0.0, 0.3, 0.5, 0.8, 1.0, 1.2)
 SECONDS = {"sft": 45, "reward models": 45, "memorising": 20, "policies": 50, "front": 15}
 """What parts take, about: the places of the progress bar."""
 SETTINGS = TestbedSettings(
-    reward_models=RewardModelsSection(pairs=6000, held_out=800, lr=[1e-3, 7e-4, 1.4e-3], steps=400, batch_size=16),
+    reward_models=RewardModelsSection(pairs=6000, held_out=4000, lr=[1e-3, 7e-4, 1.4e-3], steps=300, batch_size=8),
     warp_policies=PoliciesSection(steps=150, batch_size=4, samples=2, lr=1e-3, anchor="ema", beta=1.0, watched=6),
     evaluated=64,
 )
@@ -124,7 +124,7 @@ def _enter(folder: Path, seed: int) -> None:
 
 def _reward_models(bed: Testbed) -> dict[str, Any]:
     """Train six reward models; choose and measure as `warmkit warm` does with its defaults."""
-    pool = bed.pool("demo", MEMBERS)
+    pool = bed.pool("demo", MEMBERS, inits=[bed.sft])
     everything = bed.contest(pool)
     contest = Contest(everything.model, with_ranking(everything.data), everything.members, everything.cache)
     choice = choose(contest, list(pool.runs), WarmSection(runs=MEMBERS))

@@ -69,8 +69,8 @@ def _reward_models(document: dict[str, Any]) -> Section:
         caption="WARM and the ensemble are of the same members.",
     )
     words = (
-        "Six reward models learn from the same preferences, of which a quarter are swapped, in different orders, with "
-        "different rates, from three checkpoints of one SFT run. **WARM** is one model, the mean of the weights of the three "
+        "Six reward models learn from the same preferences, of which a quarter are swapped, in different orders and "
+        "with different rates, from one SFT model. **WARM** is one model, the mean of the weights of the three "
         f"that rank best ({', '.join(document['members'])}); the ensemble asks the three. The probe is a linear head on the "
         "SFT model that was never fine-tuned."
     )

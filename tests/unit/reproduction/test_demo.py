@@ -62,7 +62,7 @@ def test_the_ends_of_the_front_are_the_sft_model_and_the_merge(story: Story) -> 
     assert list(rows) == ["SFT", "policy 1", "policy 2", "no anchor", "SLERP", "LITI 0.3"]
     front = {point["at"]: point for point in story.document["points"] if point["line"] == "SLERP and LITI"}
     assert tuple(front) == ETAS
-    assert front[0.0]["kl"] == rows["SFT"]["kl"] == pytest.approx(0, abs=1e-9)
+    assert front[0.0]["kl"] == rows["SFT"]["kl"] == pytest.approx(0, abs=1e-6)  # rounding: a token at a time
     assert front[1.0]["gold"] == rows["SLERP"]["gold"]
     assert {each["policy"] for each in story.document["examples"]} == {"SFT", "no anchor", "LITI 0.3"}
 

@@ -72,6 +72,7 @@ def start(arguments: Sequence[str], folder: Path, said: Path, mark: str, clock: 
 
 
 def _run(arguments: Sequence[str], folder: Path, said: Path, mark: str, clock: Clock) -> int:
+    atexit._clear()  # what the first process will want to remove
     os.setsid()
     os.chdir(folder)
     os.environ[MARK] = mark

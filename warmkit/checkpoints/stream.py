@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 import numpy as np
+import xxhash
 
 from warmkit.checkpoints.devices import Kernels
 from warmkit.checkpoints.digests import BLOCK, Digests, block_digests, tensor_digest
 from warmkit.checkpoints.job import Done, Job
 from warmkit.checkpoints.lookahead import Lookahead, Read
-from warmkit.checkpoints.sources import Apart
-from warmkit.errors import DegenerateError, MismatchError, NonFiniteError
+from warmkit.checkpoints.sources import Apart, Source
+from warmkit.errors import ChangedError, DegenerateError, MismatchError, NonFiniteError
 from warmkit.merging.edits import Place, Reading, Stage, Writing
 from warmkit.merging.kernels import Block
 from warmkit.merging.types import Coefficients, Gram
@@ -30,6 +31,7 @@ from warmkit.merging.types import Coefficients, Gram
 if TYPE_CHECKING:
     from warmkit.merging.low_rank import AddingKernels
 
+SAMPLE = 1 << 15  # bytes of a task that are compared where it is read twice: digests of all cost a quarter of the work
 AHEAD = 8  # blocks announced to the kernel before they are read
 T = TypeVar("T")
 
@@ -125,6 +127,7 @@ class Stream:
         self._ready: deque[Iterator[Task]] = deque()
         self._tensors: dict[str, _Tensor] = {}
         self._apart: dict[str, Sums] = {}
+        self._before: dict[tuple[str, int, int, int], bytes] = {}  # samples of an earlier reading of the same elements
         self._coming = self._plan()
         far = job.edit is None and any(row.far for row in job.rows)
         self._lookahead = Lookahead(job.rows, self._reads()) if far else None
@@ -311,7 +314,7 @@ class Stream:
         elif block % AHEAD == 0:
             for row in self.job.rows:
                 row.ahead(name, start + AHEAD * BLOCK, AHEAD * BLOCK)
-        return self._read(work, "inputs", name, start, count, hashes, sums)
+        return self._read(work, "inputs", name, start, count, hashes, sums, again=self.sink is not None)
 
     def _read(
         self,
@@ -322,7 +325,9 @@ class Stream:
         count: int,
         hashes: _Tensor | None = None,
         sums: Sums = (),
+        again: bool = False,
     ) -> Block:
+        """Read some elements of every row; `again` says that another pass will read the same ones."""
         rows, block = self.job.rows, start // BLOCK
         stored = [sums[0].base.dtype.storage if sums else row.dtype(name).storage for row in rows]
         common = stored[0] if len(set(stored)) == 1 else "float64" if "float64" in stored else "float32"
@@ -341,9 +346,22 @@ class Stream:
                 digests = [] if twin is None else hashes.inputs[twin][block : block + -(-count // BLOCK)]
                 digests = digests or block_digests(view, raw.itemsize)
                 hashes.inputs[place][block : block + len(digests)] = digests
+            if twin is None and (hashes is not None or again):
+                self._compare(row, (name, place, start, count), view[:SAMPLE].tobytes(), again and hashes is None)
             if stored[place] != common:
                 work.kernels.convert(raw, inputs[place])
         return inputs
+
+    def _compare(self, row: Source, elements: tuple[str, int, int, int], sample: bytes, again: bool) -> None:
+        """Compare a reading with the one before it: a file may change without another time, through a mapping of its pages."""
+        digest = xxhash.xxh3_128_digest(sample)
+        if self._before.pop(elements, digest) != digest:
+            raise ChangedError(
+                f"{row.name}: tensor {elements[0]!r} was overwritten while it was read, so the result would be of two versions; "
+                "nothing was written. Wait until nothing writes there, and give the same command again"
+            )
+        if again:
+            self._before[elements] = digest
 
     def _gram(self, work: _Workspace, place: Place) -> Gram:
         assert self.job.space is not None
@@ -363,7 +381,11 @@ class Stream:
         self.advance(sum((place.stop - place.start) * row.dtype(place.tensor).itemsize for row in self.job.rows))
 
     def _measure(self, work: _Workspace, stage: Reading, place: Place) -> Any:
-        found = stage.measure(place, lambda start, stop: self._read(work, "inputs", place.tensor, start, stop - start))
+        whole = (place.start, place.stop)
+        read = lambda start, stop: self._read(  # noqa: E731
+            work, "inputs", place.tensor, start, stop - start, again=(start, stop) == whole
+        )
+        found = stage.measure(place, read)
         self._advance_read(place)
         return found
 

@@ -179,3 +179,23 @@ def test_identities_are_those_of_files_in_a_directory_and_its_folders(tmp_path: 
     assert found[tmp_path / "link"] == identity(tmp_path / "file")
     assert identities_at(tmp_path / "file") == {tmp_path / "file": identity(tmp_path / "file")}
     assert identities_at(tmp_path / "nothing") == {}
+
+
+@pytest.mark.parametrize("method", ["slerp", "ties"])
+def test_a_change_that_leaves_no_new_time_is_noticed_where_a_method_reads_twice(
+    method: str, family: Family, tmp_path: Path
+) -> None:
+    def rewritten(file: Path) -> None:
+        """Change every weight as a process does that has mapped the file: without a new time, in the worst case."""
+        before = file.stat()
+        start = 8 + int.from_bytes(file.read_bytes()[:8], "little")
+        with file.open("r+b") as opened:
+            opened.seek(start)
+            opened.write(bytes(before.st_size - start))
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+    file, out = family.b / "model.safetensors", tmp_path / "out"
+    merge = lambda: warmkit.merge(  # noqa: E731
+        [family.a, family.b], out, init=family.init, method=method, threads=1, advance=once(rewritten, file)
+    )
+    untouched(tmp_path, out, merge, "b: tensor .* was overwritten while it was read")

@@ -357,8 +357,8 @@ class Stream:
         digest = xxhash.xxh3_128_digest(sample)
         if self._before.pop(elements, digest) != digest:
             raise ChangedError(
-                f"{row.name}: tensor {elements[0]!r} was overwritten while it was read, so the result would be of two versions; "
-                "nothing was written. Wait until nothing writes there, and give the same command again"
+                f"{row.name}: tensor {elements[0]!r} was overwritten while it was read, so the result would be of two "
+                "versions; nothing was written. Wait until nothing writes there, and give the same command again"
             )
         if again:
             self._before[elements] = digest

@@ -12,6 +12,7 @@ from warmkit.checkpoints.adapter_config import is_adapter, split
 from warmkit.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from warmkit.checkpoints.hub import resolve
 from warmkit.errors import MismatchError
+from warmkit.modeling.quiet import quiet
 
 
 def load_weights(model: Any, weights: Mapping[str, torch.Tensor], source: str, optional: Collection[str] = ()) -> None:
@@ -26,14 +27,31 @@ def load_weights(model: Any, weights: Mapping[str, torch.Tensor], source: str, o
     Raises:
         MismatchError: If they are not those of this architecture.
     """
+    left_out = {*(getattr(model, "all_tied_weights_keys", None) or ()), *optional}
+    strangers = weights.keys() - model.state_dict().keys()
+    named = _converted(model, weights, source) if strangers else weights
     try:
-        outcome = model.load_state_dict(weights, strict=False)
+        outcome = model.load_state_dict(named, strict=False)
     except RuntimeError as error:
         raise MismatchError(f"{source}: weights do not fit: {' '.join(str(error).split())[:300]}") from None
-    left_out = {*(getattr(model, "all_tied_weights_keys", None) or ()), *optional}
     missing = [name for name in outcome.missing_keys if name not in left_out]
     if missing or outcome.unexpected_keys:
         raise MismatchError(f"{source}: weights do not fit: {sorted(missing + outcome.unexpected_keys)[:6]}")
+
+
+def _converted(model: Any, weights: Mapping[str, torch.Tensor], source: str) -> Mapping[str, torch.Tensor]:
+    """Turn names of a checkpoint into those in memory, as transformers does when it loads one: experts fused, parts renamed."""
+    dtype = next(model.parameters()).dtype
+    with quiet(), torch.random.fork_rng(devices=[]):  # what weights lack is drawn, and dropped here
+        try:
+            loaded, told = type(model).from_pretrained(
+                None, config=model.config, state_dict=dict(weights), dtype=dtype, output_loading_info=True
+            )
+        except (RuntimeError, ValueError, OSError) as error:
+            raise MismatchError(f"{source}: weights do not fit: {' '.join(str(error).split())[:300]}") from None
+    if told["unexpected_keys"]:
+        raise MismatchError(f"{source}: weights do not fit: {sorted(told['unexpected_keys'])[:6]}")
+    return {name: value for name, value in loaded.state_dict().items() if name not in told["missing_keys"]}
 
 
 def home_of(source: str) -> Path:

@@ -376,14 +376,21 @@ def inside(directory: Path, name: str, index: Path, suffixes: tuple[str, ...] = 
     """Return the path of a file that an index names, which must lie in its directory."""
     path = directory / name
     if Path(name).is_absolute() or ".." in Path(name).parts:
-        raise FormatError(f"{index}: points outside its directory: {name!r}")
-    if not path.is_file():
-        raise FormatError(f"{index}: points to {name!r}, which is not there")
+        raise FormatError(f"{index}: points outside its directory: {name[:200]!r}")
+    if not _is_file(path):
+        raise FormatError(f"{index}: points to {name[:200]!r}, which is not there")
     if path.suffix not in suffixes:
         raise FormatError(f"{index}: points to {name!r}, which is no {suffixes[0].lstrip('.')} file")
     if not stays_inside(path, directory):
         raise FormatError(f"{index}: {name!r} is a link that leaves the directory")
     return path
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # too long a name, or none at all
+        return False
 
 
 def stays_inside(path: Path, directory: Path) -> bool:

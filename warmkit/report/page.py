@@ -24,6 +24,11 @@ GENERATOR = '<meta name="generator" content="warmkit '
 SPAN = re.compile(r"`([^`]+)`|\*\*([^*]+)\*\*|\[([^\]]+)\]\(((?:https?://|#|\.{0,2}/)?[^)\s]+)\)")
 
 
+_SIGNS = "`*["
+_HIDDEN = {ord(each): chr(0xE000 + ord(each)) for each in _SIGNS}  # places that no font and no language uses
+_SHOWN = {0xE000 + ord(each): each for each in _SIGNS}
+
+
 @dataclass(frozen=True)
 class Badge:
     """A verdict in a table: its text says it, the colour repeats it."""
@@ -145,7 +150,7 @@ def html(page: Page) -> str:
     environment.filters |= {"spans": spans, "cell": _cell}
     sections = [_section(section, number) for number, section in enumerate(_distinct(page.sections))]
     charts = any(block["kind"] in ("chart", "grid") for section in sections for block in section["blocks"])
-    return environment.get_template("page.html").render(
+    text: str = environment.get_template("page.html").render(
         page=page,
         sections=sections,
         version=__version__,
@@ -154,6 +159,21 @@ def html(page: Page) -> str:
         style=_template("page.css"),
         script=_template("page.js"),
     )
+    return text.translate(_SHOWN)
+
+
+def literal(value: Any) -> Any:
+    """Return names, or a document full of them, whose signs of code, bold and links are only shown: `html` puts them back.
+
+    Example:
+        >>> spans(literal("[a](https://b)")) == "[a](https://b)", literal(["a", 1])
+        (False, ['a', 1])
+    """
+    if isinstance(value, str):
+        return value.translate(_HIDDEN)
+    if isinstance(value, dict):
+        return {literal(key): literal(each) for key, each in value.items()}
+    return [literal(each) for each in value] if isinstance(value, list) else value
 
 
 def spans(text: str) -> str:

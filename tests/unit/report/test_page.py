@@ -12,7 +12,7 @@ import pytest
 
 from warmkit.errors import OutputError
 from warmkit.report.chart import Chart
-from warmkit.report.page import Badge, Grid, Listing, Page, Section, Table, alternative, html, is_report, spans, write
+from warmkit.report.page import Badge, Grid, Listing, Page, Section, Table, alternative, html, is_report, literal, spans, write
 
 pytest.importorskip("altair")
 pytest.importorskip("vl_convert")
@@ -139,3 +139,15 @@ def test_a_page_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot be written"):
         write(Page("T", "", []), tmp_path / "file" / "report.html")
+
+
+def test_names_are_never_markup_of_the_page(tmp_path: Path) -> None:
+    name = "[x](https://stray.example) **b** `c` </script><script>x"
+    shown = html(Page(literal(name), literal(name), [Section(literal(name), [Table(["a"], [[literal(name)]])])]))
+    body = shown[shown.index("<body") :]
+    assert "stray.example" in body
+    assert 'href="https://stray.example"' not in shown
+    assert "<strong>b</strong>" not in body
+    assert "<code>c</code>" not in body
+    assert "</script><script>x" not in shown
+    assert not any("\ue000" <= each <= "\ue0ff" for each in shown)

@@ -8,7 +8,7 @@ from typing import Any
 
 from warmkit.errors import DataError
 from warmkit.report.chart import Chart, is_number
-from warmkit.report.page import Cell, Grid, Section, Table, slug
+from warmkit.report.page import Cell, Grid, Section, Table, literal, slug
 from warmkit.report.runs.averaging import accuracy_charts, accuracy_table, agreement_table, cost_table, individual_table
 from warmkit.report.runs.fronts import front_charts, front_table, reward_charts
 from warmkit.report.runs.part import Part, distinct, filled, heading, percent, read_document, short, span, words
@@ -31,7 +31,7 @@ def document(file: Path) -> Part:
                 raise DataError(
                     f"{file}: looks like a document of `warmkit {kind}`, but {error!r} is missing or wrong"
                 ) from None
-            return Part(kind, file.stem, f"{subtitle}: `{file}`", sections)
+            return Part(kind, file.stem, f"{subtitle}: `{literal(str(file))}`", sections)
     known = ", ".join(f"`warmkit {kind}`" for kind in KINDS)
     raise DataError(f"{file}: expected a document of {known}; found the keys {', '.join(list(content)[:8]) or 'none'}")
 

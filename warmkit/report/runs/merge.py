@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from warmkit.checkpoints.manifest import MANIFEST, GroupReport, mean_angle, read_groups, read_manifest
 from warmkit.report.chart import Chart
-from warmkit.report.page import Badge, Block, Cell, Grid, Section, Table, slug
+from warmkit.report.page import Badge, Block, Cell, Grid, Section, Table, literal, slug
 from warmkit.report.runs.part import Part, distinct, short
 
 PAIRS = 6  # lines of angles; more pairs are drawn by their mean and range
@@ -33,11 +34,11 @@ def merge(folder: Path) -> Part:
         FormatError: If a manifest cannot be read.
     """
     folders = [folder] if (folder / MANIFEST).is_file() else sweep(folder)
-    manifest = read_manifest(folders[0])
+    manifest = literal(read_manifest(folders[0]))
     etas = [f"{read_manifest(each)['parameters'].get('eta', 1.0):g}" for each in folders]
-    subtitle = f"{manifest['method']} of {_count(len(manifest['models']), 'model')}: `{folder}`"
-    if len(folders) > 1:
-        subtitle = f"{manifest['method']} of {_count(len(manifest['models']), 'model')} at eta {', '.join(etas)}: `{folder}`"
+    at = f" at eta {', '.join(etas)}" if len(folders) > 1 else ""
+    where = literal(str(folder))
+    subtitle = f"{manifest['method']} of {_count(len(manifest['models']), 'model')}{at}: `{where}`"
     sections = [
         Section("What was merged", [_facts(manifest, etas), _models(manifest)]),
         *geometry_sections(folders[0]),
@@ -52,7 +53,7 @@ def geometry_sections(folder: Path, level: int = 2, title: str = "Geometry by la
     Raises:
         FormatError: If the manifest cannot be read.
     """
-    manifest, groups = read_manifest(folder), read_groups(folder)
+    manifest, groups = literal(read_manifest(folder)), named_groups(folder)
     names = distinct([each["source"] for each in manifest["models"]])
     prefix = slug(title)
     charts = [
@@ -64,6 +65,15 @@ def geometry_sections(folder: Path, level: int = 2, title: str = "Geometry by la
     text = "" if angle is None else f"Mean angle between two task vectors, weighted by parameters: **{angle:.2f} degrees**."
     shown: list[Block] = [text] if text else []
     return [Section(title, [*shown, Grid([each for each in charts if each is not None]), whole], level)]
+
+
+def named_groups(folder: Path) -> list[GroupReport]:
+    """Return the groups of a merge, their names as text that is only shown.
+
+    Raises:
+        FormatError: If the manifest cannot be read.
+    """
+    return [replace(group, name=literal(group.name)) for group in read_groups(folder)]
 
 
 def _facts(manifest: Mapping[str, Any], etas: Sequence[str]) -> Table:
@@ -189,8 +199,8 @@ def _verified(folders: Sequence[Path]) -> list[str | Table]:
         manifest = read_manifest(folder)
         wrong = [name for name, record in manifest["files"].items() if not _has_size(folder / name, record["bytes"])]
         badge = Badge(f"missing or of another size: {', '.join(wrong)}", "bad") if wrong else Badge("sizes as recorded", "good")
-        rows.append([f"`{folder}`", len(manifest["tensors"]), len(manifest["files"]), manifest["digest"], badge])
-    command = f"`warmkit verify {folders[0] if len(folders) == 1 else folders[0].parent}`"
+        rows.append([f"`{literal(str(folder))}`", len(manifest["tensors"]), len(manifest["files"]), manifest["digest"], badge])
+    command = f"`warmkit verify {literal(str(folders[0] if len(folders) == 1 else folders[0].parent))}`"
     return [
         Table(["merge", "tensors with digests", "files", "digest", "now"], rows),
         f"Every tensor of the result and of the inputs has a digest in `{MANIFEST}`. {command} reads all of it again.",

@@ -10,6 +10,7 @@ from typing import Any
 
 from warmkit.errors import DataError
 from warmkit.report.chart import is_number
+from warmkit.report.page import literal
 
 Line = Mapping[str, Any]
 VALIDATION = "validation_"
@@ -78,9 +79,9 @@ def read_metrics(file: Path) -> Metrics:
 def _parsed(line: bytes) -> Line | None:
     try:
         found = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) and is_number(found.get("step")) else None
+    return literal(found) if isinstance(found, dict) and is_number(found.get("step")) else None
 
 
 def _cut(file: Path, number: int, steps: int, lines: int) -> str:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from warmkit.errors import DataError
-from warmkit.report.page import Badge, Page, Section, Table
+from warmkit.report.page import Badge, Page, Section, Table, literal
 from warmkit.report.runs.documents import document
 from warmkit.report.runs.merge import is_merge, merge
 from warmkit.report.runs.part import Part, read_document, short, state_badge
@@ -34,9 +34,17 @@ def report(paths: Sequence[Path]) -> tuple[Page, list[Part]]:
     """
     kinds = {path: kind_of(path) for path in dict.fromkeys(paths)}
     runs = [path for path, kind in kinds.items() if kind == "training run"]
-    parts = [COLLECTORS[kind](path) for path, kind in kinds.items() if kind != "training run"]
-    parts += [training(runs)] if runs else []
+    parts = [_collected(COLLECTORS[kind], path, kind) for path, kind in kinds.items() if kind != "training run"]
+    parts += [_collected(lambda _: training(runs), runs[0], "training run")] if runs else []
     return (_alone(parts[0]) if len(parts) == 1 else _together(parts, len(kinds))), parts
+
+
+def _collected(collect: Callable[[Path], Part], path: Path, kind: str) -> Part:
+    """Return what a collector makes of a path; files of another form than warmkit's own raise anything."""
+    try:
+        return collect(path)
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: a file in it is not what a {kind} leaves ({type(error).__name__})") from None
 
 
 def kind_of(path: Path) -> str:
@@ -75,7 +83,9 @@ def _alone(part: Part) -> Page:
 
 def _together(parts: Sequence[Part], runs: int) -> Page:
     """Lay out parts one after another below an overview."""
-    rows = [[part.name, part.kind, state_badge(True, False) if part.done else Badge("not done", "open")] for part in parts]
+    rows = [
+        [literal(part.name), part.kind, state_badge(True, False) if part.done else Badge("not done", "open")] for part in parts
+    ]
     sections = [Section("Overview", [Table(["run", "kind", "state"], rows)])]
     for part in parts:
         sections.append(Section(part.name, [part.subtitle, *(f"**{note}**" for note in part.notes)]))
@@ -89,14 +99,14 @@ def _reproduction(folder: Path) -> Part:
     from warmkit.reproduction.results import read_documents, results
 
     page = page_of(results(read_documents(folder)))
-    return Part("reproduction", page.title, f"{page.subtitle} `{folder}`", page.sections, not is_going(folder))
+    return Part("reproduction", page.title, f"{page.subtitle} `{literal(str(folder))}`", page.sections, not is_going(folder))
 
 
 def _demo(folder: Path) -> Part:
     from warmkit.reproduction.demo_page import page_of
 
     page = page_of(read_document(folder / DEMO))
-    return Part("demo", short(str(folder)), f"{page.title}: `{folder}`", page.sections)
+    return Part("demo", short(str(folder)), f"{page.title}: `{literal(str(folder))}`", page.sections)
 
 
 HOLDS: dict[str, Callable[[Path], bool]] = {

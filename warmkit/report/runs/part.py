@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from warmkit.errors import DataError
-from warmkit.report.page import Badge, Section, Table
+from warmkit.report.page import Badge, Section, Table, literal
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Part:
 
 
 def read_document(file: Path) -> dict[str, Any]:
-    """Read a JSON object that warmkit wrote.
+    """Read a JSON object that warmkit wrote; names in it are shown as they are, never as markup.
 
     Raises:
         DataError: If it cannot be read, or is none.
@@ -43,11 +43,11 @@ def read_document(file: Path) -> dict[str, Any]:
         content = json.loads(file.read_text("utf-8"))
     except OSError as error:
         raise DataError(f"{file}: cannot be read: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{file}: expected JSON: {error}") from None
     if not isinstance(content, dict):
         raise DataError(f"{file}: expected a JSON object, found a {type(content).__name__}")
-    return content
+    return literal(content)
 
 
 def read_whole_document(file: Path) -> dict[str, Any] | None:

@@ -11,7 +11,7 @@ import yaml
 
 from warmkit.errors import DataError
 from warmkit.report.chart import Chart, is_number
-from warmkit.report.page import Block, Cell, Grid, Listing, Section, Table
+from warmkit.report.page import Block, Cell, Grid, Listing, Section, Table, literal
 from warmkit.report.runs.curves import curves, learning, machinery, plane
 from warmkit.report.runs.metrics import Metrics, read_metrics
 from warmkit.report.runs.part import Part, distinct, read_whole_document, state_badge, words
@@ -79,7 +79,8 @@ def training(folders: Sequence[Path]) -> Part:
     shown = {name: run.metrics for name, run in runs.items()}
     if len(runs) == 1:
         ((name, run),) = runs.items()
-        title, subtitle = name, f"Training of a {run.kind}: `{run.path}`" if run.kind in KINDS.values() else f"`{run.path}`"
+        title, where = name, f"`{literal(str(run.path))}`"
+        subtitle = f"Training of a {run.kind}: {where}" if run.kind in KINDS.values() else where
     else:
         title, subtitle = f"{len(runs)} training runs", f"Training of {' and '.join(kinds)}: {', '.join(runs)}"
     sections = [

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from warmkit.checkpoints.manifest import MANIFEST
-from warmkit.report.page import Block, Cell, Grid, Listing, Section, Table
+from warmkit.report.page import Block, Cell, Grid, Listing, Section, Table, literal
 from warmkit.report.runs.averaging import (
     accuracy_charts,
     accuracy_table,
@@ -45,7 +45,7 @@ def warm(folder: Path) -> Part:
     ]
     notes = [f"{name}: {run.metrics.cut}" for name, run in runs.items() if run.metrics.cut]
     notes += (summary or {}).get("notes", [])
-    subtitle = f"WARM: weight average of {len(runs)} reward models: `{folder}`"
+    subtitle = f"WARM: weight average of {len(runs)} reward models: `{literal(str(folder))}`"
     return Part("WARM pipeline", short(str(folder)), subtitle, sections, summary is not None, notes)
 
 

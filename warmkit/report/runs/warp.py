@@ -8,10 +8,10 @@ from typing import Any
 
 from warmkit.checkpoints.manifest import MANIFEST, GroupReport, mean_angle, read_groups, read_manifest
 from warmkit.report.chart import Chart
-from warmkit.report.page import Block, Cell, Listing, Section, Table
+from warmkit.report.page import Block, Cell, Listing, Section, Table, literal
 from warmkit.report.runs.curves import trajectories
 from warmkit.report.runs.fronts import Point, front_charts, front_table, reward_charts
-from warmkit.report.runs.merge import NAMED
+from warmkit.report.runs.merge import NAMED, named_groups
 from warmkit.report.runs.part import Part, read_document, read_whole_document, short, span, state_badge
 from warmkit.report.runs.training import Run, curve_sections, overview, recipe_keys
 from warmkit.report.runs.warm import runs_of
@@ -44,7 +44,7 @@ def warp(folder: Path) -> Part:
     notes = [f"{name}: {run.metrics.cut}" for name, run in runs.items() if run.metrics.cut]
     notes += (summary or {}).get("notes", [])
     iterations = wanted.get("iterations", len(homes))
-    subtitle = f"WARP: {iterations} iterations of {wanted.get('runs', 'several')} policies: `{folder}`"
+    subtitle = f"WARP: {iterations} iterations of {wanted.get('runs', 'several')} policies: `{literal(str(folder))}`"
     return Part("WARP pipeline", short(str(folder)), subtitle, sections, summary is not None, notes)
 
 
@@ -68,7 +68,7 @@ def _state(folder: Path, summary: Mapping[str, Any] | None, runs: Mapping[str, R
 def _iterations(merges: Mapping[str, Path], runs: Mapping[str, Run]) -> list[Block]:
     rows: list[list[Cell]] = []
     for name, merge in merges.items():
-        manifest, angle = read_manifest(merge), mean_angle(read_groups(merge))
+        manifest, angle = literal(read_manifest(merge)), mean_angle(read_groups(merge))
         steps = [
             int(run.metrics.lines[-1]["step"]) for key, run in runs.items() if key.startswith(f"{name}/") and run.metrics.lines
         ]
@@ -120,7 +120,7 @@ def _geometry(merges: Mapping[str, Path]) -> list[Section]:
     """Draw the mean angle between the policies of every iteration, layer by layer."""
     rows: list[dict[str, Any]] = []
     for name, merge in merges.items():
-        groups = read_groups(merge)
+        groups = named_groups(merge)
         rows += [_row(name, group, place, len(groups) <= NAMED) for place, group in enumerate(groups) if mean_angle([group])]
     if not rows:
         return []

@@ -1,0 +1,329 @@
+"""What is damaged, what reads it, and what its own reference reader says."""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from http.client import HTTPResponse
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.fuzz.mutations import WORDS, YAML_WORDS, damaged, rearranged
+from warmkit.checkpoints.checkpoint import open_checkpoint
+from warmkit.checkpoints.files import Files
+
+CONFIG = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "tie_word_embeddings": False, "rope_theta": 1e4}
+ADAPTER = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "rank_pattern": {r"layers\.[01]\.q": 2}, "alpha_pattern": {"q": 4.0}}
+TOKENIZER = {
+    "added_tokens": [{"id": 7, "content": "<a>", "special": True}],
+    "model": {"type": "BPE", "vocab": {f"t{n}": n for n in range(7)}, "merges": [["a", "b"]]},
+    "post_processor": {"type": "TemplateProcessing", "special_tokens": {"<a>": {"id": "<a>", "ids": [7], "tokens": ["<a>"]}}},
+}
+RECIPE = b"""merge:
+  models: &m [runs/a, runs/b]
+  init: runs/sft
+  method: slerp
+  eta: [0.5, 1.0]
+  only: *m
+output:
+  path: out
+  max_shard_size: 5GB
+"""
+MERGEKIT = b"""models:
+  - model: a
+    parameters: {weight: [0, 0.5, 1], density: 0.5}
+  - model: b
+    parameters:
+      weight: {filter: mlp, value: 0.3}
+base_model: base
+merge_method: ties
+parameters: {normalize: true}
+dtype: bfloat16
+"""
+ROWS = b"""{"prompt": "2 + 2?", "chosen": "4", "rejected": "5"}
+{"prompt": [{"role": "user", "content": "hi"}], "chosen": "a", "rejected": "b"}
+
+{"prompt": "x", "chosen": "y", "rejected": "z", "more": [1, null]}
+"""
+ANSWER = b'HTTP/1.1 206 Partial\r\nContent-Range: bytes 0-65535/70000\r\nETag: "x"\r\nContent-Length: 65536\r\n\r\n' + bytes(
+    65536
+)
+
+Seen = Any
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One kind of file.
+
+    Attributes:
+        file: What is damaged, in a folder of its own.
+        damage: Makes another content of the right one.
+        read: Returns what warmkit says, in a form that can be compared.
+        reference: Returns what the file's own reader says; None where there is none that reads it safely. Raises for what it
+            refuses.
+        share: How often it is chosen among all.
+    """
+
+    file: Path
+    damage: Callable[[random.Random, bytes], bytes]
+    read: Callable[[], Seen]
+    reference: Callable[[], Seen] | None = None
+    share: float = 1.0
+
+
+def bytes_of(checkpoint: Any) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
+    found = {}
+    with Files() as files:
+        for name, entry in checkpoint.entries.items():
+            buffer = bytearray(entry.nbytes)
+            entry.read(files, 0, memoryview(buffer))
+            found[name] = entry.dtype.torch_name, entry.shape, bytes(buffer)
+    return found
+
+
+def as_bytes(tensors: dict[str, Any]) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
+    import torch
+
+    flat = {name: each.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() for name, each in tensors.items()}
+    return {name: (str(each.dtype).removeprefix("torch."), tuple(each.shape), flat[name]) for name, each in tensors.items()}
+
+
+def plain(words: list[bytes]) -> Callable[[random.Random, bytes], bytes]:
+    return lambda draw, content: damaged(draw, content, words)
+
+
+def json_too(draw: random.Random, content: bytes) -> bytes:
+    return rearranged(draw, content) if draw.random() < 0.6 else damaged(draw, content, WORDS)
+
+
+def in_header(draw: random.Random, content: bytes) -> bytes:
+    """Damage the header of a safetensors file, mostly with a length that stays true."""
+    if draw.random() < 0.3:
+        return damaged(draw, content, WORDS)
+    size = int.from_bytes(content[:8], "little")
+    header = json_too(draw, content[8 : 8 + size])
+    return len(header).to_bytes(8, "little") + header + content[8 + size :]
+
+
+def in_record(draw: random.Random, content: bytes) -> bytes:
+    """Damage a torch file, mostly its pickle alone, with checksums that stay true."""
+    if draw.random() < 0.3:
+        return damaged(draw, content, WORDS)
+    result, commands = io.BytesIO(), [b"b", b"R", b"s", b"u", b"q\x00", b"\x85"]
+    with zipfile.ZipFile(io.BytesIO(content)) as before, zipfile.ZipFile(result, "w") as after:
+        for name in before.namelist():
+            record = before.read(name)
+            after.writestr(name, damaged(draw, record, commands) if name.endswith(".pkl") else record)
+    return result.getvalue()
+
+
+def readers(folder: Path) -> dict[str, Reader]:
+    """Write one right file of every kind, and return what reads them."""
+    return {**_weights(folder), **_pickles(folder), **_small(folder), **_texts(folder), "http ranges": _http(folder)}
+
+
+def _place(folder: Path, name: str, content: bytes) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(content)
+    return folder / name
+
+
+def _tensors() -> dict[str, Any]:
+    import torch
+
+    return {
+        "model.embed_tokens.weight": torch.arange(32.0).reshape(8, 4),
+        "model.layers.0.q.weight": torch.arange(16.0).reshape(4, 4).bfloat16(),
+        "model.step": torch.tensor(3),
+        "model.empty": torch.zeros(0, 3),
+    }
+
+
+def _weights(folder: Path) -> dict[str, Reader]:
+    import torch
+    from safetensors.torch import load_file, save, save_file
+
+    single = _place(folder / "single", "model.safetensors", save(_tensors(), {"format": "pt"}))
+    sharded, adapter, names = folder / "sharded", folder / "adapter", list(_tensors())
+    mapping = {name: f"model-0000{1 + place % 2}-of-00002.safetensors" for place, name in enumerate(names)}
+    sharded.mkdir()
+    for file in set(mapping.values()):
+        save_file({name: _tensors()[name] for name in names if mapping[name] == file}, sharded / file)
+    index = _place(sharded, "model.safetensors.index.json", json.dumps({"metadata": {}, "weight_map": mapping}).encode())
+    config = _place(folder / "configured", "config.json", json.dumps(CONFIG).encode())
+    _place(folder / "configured", "model.safetensors", save(_tensors()))
+    factors = {"A": torch.ones(2, 4), "B": torch.ones(4, 2)}
+    named = {f"base_model.model.model.layers.0.q.lora_{part}.weight": each for part, each in factors.items()}
+    written = _place(adapter, "adapter_model.safetensors", save(named))
+    adapter_config = _place(adapter, "adapter_config.json", json.dumps(ADAPTER).encode())
+    pair = f"{folder / 'configured'}+{adapter}"
+
+    def ranks() -> Seen:
+        from warmkit.checkpoints.adapter_config import read_config
+
+        open_checkpoint(pair)
+        read = read_config(adapter)
+        return read.rank, read.alpha, read.rank_pattern
+
+    def said() -> Seen:
+        content = json.loads(adapter_config.read_bytes())
+        return content["r"], float(content["lora_alpha"]), content.get("rank_pattern") or {}
+
+    return {
+        "safetensors": Reader(
+            single, in_header, lambda: bytes_of(open_checkpoint(single)), lambda: as_bytes(load_file(single)), 2
+        ),
+        "index": Reader(index, json_too, lambda: bytes_of(open_checkpoint(sharded)), lambda: as_bytes(_tensors())),
+        "config": Reader(
+            config, json_too, lambda: open_checkpoint(config.parent).config, lambda: json.loads(config.read_bytes())
+        ),
+        "adapter config": Reader(adapter_config, json_too, ranks, said),
+        "adapter": Reader(written, in_header, lambda: bytes_of(open_checkpoint(pair)) and None),
+    }
+
+
+def _pickles(folder: Path) -> dict[str, Reader]:
+    import warnings
+
+    import torch
+    import torch.distributed.checkpoint as dcp
+
+    content = {"state_dict": {**_tensors(), "t": torch.arange(6.0).reshape(2, 3).t()}, "epoch": 3, "lr": [0.1, None]}
+    whole, old = folder / "torch" / "model.pt", folder / "legacy" / "model.pt"
+    for file, new in ((whole, True), (old, False)):
+        file.parent.mkdir()
+        torch.save(content, file, _use_new_zipfile_serialization=new)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dcp.save({"model": _tensors(), "epoch": 1}, checkpoint_id=folder / "dcp")
+
+    def torch_says() -> Seen:
+        return as_bytes(torch.load(whole, weights_only=True)["state_dict"])
+
+    def opened(path: Path) -> Seen:
+        return bytes_of(open_checkpoint(path, allow_pickle=True))
+
+    commands = [b"b", b"R", b"s", b"u", b"q\x00", b"\x93", b"h\x01", b"j\x01\x00\x00\x00", b"\x8b\xff\xff\xff\x7f", b"("]
+    return {
+        "torch": Reader(whole, in_record, lambda: opened(whole), torch_says, 2),
+        "legacy torch": Reader(old, plain(commands), lambda: opened(old), share=0.5),
+        "distributed": Reader(folder / "dcp" / ".metadata", plain(commands), lambda: opened(folder / "dcp") and None, share=2),
+    }
+
+
+def _small(folder: Path) -> dict[str, Reader]:
+    import warmkit
+    from warmkit.checkpoints.tokenizer_files import named_tokens
+    from warmkit.checkpoints.tokenizers import read_vocabulary_file
+    from warmkit.checkpoints.verify import verify
+
+    tokenizer = _place(folder / "configured", "tokenizer.json", json.dumps(TOKENIZER).encode())
+    side = _place(
+        folder / "configured", "tokenizer_config.json", b'{"eos_token": "<a>", "pad_token": {"content": "t1"}, "n": 1}'
+    )
+    checkpoint = open_checkpoint(folder / "configured")
+    out = warmkit.merge([folder / "single", folder / "single"], folder / "merged", method="lerp", threads=1).path
+
+    def vocabulary() -> Seen:
+        found = read_vocabulary_file(tokenizer)
+        named_tokens(checkpoint)
+        return found.base, [each["id"] for each in found.added]
+
+    def listed() -> Seen:
+        content = json.loads(tokenizer.read_bytes())
+        vocab = (content.get("model") or {}).get("vocab") or {}
+        base = vocab if isinstance(vocab, dict) else {row[0]: place for place, row in enumerate(vocab)}
+        return base, [each["id"] for each in content.get("added_tokens") or []]
+
+    return {
+        "tokenizer": Reader(tokenizer, json_too, vocabulary, listed),
+        "tokenizer config": Reader(side, json_too, lambda: sorted(named_tokens(checkpoint)) and None),
+        "manifest": Reader(out / "warmkit.json", json_too, lambda: verify(out, threads=1) and None, share=0.5),
+    }
+
+
+def _texts(folder: Path) -> dict[str, Reader]:
+    from warmkit.checkpoints.greedy_soup import run_score
+    from warmkit.data.rows import read_rows
+    from warmkit.mergekit.schema import is_mergekit
+    from warmkit.mergekit.translate import read_mergekit
+    from warmkit.recipes import MergeRecipe, read_recipe
+
+    recipe, kit = _place(folder / "recipes", "r.yaml", RECIPE), _place(folder / "recipes", "kit.yaml", MERGEKIT)
+    rows, printed = _place(folder / "rows", "rows.jsonl", ROWS), _place(folder / "score", "printed", b"loading\n0.25\n")
+
+    def score() -> Seen:
+        return run_score("cat {}/printed", printed.parent)
+
+    return {
+        "recipe": Reader(
+            recipe,
+            plain([*WORDS, *YAML_WORDS]),
+            lambda: read_recipe(recipe, MergeRecipe).content.merge.models,
+            lambda: yaml.safe_load(recipe.read_text())["merge"].get("models"),
+        ),
+        "mergekit": Reader(kit, plain([*WORDS, *YAML_WORDS]), lambda: is_mergekit(kit) and read_mergekit(kit) and None),
+        "rows": Reader(
+            rows,
+            plain(WORDS),
+            lambda: read_rows(rows, lambda row, where: row),
+            lambda: [json.loads(line) for line in rows.read_bytes().split(b"\n") if line.strip()],
+        ),
+        "score": Reader(printed, plain([*WORDS, b"inf", b"1_0", b"0x1"]), score, share=0.02),
+    }
+
+
+class _Socket:
+    """A connection on which an answer has come."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+
+    def makefile(self, *_: Any) -> io.BytesIO:
+        return io.BytesIO(self.content)
+
+
+def _http(folder: Path) -> Reader:
+    import contextlib
+
+    from warmkit.checkpoints import remote_file
+    from warmkit.checkpoints.http_file import HttpFile, Site
+    from warmkit.checkpoints.remote_file import PassingError
+
+    remote_file.BACKOFF = 0.0
+    answer = _place(folder / "http", "answer", ANSWER)
+
+    class Answers:
+        """Connections to a server that has one answer."""
+
+        @contextlib.contextmanager
+        def get(self, url: str, headers: Any) -> Any:
+            response = HTTPResponse(_Socket(answer.read_bytes()))  # type: ignore[arg-type]
+            try:
+                response.begin()
+                yield response
+            except Exception as error:  # as Connections says it
+                from http.client import HTTPException
+
+                if isinstance(error, (OSError, HTTPException)):
+                    raise PassingError("broken") from None
+                raise
+
+    def read() -> Seen:
+        site = Site()
+        site.connections = Answers()  # type: ignore[assignment]
+        found = HttpFile(site, "http://host/a", "http://host/a", "a")
+        return found.size, len(found.beginning)
+
+    def damage(draw: random.Random, content: bytes) -> bytes:
+        head, gap, body = content.partition(b"\r\n\r\n")
+        return damaged(draw, head, [*WORDS, b"\r\n", b"9" * 5000, b"bytes */5", b"301", b"Location: x\r\n"]) + gap + body
+
+    return Reader(answer, damage, read, share=0.3)

@@ -50,6 +50,8 @@ def weights_among(tensors: Mapping[Path, T], keys: Sequence[str], where: str) ->
         FormatError: If several state dicts could be meant, or there is none.
     """
     groups: dict[Path, dict[str, T]] = {}
+    if () in tensors:
+        raise FormatError(f"{where}: holds one tensor without a name; expected a state dict")
     for (*home, name), tensor in tensors.items():
         groups.setdefault(tuple(home), {})[name] = tensor
     if not groups:

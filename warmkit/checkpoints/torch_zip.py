@@ -99,6 +99,7 @@ class _Archive:
     def __init__(self, path: Path, start: int, length: int) -> None:
         self.path, self._start, self._length = path, start, length
         self._places: dict[str, tuple[int, int]] = {}  # of the storages that were asked for
+        self._kinds: dict[str, str | None] = {}  # their types
         self._window = _Window(path, start, length)
         with self._window:
             archive = zipfile.ZipFile(self._window)
@@ -135,6 +136,8 @@ class _Archive:
             )
         if info.compress_size != info.file_size:
             raise FormatError(f"{self.path}: {info.filename!r} has two sizes")
+        if info.external_attr & 0x10:  # torch's own reader gives memory that it has not filled
+            raise FormatError(f"{self.path}: {info.filename!r} is marked as a directory")
 
     def _names(self) -> Names:
         return {**_NAMES, **{("torch._utils", name): getattr(self, name) for name in _REBUILDERS}}
@@ -148,6 +151,8 @@ class _Archive:
             raise FormatError(f"{self.path}: storage {key[:60]!r} is not in the zip")
         if key not in self._places:
             self._places[key] = self._place(info, key)
+        if self._kinds.setdefault(key, kind) != kind:
+            raise FormatError(f"{self.path}: storage {key[:60]!r} has two types")
         begin, size = self._places[key]
         return _Storage(kind, self._start + begin, size)
 

@@ -9,6 +9,7 @@ import pytest
 
 from warmkit.errors import RecipeError
 from warmkit.mergekit.schema import is_mergekit
+from warmkit.mergekit.translate import read_mergekit
 from warmkit.recipes import MergeRecipe, read_recipe
 
 HALVES = "\n".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 30))
@@ -59,3 +60,10 @@ def test_what_is_no_file_is_no_recipe(tmp_path: Path) -> None:
     for name in ("pipe.yaml", "loop.yaml", "latin.yaml", "absent.yaml", ""):
         with pytest.raises(RecipeError, match=r"cannot be read|expected a file"):
             read_recipe(tmp_path / name, MergeRecipe)
+
+
+def test_a_parameter_whose_name_is_a_number_is_one_line(tmp_path: Path) -> None:
+    text = "models: [{model: a, parameters: {3: 1}}, {model: b, parameters: {weight: 1}}]\nmerge_method: linear\n"
+    (tmp_path / "r.yaml").write_text(text)
+    with pytest.raises(RecipeError, match="unknown parameter 3 of linear"):
+        read_mergekit(tmp_path / "r.yaml")

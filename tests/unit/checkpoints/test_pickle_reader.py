@@ -204,3 +204,16 @@ def test_a_record_that_claims_more_than_the_file_has_is_refused(tmp_path: Path) 
     at = content.rindex(b"PK\x01\x02", 0, content.rindex(b"data.pkl")) + 20
     (tmp_path / "w.pt").write_bytes(content[:at] + struct.pack("<II", 50_000_000, 50_000_000) + content[at + 8 :])
     assert "data.pkl claims 50,000,000 bytes" in zip_refusal(tmp_path / "w.pt")
+
+
+def test_a_storage_of_two_types_is_refused(tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(4), "b": torch.zeros(2, dtype=torch.int64)}, tmp_path / "w.pt")
+    path = rewritten(
+        tmp_path / "w.pt", lambda name, content: (name, content.replace(b"X\x01\x00\x00\x001", b"X\x01\x00\x00\x000"))
+    )
+    assert "storage '0' has two types" in zip_refusal(path)
+
+
+def test_a_lone_tensor_is_no_state_dict(tmp_path: Path) -> None:
+    torch.save(torch.zeros(4), tmp_path / "w.pt")
+    assert "holds one tensor without a name" in zip_refusal(tmp_path / "w.pt")

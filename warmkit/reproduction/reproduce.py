@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import threading
+from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -23,6 +24,8 @@ from warmkit.checkpoints.staging import writing
 from warmkit.errors import OutputError, TrainingError, WarmkitError, listed
 from warmkit.pipelines.processes import ORPHANED
 from warmkit.reproduction.recipe import FOLDER
+from warmkit.reproduction.seed_file import Document, read_seed, text_of
+from warmkit.reproduction.table import CLAIMS
 from warmkit.reproduction.units import Unit, differences
 from warmkit.testbed.settings import Size
 from warmkit.training.run import write_whole
@@ -44,6 +47,9 @@ def reproduce(
 ) -> list[dict[str, Any]]:
     """Measure claims on several seeds, or go on where a killed reproduction stopped.
 
+        FOLDER/seed-3.jsonl       a seed that is done: numbers and points of its claims, in one small file
+        FOLDER/seed-3/...         its data and models; its claims, until all that were asked for are measured
+
     Every process computes with one thread, so that the numbers depend on the seed alone and not on how many work.
 
     Args:
@@ -57,7 +63,7 @@ def reproduce(
         advance: Called with the claims done since the last call, and the total.
 
     Returns:
-        A document for every claim and seed: `numbers`, `points`, `made` (seconds of all it needed), `setting`, `about`.
+        A document for every claim and seed; see `seed_file`.
 
     Raises:
         OutputError: If the folder holds something else, another size, or results of other settings.
@@ -68,10 +74,19 @@ def reproduce(
         for seed in seeds:
             _enter_seed([unit for unit in units if unit.seed == seed], fresh)
         waiting = [unit for unit in units if unit.known() is None]
-        tick = advance or (lambda done, total: None)
+        tick, left = advance or (lambda done, total: None), Counter(unit.seed for unit in waiting)
         tick(len(units) - len(waiting), len(units))
+        for unit in {unit.seed: unit for unit in units if not left[unit.seed] and unit.file.parent.exists()}.values():
+            _keep_seed(unit, _kept_of(unit))  # a kill came between the last claim and this
+
+        def done(unit: Unit, measured: bool) -> None:
+            left[unit.seed] -= measured
+            if not left[unit.seed]:
+                _keep_seed(unit, _kept_of(unit))
+            tick(1, len(units))
+
         if waiting:
-            _measure(waiting, min(jobs or cores(), len(waiting)), lambda: tick(1, len(units)))
+            _measure(waiting, min(jobs or cores(), len(waiting)), done)
     return [document for unit in units if (document := unit.known()) is not None]
 
 
@@ -112,32 +127,54 @@ def _working_in(folder: Path, size: Size) -> Generator[None]:
 
 def _enter_seed(units: Sequence[Unit], fresh: bool) -> None:
     """Refuse, or clear away, what was made or measured with other settings."""
-    folder, testbed = units[0].seed_folder, units[0].testbed()
-    mark = folder / "testbed.json"
-    other = differences(json.loads(mark.read_text("utf-8")), testbed, "testbed") if mark.exists() else []
+    first, testbed = units[0], units[0].testbed()
+    other = differences(_testbed_of(first), testbed, "testbed")
     changed = {unit: found for unit in units if (found := unit.changed())}
     if other or changed:
         if not fresh:
-            where, found = (mark, other) if other else next((unit.file, found) for unit, found in changed.items())
+            where, found = (first.seed_folder, other) if other else next(iter(changed.items()))
             raise OutputError(
                 f"{where}: made with another recipe ({'; '.join(found[:3])}); "
                 "give another --output, or --fresh to measure again"
             )
-        _clear(folder, [unit.file for unit in changed], everything=bool(other))
-    folder.mkdir(parents=True, exist_ok=True)
-    write_whole(mark, dump_json(testbed))
+        _clear(first, list(CLAIMS) if other else [unit.claim for unit in changed])
+    first.seed_folder.mkdir(parents=True, exist_ok=True)
+    write_whole(first.seed_folder / "testbed.json", dump_json(testbed))
 
 
-def _clear(folder: Path, documents: Sequence[Path], everything: bool) -> None:
-    """Delete data and models of a seed, which claims share, and documents of the claims that changed; or all of them."""
-    for entry in folder.iterdir():
-        if entry.name != "claims" or everything:
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-    for document in documents:
-        document.unlink(missing_ok=True)
+def _testbed_of(unit: Unit) -> Any:
+    """Return what decided the data and models of a seed that were made before, or what decides them now."""
+    mark = unit.seed_folder / "testbed.json"
+    if mark.exists():
+        return json.loads(mark.read_text("utf-8"))
+    kept = read_seed(unit.seed_file) if unit.seed_file.exists() else []
+    return kept[0]["setting"]["testbed"] if kept else unit.testbed()
 
 
-def _measure(units: Sequence[Unit], jobs: int, tick: Callable[[], None]) -> None:
+def _clear(unit: Unit, claims: Sequence[str]) -> None:
+    """Delete data and models of a seed, which claims share, and what was measured for some claims."""
+    _keep_seed(unit, [each for each in _kept_of(unit) if each["claim"] not in claims])
+    if unit.seed_folder.exists():
+        shutil.rmtree(unit.seed_folder)
+
+
+def _kept_of(unit: Unit) -> list[Document]:
+    """Return everything that is known of a unit's seed, in the order of the table."""
+    files = [*([unit.seed_file] if unit.seed_file.exists() else []), *unit.file.parent.glob("*.jsonl")]
+    known = {each["claim"]: each for file in files for each in read_seed(file)}
+    return [known[claim] for claim in CLAIMS if claim in known]
+
+
+def _keep_seed(unit: Unit, documents: Sequence[Document]) -> None:
+    """Put what is known of a seed into its one file."""
+    if documents:
+        write_whole(unit.seed_file, text_of(documents).encode())
+    else:
+        unit.seed_file.unlink(missing_ok=True)
+    shutil.rmtree(unit.file.parent, ignore_errors=True)
+
+
+def _measure(units: Sequence[Unit], jobs: int, done: Callable[[Unit, bool], None]) -> None:
     failed: list[str] = []
     context = get_context("spawn")
     listening, held = context.Pipe(duplex=False)
@@ -145,15 +182,16 @@ def _measure(units: Sequence[Unit], jobs: int, tick: Callable[[], None]) -> None
     try:
         running = {pool.submit(unit.measure): unit for unit in units}
         for future in as_completed(running):
-            unit = running[future]
+            unit, measured = running[future], False
             try:
                 future.result()
+                measured = True
             except BrokenProcessPool:
                 why = "a process ended without a result; was it killed, or is memory short? The same command goes on"
                 raise TrainingError(why) from None
             except WarmkitError as error:
                 failed.append(f"{unit.claim}, seed {unit.seed}: {error}")
-            tick()
+            done(unit, measured)
         pool.shutdown()
     finally:
         held.close()  # ends processes that still work

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,10 +12,9 @@ from warmkit.errors import DataError, RecipeError, nearest
 from warmkit.evaluation.accuracy import mean_interval
 from warmkit.report.chart import Chart
 from warmkit.reproduction.recipe import FOLDER, ClaimRecipe, Figure, read_claim
+from warmkit.reproduction.seed_file import Document, read_seed
 from warmkit.reproduction.table import CLAIMS
 from warmkit.reproduction.verdicts import Verdict, judge
-
-Document = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ class Result:
     @property
     def minutes(self) -> float:
         """What a seed costs on one core, everything that it needs included, the mean over seeds."""
-        return sum(_cost(each) for each in self.documents) / len(self.documents) / 60
+        return sum(each["seconds"] for each in self.documents) / len(self.documents) / 60
 
     @property
     def about(self) -> dict[str, Any]:
@@ -56,15 +54,17 @@ def results(documents: Sequence[Document], recipes: Path = FOLDER) -> list[Resul
 
 
 def read_documents(folder: Path) -> list[Document]:
-    """Read everything that a folder has measured.
+    """Read everything that a folder has measured, in the order of the seeds; of seeds that are not done, what there is.
 
     Raises:
         DataError: If there is nothing.
     """
-    files = sorted(folder.glob("seed-*/claims/*.json"), key=lambda file: (int(file.parts[-3].partition("-")[2]), file.name))
-    if not files:
+    known: dict[tuple[int, str], Document] = {}
+    for file in (*folder.glob("seed-*.jsonl"), *folder.glob("seed-*/claims/*.jsonl")):
+        known |= {(each["seed"], each["claim"]): each for each in read_seed(file)}
+    if not known:
         raise DataError(f"{folder}: no claim has been measured here yet")
-    return [json.loads(file.read_text("utf-8")) for file in files]
+    return [known[key] for key in sorted(known)]
 
 
 def charts(result: Result) -> list[Chart]:
@@ -119,11 +119,6 @@ def _result(recipe: ClaimRecipe[Any], documents: list[Document]) -> Result:
             )
     verdicts = [judge(each, [document["numbers"][each.number] for document in documents]) for each in recipe.statements]
     return Result(recipe, documents, verdicts)
-
-
-def _cost(document: Document) -> float:
-    """Return seconds of everything that a claim made or used, and of measuring it."""
-    return sum(document["made"].values()) + document["measuring"]
 
 
 def _seeds(result: Result) -> str:

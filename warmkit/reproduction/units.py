@@ -15,6 +15,7 @@ from warmkit._version import __version__
 from warmkit.checkpoints.checkpoint import dump_json
 from warmkit.recipes import plain
 from warmkit.reproduction.recipe import FOLDER, read_claim, read_testbed
+from warmkit.reproduction.seed_file import Document, read_seed, text_of
 from warmkit.reproduction.table import CLAIMS
 from warmkit.testbed.language import VERSION
 from warmkit.testbed.settings import Size
@@ -45,7 +46,13 @@ class Unit:
 
     @property
     def file(self) -> Path:
-        return self.seed_folder / "claims" / f"{self.claim}.json"
+        """Where the claim is kept until its seed is done."""
+        return self.seed_folder / "claims" / f"{self.claim}.jsonl"
+
+    @property
+    def seed_file(self) -> Path:
+        """Where all claims of a seed are kept when it is done."""
+        return self.folder / f"seed-{self.seed}.jsonl"
 
     def testbed(self) -> dict[str, Any]:
         """Return what decides what the seed's data and models are, as JSON holds it."""
@@ -65,20 +72,22 @@ class Unit:
         missing = [f"{number} was not measured" for number in sorted(wanted - known["numbers"].keys())]
         return differences(known["setting"], self.setting()) + missing
 
-    def known(self) -> dict[str, Any] | None:
+    def known(self) -> Document | None:
         """Return what was measured before, with these settings or others."""
-        return json.loads(self.file.read_text("utf-8")) if self.file.exists() else None
+        files = [file for file in (self.file, self.seed_file) if file.exists()]
+        return next((each for file in files for each in read_seed(file) if each["claim"] == self.claim), None)
 
-    def measure(self) -> dict[str, Any]:
+    def measure(self) -> Document:
         """Measure the claim, or return what was measured before."""
         if (known := self.known()) is not None:
             return known
         from warmkit.testbed.bed import Testbed
 
-        began = time.perf_counter()
+        began = time.process_time()
         recipe, testbed = read_claim(self.claim, self.recipes), read_testbed(self.size, self.recipes)
         bed = Testbed(self.seed_folder, self.seed, testbed)
         found = CLAIMS[self.claim].measure(bed, getattr(recipe, self.size))
+        measuring = time.process_time() - began - bed.products.inside
         document = {
             "claim": self.claim,
             "seed": self.seed,
@@ -86,13 +95,12 @@ class Unit:
             "setting": self.setting(),
             "numbers": found.numbers,
             "points": found.points,
-            "made": bed.products.used,
-            "measuring": time.perf_counter() - began - bed.products.inside,
+            "seconds": round(measuring + sum(bed.products.used.values()), 1),
             "about": about(),
         }
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(self.file, dump_json(document))
-        return document
+        write_whole(self.file, text_of([document]).encode())
+        return read_seed(self.file)[0]
 
 
 def differences(before: Any, now: Any, key: str = "") -> list[str]:

@@ -24,8 +24,8 @@ class Products:
         folder: Of one seed.
 
     Attributes:
-        used: Seconds that everything asked for took to make, by name, whenever that was.
-        inside: Seconds that this process spent in here: making, and waiting for another process that makes.
+        used: Seconds of a processor that everything asked for took to make, by name, whenever that was.
+        inside: Seconds of a processor that this process spent in here.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -46,15 +46,15 @@ class Products:
         Raises:
             BlockingIOError: If there is one and it is not waited for.
         """
-        entered = time.perf_counter()
+        entered = time.process_time()
         record = self.folder / "made" / f"{name.replace('/', ' ')}.json"
         with self._locked(record.with_suffix(".lock"), wait):
-            began = time.perf_counter()
+            began = time.process_time()
             result = work()
             if not record.exists():
-                write_whole(record, json.dumps({"seconds": time.perf_counter() - began}).encode())
+                write_whole(record, json.dumps({"seconds": time.process_time() - began}).encode())
             self.used[name] = json.loads(record.read_text("utf-8"))["seconds"]
-        self.inside += time.perf_counter() - entered
+        self.inside += time.process_time() - entered
         return result
 
     def all(self, works: Mapping[str, Callable[[], T]]) -> list[T]:

@@ -16,6 +16,7 @@ import pytest
 
 from tests.cli.conftest import Call
 from warmkit.reproduction.recipe import FOLDER
+from warmkit.reproduction.seed_file import read_seed
 
 pytest.importorskip("transformers")
 pytest.importorskip("altair")
@@ -42,8 +43,8 @@ def recipes(tmp_path: Path) -> Path:
 
 def found(folder: Path) -> dict[str, Any]:
     """Return what was measured, without where, when and in what time."""
-    documents = {file.name: json.loads(file.read_text()) for file in (folder / "seed-0" / "claims").glob("*.json")}
-    return {name: {key: each[key] for key in ("numbers", "points", "setting")} for name, each in documents.items()}
+    documents = read_seed(folder / "seed-0.jsonl")
+    return {each["claim"]: {key: each[key] for key in ("numbers", "points", "setting")} for each in documents}
 
 
 def command(recipes: Path, out: str, *more: str) -> list[str]:
@@ -65,16 +66,16 @@ def test_a_killed_reproduction_goes_on_and_ends_the_same(recipes: Path, call: Ca
         time.sleep(0.02)
     process.kill()
     process.wait()
-    assert not (tmp_path / "killed/seed-0/claims/warp-slerp.json").exists()
+    assert not (tmp_path / "killed/seed-0.jsonl").exists()
     _no_worker_is_left(process.pid)
     call(*command(recipes, "killed"))
     assert found(tmp_path / "killed") == found(tmp_path / "whole")  # the same seed gives the same table, however many work
     assert {claim["claim"] for claim in whole["claims"]} == set(CLAIMS)
     assert all(statement["verdict"] for claim in whole["claims"] for statement in claim["statements"])
 
-    before = (tmp_path / "whole/seed-0/claims/warp-slerp.json").stat().st_mtime_ns
+    before = (tmp_path / "whole/seed-0.jsonl").stat().st_mtime_ns
     shown = call(*command(recipes, "whole"))
-    assert (tmp_path / "whole/seed-0/claims/warp-slerp.json").stat().st_mtime_ns == before
+    assert (tmp_path / "whole/seed-0.jsonl").stat().st_mtime_ns == before
     assert "undecided: 1 seed" in shown.stdout
     assert "<svg" not in (tmp_path / "whole/report.html").read_text()[:2000]
     assert "undecided: 1 seed" in (tmp_path / "whole/report.html").read_text()
@@ -103,14 +104,14 @@ def _changed_recipes_are_refused(recipes: Path, call: Call, tmp_path: Path) -> N
     before = found(tmp_path / "whole")
     call(*command(recipes, "whole", "--fresh"))
     after = found(tmp_path / "whole")
-    assert after["warp-slerp.json"]["points"] != before["warp-slerp.json"]["points"]
-    assert after["warm-theory.json"]["points"] == before["warm-theory.json"]["points"]
+    assert after["warp-slerp"]["points"] != before["warp-slerp"]["points"]
+    assert after["warm-theory"]["points"] == before["warm-theory"]["points"]
 
 
 def test_a_dry_run_says_what_is_there_and_trains_nothing(recipes: Path, call: Call, tmp_path: Path) -> None:
     shown = json.loads(call(*command(recipes, "out", "--dry-run", "--json", "--seeds", "2")).stdout)
     assert [(each["claim"], each["seed"], each["state"]) for each in shown] == [
-        (claim, str(seed), "to measure") for claim in CLAIMS for seed in range(2)
+        (claim, str(seed), "to measure") for seed in range(2) for claim in CLAIMS
     ]
     assert not (tmp_path / "out").exists()
 

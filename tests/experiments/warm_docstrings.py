@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from warmkit.evaluation.accuracy import mean_interval
+from warmkit.evaluation.few_values import student_interval
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "warm-docstrings.yaml"
 CONDITIONS = {"clean": 0.0, "corrupt": 0.25}
@@ -71,7 +71,7 @@ def table(summaries: list[dict[str, Any]]) -> None:
 
 
 def _shown(values: list[float], signed: bool) -> str:
-    mean = mean_interval(values)
+    mean = student_interval(values)
     form = "+.1f" if signed else ".1f"
     return f"{mean.value:{form}} ({mean.low:{form}} to {mean.high:{form}})"
 

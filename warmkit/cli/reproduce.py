@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -50,8 +51,8 @@ def reproduce(
     Examples:
 
     - `warmkit reproduce all --size nano`
-    - `warmkit reproduce warp-slerp warp-liti --seeds 5`
-    - `warmkit reproduce all --seeds 5 --jobs 2 -o reproduction`
+    - `warmkit reproduce warp-slerp warp-liti --seeds 10`
+    - `warmkit reproduce all --seeds 10 --jobs 2 -o reproduction`
     """
     from warmkit.reproduction.recipe import FOLDER
     from warmkit.reproduction.table import find_claims
@@ -110,7 +111,7 @@ def _document(result: Result) -> dict[str, Any]:
             "says": each.statement.says,
             "rule": each.statement.rule,
             "values": each.values,
-            "mean": None if each.mean is None else vars(each.mean),
+            "mean": None if each.mean is None else _finite(vars(each.mean)),
             "verdict": each.ruling,
             "why": each.why,
         }
@@ -126,16 +127,24 @@ def _document(result: Result) -> dict[str, Any]:
     }
 
 
-def _tables(found: list[Result]) -> list[Any]:
-    from warmkit.reproduction.page import interval, ruling, tally
+def _finite(numbers: dict[str, float]) -> dict[str, float | None]:
+    """Write what one seed leaves open, the ends of an interval, as null."""
+    return {name: value if math.isfinite(value) else None for name, value in numbers.items()}
 
-    columns = ["statement", "rule", "here", "verdict"]
+
+def _tables(found: list[Result]) -> list[Any]:
+    from warmkit.reproduction.page import every_seed, interval, ruling, tally
+
+    columns = ["statement", "rule", "here", "every seed", "verdict"]
     return [
         *(
             table(
                 f"{result.recipe.claim}: {result.recipe.title}",
                 columns,
-                [[each.statement.says, each.statement.rule, interval(each), ruling(each)] for each in result.verdicts],
+                [
+                    [each.statement.says, each.statement.rule, interval(each), every_seed(each), ruling(each)]
+                    for each in result.verdicts
+                ],
             )
             for result in found
         ),

@@ -8,9 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from warmkit.evaluation.few_values import Estimate, student_interval, wilson_interval
 from warmkit.random_streams import generator
 
 Array = NDArray[np.float64]
+FEW = 50
+"""Values below which a bootstrap covers less than it says by a point or more."""
 
 
 @dataclass(frozen=True)
@@ -41,15 +44,6 @@ class Scores:
         return (self.margins > 0) + 0.5 * (self.margins == 0)
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A mean with its interval."""
-
-    value: float
-    low: float
-    high: float
-
-
 def pairwise_accuracy(scores: Scores) -> float:
     """Return the share of comparisons in which r(x, y+) >= r(x, y-).
 
@@ -64,11 +58,21 @@ def pairwise_accuracy(scores: Scores) -> float:
     return float(scores.correct.mean())
 
 
-def interval(correct: Array, seed: int = 0, level: float = 0.95, draws: int = 2000) -> Estimate:
-    """Return the mean of [n] values and the bootstrap interval of it over the comparisons (percentiles)."""
-    means = np.concatenate([correct[places].mean(1) for places in _resamples(len(correct), seed, draws)])
+def interval(values: Array, seed: int = 0, level: float = 0.95, draws: int = 2000) -> Estimate:
+    """Return the mean of [n] values, of comparisons or prompts, and its interval.
+
+    Percentiles of a bootstrap; of fewer than `FEW` values, which it would make too narrow, Student's t, or Wilson's interval
+    where each is 0 or 1. One value that is neither has no interval: its ends are the value.
+    """
+    if len(values) < FEW and np.isin(values, (0.0, 1.0)).all():
+        return wilson_interval(int(values.sum()), len(values), level)
+    if len(values) == 1:
+        return Estimate(*[float(values[0])] * 3)
+    if len(values) < FEW:
+        return student_interval(values.tolist(), level)
+    means = np.concatenate([values[places].mean(1) for places in _resamples(len(values), seed, draws)])
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return Estimate(float(correct.mean()), float(low), float(high))
+    return Estimate(float(values.mean()), float(low), float(high))
 
 
 def _resamples(n: int, seed: int, draws: int) -> Iterator[NDArray[np.int64]]:
@@ -76,11 +80,6 @@ def _resamples(n: int, seed: int, draws: int) -> Iterator[NDArray[np.int64]]:
     draw, block = generator("bootstrap", seed), max(1, 2**18 // n)
     for done in range(0, draws, block):
         yield draw.integers(n, size=(min(block, draws - done), n))
-
-
-def mean_interval(values: Sequence[float], seed: int = 0, level: float = 0.95, draws: int = 2000) -> Estimate:
-    """Return the mean of a few values, of seeds for instance, and its bootstrap interval."""
-    return interval(np.asarray(values, dtype=np.float64), seed, level, draws)
 
 
 def ensemble(members: Sequence[Scores]) -> Scores:

@@ -1,7 +1,7 @@
-"""Mean of a few values, of seeds for instance, with Student's interval.
+"""Means of few values, of seeds or prompts, with intervals that cover what they say.
 
 Percentiles of a bootstrap over n values are too narrow where n is small: of five they cover the mean 84 times in 100 instead of
-95, of ten 91 times. Student's t is exact for normal values, whatever n.
+95, of ten 90 times, of sixteen 92. Student's t is exact for normal values, whatever n.
 """
 
 from __future__ import annotations
@@ -9,10 +9,19 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 
-from warmkit.evaluation.accuracy import Estimate
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean with its interval."""
+
+    value: float
+    low: float
+    high: float
 
 
 def student_interval(values: Sequence[float], level: float = 0.95) -> Estimate:
@@ -38,6 +47,28 @@ def student_interval(values: Sequence[float], level: float = 0.95) -> Estimate:
         return Estimate(mean, -math.inf, math.inf)
     half = student_quantile(len(array) - 1, level) * float((array - mean).std(ddof=1)) / math.sqrt(len(array))
     return Estimate(mean, mean - half, mean + half)
+
+
+def wilson_interval(right: int, count: int, level: float = 0.95) -> Estimate:
+    """Return a share with its interval, which is never a single point: none of 10 right is 0 to 28 percent.
+
+    Args:
+        right: How many of `count`.
+        count: At least 1.
+        level: Share of such intervals that hold the share, about.
+
+    Source: Wilson (1927).
+
+    Example:
+        >>> found = wilson_interval(0, 10)
+        >>> found.low, round(found.high, 3)
+        (0.0, 0.278)
+    """
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    share, whole = right / count, 1 + z * z / count
+    middle = (share + z * z / (2 * count)) / whole
+    half = z / whole * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
+    return Estimate(share, min(share, max(0.0, middle - half)), max(share, min(1.0, middle + half)))
 
 
 @functools.lru_cache(maxsize=256)

@@ -14,7 +14,8 @@ import torch
 
 from warmkit.checkpoints.merger import Merger
 from warmkit.errors import DataError, UsageError
-from warmkit.evaluation.accuracy import Array, Estimate
+from warmkit.evaluation.accuracy import FEW, Array, interval
+from warmkit.evaluation.few_values import Estimate
 from warmkit.evaluation.policies import Candidate
 from warmkit.random_streams import generator
 
@@ -216,7 +217,9 @@ def _numbers(line: Mapping[str, Any], prefix: str) -> dict[str, float]:
 
 
 def _estimates(means: Sequence[Mapping[str, Array]], level: float = 0.95, draws: int = 2000) -> list[dict[str, Estimate]]:
-    """Return what `accuracy.interval` says of each [n], from one bootstrap for all of them."""
+    """Return what `accuracy.interval` says of each [n], from one bootstrap for all of them where they are many."""
+    if len(next(iter(means[0].values()))) < FEW:
+        return [{name: interval(each, level=level) for name, each in point.items()} for point in means]
     rows = np.stack([each for point in means for each in point.values()])
     draw, n = generator("bootstrap", 0), rows.shape[1]
     drawn = np.empty((draws, len(rows)))

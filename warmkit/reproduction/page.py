@@ -12,14 +12,17 @@ from warmkit.reproduction.results import Result, charts
 from warmkit.reproduction.verdicts import Verdict
 from warmkit.training.run import write_whole
 
-COLUMNS = ("the paper says", "rule", "here: mean (95% interval over seeds)", "verdict")
+COLUMNS = ("the paper says", "rule", "here: mean (95% interval over seeds)", "every seed", "verdict")
 RULE = (
-    "A statement **holds** where the 95% bootstrap interval of its number, over seeds, lies wholly on the side that its rule "
+    "A statement **holds** where the 95% interval of its number over seeds (Student's t) lies wholly on the side that its rule "
     "names, and **does not hold** where it lies wholly on the other side. Else, and with fewer than three seeds, it is "
-    "**undecided**. The rules stand in the recipes and were written before the seeds were run. Numbers that compare are "
-    "differences within a seed: seeds differ in their levels, so that a difference can be sure where bands of a figure overlap."
+    "**undecided**; so are fewer than six seeds that all have one value. A number that lies on the border of its rule is said "
+    "to hold in 2.5 of 100 cases. The rules stand in the recipes and were written before the seeds were run. Numbers that "
+    "compare are differences within a seed: seeds differ in their levels, so that a difference can be sure where bands of a "
+    "figure overlap."
 )
 RULINGS: dict[str, Tone] = {"holds": "good", "does not hold": "bad", "undecided": "open"}
+SHARE = "percent"
 TITLE = "Reproduction of WARM and WARP"
 PICTURES = "figures/reproduction"
 INTRODUCTION = """# Reproduction
@@ -27,15 +30,24 @@ INTRODUCTION = """# Reproduction
 Every claim of WARM and WARP that a small testbed can say something about, measured on it. This page is written by
 
 ```
-warmkit reproduce all --size small --seeds 5 --page docs/reproduction.md
+warmkit reproduce all --size small --seeds 10 -o docs/reproduction --page docs/reproduction.md
 ```
 
-and nothing on it by hand. What was measured lies in `docs/reproduction`: `warmkit report docs/reproduction -o report.html`
-shows it with values on hover. The testbed (`warmkit/testbed`) is a synthetic language, made from a seed: a prompt names two
-topics, a response has 16 words, and an oracle, the gold reward, knows what a response is worth. Preference data never show
-some of what the oracle punishes, so that reward models cannot learn it and policies can exploit it. Models are decoders of
-about 110,000 parameters; they are trained, merged and evaluated by warmkit's own commands. What holds here need not hold for
-large models, and the other way round."""
+and nothing on it by hand. The command goes on where it was stopped; seeds are measured one after another, and
+`docs/reproduction/seed-N.jsonl`, a line a claim, appears when seed N is done. Where all seeds are there, it writes the page and
+measures nothing. `warmkit report docs/reproduction -o report.html` shows everything with values on hover. The testbed
+(`warmkit/testbed`) is a synthetic language, made from a seed: a prompt names two topics, a response has 16 words, and an
+oracle, the gold reward, knows what a response is worth. Preference data never show some of what the oracle punishes, so that
+reward models cannot learn it and policies can exploit it. Models are decoders of about 110,000 parameters; they are trained,
+merged and evaluated by warmkit's own commands. What holds here need not hold for large models, and the other way round."""
+ANNOUNCED = 10
+"""Seeds of `small` that the page is about."""
+AGAIN = """## The seeds are being run again
+
+The numbers that stood here are gone. One seed of the five was spoiled by two random streams that met: the order of the data
+and the swapped labels were one permutation, so that all swapped pairs of one run came first. And the intervals, bootstraps
+over five seeds, covered 84% where they said 95%. Every stream is its own now, verdicts follow Student's t, and ten seeds are
+measured, each committed when it is done. The rules stand in the recipes, and were written before."""
 
 
 def page_of(found: Sequence[Result]) -> Page:
@@ -51,19 +63,28 @@ def tally(found: Sequence[Result]) -> str:
 
 
 def interval(verdict: Verdict) -> str:
-    """Write the mean of a statement's number and its interval."""
+    """Write the mean of a statement's number and its interval; that of a share ends where shares do."""
     if verdict.mean is None:
         return "not reached"
+    known = [value for value in verdict.values if value is not None]
+    mean, few = _number(verdict, verdict.mean.value), f", {len(known)} of {len(verdict.values)} seeds"
+    if len(known) == 1:
+        return mean + (f" ({few[2:]})" if len(verdict.values) > 1 else "")
+    low, high = verdict.mean.low, verdict.mean.high
+    if verdict.statement.unit == SHARE and all(0 <= value <= 100 for value in known):
+        low, high = max(0.0, low), min(100.0, high)
+    ends = f"{_number(verdict, low)} to {_number(verdict, high)}"
+    return f"{mean} ({ends}{few if len(known) < len(verdict.values) else ''})"
+
+
+def every_seed(verdict: Verdict) -> str:
+    """Write a statement's number on every seed, in their order."""
+    return ", ".join("not reached" if value is None else _number(verdict, value) for value in verdict.values)
+
+
+def _number(verdict: Verdict, value: float) -> str:
     signed = "+" if verdict.statement.above is not None or verdict.statement.within is not None else ""
-    mean = verdict.mean
-    few = (
-        f", {len([v for v in verdict.values if v is not None])} of {len(verdict.values)} seeds"
-        if None in verdict.values
-        else ""
-    )
-    if len(verdict.values) == 1:
-        return f"{mean.value:{signed}.3g}"
-    return f"{mean.value:{signed}.3g} ({mean.low:{signed}.3g} to {mean.high:{signed}.3g}{few})"
+    return f"{value:{signed}.3g}"
 
 
 def ruling(verdict: Verdict) -> str:
@@ -102,7 +123,13 @@ def _claim(result: Result) -> Section:
 
 def _statements(result: Result) -> Table:
     rows: list[list[Cell]] = [
-        [f"{each.statement.says} ({each.statement.source})", each.statement.rule, interval(each), _badge(each)]
+        [
+            f"{each.statement.says} ({each.statement.source})",
+            each.statement.rule,
+            interval(each),
+            every_seed(each),
+            _badge(each),
+        ]
         for each in result.verdicts
     ]
     return Table(COLUMNS, rows)
@@ -152,7 +179,10 @@ def write_markdown(found: Sequence[Result], page: Path) -> None:
 
 def markdown(found: Sequence[Result]) -> str:
     """Return the page for the documentation."""
-    parts = [INTRODUCTION]
+    seeds = {seed for result in found for seed in result.seeds}
+    parts = [INTRODUCTION, *([_missing(len(seeds))] if found and len(seeds) < ANNOUNCED else [])]
+    if not found:
+        return "\n\n".join([*parts, AGAIN]) + "\n"
     for section in page_of(found).sections:
         parts.append(f"## {section.title}")
         for block in section.blocks:
@@ -164,6 +194,10 @@ def markdown(found: Sequence[Result]) -> str:
             else:
                 parts.append(str(block))
     return "\n\n".join(parts) + "\n"
+
+
+def _missing(seeds: int) -> str:
+    return f"**{seeds} of {ANNOUNCED} seeds are measured so far; verdicts may change until all are.**"
 
 
 def _markdown(table: Table) -> str:

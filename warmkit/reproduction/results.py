@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from warmkit.errors import DataError, RecipeError, nearest
-from warmkit.evaluation.accuracy import mean_interval
+from warmkit.evaluation.few_values import student_interval
 from warmkit.report.chart import Chart
 from warmkit.reproduction.recipe import FOLDER, ClaimRecipe, Figure, read_claim
 from warmkit.reproduction.seed_file import Document, read_seed
@@ -77,7 +77,7 @@ def chart(figure: Figure, result: Result) -> Chart:
     rows: list[dict[str, Any]] = []
     for line, places in _places(figure, result.documents).items():
         for at, points in places.items():
-            mean = mean_interval([point[figure.y] for point in points])
+            mean = student_interval([point[figure.y] for point in points])
             x = points[0]["at"] if figure.x == "at" else sum(point[figure.x] for point in points) / len(points)
             rows.append({"line": line, "at": at, "x": x, "y": mean.value, "low": mean.low, "high": mean.high})
     band = len(result.documents) > 1
@@ -123,4 +123,4 @@ def _result(recipe: ClaimRecipe[Any], documents: list[Document]) -> Result:
 
 def _seeds(result: Result) -> str:
     count = len(result.seeds)
-    return "One seed." if count == 1 else f"Mean of {count} seeds, bands are bootstrap intervals over them."
+    return "One seed." if count == 1 else f"Mean of {count} seeds, bands are 95% intervals over them (Student's t)."

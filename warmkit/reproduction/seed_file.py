@@ -3,8 +3,8 @@
     {"seed": 3, "size": "small", "testbed": {...}}
     {"claim": "warp-slerp", "setting": {...}, "numbers": {...}, "points": [...], "seconds": ..., "about": {...}}
 
-Points of one line of a figure stand together, a list a column. Numbers have the digits that carry information: far more than the
-spread between seeds leaves.
+Points of one line of a figure stand together, a list a column. Numbers have the digits that carry information: far more than
+the spread between seeds leaves.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def read_seed(file: Path) -> list[Document]:
     """
     try:
         head, *lines = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
-        return [_document(head, line) for line in lines]
+        return [_document(line, **head) for line in lines] or [_document({}, **head)]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{file}: expected what one seed gave, a line a claim; {type(error).__name__}: {error}") from None
 
@@ -67,10 +67,9 @@ def _line(document: Document) -> Document:
     return {**rest, "setting": document["setting"]["claim"], "points": _columns(document["points"])}
 
 
-def _document(head: Document, line: Document) -> Document:
-    setting = {"testbed": head["testbed"], "claim": line["setting"]}
+def _document(line: Document, *, seed: int, size: str, testbed: Document) -> Document:
     points = [point for block in line["points"] for point in _rows(block)]
-    return {**line, "seed": head["seed"], "size": head["size"], "setting": setting, "points": points}
+    return {**line, "seed": seed, "size": size, "setting": {"testbed": testbed, "claim": line["setting"]}, "points": points}
 
 
 def _columns(points: Iterable[Mapping[str, Any]]) -> list[Document]:

@@ -6,11 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from warmkit.evaluation.accuracy import Estimate, mean_interval
+from warmkit.evaluation.few_values import Estimate, student_interval
 from warmkit.reproduction.recipe import Statement
 
 FEWEST = 3
 """Seeds with which anything is decided."""
+EQUAL = 6
+"""Seeds that decide where all have one value, so that their spread says nothing.
+
+Were each as likely on one side of the border as on the other, so many would all be on a given side once in 2^6 times: 1.6%.
+"""
+Ruling = Literal["holds", "does not hold", "undecided"]
 
 
 @dataclass(frozen=True)
@@ -20,7 +26,7 @@ class Verdict:
     Attributes:
         statement: Which.
         values: Its number on every seed; None where there is none.
-        mean: Over the seeds that have one, with its bootstrap interval; None where none has.
+        mean: Over the seeds that have one, with Student's interval of 95%; None where none has.
         ruling: As it falls.
         why: What keeps it undecided.
     """
@@ -28,7 +34,7 @@ class Verdict:
     statement: Statement
     values: list[float | None]
     mean: Estimate | None
-    ruling: Literal["holds", "does not hold", "undecided"]
+    ruling: Ruling
     why: str = ""
 
     @property
@@ -40,9 +46,10 @@ class Verdict:
 def judge(statement: Statement, values: Sequence[float | None]) -> Verdict:
     """Apply a statement's rule.
 
-    It holds where the 95% bootstrap interval of the mean over seeds lies wholly on the side that the statement claims; it does
-    not hold where the interval lies wholly on the other; else, and with fewer than three seeds, it is undecided. The numbers
-    are differences within a seed wherever two things are compared.
+    It holds where the 95% interval of the mean over seeds (Student's t) lies wholly on the side that the statement claims; it
+    does not hold where the interval lies wholly on the other; else, and with fewer than three seeds, it is undecided. So a
+    number whose mean lies on the border is said to hold in 2.5 of 100 cases. Seeds that all have one value have no spread: they
+    decide if they are six or more. Numbers are differences within a seed wherever two things are compared.
 
     Args:
         statement: With its rule.
@@ -51,16 +58,24 @@ def judge(statement: Statement, values: Sequence[float | None]) -> Verdict:
     known = [value for value in values if value is not None]
     if not known:
         return Verdict(statement, list(values), None, "undecided", "no seed reaches it")
-    mean = mean_interval(known)
-    if len(known) < FEWEST:
-        seeds = "1 seed" if len(known) == 1 else f"{len(known)} seeds"
-        return Verdict(statement, list(values), mean, "undecided", seeds)
-    low, high = _inside(statement, mean.low), _inside(statement, mean.high)
-    if low and high:
-        return Verdict(statement, list(values), mean, "holds")
-    if _outside(statement, mean):
-        return Verdict(statement, list(values), mean, "does not hold")
-    return Verdict(statement, list(values), mean, "undecided", "the interval has both sides")
+    mean = student_interval(known)
+    return Verdict(statement, list(values), mean, *_ruling(statement, mean, len(known)))
+
+
+def _ruling(statement: Statement, mean: Estimate, seeds: int) -> tuple[Ruling, str]:
+    if seeds < FEWEST:
+        return "undecided", "1 seed" if seeds == 1 else f"{seeds} seeds"
+    if mean.low == mean.high and _on_border(statement, mean.value):
+        return "undecided", "all seeds lie on the border"
+    if mean.low == mean.high and seeds < EQUAL:
+        return "undecided", f"{seeds} seeds with one value do not say how far others lie"
+    if _inside(statement, mean.low) and _inside(statement, mean.high):
+        return "holds", ""
+    return ("does not hold", "") if _outside(statement, mean) else ("undecided", "the interval has both sides")
+
+
+def _on_border(statement: Statement, value: float) -> bool:
+    return value in (statement.above, statement.below) or (statement.within is not None and abs(value) == statement.within)
 
 
 def _inside(statement: Statement, value: float) -> bool:

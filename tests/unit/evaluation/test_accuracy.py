@@ -16,7 +16,6 @@ from warmkit.evaluation.accuracy import (
     correlation,
     ensemble,
     interval,
-    mean_interval,
     pairwise_accuracy,
     report,
 )
@@ -75,9 +74,18 @@ def test_the_interval_of_a_share_is_as_wide_as_the_normal_one() -> None:
     assert interval(np.repeat([0.0, 1.0], 200)) == estimate, "the same draws every time"
 
 
-def test_the_interval_of_equal_values_is_a_point() -> None:
-    estimate = mean_interval([0.7, 0.7, 0.7])
-    assert (estimate.low, estimate.high) == pytest.approx((0.7, 0.7))
+@pytest.mark.parametrize("n", [4, 16, 40])
+def test_an_interval_over_prompts_covers_the_mean_as_often_as_it_says(n: int) -> None:
+    draw = np.random.default_rng(0)
+    found = [interval(draw.normal(size=n)) for _ in range(4000)]
+    covered = np.mean([each.low <= 0 <= each.high for each in found])
+    assert covered == pytest.approx(0.95, abs=0.01)
+
+
+def test_few_that_are_all_right_are_no_certainty() -> None:
+    estimate = interval(np.ones(10))
+    assert (estimate.value, estimate.high) == (1.0, 1.0)
+    assert estimate.low == pytest.approx(0.722, abs=1e-3)
 
 
 def test_correlation_of_a_constant_is_zero() -> None:

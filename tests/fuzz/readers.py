@@ -205,7 +205,8 @@ def _pickles(folder: Path) -> dict[str, Reader]:
         dcp.save({"model": _tensors(), "epoch": 1}, checkpoint_id=folder / "dcp")
 
     def torch_says() -> Seen:
-        return as_bytes(torch.load(whole, weights_only=True)["state_dict"])
+        found = torch.load(whole, weights_only=True)["state_dict"]
+        return as_bytes({str(name): tensor for name, tensor in found.items()})  # a number as a key is a name
 
     def opened(path: Path) -> Seen:
         return bytes_of(open_checkpoint(path, allow_pickle=True))

@@ -29,7 +29,11 @@ def tensors_in(tree: Any, path: Path = ()) -> Iterator[tuple[Path, TorchTensor]]
     elif len(path) < DEEPEST and isinstance(tree, Mapping | list | tuple):
         items = tree.items() if isinstance(tree, Mapping) else enumerate(tree)
         for key, value in items:
-            yield from tensors_in(value, (*path, str(key)))
+            named = isinstance(key, str | int) and not isinstance(key, bool)
+            for place, tensor in tensors_in(value, (*path, str(key))):
+                if not named:
+                    raise FormatError(f"{tensor.file}: holds a tensor under a {type(key).__name__}, expected names as keys")
+                yield place, tensor
 
 
 def weights_among(tensors: Mapping[Path, T], keys: Sequence[str], where: str) -> tuple[dict[str, T], list[str]]:

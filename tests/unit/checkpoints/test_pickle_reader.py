@@ -217,3 +217,8 @@ def test_a_storage_of_two_types_is_refused(tmp_path: Path) -> None:
 def test_a_lone_tensor_is_no_state_dict(tmp_path: Path) -> None:
     torch.save(torch.zeros(4), tmp_path / "w.pt")
     assert "holds one tensor without a name" in zip_refusal(tmp_path / "w.pt")
+
+
+def test_a_tensor_under_a_key_that_is_no_name_is_refused(tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(4), ("b",): torch.zeros(4)}, tmp_path / "w.pt")
+    assert "holds a tensor under a tuple, expected names as keys" in zip_refusal(tmp_path / "w.pt")

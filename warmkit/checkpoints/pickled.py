@@ -62,7 +62,10 @@ def _from_files(source: str, path: Path, files: Sequence[Path]) -> Checkpoint:
     for file in files:
         tree = read_torch_zip(file)
         keys = [str(key) for key in tree] if isinstance(tree, dict) else []
-        chosen, said = weights_among(dict(tensors_in(tree)), keys, str(file))
+        found = list(tensors_in(tree))
+        if len(dict(found)) < len(found):
+            raise FormatError(f"{file}: a number and a text are keys of one name")
+        chosen, said = weights_among(dict(found), keys, str(file))
         notes += said
         for name, tensor in chosen.items():
             if name in tensors:

@@ -222,3 +222,8 @@ def test_a_lone_tensor_is_no_state_dict(tmp_path: Path) -> None:
 def test_a_tensor_under_a_key_that_is_no_name_is_refused(tmp_path: Path) -> None:
     torch.save({"a": torch.zeros(4), ("b",): torch.zeros(4)}, tmp_path / "w.pt")
     assert "holds a tensor under a tuple, expected names as keys" in zip_refusal(tmp_path / "w.pt")
+
+
+def test_a_number_and_a_text_of_one_name_are_refused(tmp_path: Path) -> None:
+    torch.save({0: torch.zeros(4), "0": torch.ones(4)}, tmp_path / "w.pt")
+    assert "keys of one name" in zip_refusal(tmp_path / "w.pt")

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from warmkit.addresses import shown
 from warmkit.checkpoints.adapted import AdaptedTensor, FactorCache, Factors, ReplacedTensor
 from warmkit.checkpoints.adapter_config import CONFIG, WEIGHTS, AdapterConfig, base_of, read_config
 from warmkit.checkpoints.adapter_names import alike, naming
 from warmkit.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from warmkit.checkpoints.compatibility import EMBEDDINGS, HEAD, same_bytes
+from warmkit.checkpoints.compatibility import EMBEDDINGS, HEAD, embedding_of, same_bytes
 from warmkit.checkpoints.hub import resolve
 from warmkit.checkpoints.identities import Identity, identities_at
 from warmkit.checkpoints.orientation import has_conv1d, is_conv1d
@@ -72,6 +74,7 @@ def _open(
     source: str, base: Checkpoint, before: Mapping[Path, Identity], directory: Path, config: AdapterConfig, note: str | None
 ) -> Checkpoint:
     adapter = _read(directory, config)
+    base = _untied(adapter, base)
     entries = _apply(adapter, base)
     return replace(
         base,
@@ -122,11 +125,12 @@ def _apply(adapter: _Adapter, base: Checkpoint) -> dict[str, Tensor]:
     problems: list[str] = []
     changed = dict[str, Tensor]()
     for name, own in _without_tied_copy(adapter, base).items():
-        target = base.entries.get(rename(name)) or base.entries.get(name)
+        place = rename(name) if rename(name) in base.entries else name
+        target = base.entries.get(place)
         if target is None or target.shape != own.shape:
             problems.append(_whole_problem(name, own, target))
         else:
-            changed[target.name] = ReplacedTensor(target, own)
+            changed[place] = ReplacedTensor(target, own)
     cache = FactorCache()
     for module in adapter.modules.values():
         for suffix, factors in _factors(adapter, module, base, f"{rename(module.name)}.weight").items():
@@ -252,6 +256,39 @@ def _without_tied_copy(adapter: _Adapter, base: Checkpoint) -> dict[str, Tensor]
     if head is None or embedding is None or HEAD in base.entries or not ties_head(base) or not same_bytes(head, embedding):
         return adapter.whole
     return {name: own for name, own in adapter.whole.items() if name != HEAD}
+
+
+@dataclass(frozen=True)
+class Untied(Checkpoint):
+    """A model whose head was its embedding, and is a tensor of its own now.
+
+    Attributes:
+        content: Its config, which says so.
+    """
+
+    content: dict[str, Any] = field(default_factory=lambda: {})
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        return self.content
+
+
+def _untied(adapter: _Adapter, base: Checkpoint) -> Checkpoint:
+    """Untie a base where the adapter brings its head or its embedding whole, as peft does when it merges the two."""
+    embedding = embedding_of(base.entries)
+    if embedding is None or HEAD in base.entries or not ties_head(base):
+        return base
+    whole = {
+        HEAD if name == HEAD else EMBEDDINGS for name in _without_tied_copy(adapter, base) if name.endswith((HEAD, *EMBEDDINGS))
+    }
+    copied = HEAD in adapter.whole and HEAD not in whole
+    if not whole or copied or any(f"{name}.weight".endswith((HEAD, *EMBEDDINGS)) for name in adapter.modules):
+        return base
+    parts = {each.name: getattr(base, each.name) for each in fields(Checkpoint)}
+    content = {**base.config, "tie_word_embeddings": False}
+    note = f"{base.source}: its head was its embedding; {adapter.file.parent} changes one of the two alone, so they are untied"
+    parts |= {"entries": {**base.entries, HEAD: embedding}, "notes": (*base.notes, note)}
+    return Untied(**parts, content=content)
 
 
 def _refuse_untying(adapter: _Adapter, base: Checkpoint, changed: dict[str, Tensor]) -> None:

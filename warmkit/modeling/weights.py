@@ -88,9 +88,20 @@ def load_adapters(model: Any, source: str) -> None:
         return
     files = {file for file in adapted.files if isinstance(file, Path) and file.parent in adapted.adapters}
     changed = {name: each.load() for name, each in adapted.items() if each.entry.file in files}
+    if adapted.config.get("tie_word_embeddings") is False:
+        _untie(model)
     strangers = model.load_state_dict(changed, strict=False).unexpected_keys
     if strangers:
         raise MismatchError(f"{source}: changes {strangers[0]!r}, which {type(model).__name__} has not")
+
+
+def _untie(model: Any) -> None:
+    """Give a model whose head is its embedding a head of its own, with the same weights."""
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    if head is not None and embedding is not None and head.weight is embedding.weight:
+        head.weight = torch.nn.Parameter(head.weight.detach().clone(), requires_grad=head.weight.requires_grad)
+        model.config.tie_word_embeddings = False
+        model.all_tied_weights_keys = {}
 
 
 def _adapted(source: str) -> Checkpoint | None:

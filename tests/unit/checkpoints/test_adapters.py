@@ -22,6 +22,7 @@ from warmkit.checkpoints import adapted
 from warmkit.checkpoints.adapted import AdaptedTensor
 from warmkit.checkpoints.files import Files
 from warmkit.errors import CheckpointError, FormatError, MismatchError, NonFiniteError, OutputError, UnsupportedError
+from warmkit.modeling.causal_model import load_causal_model
 
 LLAMA = ["q_proj", "k_proj", "down_proj", "lm_head"]
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -86,6 +87,27 @@ def test_conv1d_of_an_architecture_that_is_not_known_is_told_by_the_flag_and_by_
             torch.testing.assert_close(value.load(), peft[name], rtol=2e-6, atol=2e-6)
     with pytest.raises(UnsupportedError, match=r"module '.*attn\.c_proj' is square, and neither its config .*'of_remote_code'"):
         warmkit.open_checkpoint(f"{base}+{open_}")
+
+
+@pytest.mark.parametrize("saved", [["lm_head"], ["embed_tokens"], ["lm_head", "embed_tokens"]])
+def test_a_head_or_an_embedding_alone_unties_the_base_as_peft_does(saved: list[str], tmp_path: Path) -> None:
+    base = lora.base(tmp_path / "base", tie_word_embeddings=True)
+    adapter = lora.adapter(tmp_path / "adapter", base, r=2, target_modules=["q_proj"], modules_to_save=saved)
+    lora.save_dense(tmp_path / "dense", base, adapter)
+    made = warmkit.soup([f"{base}+{adapter}"], tmp_path / "out")
+    assert any("so they are untied" in note for note in made.notes)
+    expected, found = tensors_of(tmp_path / "dense"), tensors_of(tmp_path / "out")
+    assert found.keys() == expected.keys()
+    for name, value in found.items():
+        torch.testing.assert_close(value, expected[name], rtol=2e-6, atol=2e-6)
+    tied = [json.loads((tmp_path / each / "config.json").read_text())["tie_word_embeddings"] for each in ("dense", "out")]
+    assert tied == [False, False]
+    tokens = torch.arange(12).reshape(2, 6)
+    with torch.no_grad():
+        logits = [lora.loaded(tmp_path / each)(tokens).logits for each in ("dense", "out")]
+        loaded = load_causal_model(f"{base}+{adapter}")(tokens).logits
+    torch.testing.assert_close(logits[1], logits[0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(loaded, logits[0], rtol=1e-5, atol=1e-5)
 
 
 # ---- merging adapters is merging what they stand for ----------------------------------------------------------------

@@ -23,14 +23,14 @@ from warmkit.checkpoints.dtypes import DTYPES, DType, parse_output_dtype
 from warmkit.checkpoints.extraction import Extraction, ModuleLoss, RestLoss
 from warmkit.checkpoints.files import Files
 from warmkit.checkpoints.groups import layer_of
-from warmkit.checkpoints.identities import identity_of
+from warmkit.checkpoints.identities import check_unchanged, identity_of
 from warmkit.checkpoints.memory_names import adaptable, names_in_memory
 from warmkit.checkpoints.orientation import is_conv1d
 from warmkit.checkpoints.prepare import check_apart
 from warmkit.checkpoints.safetensors_format import build_header
 from warmkit.checkpoints.staging import Staging, writing
 from warmkit.checkpoints.tensors import Tensor
-from warmkit.errors import OutputError, UnsupportedError, UsageError, nearest
+from warmkit.errors import UnsupportedError, UsageError, nearest
 from warmkit.merging.kernels import NumbaKernels
 from warmkit.merging.truncated_svd import truncated_svd
 
@@ -284,10 +284,11 @@ def _write(
             (staging.result / CONFIG).write_bytes(dump_json(config))
         for each in inputs:
             each.check()
-        staging.publish(written)
-    except OutputError:
-        staging.close()
-        raise
+            check_unchanged(each.identities, [each.path / "config.json"])
     except BaseException:
         staging.remove()
         raise
+    try:
+        staging.publish(written)
+    finally:
+        staging.close()

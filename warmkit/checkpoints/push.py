@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from warmkit.checkpoints.checkpoint import stays_inside
 from warmkit.checkpoints.hub_client import hub_errors, without_bars
+from warmkit.checkpoints.identities import Identity, check_unchanged, identities_at
 from warmkit.checkpoints.manifest import MANIFEST, read_manifest
 from warmkit.checkpoints.options import Advance
 from warmkit.checkpoints.verify import verify
-from warmkit.errors import CheckpointError, HubError, UsageError
+from warmkit.errors import ChangedError, CheckpointError, HubError, UsageError
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo
@@ -68,6 +70,7 @@ def push(
 
     Raises:
         VerificationError: If the result is not what was written.
+        ChangedError: If it changes meanwhile.
         HubError: If the Hub refuses or cannot be reached.
     """
     folder, name = Path(output), repository.removeprefix("hf://")
@@ -80,11 +83,25 @@ def push(
     for path in folder.rglob("*"):
         if not stays_inside(path, folder):
             raise CheckpointError(f"{path}: is a link that leaves the directory, whose target would be published; remove it")
+    before = identities_at(folder)
     method = read_manifest(folder)["method"]
     report = verify(folder, threads=threads, advance=advance)
+    check_unchanged(before, before)
     with contextlib.nullcontext() if advance else without_bars():
         done = _upload(folder, name, private, revision, message or f"{method} by warmkit", create_pr)
+    _check_published(before, name)
     return Pushed(name, done.oid, str(done.pr_url or done.commit_url), report.files + 1, report.nbytes)
+
+
+def _check_published(before: Mapping[Path, Identity], name: str) -> None:
+    try:
+        check_unchanged(before, before)
+    except ChangedError as error:
+        file = str(error).partition(": was ")[0]
+        raise ChangedError(
+            f"{file}: changed while it was uploaded, so {name} may hold another file than its manifest says; verify the result "
+            "and push it again"
+        ) from None
 
 
 def _upload(folder: Path, name: str, private: bool, revision: str | None, message: str, create_pr: bool) -> CommitInfo:

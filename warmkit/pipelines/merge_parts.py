@@ -19,7 +19,7 @@ from warmkit.checkpoints.prepare import check_disk, fingerprint, prepare
 from warmkit.checkpoints.sink import still_there
 from warmkit.checkpoints.staging import PART_JOURNAL, Staging, writing
 from warmkit.checkpoints.write import MergeResult, write
-from warmkit.errors import ClusterError, listed
+from warmkit.errors import ChangedError, ClusterError, listed
 from warmkit.pipelines.processes import Job, RunJobs
 
 PART_BYTES = 4 << 30  # read and written: seconds of work, beside which the start of a process is little
@@ -47,6 +47,7 @@ def merge_in_parts(
 
     Raises:
         ClusterError: If a part failed; the others stay, and the same call goes on from there.
+        ChangedError: If an input changed meanwhile.
         WarmkitError: Any other kind, as `merge` does.
     """
     spec, init, options = merge_call(len(models), **call)
@@ -71,6 +72,10 @@ def merge_in_parts(
         lines += sum(len(prepared.job.groups[group]) for part in parts for group in part.groups)
         failed = _run(jobs, run_jobs, lines, sum(part.nbytes for part in parts), advance)
         staging.adopt_parts()
+        prepared.check()
+    except ChangedError:  # what the parts wrote is of two versions
+        staging.remove()
+        raise
     finally:
         staging.close()
     if failed:

@@ -191,6 +191,18 @@ def test_a_result_is_pushed_with_card_and_manifest(result: Path, hub: Hub, comma
     assert hub.commits[1]["summary"] == "Better"
 
 
+def test_a_result_that_changes_while_it_is_pushed_is_said(result: Path, hub: Hub, command: Command) -> None:
+    class Pushed(dict[str, bytes]):
+        def __setitem__(self, name: str, body: bytes) -> None:
+            super().__setitem__(name, body)
+            os.utime(result / "config.json", (0, 0))
+
+    hub.pushed = Pushed()
+    code, said = command("push", result, "team/new", token=TOKEN)
+    assert code == 1
+    assert "config.json: changed while it was uploaded, so team/new may hold another file" in " ".join(said.split())
+
+
 def test_a_result_that_was_altered_is_not_pushed(result: Path, hub: Hub, command: Command) -> None:
     with (result / "model.safetensors").open("r+b") as file:
         file.seek(-1, 2)

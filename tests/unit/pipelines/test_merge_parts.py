@@ -15,7 +15,7 @@ from tests.conftest import Family, Run, make_family, save, weights
 from warmkit.checkpoints.merge import merge_call
 from warmkit.checkpoints.parts import divide
 from warmkit.checkpoints.prepare import prepare
-from warmkit.errors import ClusterError
+from warmkit.errors import ChangedError, ClusterError
 from warmkit.pipelines.merge_parts import merge_in_parts
 from warmkit.pipelines.processes import Job, run_jobs
 
@@ -94,6 +94,21 @@ def test_what_parts_wrote_counts_for_the_same_merge_wherever_it_goes_on_and_for_
         one = warmkit.merge(family.models, tmp_path / f"one-{eta}", init=family.init, eta=eta)
         assert (result.path / "model.safetensors").read_bytes() == (one.path / "model.safetensors").read_bytes()
         shutil.rmtree(result.path)
+
+
+def test_an_input_that_is_replaced_while_parts_are_merged_is_noticed(tmp_path: Path) -> None:
+    family = make_family(tmp_path)
+
+    def replacing(jobs: Sequence[Job], *rest: Any) -> dict[str, str]:
+        failed = run_jobs(jobs, *rest)
+        file = family.a / "model.safetensors"
+        shutil.copy2(file, file.with_suffix(".new"))  # with the size and the time of the old one
+        file.with_suffix(".new").replace(file)
+        return failed
+
+    with pytest.raises(ChangedError, match=r"a/model\.safetensors: was replaced by another file"):
+        merge_in_parts(family.models, tmp_path / "out", replacing, init=family.init, part_bytes=SMALL)
+    assert not list(tmp_path.glob("*out*"))
 
 
 def test_a_part_whose_input_holds_nan_says_which(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from warmkit.checkpoints.compatibility import align
 from warmkit.checkpoints.digests import ALGORITHM
 from warmkit.checkpoints.doubts import doubts_before, refuse_doubts
 from warmkit.checkpoints.dtypes import parse_output_dtype
+from warmkit.checkpoints.ends import added_ends
 from warmkit.checkpoints.files import Files
 from warmkit.checkpoints.identities import Identity, check_unchanged
 from warmkit.checkpoints.job import Job, build_job, input_rows
@@ -54,6 +55,7 @@ class Prepared:
     doubts: tuple[str, ...]
     small_files: list[Path]
     watched: dict[Path, Identity]
+    ends: list[int]
 
     def check(self) -> None:
         """Ask whether the inputs, their configs and tokenizers are still what they were when they were opened.
@@ -115,6 +117,9 @@ def prepare(
     if mode != "strict" and options.get("tokenizer"):
         raise UsageError(f"vocabulary {mode} writes the tokenizer of the rows that it matched; leave the tokenizer out")
     matched = match_vocabularies(everything, companions, spec, mode, opened_init is not None)
+    ends = added_ends(companions, opened) if mode == "strict" else []
+    if ends:
+        notes.append(f"generation_config.json also names the ends that models name and {companions.source} does not: {ends}")
     everything = matched.checkpoints
     aligned = align(everything, unmerged, vocabularies=mode == "strict")
     files = Files({file: known for each in inputs for file, known in each.identities.items()})
@@ -147,6 +152,7 @@ def prepare(
         doubts,
         companion_files(companions),
         {path: known for each in inputs for path, known in _small(each).items()},
+        ends,
     )
 
 

@@ -16,6 +16,7 @@ from warmkit.checkpoints.companions import copy_companions
 from warmkit.checkpoints.devices import Kernels, cores, find_kernels
 from warmkit.checkpoints.doubts import doubts_after, refuse_doubts
 from warmkit.checkpoints.dtypes import DType, parse_output_dtype
+from warmkit.checkpoints.ends import write_ends
 from warmkit.checkpoints.estimate import Estimate, estimate
 from warmkit.checkpoints.identities import Identity
 from warmkit.checkpoints.job import Done, input_rows
@@ -182,6 +183,7 @@ def _write_small_files(
         groups = _reports(prepared, stream, number)
         with writing(staging.destination):
             copy_companions(prepared.companions, prepared.small_files, target, dtype)
+            write_ends(prepared.ends, prepared.companions, target)
             prepared.matched.finish(target)
             if prepared.tokenizer is not None:
                 copy_tokenizer(prepared.tokenizer, target)

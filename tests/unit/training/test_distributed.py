@@ -21,7 +21,7 @@ from warmkit.modeling.reward_model import load_scorer
 from warmkit.recipes import recipe_text
 from warmkit.training.distributed import Group, group, refuse_group
 from warmkit.training.policy import train_policy
-from warmkit.training.policy_recipe import PolicyRecipe
+from warmkit.training.policy_recipe import PolicyRecipe, ValueSection
 from warmkit.training.recipe import LoraSection, RewardModelRecipe, SftRecipe
 from warmkit.training.reward_modeling import train_reward_model
 from warmkit.training.sft import train_sft
@@ -63,7 +63,9 @@ def recipes(folder: Path, kind: str) -> dict[str, Recipe]:
         "policy": toy.recipe(folder, f"{kind}-policy", **parts),
         "policy-resumed-killed": toy.recipe(folder, f"{kind}-policy-resumed-killed", **parts),
         "policy-init": toy.recipe(folder, f"{kind}-policy-init", anchor="init", **policy),
-        "policy-value": toy.recipe(folder, f"{kind}-policy-value", baseline="value", **policy),
+        "policy-value": replace(
+            toy.recipe(folder, f"{kind}-policy-value", baseline="value", **policy), value=ValueSection(1e-3, 1)
+        ),
         "rm": of("llama", "rm", evaluate_every=3),
         "rm-resumed-killed": of("llama", "rm-resumed-killed", evaluate_every=3),
         "rm-killed": of("llama", "rm-killed", evaluate_every=3),

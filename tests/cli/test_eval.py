@@ -151,3 +151,33 @@ def test_a_gate_lets_a_good_model_pass_and_stops_a_bad_one(call: Call, rewards: 
     assert "WA of 3" in call("eval", "rm", *rewards.llamas, *sets, "--at-least", f"val={wa + 1}", code=1).stderr
     for given, said in (("val", "expected NAME=NUMBER"), ("vall=1", "there is no 'vall'; did you mean 'val'?")):
         assert said in call("eval", "rm", rewards.llamas[0], *sets, "--at-least", given, code=2).stderr
+
+
+def test_models_that_read_a_text_otherwise_are_refused(call: Call, rewards: Rewards) -> None:
+    """All are scored as the first one reads: another padding token, or another template, would be a wrong number."""
+    for name, file, old, new in (
+        ("padding", "config.json", '"pad_token_id": 3', '"pad_token_id": 2'),
+        ("template", "chat_template.jinja", "[assistant]", "[sun]"),
+    ):
+        shutil.copytree(rewards.llamas[1], name)
+        content = (Path(name) / file).read_text()
+        assert old in content
+        (Path(name) / file).write_text(content.replace(old, new))
+    chats = [{"prompt": [{"role": "user", "content": "the cat"}], "chosen": "sings", "rejected": "runs"}]
+    tiny.write(Path("chats.jsonl"), chats)
+    done = call("eval", "rm", rewards.llamas[0], "padding", "--data", rewards.pairs, code=1)
+    assert "padding: pads with '</s>', and" in done.stderr
+    done = call("eval", "rm", rewards.llamas[0], "template", "--data", "chats.jsonl", code=1)
+    assert "template: reads chats as other tokens than" in done.stderr
+    call("eval", "rm", rewards.llamas[0], "template", "--data", rewards.pairs)
+
+
+def test_equal_pairs_are_refused_or_left_out_and_texts_become_chats(call: Call, rewards: Rewards) -> None:
+    rows = [*rewards.rows, {"prompt": "a", "chosen": "b", "rejected": "b"}]
+    tiny.write(Path("pairs.jsonl"), rows)
+    assert "1 of 21 rows are bad" in call("eval", "rm", rewards.llamas[0], "--data", "pairs.jsonl", code=1).stderr
+    done = call("eval", "rm", rewards.llamas[0], "--data", "pairs.jsonl", "--equal-pairs", "skip", "--json")
+    assert json.loads(done.stdout)["data"]["pairs"]["skipped"] == 1
+    assert "pairs: 1 pairs of equal answers were left out" in done.stderr
+    assert "pairs: 20 of 20 pairs are texts, read without the model's chat template (--chat)" in done.stderr
+    assert "--chat" not in call("eval", "rm", rewards.llamas[0], "--data", rewards.pairs, "--chat").stderr

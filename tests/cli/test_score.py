@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import select
@@ -73,6 +74,86 @@ def test_windows_change_neither_order_nor_scores(call: Call, rewards: Rewards) -
     for other in (ones, threes):
         assert [row["prompt"] for row in other] == [row["prompt"] for row in whole]
         np.testing.assert_allclose([row["score_chosen"] for row in other], [row["score_chosen"] for row in whole], atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["jsonl.gz", "json", "parquet"])
+def test_other_files_of_rows_are_scored_as_lines_are(call: Call, rewards: Rewards, kind: str) -> None:
+    expected = json_lines(call("score", rewards.llamas[0], "-i", rewards.pairs).stdout)
+    file = Path(f"pairs.{kind}")
+    if kind == "parquet":
+        pyarrow = pytest.importorskip("pyarrow")
+        from pyarrow.parquet import write_table
+
+        write_table(pyarrow.Table.from_pylist(rewards.rows), file)
+    elif kind == "json":
+        file.write_text(json.dumps(rewards.rows, indent=1))
+    else:
+        file.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rewards.rows).encode()))
+    assert json_lines(call("score", rewards.llamas[0], "-i", file, "--window", 4).stdout) == pytest_approx_rows(expected)
+
+
+def pytest_approx_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        {key: pytest.approx(value, abs=1e-5) if key.startswith("score") else value for key, value in row.items()}
+        for row in rows
+    ]
+
+
+def test_several_answers_get_lists_of_scores(call: Call, rewards: Rewards) -> None:
+    """RewardBench 2."""
+    row = {
+        "prompt": "the cat",
+        "chosen": [" sings"],
+        "rejected": [" runs", " sleeps", " is old"],
+        "num_correct": 1,
+        "subset": "Math",
+    }
+    tiny.write(Path("rows.jsonl"), [row])
+    model = load_scorer(rewards.llamas[0])
+    [one] = json_lines(call("score", rewards.llamas[0], "-i", "rows.jsonl").stdout)
+    assert one["score_chosen"] == pytest.approx(model.score([("the cat", " sings")]), abs=1e-6)
+    assert one["score_rejected"] == pytest.approx(model.score([("the cat", each) for each in row["rejected"]]), abs=1e-6)
+    [two] = json_lines(call("score", *rewards.llamas[:2], "-i", "rows.jsonl").stdout)
+    assert np.shape(two["scores_rejected"]) == (3, 2)
+    assert two["score_rejected"] == pytest.approx(np.mean(two["scores_rejected"], 1), abs=1e-12)
+
+
+def test_texts_at_a_model_with_a_chat_template_are_said_and_put_into_it_by_a_switch(call: Call, rewards: Rewards) -> None:
+    tiny.write(Path("rows.jsonl"), [{"prompt": "the cat", "response": "gold moon"}, {"prompt": CHAT, "response": [SAID]}])
+    done = call("score", rewards.llamas[0], "-i", "rows.jsonl")
+    assert "rows of texts, read without the model's chat template: 1 (--chat puts them into it)" in done.stderr
+    done = call("score", rewards.llamas[0], "-i", "rows.jsonl", "--chat")
+    first, second = json_lines(done.stdout)
+    assert first["score"] == pytest.approx(second["score"], abs=1e-6)
+    assert "--chat" not in done.stderr
+
+
+def test_a_conversation_beside_an_answer_is_its_prompt_or_an_error(call: Call, rewards: Rewards) -> None:
+    rows = [{"prompt": "x", "messages": CHAT, "response": "gold moon"}, {"messages": [*CHAT, SAID], "response": "gold moon"}]
+    tiny.write(Path("rows.jsonl"), [{"messages": [*CHAT, SAID]}, *rows])
+    done = call("score", rewards.llamas[0], "-i", "rows.jsonl", "--on-error", "skip", code=1)
+    first, second, third = json_lines(done.stdout)
+    assert first["score"] == pytest.approx(second["score"], abs=1e-6)
+    assert "expected one answer, found the last of messages and response" in third["error"]
+
+
+TRL = Path(__file__).parents[1] / "data" / "trl_reward_models"
+
+
+@pytest.mark.parametrize("name", ["gemma-chats", "llama-chats", "llama-texts", "qwen-chats", "qwen-texts", "llama-own-eos"])
+def test_reward_models_of_trl_score_and_evaluate_as_in_trl(call: Call, name: str) -> None:
+    expected = json.loads((TRL / name / "scores.json").read_text())
+    rows = json_lines(call("score", TRL / name, "-i", TRL / name / "rows.jsonl").stdout)
+    for side in ("chosen", "rejected"):
+        assert [row[f"score_{side}"] for row in rows] == pytest.approx(expected[side], abs=1e-5)
+    document = json.loads(call("eval", "rm", TRL / name, "--data", f"own={TRL / name / 'rows.jsonl'}", "--json").stdout)
+    [report] = [each["own"] for each in document["individuals"].values()]
+    margins = np.subtract(expected["chosen"], expected["rejected"])
+    assert report["accuracy"] == (margins >= 0).mean()
+    assert report["loss"] == pytest.approx(np.logaddexp(0, -margins).mean(), abs=1e-5)
+
+
+# ---- more -----------------------------------------------------------------------------------------------------------
 
 
 def test_json_is_one_document(call: Call, rewards: Rewards) -> None:
@@ -180,7 +261,7 @@ def test_windows_close_when_nothing_waits_and_keep_lines_whole() -> None:
 
 
 def test_a_pipe_answers_before_its_end(rewards: Rewards) -> None:
-    command = [sys.executable, "-m", "warmkit", "score", str(rewards.llamas[0])]
+    command = [sys.executable, "-m", "warmkit", "score", str(rewards.llamas[0]), "--chat"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None

@@ -13,7 +13,7 @@ from warmkit.cli.command import command
 from warmkit.cli.console import Console, size, table
 from warmkit.cli.eval_policy import policy
 from warmkit.cli.gate import AtLeast, check_names, floors, hold
-from warmkit.cli.score import MaxLength, RewardModels
+from warmkit.cli.score import AsChats, MaxLength, RewardModels
 from warmkit.cli.train import need_transformers, tell_slow_precision
 from warmkit.errors import UsageError
 
@@ -24,6 +24,16 @@ DataSets = Annotated[
     list[str],
     typer.Option("--data", metavar="[NAME=]FILE", help="Preference pairs; again for more.", show_default=False),
 ]
+
+
+class EqualPairs(str, Enum):
+    """What becomes of pairs whose two answers are the same."""
+
+    refuse = "refuse"
+    skip = "skip"
+
+
+WithEqualPairs = Annotated[EqualPairs, typer.Option("--equal-pairs", help="Pairs of equal answers: refuse, or leave out.")]
 Plot = Annotated[Path | None, typer.Option("--plot", help="Draw it into a picture.")]
 
 
@@ -53,6 +63,8 @@ def rm(
     plot: Plot = None,
     at_least: AtLeast = None,
     max_length: MaxLength = None,
+    chat: AsChats = False,
+    equal_pairs: WithEqualPairs = EqualPairs.refuse,
     precision: Precision = Number.float32,
 ) -> None:
     """Measure reward models on preference pairs: one alone, or several beside WA and ENS of the first M, for every M.
@@ -77,8 +89,9 @@ def rm(
         if len(models) == 1:
             raise UsageError("--plot draws accuracy against the number of models: give at least two")
     tell_slow_precision(console, precision.value)
-    contest = open_contest(models, sources, probe=probe, max_length=max_length, precision=precision.value)
-    tell_truncation(console, contest)
+    reading: dict[str, Any] = {"max_length": max_length, "chat": chat, "equal_pairs": equal_pairs.value}
+    contest = open_contest(models, sources, probe=probe, precision=precision.value, **reading)
+    tell_reading(console, contest)
     with console.progress("scoring", unit="models") as advance:
         document = side_by_side(contest, rank, advance)
     if plot is not None:
@@ -103,7 +116,9 @@ def data_sets(given: Sequence[str]) -> dict[str, str]:
     for each in given:
         name, equals, source = each.partition("=")
         if not equals or not name or Path(each).exists():
-            name, source = Path(each).name.removesuffix(".jsonl").removesuffix(".parquet"), each
+            name, source = Path(each).name, each
+            for ending in (".gz", ".json", ".jsonl", ".parquet"):
+                name = name.removesuffix(ending)
         if name in named:
             raise UsageError(f"--data {each}: there is another {name!r}; name it: --data NAME={source}")
         named[name] = source
@@ -126,12 +141,17 @@ def check_figure(path: Path) -> None:
         raise UsageError(f"--plot {path}: expected a picture ({', '.join(sorted(known))})")
 
 
-def tell_truncation(console: Console, contest: Contest) -> None:
-    """Say which data sets are not seen whole."""
+def tell_reading(console: Console, contest: Contest) -> None:
+    """Say which data sets are not seen whole, or not in the form that the model may know."""
     from warmkit.evaluation.comparisons import same_after_encoding
 
-    length = contest.model.encoder.max_length
+    length, templated = contest.model.encoder.max_length, contest.model.encoder.templated
     for name, each in contest.data.items():
+        bare = sum(isinstance(pair.prompt, str) and isinstance(pair.chosen, str) for pair in each.pairs)
+        if bare and templated:
+            console.note(f"{name}: {bare} of {len(each)} pairs are texts, read without the model's chat template (--chat)")
+        if each.skipped:
+            console.note(f"{name}: {each.skipped} pairs of equal answers were left out")
         if each.truncated:
             console.note(f"{name}: {each.truncated} of {len(each)} pairs are longer than {length} tokens and were cut")
         if same := same_after_encoding(each):

@@ -8,10 +8,22 @@ import typer
 
 from warmkit.cli.command import command
 from warmkit.cli.console import Console, table
-from warmkit.cli.evaluate import DataSets, Number, Plot, Precision, check_figure, data_sets, percent, span, tell_truncation
+from warmkit.cli.evaluate import (
+    DataSets,
+    EqualPairs,
+    Number,
+    Plot,
+    Precision,
+    WithEqualPairs,
+    check_figure,
+    data_sets,
+    percent,
+    span,
+    tell_reading,
+)
 from warmkit.cli.options import numbers
 from warmkit.cli.output import DocumentPath, refuse_existing, write_document
-from warmkit.cli.score import MaxLength
+from warmkit.cli.score import AsChats, MaxLength
 from warmkit.cli.train import need_transformers, tell_slow_precision
 from warmkit.errors import UsageError
 
@@ -33,6 +45,8 @@ def lmc(
     output: DocumentPath = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a file at OUT.")] = False,
     max_length: MaxLength = None,
+    chat: AsChats = False,
+    equal_pairs: WithEqualPairs = EqualPairs.refuse,
     precision: Precision = Number.float32,
 ) -> None:
     """Slide from one reward model to another and measure accuracy on the line: linear mode connectivity.
@@ -54,8 +68,9 @@ def lmc(
         check_figure(plot)
     refuse_existing([output], force)
     tell_slow_precision(console, precision.value)
-    contest = open_contest([a, b], sources, max_length=max_length, precision=precision.value)
-    tell_truncation(console, contest)
+    reading: dict[str, Any] = {"max_length": max_length, "chat": chat, "equal_pairs": equal_pairs.value}
+    contest = open_contest([a, b], sources, precision=precision.value, **reading)
+    tell_reading(console, contest)
     first, second = contest.members
     found = connectivity(contest, first, second, places)
     if plot is not None:

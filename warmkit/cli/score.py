@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 MOST_SHOWN = 100
 
 RewardModels = Annotated[list[str], typer.Argument(metavar="MODEL", help="Reward models: directories or Hub repositories.")]
+AsChats = Annotated[bool, typer.Option("--chat", help="Make chats of rows that are texts, for the model's chat template.")]
 MaxLength = Annotated[
     int | None, typer.Option("--max-length", min=8, help="Tokens a text may have.", show_default="what the model allows")
 ]
@@ -39,18 +40,22 @@ class OnError(str, Enum):
 def score(
     console: Console,
     models: RewardModels,
-    source: Annotated[Path | None, typer.Option("--input", "-i", help="JSON lines.", show_default="stdin")] = None,
+    source: Annotated[
+        Path | None, typer.Option("--input", "-i", help="JSON lines or array, .gz too, or Parquet.", show_default="stdin")
+    ] = None,
     window: Annotated[int, typer.Option("--window", min=1, help="Rows that are sorted by length together.")] = 512,
     on_error: Annotated[
         OnError, typer.Option("--on-error", help="At a bad row: stop, or write it with `error` and go on. Both exit with 1.")
     ] = OnError.stop,
     max_length: MaxLength = None,
+    chat: AsChats = False,
 ) -> None:
     """Score answers with a reward model, or with the ensemble of several: JSON lines in, JSON lines out, in order.
 
     A row holds `prompt` and `response` (or `completion`, or `answer`), or `messages`, and gets `score`; a preference row
-    (`prompt`, `chosen`, `rejected`) gets `score_chosen` and `score_rejected`. With several models the score is their mean
-    (ENS), beside `scores` and their standard deviation, `disagreement`. Answers come as soon as no more rows are waiting.
+    (`prompt`, `chosen`, `rejected`) gets `score_chosen` and `score_rejected`, lists where it has several answers. With several
+    models the score is their mean (ENS), beside `scores` and their standard deviation, `disagreement`. Answers come as soon as
+    no more rows are waiting.
 
     Examples:
 
@@ -58,21 +63,25 @@ def score(
     - `generate | warmkit score A B C | jq -c 'select(.disagreement < 0.5)'`
     """
     need_transformers()
-    from warmkit.evaluation.scoring import open_panel, open_rows, windows
+    from warmkit.data.rows import is_plain_lines
+    from warmkit.evaluation.scoring import open_panel, open_rows, table_windows, windows
 
     descriptor = open_rows(source)
-    panel = open_panel(models, max_length)
+    panel = open_panel(models, max_length, chat)
     if source is None and os.isatty(descriptor):
         console.note("reading rows from the terminal; end with Ctrl-D")
     writer = _Writer(console, "stdin" if source is None else str(source), on_error)
     try:
-        for lines in windows(descriptor, window):
+        lines_only = source is None or is_plain_lines(source)
+        for lines in windows(descriptor, window) if lines_only or source is None else table_windows(source, window):
             writer.write(panel.answer(lines))
     except BrokenPipeError:  # the reader has what it wanted, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
     if panel.truncated:
         console.note(f"texts longer than the model takes, which were cut: {panel.truncated} (--max-length)")
+    if panel.bare and not chat:
+        console.note(f"rows of texts, read without the model's chat template: {panel.bare} (--chat puts them into it)")
     writer.finish()
 
 

@@ -276,7 +276,7 @@ def _examples(result: Tournament, count: int) -> list[Any]:
     samples = next(iter(result.pools.values())).samples
     tables: list[Any] = []
     for row in [each for number, each in enumerate(result.rows()) if number % samples == 0][:count]:
-        prompt = row["prompt"] if isinstance(row["prompt"], str) else "\n".join(each["content"] for each in row["prompt"])
+        prompt = row["prompt"] if isinstance(row["prompt"], str) else "\n".join(each["content"] or "" for each in row["prompt"])
         rewards = row.get("rewards", {})
         cells = [[name, f"{rewards[name]:.4g}" if rewards else "", _short(text)] for name, text in row["answers"].items()]
         verdicts = [f"{each['a']} / {each['b']} {each['score']:+.2g}" for each in row["verdicts"] if each["score"] is not None]

@@ -6,8 +6,8 @@ import contextlib
 import json
 import os
 import reprlib
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -63,8 +63,8 @@ class Answers:
     """
 
     prompt: str | Messages
-    chosen: list[str] | list[Messages]
-    rejected: list[str] | list[Messages]
+    chosen: Sequence[str | Messages]
+    rejected: Sequence[str | Messages]
 
 
 def read_pairs(source: str | Path, *, chat: bool = False, equal_pairs: Literal["refuse", "skip"] = "refuse") -> Pairs:
@@ -106,6 +106,18 @@ def parse_pairs(row: Row, where: str, *, chat: bool = False, equal: bool = False
     Raises:
         DataError: If a field is missing, of the wrong type or an empty answer, or if the answers are the same.
     """
+    found = parse_answers(row, chat=chat, equal=equal)
+    subset = text(row, "subset") if has(row, "subset") else None
+    corrupt = flag(row, "corrupt")
+    return [Pair(found.prompt, one, other, corrupt, subset, where) for one in found.chosen for other in found.rejected]
+
+
+def parse_answers(row: Row, *, chat: bool = False, equal: bool = False) -> Answers:
+    """Return prompt and answers of a row; see `parse_pairs`.
+
+    Raises:
+        DataError: If a field is missing, of the wrong type or an empty answer, or if two answers are the same.
+    """
     found = divide(row)
     same = [each for each in found.chosen if each in found.rejected]
     if same and not equal:
@@ -114,10 +126,7 @@ def parse_pairs(row: Row, where: str, *, chat: bool = False, equal: bool = False
         for key, answers in (("chosen", found.chosen), ("rejected", found.rejected)):
             for answer in answers:
                 check_answer(answer, key)
-    subset = text(row, "subset") if has(row, "subset") else None
-    corrupt = flag(row, "corrupt")
-    pairs = [Pair(found.prompt, one, other, corrupt, subset, where) for one in found.chosen for other in found.rejected]
-    return [_as_chats(pair) for pair in pairs] if chat else pairs
+    return _as_chats(found) if chat else found
 
 
 def parse_pair(row: Row, where: str, *, chat: bool = False) -> Pair:
@@ -146,7 +155,7 @@ def divide(row: Row) -> Answers:
         return _split(prompt, chosen[0], rejected[0])
     if not prompt and _of_dialogue(row):
         return _split_dialogue(cast("str", chosen[0]), cast("str", rejected[0]))
-    return Answers(prompt, cast("list[str]", chosen), cast("list[str]", rejected))
+    return Answers(prompt, chosen, rejected)
 
 
 def _answers(row: Row, key: str) -> list[str | Messages]:
@@ -203,13 +212,15 @@ def _said(message: Message) -> tuple[Any, ...]:
     return tuple(message.get(key) for key in ("role", "content", "tool_calls", "name"))
 
 
-def _as_chats(pair: Pair) -> Pair:
+def _as_chats(found: Answers) -> Answers:
     """Make messages of texts."""
-    asked = pair.prompt
+    asked = found.prompt
     prompt = as_chat(asked) if isinstance(asked, str) else asked
-    spoken = asked if isinstance(asked, str) else ""
-    chosen, rejected = (as_answer(each, spoken) if isinstance(each, str) else each for each in (pair.chosen, pair.rejected))
-    return replace(pair, prompt=prompt, chosen=chosen, rejected=rejected)
+    said = asked if isinstance(asked, str) else ""
+    sides = [
+        [as_answer(each, said) if isinstance(each, str) else each for each in side] for side in (found.chosen, found.rejected)
+    ]
+    return Answers(prompt, *sides)
 
 
 def write_pairs(pairs: Iterable[Pair], path: str | Path, force: bool = False) -> None:

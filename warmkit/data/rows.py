@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
+import itertools
 import json
 import reprlib
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
+from typing import IO, TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 from warmkit.errors import DataError, UsageError, listed
 
@@ -16,7 +19,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Row: TypeAlias = dict[str, Any]
 
-JSON_LINES = (".jsonl", ".json")
+JSON_LINES = (".jsonl", ".json", ".jsonl.gz", ".json.gz")
 PARQUET = ".parquet"
 
 
@@ -24,9 +27,9 @@ def read_rows(source: str | Path, parse: Callable[[Row, str], T]) -> list[T]:
     """Parse every row of `source`; the first bad one does not hide the next.
 
     Args:
-        source: A file of JSON objects, one a line (`.jsonl`, `.json`; blank lines are skipped), a `.parquet` file, or else a
-            data set for the `datasets` library: `name`, `name:split` or `name:config:split`, the name being a directory's
-            or the Hub's. `name` alone is its only split, or `train`.
+        source: A file of JSON objects, one a line (blank lines are skipped) or in one array (`.jsonl`, `.json`, and with `.gz`
+            behind), a `.parquet` file, or else a data set for the `datasets` library: `name`, `name:split` or
+            `name:config:split`, the name being a directory's or the Hub's. `name` alone is its only split, or `train`.
         parse: From a row and where it stands to a T; raises DataError, without the place.
 
     Raises:
@@ -35,9 +38,10 @@ def read_rows(source: str | Path, parse: Callable[[Row, str], T]) -> list[T]:
     """
     parsed: list[T] = []
     problems: list[str] = []
-    for where, raw in _raw_rows(source):
+    for number, raw in raw_rows(source):
+        where = f"{source}:{number}"
         try:
-            parsed.append(parse(_object(raw), where))
+            parsed.append(parse(row_of(raw), where))
         except DataError as error:
             problems.append(f"{where}: {error}")
     if problems:
@@ -47,8 +51,12 @@ def read_rows(source: str | Path, parse: Callable[[Row, str], T]) -> list[T]:
     return parsed
 
 
-def _object(raw: Any) -> Row:
-    """Return a row as a dict; bytes are a line of JSON."""
+def row_of(raw: Any) -> Row:
+    """Return a row as a dict; bytes are a line of JSON.
+
+    Raises:
+        DataError: If it is no JSON, or no object.
+    """
     if isinstance(raw, bytes):
         try:
             raw = json.loads(raw)
@@ -61,26 +69,72 @@ def _object(raw: Any) -> Row:
     return cast("Row", raw)
 
 
-def _raw_rows(source: str | Path) -> Iterator[tuple[str, Any]]:
-    """Yield each row with where it stands; lines and rows count from 1."""
+def raw_rows(source: str | Path) -> Iterator[tuple[int, Any]]:
+    """Yield each row with its number; lines and rows count from 1. A line is bytes, for `row_of`.
+
+    Raises:
+        DataError: If the source cannot be read.
+        UsageError: If it is of no known kind, or a library that reads it is not installed.
+    """
     path = Path(source)
-    if path.suffix in JSON_LINES:
-        rows = _lines(path)
-    elif path.suffix == PARQUET:
-        rows = enumerate(_parquet(path), 1)
-    elif path.is_file():
+    if is_json(path):
+        return _lines(path)
+    if path.suffix == PARQUET:
+        return enumerate(_parquet(path), 1)
+    if path.is_file():
         raise UsageError(f"{path}: expected a {', '.join(JSON_LINES)} or {PARQUET} file, or the name of a data set")
-    else:
-        rows = enumerate(_dataset(str(source)), 1)
-    return ((f"{source}:{number}", row) for number, row in rows)
+    return enumerate(_dataset(str(source)), 1)
 
 
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+def is_json(path: Path) -> bool:
+    """Say whether a file's name is that of JSON lines or of a JSON array."""
+    return path.name.endswith(JSON_LINES)
+
+
+def is_plain_lines(path: Path) -> bool:
+    """Say whether a file's rows are its lines, as they are: not compressed, no array, no table."""
+    if path.suffix in (".gz", PARQUET):
+        return False
     try:
         with path.open("rb") as file:
-            yield from ((number, line) for number, line in enumerate(file, 1) if line.strip())
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+            return not _is_array(_first_line(file))
+    except OSError:
+        return True  # who reads it says what is wrong
+
+
+def _lines(path: Path) -> Iterator[tuple[int, Any]]:
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            first = _first_line(cast("IO[bytes]", file))
+            file.seek(0)
+            if _is_array(first):
+                yield from enumerate(_array(path, file.read()), 1)
+            else:
+                yield from ((number, line) for number, line in enumerate(file, 1) if line.strip())
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or _one_line(error)}") from None
+
+
+def _first_line(file: IO[bytes]) -> bytes:
+    return next((line for line in itertools.islice(file, 1000) if line.strip()), b"")
+
+
+def _is_array(first: bytes) -> bool:
+    """Say whether a line opens an array that goes on behind it; one that ends there and holds objects is a file of one line."""
+    if not first.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"["):
+        return False
+    try:
+        whole: Any = json.loads(first)
+    except (ValueError, RecursionError):
+        return True
+    return isinstance(whole, list) and all(isinstance(each, dict) for each in cast("list[Any]", whole))
+
+
+def _array(path: Path, content: bytes) -> list[Any]:
+    try:
+        return cast("list[Any]", json.loads(content))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: expected a JSON array of objects, or an object a line; found {_one_line(error)}") from None
 
 
 def _parquet(path: Path) -> Iterator[Row]:

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warmkit.checkpoints.staging import writing
+from warmkit.data.chats import columns_of
 from warmkit.data.fields import content, has
 from warmkit.data.prompts import Prompt
-from warmkit.data.rows import JSON_LINES, Row, read_rows
+from warmkit.data.rows import Row, is_json, read_rows
 from warmkit.errors import DataError, MismatchError
 from warmkit.evaluation.policies import Candidate
 from warmkit.evaluation.rewards import Term
@@ -56,7 +57,10 @@ class Pool:
 
     def rows(self) -> list[dict[str, Any]]:
         """Return a row for every prompt: `prompt` and `completions`."""
-        return [{"prompt": prompt.content, "completions": texts} for prompt, texts in zip(self.prompts, self.texts)]
+        return [
+            {"prompt": prompt.content, **columns_of(prompt.content), "completions": texts}
+            for prompt, texts in zip(self.prompts, self.texts)
+        ]
 
     def write(self, path: Path) -> None:
         """Write the rows as JSON lines, which `read_pool` reads."""
@@ -132,7 +136,7 @@ def check_comparable(pools: Mapping[str, Pool]) -> None:
 
 def is_pool(source: str) -> bool:
     """Say whether `source` is a file of JSON lines, not a policy."""
-    return Path(source).suffix in JSON_LINES and Path(source).is_file()
+    return is_json(Path(source)) and Path(source).is_file()
 
 
 def _parse(row: Row, where: str) -> tuple[Prompt, list[str]]:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from warmkit.checkpoints.shell import run_shell
+from warmkit.data.chats import columns_of
 from warmkit.data.prompts import Prompt
 from warmkit.errors import ScoreError, UsageError
 from warmkit.evaluation.http_scorer import open_endpoint
@@ -121,7 +122,10 @@ def _imported(name: str) -> Callable[..., Any]:
 
 def _command(line: str) -> Scorer:
     def score(prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float]:
-        rows = [{"prompt": prompt.content, "completion": each} for prompt, each in zip(prompts, completions)]
+        rows = [
+            {"prompt": prompt.content, **columns_of(prompt.content), "completion": each}
+            for prompt, each in zip(prompts, completions)
+        ]
         given = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         done = run_shell(line, given.encode())
         printed = done.stdout.decode("utf-8", "replace").splitlines()

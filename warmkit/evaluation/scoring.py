@@ -7,28 +7,28 @@ agree to float32 rounding, scores read from a file to the bit.
 
 from __future__ import annotations
 
-import json
+import itertools
 import os
-import reprlib
 import select
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from warmkit.checkpoints.checkpoint import open_checkpoint
+from warmkit.data.chats import as_answer, as_chat, part
 from warmkit.data.fields import content, has, messages
-from warmkit.data.preferences import parse_pair
-from warmkit.data.rows import Row
+from warmkit.data.preferences import parse_answers
+from warmkit.data.rows import Row, raw_rows, row_of
 from warmkit.errors import DataError, UnsupportedError
 from warmkit.evaluation.accuracy import Array
 from warmkit.modeling.reward_model import RewardModel, load_scorer
 from warmkit.modeling.tokens import Text, Tokens
 
-Line: TypeAlias = tuple[int, bytes]
-"""A line with its number, from 1."""
+Line: TypeAlias = tuple[int, Any]
+"""A line of JSON, or a row of a table, with its number, from 1."""
 
 ANSWERS = ("response", "completion", "answer")
 GRACE = 0.02  # seconds that an open window waits: a producer may only be slower than this reader
@@ -51,10 +51,24 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class Texts:
+    """What is scored of a row.
+
+    Attributes:
+        texts: (prompt, answer) each.
+        chosen: How many of them, the first ones, are the preferred answers of a preference row; None for a row of one answer.
+    """
+
+    texts: list[tuple[Text, Text]]
+    chosen: int | None = None
+
+
+@dataclass(frozen=True)
 class _Question:
     line: int
     row: Row
-    tokens: list[list[Tokens]]  # for every model, the texts of the row: one, or two of a preference pair
+    tokens: list[list[Tokens]]  # for every model, the texts of the row
+    chosen: int | None = None
     error: str | None = None
 
 
@@ -65,13 +79,16 @@ class Panel:
 
     Args:
         models: One or more.
+        chat: Make chats of texts, for the models' chat templates.
 
     Attributes:
         truncated: How many texts lost tokens so far, to any of the models.
+        bare: How many rows so far were texts, read as they are by a model that has a chat template.
     """
 
-    def __init__(self, models: Sequence[RewardModel]) -> None:
-        self.models, self.truncated = models, 0
+    def __init__(self, models: Sequence[RewardModel], chat: bool = False) -> None:
+        self.models, self.chat, self.truncated, self.bare = models, chat, 0, 0
+        self._templated = any(model.encoder.templated for model in models)
 
     def answer(self, lines: Sequence[Line]) -> list[Answer]:
         """Score the rows of a window, in order."""
@@ -86,20 +103,21 @@ class Panel:
             scores = scores[:, count:]
         return answers
 
-    def _read(self, number: int, raw: bytes) -> _Question:
+    def _read(self, number: int, raw: Any) -> _Question:
         row: Row = {}
         try:
-            row = _row(raw)
-            texts = texts_of(row)
-            return _Question(number, row, [model.encoder.encode(texts) for model in self.models])
+            row = row_of(raw)
+            found = texts_of(row, self.chat)
+            tokens = [model.encoder.encode(found.texts) for model in self.models]
         except DataError as error:
-            found = str(error)
-        return _Question(number, row, [[] for _ in self.models], found)
+            return _Question(number, row, [[] for _ in self.models], error=str(error))
+        self.bare += self._templated and all(isinstance(each, str) for each in found.texts[0])
+        return _Question(number, row, tokens, found.chosen)
 
 
-def open_panel(paths: Sequence[str], max_length: int | None = None) -> Panel:
-    """Load the reward models of an ensemble; see `open_scorer`."""
-    return Panel([open_scorer(path, max_length) for path in paths])
+def open_panel(paths: Sequence[str], max_length: int | None = None, chat: bool = False) -> Panel:
+    """Load the reward models of an ensemble; see `open_scorer` and `Panel`."""
+    return Panel([open_scorer(path, max_length) for path in paths], chat)
 
 
 def open_scorer(path: str, max_length: int | None = None) -> RewardModel:
@@ -118,34 +136,63 @@ def open_scorer(path: str, max_length: int | None = None) -> RewardModel:
     return load_scorer(path, max_length)
 
 
-def texts_of(row: Row) -> list[tuple[Text, Text]]:
-    """Return the (prompt, answer) of a row, or both of a preference pair.
+def texts_of(row: Row, chat: bool = False) -> Texts:
+    """Return the (prompt, answer) of a row, or all of a preference row.
 
     A row has `chosen` and `rejected` (as `read_pairs` reads them); or `prompt` and one of `response`, `completion` and
-    `answer`; or `messages`, the last of which is the answer. An empty answer is one: a policy may say nothing.
+    `answer`; or `messages`, the last of which is the answer where no other is named. An empty answer is one: a policy may say
+    nothing.
+
+    Args:
+        row: What was read.
+        chat: Make chats of texts.
 
     Raises:
         DataError: If it has none of these, or a field is of the wrong type.
 
     Example:
-        >>> texts_of({"prompt": "2 + 2?", "response": "4"})
+        >>> texts_of({"prompt": "2 + 2?", "response": "4"}).texts
         [('2 + 2?', '4')]
     """
     if has(row, "chosen") and has(row, "rejected"):
-        pair = parse_pair(row, "")
-        return [(pair.prompt, pair.chosen), (pair.prompt, pair.rejected)]
+        found = parse_answers(row, chat=chat)
+        return Texts([(found.prompt, each) for each in (*found.chosen, *found.rejected)], len(found.chosen))
+    prompt, answer = _one_answer(row)
+    if chat and isinstance(prompt, str):
+        answer = as_answer(answer, prompt) if isinstance(answer, str) else answer
+        prompt = as_chat(prompt)
+    return Texts([(prompt, answer)])
+
+
+def _one_answer(row: Row) -> tuple[Text, Text]:
+    """Return prompt and answer of a row that holds one answer."""
     named = [key for key in ANSWERS if has(row, key)]
     if len(named) > 1:
         raise DataError(f"expected one answer, found {' and '.join(named)}; rename or drop all but one")
+    chat = messages(row, "messages") if has(row, "messages") else None
+    if chat is not None and named and chat[-1]["role"] == "assistant":
+        raise DataError(f"expected one answer, found the last of messages and {named[0]}; drop one of them")
     if named:
-        return [(content(row, "prompt"), content(row, named[0]))]
-    if has(row, "messages"):
-        *before, last = messages(row, "messages")
-        if not before or last["role"] != "assistant":
-            raise DataError(f"expected messages to end with the assistant's, after others; found {last['role']!r} at the end")
-        return [(before, [last])]
+        return content(row, "prompt") if chat is None else chat, content(row, named[0])
+    if chat is not None:
+        if len(chat) < 2 or chat[-1]["role"] != "assistant":
+            last = chat[-1]["role"]
+            raise DataError(f"expected messages to end with the assistant's, after others; found {last!r} at the end")
+        return part(chat, None, -1), part(chat, -1)
     present = ", ".join(each for each in row if has(row, each)) or "no key"
     raise DataError(f"expected prompt and {' or '.join(ANSWERS)}, or messages, or chosen and rejected; found {present}")
+
+
+def table_windows(path: Path, rows: int) -> Iterator[list[Line]]:
+    """Yield the rows of a file that is not read line by line (Parquet, compressed lines, a JSON array), `rows` at a time.
+
+    Raises:
+        DataError: If it cannot be read.
+        UsageError: If it is of no known kind, or a library that reads it is not installed.
+    """
+    found = raw_rows(path)
+    while window := list(itertools.islice(found, rows)):
+        yield window
 
 
 def windows(descriptor: int, rows: int) -> Iterator[list[Line]]:
@@ -187,37 +234,34 @@ def _lines(descriptor: int) -> Iterator[bytes | None]:
         yield rest
 
 
-def _row(raw: bytes) -> Row:
-    try:
-        row: Any = json.loads(raw)
-    except (ValueError, RecursionError):
-        shown = reprlib.repr(raw.decode("utf-8", "replace").strip())
-        raise DataError(f"expected a line of JSON in UTF-8, found {shown}") from None
-    if not isinstance(row, dict):
-        raise DataError(f"expected a JSON object, found {reprlib.repr(row)}")
-    return cast("Row", row)
-
-
 def _answer(question: _Question, scores: Array) -> Answer:
-    """Put scores [M, 1 or 2] into the row."""
+    """Put scores [M, texts] into the row."""
     error = question.error
     if error is None and not np.isfinite(scores).all():
         error = f"the score is {scores[~np.isfinite(scores)][0]}"
     if error is not None:
         return Answer(question.line, {**question.row, "error": error}, error)
-    return Answer(question.line, {**question.row, **_named(scores)})
+    return Answer(question.line, {**question.row, **_named(scores, question.chosen)})
 
 
-def _named(scores: Array) -> Row:
-    """Name what a row gets: the mean of the models (ENS); of several also each one's, and their standard deviation."""
-    named: Row = {}
-    for side, values in zip(("",) if scores.shape[1] == 1 else ("_chosen", "_rejected"), scores.T):
-        if len(values) > 1:
-            named[f"scores{side}"] = values.tolist()
-        named[f"score{side}"] = float(values.mean())
-        if len(values) > 1:
-            named[f"disagreement{side}"] = float(values.std())
-    return named
+def _named(scores: Array, chosen: int | None) -> Row:
+    """Name what a row gets: the mean of the models (ENS); of several also each one's, and their standard deviation.
+
+    A list of them where a row has several chosen or rejected answers.
+    """
+    if chosen is None:
+        return _side(scores, "", alone=True)
+    alone = scores.shape[1] == 2
+    return {**_side(scores[:, :chosen], "_chosen", alone), **_side(scores[:, chosen:], "_rejected", alone)}
+
+
+def _side(scores: Array, side: str, alone: bool) -> Row:
+    models, per_answer = len(scores), scores.T
+    found: Row = {f"scores{side}": per_answer.tolist()} if models > 1 else {}
+    found[f"score{side}"] = scores.mean(0).tolist()
+    if models > 1:
+        found[f"disagreement{side}"] = scores.std(0).tolist()
+    return {key: each[0] for key, each in found.items()} if alone else found
 
 
 def open_rows(path: Path | None) -> int:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from warmkit.checkpoints.checkpoint import open_checkpoint
 from warmkit.checkpoints.compatibility import align
 from warmkit.data.preferences import read_pairs
-from warmkit.errors import UsageError, nearest
+from warmkit.errors import MismatchError, UsageError, nearest
 from warmkit.evaluation.accuracy import Scores, agreement, ensemble, interval, pairwise_accuracy, report
 from warmkit.evaluation.averaging import ByData, Contest
 from warmkit.evaluation.comparisons import Comparisons, encode_pairs, same_after_encoding
 from warmkit.evaluation.cost import inference_cost
 from warmkit.evaluation.scoring import open_scorer
+from warmkit.modeling.reward_model import RewardModel, pooled_around, reading_of
 
 PROBE = "probe only"
 Advance = Callable[[int, int], None]
@@ -28,6 +29,8 @@ def open_contest(
     *,
     probe: str | None = None,
     max_length: int | None = None,
+    chat: bool = False,
+    equal_pairs: Literal["refuse", "skip"] = "refuse",
     precision: str = "float32",
 ) -> Contest:
     """Open reward models of one architecture and the data to compare them on; what does not fit is refused before scoring.
@@ -37,21 +40,46 @@ def open_contest(
         data: Where each data set of preference pairs lies.
         probe: The model that the others were fine-tuned from, head trained on frozen features; its member is `PROBE`.
         max_length: Tokens a text may have.
+        chat: Make chats of texts, for the models' chat template.
+        equal_pairs: Whether pairs of equal answers are refused, or left out and counted.
         precision: `float32`, or `bfloat16`.
 
     Raises:
-        MismatchError: If architectures, shapes or vocabularies differ.
+        MismatchError: If architectures, shapes or vocabularies differ, or two models read a text otherwise.
         UnsupportedError: If the first is no reward model.
         DataError: If a row of the data cannot be used.
         UsageError: If a model is given twice.
     """
     members = dict(zip(short_names(models), models)) | ({} if probe is None else {PROBE: probe})
     align([open_checkpoint(path) for path in members.values()])
-    pairs = {name: read_pairs(source) for name, source in data.items()}
+    pairs = {name: read_pairs(source, chat=chat, equal_pairs=equal_pairs) for name, source in data.items()}
     model = open_scorer(models[0], max_length)
-    return Contest(
-        model, {name: encode_pairs(each, model.encoder) for name, each in pairs.items()}, members, precision=precision
-    )
+    encoded = {name: encode_pairs(each, model.encoder) for name, each in pairs.items()}
+    for path in (*models[1:], *([] if probe is None else [probe])):
+        _check_reading(model, path, encoded)
+    return Contest(model, encoded, members, precision=precision)
+
+
+def _check_reading(first: RewardModel, path: str, data: Mapping[str, Comparisons]) -> None:
+    """Refuse a model that reads the data otherwise than the first, whose reading all of them and their averages share.
+
+    Raises:
+        MismatchError: If its tokens are others, or it pools around another padding.
+    """
+    encoder, pad_id = reading_of(path, first.encoder.max_length)
+    if not encoder.pairs and pad_id != (expected := pooled_around(first.model.config)):
+        named = first.encoder.tokenizer.convert_ids_to_tokens
+        tokens = [named(each) if each is not None and each >= 0 else None for each in (pad_id, expected)]
+        raise MismatchError(
+            f"{path}: pads with {tokens[0]!r}, and {first.path} with {tokens[1]!r}, so that they read at other places; compare "
+            "them by `warmkit score`"
+        )
+    for name, each in data.items():
+        if encode_pairs(each.pairs, encoder).digest != each.digest:
+            raise MismatchError(
+                f"{path}: reads {name} as other tokens than {first.path}: their tokenizers or chat templates differ; compare "
+                "them by `warmkit score`"
+            )
 
 
 def short_names(paths: Sequence[str]) -> list[str]:
@@ -160,6 +188,7 @@ def _describe(comparisons: Comparisons) -> dict[str, int]:
         "truncated": comparisons.truncated,
         "same": same_after_encoding(comparisons),
         "corrupt": sum(pair.corrupt for pair in comparisons.pairs),
+        **({"skipped": comparisons.skipped} if comparisons.skipped else {}),
     }
 
 

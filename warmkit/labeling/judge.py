@@ -195,7 +195,7 @@ def render_prompt(question: Question, criteria: str = CRITERIA, decision: str = 
 
 
 def _render(text: Text) -> str:
-    return text if isinstance(text, str) else "\n".join(f"{each['role']}: {each['content']}" for each in text)
+    return text if isinstance(text, str) else "\n".join(f"{each['role']}: {each['content'] or ''}" for each in text)
 
 
 def parse_preference(answer: str) -> Preference:

@@ -129,17 +129,13 @@ def load_reward_model(
         UnsupportedError: If its head was trained with more than one label, or the tokenizer cannot end or pad a text.
         UsageError: If `max_length` is more than the model has positions.
     """
-    from transformers import AutoConfig, AutoModelForSequenceClassification
+    from transformers import AutoModelForSequenceClassification
 
     source = str(path)
     trained = trained_head(source) is not None
-    with loading(source):
-        home = home_of(source)
-        config = AutoConfig.from_pretrained(home)
-        tokenizer = tokenizer_of(source)
+    config, encoder, pad_id = _opened(source, max_length, pad_token, trained)
     config.num_labels = 1
     config.use_cache = False
-    encoder, pad_id = _reading(source, config, tokenizer, longest(config, tokenizer, max_length), pad_token, trained)
     _pool_around(config, None if pad_id == NO_PADDING else pad_id)
     if dropout is not None:
         set_dropout(config, dropout)
@@ -147,7 +143,7 @@ def load_reward_model(
         seed_torch(
             "initial weights", 0
         )  # of layers that the checkpoint lacks (BERT's pooler): every run must start from the same
-        model: Any = AutoModelForSequenceClassification.from_pretrained(home, config=config, dtype=torch.float32)
+        model: Any = AutoModelForSequenceClassification.from_pretrained(home_of(source), config=config, dtype=torch.float32)
     _pool_around(model.config, pad_id)
     load_adapters(model, source)
     if dropout is not None:
@@ -163,6 +159,21 @@ def load_reward_model(
                 head.bias.zero_()
     model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     return RewardModel(model.eval(), encoder, source)
+
+
+def reading_of(path: str, max_length: int | None = None) -> tuple[Encoder, int]:
+    """Return how a trained reward model reads texts, and the id that it pools around, without loading its weights."""
+    return _opened(path, max_length, None, True)[1:]
+
+
+def _opened(source: str, max_length: int | None, wanted: str | None, trained: bool) -> tuple[Any, Encoder, int]:
+    """Return config, encoder and the id that is pooled around."""
+    from transformers import AutoConfig
+
+    with loading(source):
+        config = AutoConfig.from_pretrained(home_of(source))
+        tokenizer = tokenizer_of(source)
+    return config, *_reading(source, config, tokenizer, longest(config, tokenizer, max_length), wanted, trained)
 
 
 def _reading(

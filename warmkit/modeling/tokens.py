@@ -94,6 +94,11 @@ class Encoder:
         self.pad_token: str = pad_token or tokenizer.pad_token or tokenizer.eos_token
         self.pad_id: int = tokenizer.convert_tokens_to_ids(self.pad_token)
 
+    @property
+    def templated(self) -> bool:
+        """Whether chats are written by a template; what separates segments for an encoder is none."""
+        return bool(self.tokenizer.chat_template) and not self.pairs
+
     def encode(self, texts: Sequence[tuple[Text, Text]], *, closed: bool = False) -> list[Tokens]:
         """Return the tokens of (prompt, answer) pairs.
 

@@ -257,7 +257,7 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path, name: str) -> None:
 
 def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     (tmp_path / "d.csv").write_text("prompt,chosen,rejected\n")
-    with pytest.raises(UsageError, match=r"expected a \.jsonl, \.json or \.parquet file"):
+    with pytest.raises(UsageError, match=r"expected a \.jsonl, \.json, \.jsonl\.gz, \.json\.gz or \.parquet file"):
         read_pairs(tmp_path / "d.csv")
 
 

@@ -157,7 +157,7 @@ def test_models_that_read_a_text_otherwise_are_refused(call: Call, rewards: Rewa
     """All are scored as the first one reads: another padding token, or another template, would be a wrong number."""
     for name, file, old, new in (
         ("padding", "config.json", '"pad_token_id": 3', '"pad_token_id": 2'),
-        ("template", "chat_template.jinja", "[assistant]", "[sun]"),
+        ("template", "chat_template.jinja", "[{{", "sun {{"),
     ):
         shutil.copytree(rewards.llamas[1], name)
         content = (Path(name) / file).read_text()

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import warmkit
 from warmkit.evaluation.averaging import Contest
@@ -44,6 +44,8 @@ from warmkit.training.run import write_whole
 HELD_OUT_PROMPTS = 16
 SHARES = (0.8, 0.9, 1.0)
 """Of the SFT run at which the inits of Baklava lie."""
+EARLY = (0.1, 0.2, 0.4)
+"""Where inits lie that are taken too early."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +57,14 @@ class Pool:
         probe: The shared head on the frozen SFT model, never fine-tuned.
         runs: The fine-tuned models, by name, in the order in which they were started.
         data: What they learned from and are evaluated on.
+        recipes: How the runs were trained, by name.
     """
 
     name: str
     probe: Path
     runs: dict[str, Path]
     data: DataSection
+    recipes: dict[str, RewardModelRecipe]
 
     @property
     def paths(self) -> list[Path]:
@@ -147,10 +151,10 @@ class Testbed:
     # ---- models --------------------------------------------------------------------------------------------------------
 
     @cached_property
-    def inits(self) -> list[Path]:
-        """Checkpoints along the SFT run; the last is the SFT model."""
-        how = self.settings.pretraining
-        return self.products.once(
+    def trajectory(self) -> dict[float, Path]:
+        """Checkpoints along the SFT run, by their shares of it; the last is the SFT model."""
+        how, shares = self.settings.pretraining, (*EARLY, *SHARES)
+        paths = self.products.once(
             "sft",
             lambda: pretraining.pretrain(
                 self.folder / "sft",
@@ -159,10 +163,16 @@ class Testbed:
                 batch_size=how.batch_size,
                 lr=how.lr,
                 shape=pretraining.Shape(how.width, how.layers, how.heads),
-                keep=SHARES,
+                keep=shares,
                 ending=self.ending,
             ),
         )
+        return dict(zip(shares, paths))
+
+    @property
+    def inits(self) -> list[Path]:
+        """The late ones, the inits of Baklava."""
+        return [self.trajectory[share] for share in SHARES]
 
     @property
     def sft(self) -> Path:
@@ -225,7 +235,37 @@ class Testbed:
         recipes = dict(list(warm.run_recipes(recipe, out).items())[skip : skip + runs])
         works = {f"reward-models/{name}/{each}": partial(train_reward_model, _unheld(run)) for each, run in recipes.items()}
         paths = [result.path for result in self.products.all(works)]
-        return Pool(name, probe, dict(zip(recipes, paths)), recipe.data)
+        return Pool(name, probe, dict(zip(recipes, paths)), recipe.data, recipes)
+
+    def variant(
+        self,
+        pool: Pool,
+        run: str,
+        name: str,
+        *,
+        init: Path | None = None,
+        head: Path | Literal["probed"] | None = None,
+        **how: Any,
+    ) -> Path:
+        """Train a run of a pool once more, in the same order of the data, from elsewhere or in another way.
+
+        Args:
+            pool: Which.
+            run: Of the pool.
+            name: Of what is different.
+            init: Where it starts; by default where the run did.
+            head: What it starts with; by default the pool's probe, `probed` for a probe of its own init.
+            how: Other keys of `rm:`.
+        """
+        base = pool.recipes[run]
+        first = None if head == "probed" else str(head or pool.probe)
+        recipe = replace(
+            base,
+            model=replace(base.model, path=str(init or base.model.path), head=first),
+            output=RunOutput(str(self.folder / "reward-models" / name / run)),
+            rm=replace(base.rm, **{"keep": [], **how}),
+        )
+        return self.reward_model(f"{name}/{run}", recipe).path
 
     def reward_model(self, name: str, recipe: RewardModelRecipe) -> Any:
         """Train a reward model; return its result."""

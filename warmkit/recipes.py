@@ -80,6 +80,7 @@ class MergeSection:
     alpha: float | None = None
     only: list[str] | None = None
     exclude: list[str] | None = None
+    heads: str | None = None
     vocabulary: str | None = None
     allow_pickle: bool | None = None
     stream: bool | None = None

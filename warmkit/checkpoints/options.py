@@ -37,6 +37,7 @@ class OutputOptions(TypedDict, total=False):
         allow_pickle: Also read inputs that torch saved, as `open_checkpoint` says.
         only: Patterns (`model.layers.*`); tensors that match none are copied from the init, or first model.
         exclude: Patterns; tensors that match one are copied from there.
+        heads: `init`, or `models`: what the models have and the init lacks is averaged, what the init alone has is left out.
         tokenizer: The input whose tokenizer is written; by default that of the init, else of the first model.
         chat_template: A Jinja template, the path of one, or `auto`: the one that most inputs have; by default the tokenizer's.
         vocabulary: `strict`, `union`, `init` or `common`, as `match_vocabularies` says.
@@ -58,6 +59,7 @@ class OutputOptions(TypedDict, total=False):
     allow_pickle: bool
     only: Sequence[str]
     exclude: Sequence[str]
+    heads: str
     tokenizer: str | None
     chat_template: str | None
     vocabulary: str

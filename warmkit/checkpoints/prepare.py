@@ -16,12 +16,13 @@ from warmkit.checkpoints.adapter_config import CONFIG as ADAPTER_CONFIG
 from warmkit.checkpoints.checkpoint import INDEX, Checkpoint, open_checkpoint
 from warmkit.checkpoints.choice import kept
 from warmkit.checkpoints.companions import companion_donor, companion_files
-from warmkit.checkpoints.compatibility import align
+from warmkit.checkpoints.compatibility import Aligned, align
 from warmkit.checkpoints.digests import ALGORITHM
 from warmkit.checkpoints.doubts import doubts_before, refuse_doubts
 from warmkit.checkpoints.dtypes import parse_output_dtype
 from warmkit.checkpoints.ends import added_ends
 from warmkit.checkpoints.files import Files
+from warmkit.checkpoints.heads import advice_on_heads, check_heads, with_heads_of_models
 from warmkit.checkpoints.identities import Identity, check_unchanged
 from warmkit.checkpoints.job import Job, build_job, input_rows
 from warmkit.checkpoints.options import OutputOptions, PathLike
@@ -31,7 +32,7 @@ from warmkit.checkpoints.spec import MergeSpec, written_apart
 from warmkit.checkpoints.staging import Staging
 from warmkit.checkpoints.tokenizers import find_template, find_tokenizer
 from warmkit.checkpoints.vocabularies import Matched, match_vocabularies
-from warmkit.errors import OutputError, UsageError
+from warmkit.errors import MismatchError, OutputError, UsageError
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class Prepared:
     small_files: list[Path]
     watched: dict[Path, Identity]
     ends: list[int]
+    heads: frozenset[str]
 
     def check(self) -> None:
         """Ask whether the inputs, their configs and tokenizers are still what they were when they were opened.
@@ -111,7 +113,11 @@ def prepare(
     refuse_doubts(doubts, options.get("strict", False))
     only, exclude = options.get("only") or (), options.get("exclude") or ()
     everything, unmerged, left_out = _chosen(everything, only, exclude)
-    companions, notes = companion_donor(everything)
+    own = frozenset[str]()
+    if check_heads(options.get("heads", "init"), opened_init is not None):
+        everything, own, averaged = with_heads_of_models(everything[0], everything[1:], spec.shares.tolist())
+        left_out += averaged
+    companions, notes = companion_donor(everything[1:] if own else everything)
     notes += left_out
     mode = options.get("vocabulary", "strict")
     if mode != "strict" and options.get("tokenizer"):
@@ -121,12 +127,12 @@ def prepare(
     if ends:
         notes.append(f"generation_config.json also names the ends that models name and {companions.source} does not: {ends}")
     everything = matched.checkpoints
-    aligned = align(everything, unmerged, vocabularies=mode == "strict")
+    aligned = _aligned(everything, unmerged | own, mode, opened_init is not None)
     files = Files({file: known for each in inputs for file, known in each.identities.items()})
     sources = [FileSource(each.source, entries, files) for each, entries in zip(everything, aligned.entries)]
     rows = input_rows(spec, sources[0] if opened_init else None, sources[len(sources) - len(opened) :])
     donor = everything[0]
-    job = build_job(spec, rows, list(donor.entries), dtype, options.get("allow_nonfinite", False), unmerged)
+    job = build_job(spec, rows, list(donor.entries), dtype, options.get("allow_nonfinite", False), unmerged | own)
     tensors = (Output(name, job.dtypes[name], entry.shape) for name, entry in donor.entries.items())
     plan = plan_output(tensors, max_shard_size, {"format": "pt", **donor.metadata})
     folders = [""] if len(spec.etas) == 1 else [f"eta-{eta}" for eta in written_apart(spec.etas)]
@@ -153,7 +159,16 @@ def prepare(
         companion_files(companions),
         {path: known for each in inputs for path, known in _small(each).items()},
         ends,
+        own,
     )
+
+
+def _aligned(checkpoints: Sequence[Checkpoint], kept: frozenset[str], mode: str, with_init: bool) -> Aligned:
+    try:
+        return align(checkpoints, kept, vocabularies=mode == "strict")
+    except MismatchError as error:
+        advice = advice_on_heads(checkpoints[0] if with_init else None, checkpoints[1:])
+        raise MismatchError(f"{error}{advice}") from None
 
 
 def _small(checkpoint: Checkpoint) -> dict[Path, Identity]:
@@ -234,6 +249,7 @@ def fingerprint(prepared: Prepared) -> str:
         "rows": [row.name for row in job.rows],
         "angles": spec.angles,
         "kept": sorted(prepared.kept),
+        "heads": sorted(prepared.heads),
         "parameters": spec.parameters,
         "tokenizer": [str(prepared.tokenizer), prepared.chat_template],
         "vocabulary": prepared.matched.identity,

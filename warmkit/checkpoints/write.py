@@ -209,6 +209,7 @@ def _describe(prepared: Prepared, eta: float, dtype: DType | None, extra: Mappin
         "models": [source(model) for model in prepared.models],
         **({"vocabulary": prepared.matched.notes} if prepared.matched.notes else {}),
         **_described_choice(prepared),
+        **({"heads": sorted(prepared.heads)} if prepared.heads else {}),
         **extra,
     }
 

@@ -144,7 +144,9 @@ def _overridden(
     if parameters.keys() & {"lambda_", "coefficients"}:
         section = {key: value for key, value in section.items() if key not in ("lambda_", "coefficients")}
     models = section.pop("models", [])
-    shared = {key: section.pop(key) for key in ("only", "exclude", "vocabulary", "allow_pickle", "stream") if key in section}
+    shared = {
+        key: section.pop(key) for key in ("only", "exclude", "heads", "vocabulary", "allow_pickle", "stream") if key in section
+    }
     target = {**shared, **given(vars(recipe.output))}
     path = target.pop("path", None)
     switches = {key: value for key, value in options.items() if value or key not in target}

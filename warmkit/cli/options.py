@@ -65,6 +65,10 @@ def output_options(
     exclude: Annotated[
         list[str] | None, typer.Option("--exclude", help="Copy tensors like this ('lm_head.*') from there.")
     ] = None,
+    heads: Annotated[
+        str | None,
+        typer.Option("--heads", help="Whose heads: of the init, or of the models, averaged.", show_default="init"),
+    ] = None,
 ) -> None:
     """How results are written."""
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from warmkit.checkpoints.beside import split_name
 from warmkit.checkpoints.checkpoint import Checkpoint
+from warmkit.checkpoints.config_defaults import DEFAULTS
 from warmkit.checkpoints.files import Files
 from warmkit.checkpoints.layer_kinds import apart_from_layers
 from warmkit.checkpoints.meanings import compare
@@ -112,7 +113,10 @@ def _padding(mine: Tensor, theirs: Tensor) -> str:
 
 
 def _ties(checkpoint: Checkpoint) -> bool:
-    return checkpoint.config.get("tie_word_embeddings") is True
+    """Say whether a config ties the head to the embedding; some architectures do where theirs is silent."""
+    config = checkpoint.config
+    usual = DEFAULTS.get(str(config.get("model_type")), {}).get("tie_word_embeddings")
+    return config.get("tie_word_embeddings", usual) is True
 
 
 def embedding_of(tensors: Mapping[str, Tensor]) -> Tensor | None:

@@ -54,6 +54,13 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "all biases": ("bert", {"r": 4, "target_modules": ["query", "dense"], "bias": "all"}),
     "lora's biases": ("qwen2", {"r": 4, "target_modules": ["q_proj", "v_proj"], "bias": "lora_only"}),
     "a bias of lora_B": ("qwen2", {"r": 4, "target_modules": ["q_proj"], "lora_bias": True}),
+    "minor components": ("llama", {"r": 4, "target_modules": ["q_proj"], "init_lora_weights": "mica"}),
+    "orthogonal": ("llama", {"r": 4, "target_modules": ["q_proj"], "init_lora_weights": "orthogonal"}),
+    "some layers": ("llama", {"r": 4, "target_modules": ["q_proj"], "layers_to_transform": [1], "layers_pattern": "layers"}),
+    "all but": (
+        "llama",
+        {"r": 4, "target_modules": r".*_proj", "exclude_modules": ["q_proj"], "rank_pattern": {"^.*k_proj": 2}},
+    ),
     "rank one": ("llama", {"r": 1, "target_modules": LLAMA}),
 }
 

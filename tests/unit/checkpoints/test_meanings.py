@@ -13,6 +13,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 import warmkit
+from tests.conftest import save
 from tests.unit.checkpoints import config_defaults_of_transformers as known
 from warmkit.checkpoints.config_defaults import DEFAULTS, PARTIAL_FACTORS, ROPE_BASES
 from warmkit.checkpoints.meanings import compare
@@ -276,3 +277,17 @@ def test_names_of_another_version_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(MismatchError, match="names of transformers 4 and 5") as caught:
         warmkit.soup([new, old], tmp_path / "out")
     assert len(str(caught.value).splitlines()) == 2
+
+
+def test_a_config_that_is_silent_ties_where_its_architecture_does(tmp_path: Path) -> None:
+    body = {"model.embed_tokens.weight": torch.randn(8, 4), "model.layers.0.mlp.weight": torch.randn(4, 4)}
+    own = {**body, "lm_head.weight": torch.randn(8, 4)}
+    untied = save(tmp_path / "untied", own, {"model_type": "gemma", "tie_word_embeddings": False})
+    silent = save(tmp_path / "silent", body, {"model_type": "gemma"})
+    made = warmkit.soup([untied, silent], tmp_path / "out")
+    assert any("ties lm_head.weight to model.embed_tokens.weight" in note for note in made.notes)
+    head = load_file(tmp_path / "out" / "model.safetensors")["lm_head.weight"]
+    torch.testing.assert_close(head, (own["lm_head.weight"] + body["model.embed_tokens.weight"]) / 2)
+    two = save(tmp_path / "two", own, {"model_type": "gemma"})
+    with pytest.raises(MismatchError, match=r"config\.json ties lm_head\.weight .*but the file holds two different tensors"):
+        warmkit.soup([two, two], tmp_path / "out-two")

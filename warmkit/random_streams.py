@@ -25,7 +25,7 @@ Purpose = Literal[
     "docstring pairs",  # which docstrings meet
     "docstring windows",  # where the text of a tiny model is cut
     "dropout",  # of a training step
-    "evaluation samples",  # completions, the same random numbers for every policy
+    "evaluation samples",  # completions, the same random numbers for every policy, judged (`eval policy`) or pooled (`bon`)
     "grid order",  # of the runs of WARM
     "held-out prompts",  # of the testbed
     "initial weights",  # of what a checkpoint lacks, or of a new model
@@ -34,7 +34,6 @@ Purpose = Literal[
     "low-rank start",  # of a randomised singular value decomposition
     "merge orders",  # of policies, for a claim about SLERP
     "policy rollouts",  # completions that a policy learns from
-    "pool samples",  # completions to choose from, the same random numbers for every policy
     "pretraining texts",  # of the testbed
     "random soups",  # orders that a ranking is held against
     "sampled preferences",  # of the testbed, out of distribution: who is asked what

@@ -108,8 +108,11 @@ def test_what_cannot_be_asked_is_refused(call: Call, policy: Path, prompts: Path
     pool, judged = ("--pool", "pool.jsonl"), ("--reward", E, "--control", E)
     for arguments, said in (
         (judged, "expected a POLICY to sample from, or --pool FILE"),
-        ((*pool, *judged, "--prompts", prompts), "--prompts and --samples are for a POLICY"),
-        ((*pool, *judged, "--samples", 3), "--prompts and --samples are for a POLICY"),
+        ((*pool, *judged, "--prompts", prompts), "--prompts: for a POLICY; a pool has been sampled already"),
+        (
+            (*pool, *judged, "--samples", 3, "--stop", "a"),
+            "--samples and --stop: for a POLICY; a pool has been sampled already",
+        ),
         ((policy, *judged), "expected --prompts"),
         ((*pool, "--control", E), "expected --reward"),
         ((*pool, "--reward", E), "expected --control"),

@@ -83,13 +83,14 @@ def bon(
     - `warmkit bon --pool pool.jsonl --reward B --control gold=RM --n 1,16,256`
     """
     need_transformers()
+    sampling = {"--samples": samples, "--temperature": temperature, "--max-new-tokens": max_new_tokens, "--stop": stop}
     from warmkit.evaluation.best_of_n import best_of_curves, default_sizes
     from warmkit.evaluation.pool import score_pool
     from warmkit.evaluation.rewards import open_terms
 
     how = options.evaluation_settings(
         recipe,
-        prompts=_prompts(policy, prompts, samples, pool),
+        prompts=_prompts(policy, prompts, sampling, pool),
         rewards=reward,
         controls=control,
         sft=None,
@@ -133,14 +134,14 @@ def bon(
     console.result(document, *(_table(title, control, list(proxies), points) for control in controls))
 
 
-def _prompts(policy: str | None, prompts: str | None, samples: int | None, pool: Path | None) -> str | None:
+def _prompts(policy: str | None, prompts: str | None, sampling: dict[str, Any], pool: Path | None) -> str | None:
     """Return where the prompts are; without a policy, in the pool."""
     if policy is not None:
         return prompts
     if pool is None:
         raise UsageError("expected a POLICY to sample from, or --pool FILE with its samples")
-    if prompts is not None or samples is not None:
-        raise UsageError("--prompts and --samples are for a POLICY; a pool has its own")
+    if given := [name for name, value in {"--prompts": prompts, **sampling}.items() if value is not None]:
+        raise UsageError(f"{' and '.join(given)}: for a POLICY; a pool has been sampled already")
     return str(pool)
 
 

@@ -89,7 +89,7 @@ def sample_pool(candidate: Candidate, advance: Advance | None = None) -> Pool:
         advance: Called as the answers come.
     """
     how, data = candidate.settings, candidate.data
-    draw, size, texts = generator("pool samples", how.seed), max(1, AT_A_TIME // how.samples), list[list[str]]()
+    draw, size, texts = generator("evaluation samples", how.seed), max(1, AT_A_TIME // how.samples), list[list[str]]()
     for start in range(0, len(data), size):
         ids = data.ids[start : start + size]
         _, found = candidate.evaluator.complete(ids, how.samples, draw)

@@ -17,7 +17,7 @@ from warmkit.checkpoints.dtypes import DType
 from warmkit.checkpoints.files import Files, WeightFile, refuse_irregular
 from warmkit.checkpoints.hub import pickle_message, resolve
 from warmkit.checkpoints.identities import Identity, check_unchanged, identities_at, identity
-from warmkit.checkpoints.refused import refuse, sharded
+from warmkit.checkpoints.refused import refuse, refuse_rank, sharded
 from warmkit.checkpoints.safetensors_format import read_header, read_object
 from warmkit.checkpoints.tensors import StoredTensor, Tensor
 from warmkit.errors import CheckpointError, FormatError, UnsupportedError, listed
@@ -236,6 +236,7 @@ def open_checkpoint(source: str | os.PathLike[str], *, allow_pickle: bool = Fals
         from warmkit.checkpoints.adapters import open_alone
 
         return open_alone(source, path, allow_pickle=allow_pickle, stream=stream)
+    refuse_rank(path)
     if (names := _pickles(path)) and not allow_pickle:
         raise UnsupportedError(pickle_message(path, names))
     if names:

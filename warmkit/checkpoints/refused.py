@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from warmkit.errors import FormatError, UnsupportedError
@@ -26,6 +27,29 @@ _APART = re.compile(
     r"|lora_up|ia3_l|vera_lambda_[bd]|hada_w[12]_[ab]|lokr_w[12](_[ab])?|oft_[rR]|token_adapter)(\.|$)"
 )
 _FLAT = re.compile(r"(.*\.)?_?flat_param(_\d+)?")
+
+
+_RANK = re.compile(r"(mp|tp|pp|ep|dp)_rank_\d+|^consolidated\.\d+\.|world_size_\d+_rank_\d+")  # names that say so for certain
+
+
+def refuse_rank(file: Path) -> None:
+    """Refuse the file of one rank beside those of others, which holds a part of every tensor, or some of them.
+
+    Raises:
+        UnsupportedError: Naming another one.
+    """
+    if not _RANK.search(file.name) or not file.is_file():
+        return
+    form = re.sub(r"\d+", "#", file.name)
+    other = _first(sorted(each.name for each in file.parent.iterdir()), lambda name: name != file.name and _like(name, form))
+    if other is not None:
+        raise UnsupportedError(
+            f"{file}: one rank's part of a model, beside {other}; put the parts together first, with a tool of what wrote them"
+        )
+
+
+def _like(name: str, form: str) -> bool:
+    return re.sub(r"\d+", "#", name) == form
 
 
 def refuse(checkpoint: Checkpoint) -> None:

@@ -117,6 +117,22 @@ def test_a_checkpoint_without_a_number_is_no_model(tmp_path: Path) -> None:
     assert "not one number in its tensors" in refusal(tmp_path / "m", FormatError)
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("mp_rank_00_model_states.pt", "mp_rank_01_model_states.pt"),
+        ("consolidated.00.pth", "consolidated.01.pth"),
+        ("model_world_size_2_rank_0.pt", "model_world_size_2_rank_1.pt"),
+    ],
+)
+def test_the_file_of_one_rank_beside_others_is_refused(names: tuple[str, str], tmp_path: Path) -> None:
+    for name in names:
+        torch.save(weights(1), tmp_path / name)
+    assert f"one rank's part of a model, beside {names[1]}" in refusal(tmp_path / names[0])
+    (tmp_path / names[1]).unlink()
+    assert len(warmkit.open_checkpoint(tmp_path / names[0], allow_pickle=True)) == len(weights(1))
+
+
 @pytest.mark.parametrize("name", ["_flat_param", "model.layers.0._flat_param", "flat_param_0"])
 def test_flat_parameters_are_refused(name: str, tmp_path: Path) -> None:
     torch.save({name: torch.ones(5)}, tmp_path / "rank0.pt")

@@ -189,3 +189,10 @@ def test_names_are_code_or_plain_text_in_a_card() -> None:
     assert "\n# z" not in card
     assert "- ``[x](http://y)`<b>\\|\\x0a# z``" in card
     assert "| eta | 1.0 |" in card
+
+
+def test_an_index_with_a_name_too_long_for_the_system_is_one_line(family: Family) -> None:
+    (family.a / "model.safetensors").unlink()
+    put(family.a / "model.safetensors.index.json", {"weight_map": {"w": "a" * 300 + ".safetensors"}})
+    with pytest.raises(FormatError, match="which is not there"):
+        open_checkpoint(family.a)

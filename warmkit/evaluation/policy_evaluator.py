@@ -82,7 +82,11 @@ class PolicyEvaluator:
         return next(self.model.parameters()).device
 
     def complete(
-        self, ids: Sequence[list[int]], samples: int, generator: np.random.Generator
+        self,
+        ids: Sequence[list[int]],
+        samples: int,
+        generator: np.random.Generator,
+        prompts: Sequence[Prompt] | None = None,
     ) -> tuple[list[Completion], list[str]]:
         """Sample completions of some prompts; those of one prompt lie next to each other.
 
@@ -90,6 +94,7 @@ class PolicyEvaluator:
             ids: Of the prompts' tokens, [N].
             samples: Completions of every prompt, K.
             generator: See `generation.sample`.
+            prompts: Whose tokens they are, [N]; see `Encoder.decode` of completions after texts.
 
         Returns:
             Completions and their texts without their ends, [N K] each.
@@ -97,7 +102,8 @@ class PolicyEvaluator:
         with self._precision():
             completions = sample(self.model, ids, replace(self.sampling, samples=samples), generator)
         spoken = [each.ids[:-1] if each.ended else each.ids for each in completions]
-        return completions, self.encoder.tokenizer.batch_decode(spoken, skip_special_tokens=True)
+        joined = None if prompts is None else [isinstance(each.content, str) for each in prompts for _ in range(samples)]
+        return completions, self.encoder.decode(spoken, joined)
 
     def roll_out(
         self, data: Prompts, rows: Sequence[int], samples: int, generator: np.random.Generator, before: int = 0
@@ -112,7 +118,8 @@ class PolicyEvaluator:
             before: Prompts of the same batch that another process samples, and whose random numbers come first.
         """
         generator.random((before, samples, self.sampling.max_new_tokens))
-        completions, texts = self.complete([data.ids[row] for row in rows], samples, generator)
+        ids, asked = [data.ids[row] for row in rows], [data.prompts[row] for row in rows]
+        completions, texts = self.complete(ids, samples, generator, asked)
         copies = [row for row in rows for _ in range(samples)]
         prompts = [data.prompts[row] for row in copies]
         scores = {f"reward_{term.label}": term(prompts, texts) for term in self.rewards}

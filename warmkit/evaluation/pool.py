@@ -92,7 +92,7 @@ def sample_pool(candidate: Candidate, advance: Advance | None = None) -> Pool:
     draw, size, texts = generator("evaluation samples", how.seed), max(1, AT_A_TIME // how.samples), list[list[str]]()
     for start in range(0, len(data), size):
         ids = data.ids[start : start + size]
-        _, found = candidate.evaluator.complete(ids, how.samples, draw)
+        _, found = candidate.evaluator.complete(ids, how.samples, draw, data.prompts[start : start + size])
         texts += [found[place : place + how.samples] for place in range(0, len(found), how.samples)]
         if advance is not None:
             advance(len(ids), len(data))

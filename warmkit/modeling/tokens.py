@@ -123,6 +123,27 @@ class Encoder:
         opened = self._ids([self._opened(prompt) for prompt in prompts])
         return [self._opening(ids, room, not isinstance(prompt, str)) for ids, prompt in zip(opened, prompts)]
 
+    def decode(self, completions: Sequence[list[int]], joined: Sequence[bool] | None = None) -> list[str]:
+        """Return the texts of completions, without special tokens.
+
+        Args:
+            completions: Token ids.
+            joined: Which of them go on after a text: those keep the space that decoders of SentencePiece take from the first
+                word. The answer of a chat is a text of its own, and loses it; by default all do.
+        """
+        texts: list[str] = self.tokenizer.batch_decode(completions, skip_special_tokens=True)
+        if joined is None or not self._marks_spaces:
+            return texts
+        anchor = self._ids(["a"])[0]
+        behind = self.tokenizer.batch_decode([[*anchor, *each] for each in completions], skip_special_tokens=True)
+        start = len(self.tokenizer.decode(anchor))
+        return [long[start:] if join else text for text, long, join in zip(texts, behind, joined)]
+
+    @functools.cached_property
+    def _marks_spaces(self) -> bool:
+        """Whether words are marked by what SentencePiece writes for the space before them."""
+        return str(self.tokenizer.convert_ids_to_tokens(self._ids(["a a"])[0][-1])).startswith("\u2581")
+
     def batch(self, tokens: Sequence[Tokens], device: torch.device | str = "cpu") -> Batch:
         """Pad on the right."""
         width = max(map(len, tokens))

@@ -141,6 +141,31 @@ def test_the_answer_starts_inside_the_tokens_even_where_it_is_empty() -> None:
     assert tokens.answer <= len(tokens) - 1
 
 
+def sentencepiece() -> Any:
+    """Return a tokenizer whose words begin with the mark of SentencePiece and whose decoder takes the first one away."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = {word: place for place, word in enumerate(["<unk>", "</s>", "\u2581a", "\u2581cat", "\u2581sings", "s", "\u2581"])}
+    inner = Tokenizer(models.Unigram([(word, -float(place)) for word, place in words.items()], unk_id=0))
+    inner.pre_tokenizer, inner.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    return PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="<unk>", eos_token="</s>")
+
+
+def test_a_completion_of_a_text_keeps_the_space_that_sentencepiece_takes_from_a_first_word() -> None:
+    encoder = Encoder(sentencepiece(), 96)
+    assert encoder.tokenizer.decode([4, 3]) == "sings cat"
+    assert encoder.decode([[4, 3], [4], [5], []], [True, False, True, True]) == [" sings cat", "sings", "s", ""]
+    assert encoder.decode([[4]]) == ["sings"]
+    assert "a cat" + encoder.decode([[4]], [True])[0] == "a cat sings"
+
+
+def test_other_decoders_keep_their_spaces_themselves() -> None:
+    encoder = Encoder(tiny.gpt2_tokenizer(), 96)
+    ids = encoder.tokenizer([" sings", "sings"])["input_ids"]
+    assert encoder.decode(ids, [True, True]) == encoder.decode(ids) == [" sings", "sings"]
+
+
 # ---- encoders -------------------------------------------------------------------------------------------------------
 
 

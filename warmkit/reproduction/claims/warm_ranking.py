@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from warmkit.evaluation.accuracy import pairwise_accuracy
+from warmkit.evaluation.ranking_pairs import halves
 from warmkit.pipelines.warm import random_orders
-from warmkit.pipelines.warm_choice import greedy_members
+from warmkit.pipelines.warm_choice import accuracy, greedy_members
 from warmkit.reproduction.claims.reward_accuracies import PROBE, Point, difference, flat, mean, percent
 from warmkit.reproduction.claims.warm_connectivity import HELD_OUT, checkpoints, order_runs
 from warmkit.reproduction.measurements import Measurements
@@ -39,17 +39,17 @@ class Settings:
 
 
 def measure(bed: Testbed, how: Settings) -> Measurements:
-    """Choose among the models of the WARM pool, ranked on the validation set (the paper: on OOD)."""
+    """Choose among the models of the WARM pool on half of the validation pairs (the paper: on OOD); measure on the other."""
     found = Measurements()
     pool = bed.pool("flips", how.models)
-    contest, names = bed.contest(pool, only=HELD_OUT), list(pool.runs)
-    ranked = {data: ranking(contest, names, data) for data in HELD_OUT}
+    (choosing, contest), names = divided(bed.contest(pool, only=HELD_OUT)), list(pool.runs)
+    ranked = {data: ranking(choosing, names, data) for data in HELD_OUT}
     best = ranked["validation"]
     lines = {
         "best first": averages(contest, best),
         "best first, ranked on OOD": averages(contest, ranked["ood"]),
         "random order": _random(contest, names, how.orders, bed.seed),
-        "greedy": [{"at": m, **percent(contest.average(greedy_members(contest, best[:m])))} for m in range(1, len(best) + 1)],
+        "greedy": [{"at": m, **percent(contest.average(greedy_members(choosing, best[:m])))} for m in range(1, len(best) + 1)],
         "only probed": flat(contest, PROBE, range(1, len(best) + 1)),
     }
     alone = mean([percent(contest.individual(name)) for name in names])
@@ -71,9 +71,17 @@ def measure(bed: Testbed, how: Settings) -> Measurements:
     return found
 
 
+def divided(contest: Contest) -> tuple[Contest, Contest]:
+    """Return the same models on two halves of every data set: what is chosen on one is measured on the other."""
+    places = {name: halves(each.pairs) for name, each in contest.data.items()}
+    one, other = ({name: each.only(places[name][side]) for name, each in contest.data.items()} for side in (0, 1))
+    first, second = (type(contest)(contest.model, each, contest.members, contest.cache) for each in (one, other))
+    return first, second
+
+
 def ranking(contest: Contest, names: Sequence[str], data: str) -> list[str]:
     """Return models by their accuracy on a data set, the best first; ties stay in order."""
-    return sorted(names, key=lambda name: -pairwise_accuracy(contest.individual(name)[data]))
+    return sorted(names, key=lambda name: -accuracy(contest, [name], data))
 
 
 def averages(contest: Contest, order: Sequence[str]) -> list[Point]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.unit.reproduction.claims.lines import HELD_OUT, line, values
-from warmkit.reproduction.claims.warm_ranking import Settings, measure
+from tests.unit.reproduction.claims.lines import HELD_OUT, values
+from warmkit.pipelines.warm_choice import accuracy
+from warmkit.reproduction.claims.warm_ranking import Settings, divided, measure, ranking
 from warmkit.reproduction.measurements import Measurements
 from warmkit.testbed.bed import Testbed
 
@@ -21,16 +22,26 @@ def test_all_models_have_one_average_in_whatever_order(found: Measurements, data
     assert len({values(found, "count", order, data)[-1] for order in orders}) == 1
 
 
-def test_the_first_of_a_ranking_is_best_where_it_was_ranked(found: Measurements) -> None:
-    first = {order: line(found, "count", order)[0] for order in ("best first", "best first, ranked on OOD", "random order")}
-    assert first["best first"]["validation"] >= first["random order"]["validation"]
-    assert first["best first, ranked on OOD"]["ood"] >= first["random order"]["ood"]
+def test_what_chooses_is_not_what_measures(tiny_bed: Testbed) -> None:
+    contest = tiny_bed.contest(tiny_bed.pool("flips", 3), only=HELD_OUT)
+    for data in HELD_OUT:
+        choosing, measuring = ({(p.prompt, p.chosen, p.rejected) for p in each.data[data].pairs} for each in divided(contest))
+        assert choosing.isdisjoint(measuring)
+        assert choosing | measuring == {(p.prompt, p.chosen, p.rejected) for p in contest.data[data].pairs}
 
 
-def test_a_greedy_soup_is_never_worse_on_validation_than_the_best_model(found: Measurements) -> None:
-    greedy = values(found, "count", "greedy", "validation")
-    assert greedy == sorted(greedy)
-    assert greedy[0] == values(found, "count", "best first", "validation")[0]
+def test_the_first_of_a_ranking_is_best_where_it_was_ranked(tiny_bed: Testbed) -> None:
+    pool = tiny_bed.pool("flips", 3)
+    choosing, _ = divided(tiny_bed.contest(pool, only=HELD_OUT))
+    for data in HELD_OUT:
+        ranked = ranking(choosing, list(pool.runs), data)
+        values = [accuracy(choosing, [name], data) for name in ranked]
+        assert values == sorted(values, reverse=True)
+
+
+def test_a_greedy_soup_of_one_is_the_best_model(found: Measurements) -> None:
+    for data in HELD_OUT:
+        assert values(found, "count", "greedy", data)[0] == values(found, "count", "best first", data)[0]
 
 
 def test_moving_averages_are_stated_as_drawn(found: Measurements) -> None:

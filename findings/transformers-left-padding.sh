@@ -4,13 +4,14 @@
 # transformers 5.23.0. A batch for `generate` is padded on the left, and its attention mask says where each text begins. These models say another
 # thing of the padded row than of the row alone, in `forward` and in `generate`, and `position_ids`, where `forward` takes them, do not help:
 # - BartForCausalLM: positions are counted from the first column, padding included (OPT, with positions learned the same way, counts the mask);
-# - xLSTM: its state runs through the padding, and the mask is taken and not used;
+# - RwkvForCausalLM and xLSTM: their state runs through the padding, and the mask is taken and not used;
 # - DeepSeek-V4, layers with compressed attention: the windows that are compressed are cut by column, padding included.
-# None of them says anything. (RWKV's state runs through the padding too, but it logs that the mask is unused.)
+# None of them says anything (RwkvModel alone would log that it does not use the mask, but RwkvForCausalLM does not pass it on).
 # OPT, GPT-2 (in `generate`; `forward` needs its position_ids), Mamba, and DeepSeek-V4 with sliding windows alone are exact to rounding.
 #
 # Seen on 2026-11-29, the largest difference of a logit in forward, and of the first token's in generate: BART 3e-01, 3e-01;
-# xLSTM 1e+00, 5e-01; DeepSeek-V4 compressed 1e-01, 4e-02; heavily compressed 8e-02, 4e-02; OPT, GPT-2, Mamba, DeepSeek-V4 sliding 1e-06 or less.
+# RWKV 2e+00, 6e-01; xLSTM 1e+00, 5e-01; DeepSeek-V4 compressed 1e-01, 4e-02; heavily compressed 8e-02, 4e-02;
+# OPT, GPT-2, Mamba, DeepSeek-V4 sliding 1e-06 or less.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -19,7 +20,8 @@ python3 -m venv "$folder/venv"
 "$folder/venv/bin/python" - <<'PYTHON'
 import inspect
 import torch, transformers
-from transformers import (AutoModelForCausalLM, BartConfig, DeepseekV4Config, GPT2Config, MambaConfig, OPTConfig, xLSTMConfig)
+from transformers import (AutoModelForCausalLM, BartConfig, DeepseekV4Config, GPT2Config, MambaConfig, OPTConfig, RwkvConfig,
+                          xLSTMConfig)
 
 print("transformers", transformers.__version__, "torch", torch.__version__)
 transformers.logging.set_verbosity_error()
@@ -30,6 +32,7 @@ bart = BartConfig(**ids, d_model=32, decoder_layers=2, decoder_attention_heads=4
 opt = OPTConfig(**ids, hidden_size=32, word_embed_proj_dim=32, num_hidden_layers=2, num_attention_heads=4, ffn_dim=64, max_position_embeddings=64)
 gpt2 = GPT2Config(**ids, n_embd=32, n_layer=2, n_head=4, n_positions=64)
 mamba = MambaConfig(**ids, hidden_size=32, num_hidden_layers=2)
+rwkv = RwkvConfig(**ids, hidden_size=32, num_hidden_layers=2, attention_hidden_size=32, intermediate_size=64, context_length=64)
 xlstm = xLSTMConfig(**ids, hidden_size=64, num_hidden_layers=2, num_heads=4, qk_dim_factor=1.0)
 
 def deepseek(kind):
@@ -53,7 +56,7 @@ def apart(name, config):
     print(f"{name}: {forward.abs().max().item():.0e}, {said.abs().max().item():.0e}")
     return min(forward.abs().max().item(), said.abs().max().item()), max(forward.abs().max().item(), said.abs().max().item())
 
-for name, config in (("BART", bart), ("xLSTM", xlstm), ("DeepSeek-V4 compressed", deepseek("compressed_sparse_attention")),
+for name, config in (("BART", bart), ("RWKV", rwkv), ("xLSTM", xlstm), ("DeepSeek-V4 compressed", deepseek("compressed_sparse_attention")),
                      ("DeepSeek-V4 heavily compressed", deepseek("heavily_compressed_attention"))):
     assert apart(name, config)[0] > 1e-2
 for name, config in (("OPT", opt), ("GPT-2", gpt2), ("Mamba", mamba), ("DeepSeek-V4 sliding", deepseek("sliding_attention"))):

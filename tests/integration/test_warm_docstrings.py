@@ -41,7 +41,7 @@ def test_warm_on_docstrings_runs_end_to_end_and_its_model_scores_the_same_in_tra
     ]
     summary = json.loads(run(*command).stdout)
 
-    assert {row["data"] for row in summary["accuracy"]} == {"train clean", "train corrupt", "validation", "ood"}
+    assert {row["data"] for row in summary["accuracy"]} == {"train clean", "train corrupt", "ranking", "validation", "ood"}
     assert {row["m"] for row in summary["accuracy"]} == {1, 2, 3}
     assert summary["data"]["train corrupt"]["pairs"] == 12
     assert all((out / name).stat().st_size > 10_000 for name in ("accuracy.png", "orders.png"))

@@ -57,7 +57,8 @@ class Factors:
         return low_rank.pack(self._scaled(a.T), b.T) if self.transposed else low_rank.pack(self._scaled(b), a)
 
     def _scaled(self, left: NDArray[Any]) -> NDArray[Any]:
-        return left * left.dtype.type(self.scale)
+        with np.errstate(over="ignore"):  # what is not finite is found in the output, and named
+            return left * left.dtype.type(self.scale)
 
 
 class FactorCache:

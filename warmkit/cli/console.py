@@ -119,7 +119,7 @@ def table(title: str | None, columns: Sequence[str], rows: Sequence[Sequence[str
     from rich import box
     from rich.table import Table
 
-    shown = None if title is None else printable(title)
+    shown = None if title is None else printable(title, keep="\n")
     result = Table(title=shown, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
     for place, column in enumerate(columns):
         numeric = all(row[place][:1].isdigit() or row[place][:1] in "-+" for row in rows if row[place])

@@ -58,13 +58,21 @@ def pairwise_accuracy(scores: Scores) -> float:
     return float(scores.correct.mean())
 
 
-def interval(values: Array, seed: int = 0, level: float = 0.95, draws: int = 2000) -> Estimate:
+def interval(values: Array, seed: int = 0, level: float = 0.95, draws: int = 2000, *, shares: bool = False) -> Estimate:
     """Return the mean of [n] values, of comparisons or prompts, and its interval.
 
-    Percentiles of a bootstrap; of fewer than `FEW` values, which it would make too narrow, Student's t, or Wilson's interval
-    where each is 0 or 1. One value that is neither has no interval: its ends are the value.
+    Percentiles of a bootstrap; of fewer than `FEW` values, which it would make too narrow, Student's t. One value alone has no
+    interval: its ends are the value.
+
+    Args:
+        values: [n].
+        seed: Of the bootstrap.
+        level: Of the interval.
+        draws: Of the bootstrap.
+        shares: Whether the mean is a share, of comparisons that are right for instance. Of few values that are all 0 or 1 it
+            gets Wilson's interval: ten of ten is no certainty. (A difference that is 0 everywhere is one.)
     """
-    if len(values) < FEW and np.isin(values, (0.0, 1.0)).all():
+    if shares and len(values) < FEW and np.isin(values, (0.0, 1.0)).all():
         return wilson_interval(int(values.sum()), len(values), level)
     if len(values) == 1:
         return Estimate(*[float(values[0])] * 3)
@@ -128,7 +136,7 @@ def report(scores: Scores, lengths: tuple[Array, Array]) -> dict[str, float | in
         scores: Of the model.
         lengths: Tokens of the chosen and of the rejected answers.
     """
-    accuracy = interval(scores.correct)
+    accuracy = interval(scores.correct, shares=True)
     rewards = np.concatenate([scores.chosen, scores.rejected])
     return {
         "pairs": len(scores.chosen),

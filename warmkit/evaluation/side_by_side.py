@@ -168,7 +168,7 @@ def side_by_side(contest: Contest, rank: str | None = None, advance: Advance | N
 
 def averages_row(data: str, m: int, wa: Scores, ens: Scores, last: Scores, probe: ByData | None) -> dict[str, Any]:
     """Return the accuracies of WA, ENS and the last of M models on one data set, and WA less ENS with its interval."""
-    accuracy = interval(wa.correct)
+    accuracy = interval(wa.correct, shares=True)
     return {
         "data": data,
         "m": m,

@@ -50,7 +50,7 @@ class Match:
     @property
     def win_rate(self) -> Estimate:
         """Share of answers of A that win, ties half, with the bootstrap interval over prompts."""
-        return interval(_by_prompt(self.outcomes))
+        return interval(_by_prompt(self.outcomes), shares=True)
 
     @property
     def score(self) -> Estimate:

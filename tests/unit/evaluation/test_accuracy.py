@@ -62,7 +62,7 @@ def test_certain_and_right_is_calibrated_certain_and_wrong_is_not() -> None:
 
 @given(st.lists(st.booleans(), min_size=1, max_size=60), st.integers(0, 3))
 def test_an_interval_contains_its_value_and_stays_in_range(right: list[bool], seed: int) -> None:
-    estimate = interval(np.array(right, dtype=np.float64), seed, draws=200)
+    estimate = interval(np.array(right, dtype=np.float64), seed, draws=200, shares=True)
     assert estimate.value == pytest.approx(sum(right) / len(right))
     assert 0 <= estimate.low <= estimate.value + 1e-12
     assert estimate.value - 1e-12 <= estimate.high <= 1
@@ -83,7 +83,7 @@ def test_an_interval_over_prompts_covers_the_mean_as_often_as_it_says(n: int) ->
 
 
 def test_few_that_are_all_right_are_no_certainty() -> None:
-    estimate = interval(np.ones(10))
+    estimate = interval(np.ones(10), shares=True)
     assert (estimate.value, estimate.high) == (1.0, 1.0)
     assert estimate.low == pytest.approx(0.722, abs=1e-3)
 

@@ -88,7 +88,14 @@ def test_the_metrics_have_a_line_a_step(tmp_path: Path) -> None:
 @pytest.mark.parametrize("accumulation", [1, 2, 3, 4])
 def test_parts_of_a_batch_are_the_batch(accumulation: int, tmp_path: Path) -> None:
     task = Line()
-    plain = {"lr": 0.1, "steps": 4, "batch_size": 4, "clip": 0.0, "epsilon": 1.0}  # nothing that hides a gradient's size
+    plain = {
+        "lr": 0.1,
+        "steps": 4,
+        "batch_size": 4,
+        "clip": 0.0,
+        "epsilon": 1.0,
+        "precision": "float32",
+    }  # nothing that hides a gradient's size
     train(task, Optimization(**plain, accumulation=accumulation), run_in(tmp_path))
     whole = Line()
     train(whole, Optimization(**plain), run_in(tmp_path / "whole"))

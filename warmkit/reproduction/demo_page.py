@@ -45,7 +45,8 @@ def _percents(row: dict[str, Any], columns: dict[str, str]) -> list[str]:
 def policy_table(document: dict[str, Any]) -> Table:
     """Return what each policy is worth, a row a policy."""
     rows = [
-        [each["policy"], f"{each['proxy']:+.2f}", f"{each['gold']:+.2f}", f"{each['kl']:.2f}"] for each in document["policies"]
+        [each["policy"], f"{each['proxy']:+.2f}", f"{each['gold']:+.2f}", f"{round(each['kl'], 2) + 0.0:.2f}"]
+        for each in document["policies"]
     ]
     columns = ("policy", "proxy reward above the SFT model", "gold reward", "KL to the SFT model, nats")
     return Table(columns, rows, caption="What the policies are worth")

@@ -17,10 +17,12 @@ from warmkit.checkpoints.dtypes import DType
 from warmkit.checkpoints.files import Files, WeightFile, refuse_irregular
 from warmkit.checkpoints.hub import pickle_message, resolve
 from warmkit.checkpoints.identities import Identity, check_unchanged, identities_at, identity
-from warmkit.checkpoints.refused import refuse, refuse_rank, sharded
+from warmkit.checkpoints.lone_pieces import refuse_name, refuse_piece
+from warmkit.checkpoints.model_index import check_index, inside, read_index
+from warmkit.checkpoints.refused import refuse, refuse_form, sharded
 from warmkit.checkpoints.safetensors_format import read_header, read_object
 from warmkit.checkpoints.tensors import StoredTensor, Tensor
-from warmkit.errors import CheckpointError, FormatError, UnsupportedError, listed
+from warmkit.errors import CheckpointError, FormatError, UnsupportedError
 
 if TYPE_CHECKING:
     import torch
@@ -236,37 +238,44 @@ def open_checkpoint(source: str | os.PathLike[str], *, allow_pickle: bool = Fals
         from warmkit.checkpoints.adapters import open_alone
 
         return open_alone(source, path, allow_pickle=allow_pickle, stream=stream)
-    refuse_rank(path)
     if (names := _pickles(path)) and not allow_pickle:
         raise UnsupportedError(pickle_message(path, names))
-    if names:
-        from warmkit.checkpoints.pickled import open_pickled
+    return _identified(_open_pickles(source, path) if names else _open_safetensors(source, path), before)
 
-        checkpoint = open_pickled(source, path)
-        refuse(checkpoint)
-        if path.is_dir():
-            others = _beside(source, path, [file for file in checkpoint.files if isinstance(file, Path)])
-            checkpoint = _with_others(checkpoint, others, [path / name for name in others.files])
-        return _identified(checkpoint, before)
-    others = Beside((), ())
-    if path.is_dir():
-        files, mapping = _weight_files(path)
-        others = _beside(source, path, files)
-    elif path.suffix == ".safetensors":
-        files, mapping = [path], None
-    else:
-        raise CheckpointError(f"{path}: expected a directory or a .safetensors file")
+
+def _open_pickles(source: str, path: Path) -> Checkpoint:
+    from warmkit.checkpoints.pickled import open_pickled
+
+    checkpoint = open_pickled(source, path)
+    refuse(checkpoint)
+    if not path.is_dir():
+        return checkpoint
+    others = _beside(source, path, [file for file in checkpoint.files if isinstance(file, Path)])
+    return _with_others(checkpoint, others, [path / name for name in others.files])
+
+
+def _open_safetensors(source: str, path: Path) -> Checkpoint:
+    if not path.is_dir():
+        if path.suffix != ".safetensors":
+            refuse_form([path.name], path)
+            raise CheckpointError(f"{path}: expected a directory or a .safetensors file")
+        refuse_piece(path)
+        return _named(_assemble(source, path, [path]))
+    files, mapping = _weight_files(path)
+    others = _beside(source, path, files)
     checkpoint = _assemble(source, path, files)
     if mapping is not None:
         check_index(path / INDEX, mapping, checkpoint)
-    checkpoint = _with_others(_named(checkpoint), others, [path / name for name in others.files])
-    return _identified(checkpoint, before)
+    return _with_others(_named(checkpoint), others, [path / name for name in others.files])
 
 
 def _open_streamed(source: str) -> Checkpoint:
     from warmkit.checkpoints.remote import open_remote
 
     remote = open_remote(source)
+    if remote.mapping is None:
+        for file in remote.files:
+            refuse_name(file.name, file)
     checkpoint = _assemble(remote.source, remote.folder, remote.files)
     if remote.mapping is not None:
         check_index(f"{remote.source}: {INDEX}", remote.mapping, checkpoint)
@@ -336,12 +345,14 @@ def _weight_files(directory: Path) -> tuple[list[Path], dict[str, str] | None]:
         return [single], None
     found = lone_files(directory)
     if len(found) == 1:
+        refuse_piece(found[0])
         return found, None
     if found:
         names = ", ".join(file.name for file in found[:4])
         if all(file.name.startswith("shard-") for file in found):
             raise UnsupportedError(f"{directory}: {sharded(names)}")
         raise FormatError(f"{directory}: {len(found)} safetensors files ({names}) and no {INDEX} that says which belong")
+    refuse_form(sorted(each.name for each in directory.iterdir()), directory)
     raise CheckpointError(f"{directory}: expected {SINGLE} or {INDEX}, found neither")
 
 
@@ -363,59 +374,6 @@ def _pickles(path: Path) -> list[str]:
     from warmkit.checkpoints.pickled import pickles_in
 
     return pickles_in(path)
-
-
-def read_index(path: Path) -> dict[str, str]:
-    """Read which file holds which tensor."""
-    mapping = read_object(path).get("weight_map")
-    if not isinstance(mapping, dict) or not mapping or not all(isinstance(v, str) for v in mapping.values()):
-        raise FormatError(f"{path}: expected a weight_map from tensor names to file names")
-    return mapping
-
-
-def inside(directory: Path, name: str, index: Path, suffixes: tuple[str, ...] = (".safetensors",)) -> Path:
-    """Return the path of a file that an index names, which must lie in its directory."""
-    path = directory / name
-    if Path(name).is_absolute() or ".." in Path(name).parts:
-        raise FormatError(f"{index}: points outside its directory: {name[:200]!r}")
-    if not _is_file(path):
-        raise FormatError(f"{index}: points to {name[:200]!r}, which is not there")
-    if path.suffix not in suffixes:
-        raise FormatError(f"{index}: points to {name!r}, which is no {suffixes[0].lstrip('.')} file")
-    if not stays_inside(path, directory):
-        raise FormatError(f"{index}: {name!r} is a link that leaves the directory")
-    return path
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # too long a name, or none at all
-        return False
-
-
-def stays_inside(path: Path, directory: Path) -> bool:
-    """Say whether a path, its links followed, ends in its model's directory, or in the blobs of its own Hub cache entry."""
-    target, home = Path(os.path.realpath(path)), Path(os.path.realpath(directory))
-    if target.is_relative_to(home):
-        return True
-    return home.parent.name == "snapshots" and target.is_relative_to(home.parent.parent / "blobs")
-
-
-def check_index(index: Path | str, mapping: dict[str, str], checkpoint: Checkpoint) -> None:
-    """Check that an index and its files say the same."""
-    problems = [f"{name!r} is not in {mapping[name]}" for name in mapping if name not in checkpoint.entries]
-    for name, entry in checkpoint.entries.items():
-        if name not in mapping:
-            problems.append(f"{name!r} is in {entry.file.name} and not in the index")
-        elif mapping[name] != _inner_name(entry.file, index):
-            problems.append(f"{name!r} is in {entry.file.name}, the index says {mapping[name]}")
-    if problems:
-        raise FormatError(f"{index}: disagrees with its files:\n{listed(problems)}")
-
-
-def _inner_name(file: WeightFile, index: Path | str) -> str:
-    return str(file.relative_to(index.parent)) if isinstance(file, Path) and isinstance(index, Path) else file.name
 
 
 def dump_json(value: Any) -> bytes:

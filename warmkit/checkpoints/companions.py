@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from warmkit.checkpoints.beside import files_of, modules_of
-from warmkit.checkpoints.checkpoint import Checkpoint, dump_json, stays_inside
+from warmkit.checkpoints.checkpoint import Checkpoint, dump_json
 from warmkit.checkpoints.dtypes import DType
+from warmkit.checkpoints.model_index import stays_inside
 from warmkit.checkpoints.safetensors_format import read_object
 from warmkit.errors import FormatError
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from warmkit.checkpoints.checkpoint import PICKLES, Checkpoint, check_index, inside, read_index
+from warmkit.checkpoints.checkpoint import PICKLES, Checkpoint
 from warmkit.checkpoints.distributed import is_distributed, read_distributed
+from warmkit.checkpoints.lone_pieces import refuse_piece
+from warmkit.checkpoints.model_index import check_index, inside, read_index
 from warmkit.checkpoints.state_dicts import entry, shared, tensors_in, weights_among
 from warmkit.checkpoints.tensors import Tensor
 from warmkit.checkpoints.torch_zip import TorchTensor, read_torch_zip
@@ -39,6 +41,7 @@ def open_pickled(source: str, path: Path) -> Checkpoint:
         CheckpointError: If it is malformed, half-written, or holds more than tensors and plain values.
     """
     if not path.is_dir():
+        refuse_piece(path)
         return _from_files(source, path, [path])
     if (home := distributed_home(path)) is not None:
         found = read_distributed(home)
@@ -51,6 +54,8 @@ def open_pickled(source: str, path: Path) -> Checkpoint:
         check_index(path / INDEX, {name: file for name, file in mapping.items() if name not in left_out}, checkpoint)
         return checkpoint
     names = [SINGLE] if (path / SINGLE).is_file() else pickles_in(path)
+    for name in names:
+        refuse_piece(path / name)
     if len(names) > 1:
         raise FormatError(f"{path}: {len(names)} files could hold the weights ({', '.join(names[:4])}); give one of them")
     return _from_files(source, path, [path / name for name in names])

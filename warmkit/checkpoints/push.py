@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from warmkit.checkpoints.checkpoint import stays_inside
 from warmkit.checkpoints.hub_client import hub_errors, without_bars
 from warmkit.checkpoints.identities import Identity, check_unchanged, identities_at
 from warmkit.checkpoints.manifest import MANIFEST, read_manifest
+from warmkit.checkpoints.model_index import stays_inside
 from warmkit.checkpoints.options import Advance
 from warmkit.checkpoints.verify import verify
 from warmkit.errors import ChangedError, CheckpointError, HubError, UsageError

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from warmkit.errors import FormatError, UnsupportedError
 
@@ -15,12 +15,16 @@ if TYPE_CHECKING:
 
 SHARDING = "DCP_SHARDING_INFO"  # torch's HuggingFaceStorageWriter: which part of each tensor a file holds
 
-# Parts of tensors in the forms of GPTQ, AWQ, bitsandbytes, compressed-tensors, block-wise fp8, HQQ, AQLM, quanto, torchao.
+_QUANTISED = frozenset(("quantization_config", "quantization", "compression_config", "quant_config"))  # keys of configs
+# Parts of tensors in the forms of GPTQ, AWQ, bitsandbytes, compressed-tensors, block-wise fp8, HQQ, AQLM, quanto, torchao,
+# ModelOpt, EXL2 and EXL3, QuIP, SpQR, and of training that rounds as it goes.
 _PACKED = (
     *(".qweight", ".qzeros", ".g_idx", ".absmax", ".quant_map", ".weight_packed", ".weight_scale", ".weight_scale_inv"),
     *(".weight_scale_2", ".weight_global_scale", ".weight_zero_point", ".weight_scales", ".weight_shape", ".input_scale"),
-    *(".SCB", ".W_q", ".codebooks", "._data", "._weight_qdata", "._weight_scale"),
+    *(".SCB", ".W_q", ".codebooks", "._data", "._weight_qdata", "._weight_scale", "._amax", ".q_weight", ".trellis", ".Qidxs"),
+    *("_scale_inv", ".activation_scale", ".dqweight", ".dense_weights", "._packed_params"),
 )
+_PACKED_PART = re.compile(r"\.(quant_state|weight_fake_quant|activation_post_process)\.")
 _WHOLE_NUMBERS = re.compile(r"(.*\.)?(weight|\w*_proj|\w+_blocks)")  # names of matrices, which buffers do not have
 _APART = re.compile(
     r"\.(base_layer|original_module|modules_to_save|lora_A|lora_B|lora_embedding_[AB]|lora_magnitude_vector|lora_[ED]|lora_down"
@@ -28,28 +32,33 @@ _APART = re.compile(
 )
 _FLAT = re.compile(r"(.*\.)?_?flat_param(_\d+)?")
 
+# Forms of weights that are not read, by the ends of their names.
+_FORMS = {
+    ".gguf": "GGUF",
+    ".h5": "TensorFlow's form",
+    ".msgpack": "Flax's form",
+    ".onnx": "ONNX",
+    ".npz": "numpy's form",
+    ".nemo": "NeMo's form",
+}
 
-_RANK = re.compile(r"(mp|tp|pp|ep|dp)_rank_\d+|^consolidated\.\d+\.|world_size_\d+_rank_\d+")  # names that say so for certain
 
-
-def refuse_rank(file: Path) -> None:
-    """Refuse the file of one rank beside those of others, which holds a part of every tensor, or some of them.
+def refuse_form(names: Iterable[str], place: object) -> None:
+    """Refuse files that hold weights in a form that is not read, where there are no others.
 
     Raises:
-        UnsupportedError: Naming another one.
+        UnsupportedError: Naming the first.
     """
-    if not _RANK.search(file.name) or not file.is_file():
-        return
-    form = re.sub(r"\d+", "#", file.name)
-    other = _first(sorted(each.name for each in file.parent.iterdir()), lambda name: name != file.name and _like(name, form))
-    if other is not None:
-        raise UnsupportedError(
-            f"{file}: one rank's part of a model, beside {other}; put the parts together first, with a tool of what wrote them"
-        )
-
-
-def _like(name: str, form: str) -> bool:
-    return re.sub(r"\d+", "#", name) == form
+    for name in names:
+        if form := _FORMS.get(Path(name).suffix):
+            raise UnsupportedError(
+                f"{place}: {name} holds weights in {form}, which is not read; save the model as safetensors (in transformers: "
+                "from_pretrained, save_pretrained)"
+            )
+        if name.endswith(".distcp"):
+            raise UnsupportedError(
+                f"{place}: {name} is a part of a torch.distributed.checkpoint; give the folder with all of them and .metadata"
+            )
 
 
 def refuse(checkpoint: Checkpoint) -> None:
@@ -81,22 +90,31 @@ def _sharded(checkpoint: Checkpoint) -> None:
 
 
 def _quantised(checkpoint: Checkpoint) -> None:
-    config = checkpoint.config
-    key = _first(("quantization_config", "quantization", "compression_config"), config.get)
+    place, content = _said_in(checkpoint.config, "config.json") or (None, None)
     packed = _first(checkpoint.entries, lambda name: _is_packed(name, checkpoint.entries[name]))
-    if key is None and packed is None:
+    if place is None and packed is None:
         return
-    said = config.get(key or "")
-    method = said.get("quant_method", "unknown method") if isinstance(said, dict) else "packed"
-    where = f"tensor {packed!r}" if packed else f"{key} in config.json"
+    method = content.get("quant_method", "unknown method") if isinstance(content, dict) else "packed"
+    where = f"tensor {packed!r}" if packed else place
     raise UnsupportedError(
         f"{checkpoint.source}: quantised weights ({method}: {where}) cannot be averaged; merge the checkpoints they were "
         "made from and quantise the result"
     )
 
 
+def _said_in(config: Mapping[str, Any], where: str) -> tuple[str, Any] | None:
+    """Return where a config, or that of a part at any depth, says that weights are quantised, and what it says of it."""
+    for key, value in config.items():
+        if key in _QUANTISED and value:
+            return f"{key} in {where}", value
+        found = _said_in(cast("dict[str, Any]", value), f"{key} of {where}") if isinstance(value, dict) else None
+        if found is not None:
+            return found
+    return None
+
+
 def _is_packed(name: str, tensor: Tensor) -> bool:
-    if name.endswith(_PACKED) or ".quant_state." in name:
+    if name.endswith(_PACKED) or _PACKED_PART.search(name):
         return True
     whole = tensor.dtype.kind == "exact" and tensor.dtype.name != "BOOL"
     return whole and len(tensor.shape) > 1 and _WHOLE_NUMBERS.fullmatch(name) is not None

@@ -19,6 +19,7 @@ from warmkit.checkpoints.beside import VALUE_HEAD, Beside, modules_of, weights_b
 from warmkit.checkpoints.companions import KEPT
 from warmkit.checkpoints.fsspec_file import FsspecFile, Store
 from warmkit.checkpoints.http_file import AbsentError, HttpFile, Site, web_address
+from warmkit.checkpoints.refused import refuse_form
 from warmkit.checkpoints.remote_file import RemoteFile
 from warmkit.checkpoints.safetensors_format import parse_json
 from warmkit.errors import CheckpointError, FormatError, UnsupportedError
@@ -175,6 +176,7 @@ def choose(names: Iterable[str], place: str) -> tuple[list[str], str | None]:
     pickles = sorted(name for name in known if name.endswith(PICKLES))
     if pickles:
         raise UnsupportedError(f"{place}: only pickle files ({', '.join(pickles[:3])}), which cannot be streamed")
+    refuse_form(sorted(known), place)
     raise CheckpointError(f"{place}: expected {SINGLE} or {INDEX}, found neither")
 
 

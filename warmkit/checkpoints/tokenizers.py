@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from warmkit.addresses import shown
-from warmkit.checkpoints.checkpoint import Checkpoint, dump_json, stays_inside
+from warmkit.checkpoints.checkpoint import Checkpoint, dump_json
 from warmkit.checkpoints.companions import refuse_link_out
+from warmkit.checkpoints.model_index import stays_inside
 from warmkit.checkpoints.safetensors_format import read_object
 from warmkit.errors import FormatError, UsageError
 

@@ -117,20 +117,17 @@ def test_a_checkpoint_without_a_number_is_no_model(tmp_path: Path) -> None:
     assert "not one number in its tensors" in refusal(tmp_path / "m", FormatError)
 
 
-@pytest.mark.parametrize(
-    "names",
-    [
-        ("mp_rank_00_model_states.pt", "mp_rank_01_model_states.pt"),
-        ("consolidated.00.pth", "consolidated.01.pth"),
-        ("model_world_size_2_rank_0.pt", "model_world_size_2_rank_1.pt"),
-    ],
-)
-def test_the_file_of_one_rank_beside_others_is_refused(names: tuple[str, str], tmp_path: Path) -> None:
-    for name in names:
-        torch.save(weights(1), tmp_path / name)
-    assert f"one rank's part of a model, beside {names[1]}" in refusal(tmp_path / names[0])
-    (tmp_path / names[1]).unlink()
-    assert len(warmkit.open_checkpoint(tmp_path / names[0], allow_pickle=True)) == len(weights(1))
+@pytest.mark.parametrize("form", ["gguf", "h5", "msgpack", "onnx", "npz", "nemo"])
+@pytest.mark.parametrize("lone", [True, False])
+def test_forms_that_are_not_read_are_refused_by_name(form: str, lone: bool, tmp_path: Path) -> None:
+    file = tmp_path / f"m-00001-of-00002.{form}"
+    file.write_bytes(b"GGUF")
+    assert f"{file.name} holds weights in " in refusal(file if lone else tmp_path)
+
+
+def test_a_part_of_a_distributed_checkpoint_is_refused_alone(tmp_path: Path) -> None:
+    (tmp_path / "__0_0.distcp").write_bytes(b"PK")
+    assert "give the folder with all of them" in refusal(tmp_path / "__0_0.distcp")
 
 
 @pytest.mark.parametrize("name", ["_flat_param", "model.layers.0._flat_param", "flat_param_0"])
@@ -159,6 +156,13 @@ QUANTISED: dict[str, dict[str, torch.Tensor]] = {
     "nvfp4": {f"{LAYER}.weight": torch.ones(4, 2, dtype=torch.uint8), f"{LAYER}.weight_scale_2": torch.ones(1)},
     "HQQ": {f"{LAYER}.W_q": torch.ones(4, 2, dtype=torch.uint8)},
     "AQLM": {f"{LAYER}.codes": torch.ones(4, 2, dtype=torch.int16), f"{LAYER}.codebooks": torch.ones(1, 4)},
+    "ModelOpt": {f"{LAYER}.weight": torch.ones(4, 4), f"{LAYER}.input_quantizer._amax": torch.ones(1)},
+    "EXL2": {f"{LAYER}.q_weight": torch.ones(4, 2, dtype=torch.int32)},
+    "EXL3": {f"{LAYER}.trellis": torch.ones(1, 1, 4, dtype=torch.int16)},
+    "QuIP": {f"{LAYER}.Qidxs": torch.ones(4, 2, dtype=torch.int64)},
+    "SpQR": {f"{LAYER}.dense_weights": torch.ones(4, dtype=torch.int64)},
+    "experts in fp8": {"model.layers.0.mlp.experts.down_proj_scale_inv": torch.ones(2, 4)},
+    "torch, while it trains": {f"{LAYER}.weight": torch.ones(4, 4), f"{LAYER}.weight_fake_quant.scale": torch.ones(1)},
     "quanto": {f"{LAYER}.weight._data": torch.ones(4, 4, dtype=torch.int8), f"{LAYER}.weight._scale": torch.ones(4)},
 }
 
@@ -175,6 +179,22 @@ def test_quantised_weights_are_known_by_their_tensors_alone(form: str, tmp_path:
 def test_quantised_weights_are_known_by_their_config(key: str, tmp_path: Path) -> None:
     save(tmp_path / "m", weights(1), {**CONFIG, key: {"quant_method": "some", "bits": 4}})
     assert f"quantised weights (some: {key} in config.json)" in refusal(tmp_path / "m")
+
+
+@pytest.mark.parametrize("part", [("text_config",), ("vision_config",), ("thinker_config", "text_config")])
+def test_the_config_of_any_part_may_say_that_it_is_quantised(part: tuple[str, ...], tmp_path: Path) -> None:
+    config: dict[str, Any] = {"quantization_config": {"quant_method": "some", "bits": 4}}
+    for key in reversed(part):
+        config = {key: {"model_type": "llama", **config}}
+    save(tmp_path / "m", weights(1), {**CONFIG, **config})
+    where = f"quantization_config in {' of '.join((*reversed(part), 'config.json'))}"
+    assert f"quantised weights (some: {where})" in refusal(tmp_path / "m")
+
+
+@pytest.mark.parametrize("nothing", [None, {}, False])
+def test_a_config_without_a_word_of_it_is_no_quantised_one(nothing: Any, tmp_path: Path) -> None:
+    save(tmp_path / "m", weights(1), {**CONFIG, "text_config": {"quantization_config": nothing}})
+    assert set(warmkit.open_checkpoint(tmp_path / "m")) == set(weights(1))
 
 
 def test_whole_numbers_that_are_buffers_are_no_quantised_weights(tmp_path: Path) -> None:

@@ -23,7 +23,13 @@ pytestmark = [  # peers' own
     pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning"),
     pytest.mark.filterwarnings("ignore:torch.distributed is disabled:UserWarning"),
 ]
-SMALL = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 32}
+SMALL: dict[str, Any] = {
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "vocab_size": 32,
+}
 
 
 def refusal(path: Path, error: type[Exception] = UnsupportedError) -> str:
@@ -50,7 +56,7 @@ def test_a_full_save_of_an_unmerged_peft_model_is_refused(kind: str, dora: bool,
 
 
 def test_a_head_that_peft_holds_twice_is_refused(tmp_path: Path) -> None:
-    model = LlamaForSequenceClassification(LlamaConfig(**SMALL, num_labels=1))
+    model = LlamaForSequenceClassification(LlamaConfig(**{**SMALL, "num_labels": 1}))
     tuned = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["score"]))
     heads = {name: tensor for name, tensor in tuned.state_dict().items() if "score" in name}
     assert len(heads) == 2
@@ -60,7 +66,7 @@ def test_a_head_that_peft_holds_twice_is_refused(tmp_path: Path) -> None:
 
 def test_a_lone_file_of_factors_is_refused(tmp_path: Path) -> None:
     tuned = get_peft_model(LlamaForCausalLM(LlamaConfig(**SMALL)), LoraConfig(r=2, target_modules=["q_proj"]))
-    tuned.save_pretrained(tmp_path)
+    tuned.save_pretrained(str(tmp_path))
     assert "give BASE+ADAPTER" in refusal(tmp_path / "adapter_model.safetensors")
 
 

@@ -30,6 +30,13 @@ SMALL: dict[str, Any] = {
     "num_attention_heads": 2,
     "vocab_size": 32,
 }
+SCORER: dict[str, Any] = {**SMALL, "num_labels": 1}
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "vocab_size": 32,
+}
 
 
 def refusal(path: Path, error: type[Exception] = UnsupportedError) -> str:
@@ -56,7 +63,7 @@ def test_a_full_save_of_an_unmerged_peft_model_is_refused(kind: str, dora: bool,
 
 
 def test_a_head_that_peft_holds_twice_is_refused(tmp_path: Path) -> None:
-    model = LlamaForSequenceClassification(LlamaConfig(**{**SMALL, "num_labels": 1}))
+    model = LlamaForSequenceClassification(LlamaConfig(**SCORER))
     tuned = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["score"]))
     heads = {name: tensor for name, tensor in tuned.state_dict().items() if "score" in name}
     assert len(heads) == 2

@@ -31,12 +31,6 @@ SMALL: dict[str, Any] = {
     "vocab_size": 32,
 }
 SCORER: dict[str, Any] = {**SMALL, "num_labels": 1}
-    "hidden_size": 16,
-    "intermediate_size": 24,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "vocab_size": 32,
-}
 
 
 def refusal(path: Path, error: type[Exception] = UnsupportedError) -> str:

@@ -53,7 +53,8 @@ def test_links_between_pages_lead_somewhere(path: Path) -> None:
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 def test_every_option_and_command_that_a_page_shows_exists(path: Path) -> None:
     known = commands()
-    for line in re.findall(r"^\s*(?:\$ |- run: )?warmkit ([^\n#|>]*)", path.read_text(), re.MULTILINE):
+    blocks = "".join(re.findall(r"^```.*?^```", path.read_text(), re.MULTILINE | re.DOTALL))
+    for line in re.findall(r"^\s*(?:\$ |- run: )?warmkit ([^\n#|>;]*)", blocks, re.MULTILINE):
         words = line.split()
         if not words or words[0].startswith("-"):
             continue

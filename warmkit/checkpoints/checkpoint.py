@@ -214,7 +214,7 @@ def open_checkpoint(source: str | os.PathLike[str], *, allow_pickle: bool = Fals
     Raises:
         CheckpointError: If it is not there, malformed, or of a kind that is refused.
 
-    Example:
+    Examples:
         >>> checkpoint = open_checkpoint("runs/sft")  # doctest: +SKIP
         >>> checkpoint["lm_head.weight"].shape  # doctest: +SKIP
         (32000, 2048)

@@ -37,7 +37,7 @@ class Merger:
         allow_pickle: Also read what torch saved, as `open_checkpoint` says.
         **parameters: `granularity`, `antiparallel` and those of the method, as for `merge`.
 
-    Example:
+    Examples:
         >>> import torch
         >>> init, a, b = ({"w": torch.tensor(row)} for row in ([0.0, 0.0], [1.0, 0.0], [0.0, 1.0]))
         >>> merger = Merger([a, b], init=init)
@@ -123,7 +123,7 @@ def merged_state_dict(
 ) -> dict[str, torch.Tensor]:
     """Return a merge as a state dict, nothing written; for a sweep, keep a `Merger`.
 
-    Example:
+    Examples:
         >>> import torch
         >>> a, b = {"w": torch.tensor([1.0])}, {"w": torch.tensor([3.0])}
         >>> merged_state_dict([a, b], method="lerp", lambda_=0.25)["w"].item()

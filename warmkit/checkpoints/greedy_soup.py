@@ -7,6 +7,7 @@ import json
 import math
 import os
 import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,10 +20,11 @@ from warmkit.addresses import without_assigned_secrets
 from warmkit.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from warmkit.checkpoints.manifest import read_manifest
 from warmkit.checkpoints.options import OutputOptions
+from warmkit.checkpoints.prepare import prepare
 from warmkit.checkpoints.shell import run_shell, with_argument
 from warmkit.checkpoints.spec import MergeSpec, merge_spec
-from warmkit.checkpoints.staging import make_own_directory, writing
-from warmkit.checkpoints.write import MergeResult, write
+from warmkit.checkpoints.staging import Staging, make_own_directory, writing
+from warmkit.checkpoints.write import MergeResult, write, write_prepared
 from warmkit.errors import FormatError, OutputError, ScoreError, UsageError
 
 PLACEHOLDER = "{}"
@@ -110,6 +112,7 @@ class _Kitchen:
     ) -> None:
         absolute = destination.absolute()
         self.destination, self.score, self.minimize, self.report, self.options = destination, score, minimize, report, options
+        self.staging = Staging(destination, options.get("force", False))
         self.root = absolute.parent / f".{absolute.name}.warmkit-greedy"
         self.candidate = self.root / "candidate"
         self._cache_file = self.root / "scores.json"
@@ -144,9 +147,10 @@ class _Kitchen:
             "scores": singles,
             "trials": [vars(trial) for trial in trials],
         }
-        spec = replace(_uniform(len(members)), name="greedy-soup")
+        spec, started = replace(_uniform(len(members)), name="greedy-soup"), time.perf_counter()
         try:
-            result = write(spec, members, None, self.destination, self.options, {"greedy": record})
+            prepared = prepare(spec, members, None, self.destination, self.options)
+            result = write_prepared(prepared, self.staging, self.options, started, {"greedy": record})
         except OutputError:
             if self._wrote(record):
                 shutil.rmtree(self.root, ignore_errors=True)

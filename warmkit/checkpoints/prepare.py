@@ -29,7 +29,7 @@ from warmkit.checkpoints.options import OutputOptions, PathLike
 from warmkit.checkpoints.plan import Output, Plan, parse_size, plan_output
 from warmkit.checkpoints.sources import FileSource
 from warmkit.checkpoints.spec import MergeSpec, written_apart
-from warmkit.checkpoints.staging import Staging
+from warmkit.checkpoints.staging import Staging, staging_place
 from warmkit.checkpoints.tokenizers import find_template, find_tokenizer
 from warmkit.checkpoints.vocabularies import Matched, match_vocabularies
 from warmkit.errors import MismatchError, OutputError, UsageError
@@ -39,6 +39,7 @@ from warmkit.errors import MismatchError, OutputError, UsageError
 class Prepared:
     """Everything known before the first weight is read."""
 
+    output: Path
     spec: MergeSpec
     init: Checkpoint | None
     models: list[Checkpoint]
@@ -141,6 +142,7 @@ def prepare(
     tokenizer = find_tokenizer(wanted, inputs) if (wanted := options.get("tokenizer")) else None
     template = find_template(text, inputs) if (text := options.get("chat_template")) else None
     return Prepared(
+        output,
         spec,
         opened_init,
         opened,
@@ -205,7 +207,7 @@ def _opened(model: PathLike | Checkpoint, options: OutputOptions) -> Checkpoint:
 
 def check_apart(output: Path, checkpoints: Sequence[Checkpoint]) -> None:
     """Refuse a destination that is an input, holds one or a file of one, or lies inside one."""
-    target, staging = output.resolve(), Staging(output).root.resolve()
+    target, staging = output.resolve(), staging_place(output).resolve()
     for checkpoint in checkpoints:
         for place in (path.resolve() for path in (checkpoint.path, *checkpoint.adapters)):
             if target == place:

@@ -26,7 +26,7 @@ import numpy as np
 import xxhash
 
 from warmkit.checkpoints.digests import Digests
-from warmkit.checkpoints.identities import Identity, identity
+from warmkit.checkpoints.identities import Identity, identities_at, identity
 from warmkit.checkpoints.job import Done
 from warmkit.checkpoints.renaming import exchange, rename_into_nothing
 from warmkit.checkpoints.replaceable import check_replaceable
@@ -39,6 +39,8 @@ PART_JOURNAL = "metrics.jsonl"  # the name under which progress of jobs is looke
 class Staging:
     """The staging directory of one destination, locked while open.
 
+    What is at the destination now is what --force may replace; make it before work begins that may take hours.
+
     Args:
         destination: What will be created.
         force: Whether it may replace a checkpoint that is there.
@@ -50,12 +52,12 @@ class Staging:
     def __init__(self, destination: Path, force: bool = False) -> None:
         self.destination = destination.absolute()
         self.force = force
-        self.root = self.destination.parent / f".{self.destination.name}.warmkit"
+        self.root = staging_place(destination)
         self.result = self.root / "result"
         self.journal = self.root / "journal.jsonl"
         self.parts = self.root / "parts"  # of a merge over several machines, each with a journal of its own
         self._lock: int | None = None
-        self._replaces: tuple[int, int] | None = None  # what was at the destination when the run began
+        self._replaces, self._held = _place(self.destination), identities_at(self.destination)
         self._made: tuple[int, int] | None = None
 
     def finished_before(self, fingerprint: str) -> bool:
@@ -67,9 +69,11 @@ class Staging:
 
     def check(self) -> None:
         """Refuse a destination that must not be replaced, before anything is written."""
-        self._replaces = _place(self.destination)
-        if self._replaces is None:
+        now = _place(self.destination)
+        if now is None:
             return
+        if now != self._replaces:
+            raise self._taken("made")
         if not self.journal.exists():
             self._remove_what_is_left()
         if not self.force:
@@ -166,11 +170,13 @@ class Staging:
         now = _place(self.destination)
         if now is None:
             if not rename_into_nothing(self.result, self.destination):
-                raise self._taken()
+                raise self._taken("made")
             return
         if now != self._replaces:
-            raise self._taken()
+            raise self._taken("made")
         check_replaceable(self.destination)
+        if identities_at(self.destination) != self._held:
+            raise self._taken("changed")
         exchange(self.result, self.destination)
         try:
             check_replaceable(self.result)  # what came in between
@@ -178,10 +184,11 @@ class Staging:
             exchange(self.result, self.destination)
             raise
 
-    def _taken(self) -> OutputError:
+    def _taken(self, how: str) -> OutputError:
+        waits = f"; the result waits in {self.root}" if self.journal.exists() else ""
         return OutputError(
-            f"{self.destination}: was made by something else while this ran, and stays as it is; the result waits in "
-            f"{self.root}: move {self.destination.name} away, or add --force, and give the same command again"
+            f"{self.destination}: was {how} by something else while this ran, and stays as it is{waits}: move "
+            f"{self.destination.name} away, or add --force, and give the same command again"
         )
 
     def remove(self) -> None:
@@ -198,6 +205,12 @@ class Staging:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+
+def staging_place(destination: Path) -> Path:
+    """Return where the staging directory of a destination is."""
+    absolute = destination.absolute()
+    return absolute.parent / f".{absolute.name}.warmkit"
 
 
 def read_journal(journal: Path) -> Done:

@@ -82,27 +82,33 @@ def write(
     extra: Mapping[str, Any] | None = None,
 ) -> MergeResult:
     """Open, compare, plan, stream and publish one merge; `extra` goes into the manifest."""
-    kernels = find_kernels(options.get("device", "cpu"))
+    find_kernels(options.get("device", "cpu"))
     started = time.perf_counter()  # loading a compiler is no work
-    output = Path(output)
-    prepared = prepare(spec, models, init, output, options)
-    staging = Staging(output, options.get("force", False))
+    prepared = prepare(spec, models, init, Path(output), options)
+    return write_prepared(prepared, Staging(Path(output), options.get("force", False)), options, started, extra)
+
+
+def write_prepared(
+    prepared: Prepared, staging: Staging, options: OutputOptions, started: float, extra: Mapping[str, Any] | None = None
+) -> MergeResult:
+    """Stream and publish what is prepared; `staging` may be older than that, and hold some of it already."""
+    kernels, output = find_kernels(options.get("device", "cpu")), prepared.output
     identity = fingerprint(prepared)
     if options.get("resume", True) and staging.finished_before(identity):
         staging.remove()
         groups = read_groups(output / prepared.folders[0])
-        return _result(prepared, output, groups, len(prepared.job.dtypes), started)
+        return _result(prepared, groups, len(prepared.job.dtypes), started)
     staging.check()
     if options.get("dry_run", False):
         return _plan_only(prepared, staging, kernels, options)
     check_disk(prepared, staging)
     stream, resumed, doubts = _run(prepared, staging, kernels, identity, options, extra or {})
-    result = _result(prepared, output, _reports(prepared, stream, 0), resumed, started)
+    result = _result(prepared, _reports(prepared, stream, 0), resumed, started)
     return replace(result, notes=(*result.notes, *doubts))
 
 
 def _plan_only(prepared: Prepared, staging: Staging, kernels: Kernels, options: OutputOptions) -> MergeResult:
-    planned = replace(_result(prepared, staging.destination, (), 0, time.perf_counter()), written=False)
+    planned = replace(_result(prepared, (), 0, time.perf_counter()), written=False)
     streamed = any(each.streamed for each in (*prepared.models, *([prepared.init] if prepared.init else [])))
     method = prepared.spec.method
     unknown = isinstance(method, EditMethod) and method.whole  # a sample of bytes tells nothing
@@ -235,10 +241,10 @@ def _reports(prepared: Prepared, stream: Stream, number: int) -> tuple[GroupRepo
     return tuple(report(name, names) for name, names in job.groups.items())
 
 
-def _result(prepared: Prepared, output: Path, groups: tuple[GroupReport, ...], resumed: int, started: float) -> MergeResult:
+def _result(prepared: Prepared, groups: tuple[GroupReport, ...], resumed: int, started: float) -> MergeResult:
     return MergeResult(
-        path=output,
-        outputs={eta: output / folder for eta, folder in zip(prepared.spec.etas, prepared.folders)},
+        path=prepared.output,
+        outputs={eta: prepared.output / folder for eta, folder in zip(prepared.spec.etas, prepared.folders)},
         method=prepared.spec.name,
         files={shard.file: shard.size for shard in prepared.plan.shards},
         groups=groups,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from warmkit.checkpoints.parts import divide, write_part
 from warmkit.checkpoints.prepare import check_disk, fingerprint, prepare
 from warmkit.checkpoints.sink import still_there
 from warmkit.checkpoints.staging import PART_JOURNAL, Staging, writing
-from warmkit.checkpoints.write import MergeResult, write
+from warmkit.checkpoints.write import MergeResult, write_prepared
 from warmkit.errors import ChangedError, ClusterError, listed
 from warmkit.pipelines.processes import Job, RunJobs
 
@@ -50,12 +51,13 @@ def merge_in_parts(
         ChangedError: If an input changed meanwhile.
         WarmkitError: Any other kind, as `merge` does.
     """
+    started = time.perf_counter()
     spec, init, options = merge_call(len(models), **call)
     prepared = prepare(spec, models, init, Path(output), options)
     staging, identity = Staging(Path(output), options.get("force", False)), fingerprint(prepared)
     resume = options.get("resume", True)
     if options.get("dry_run", False) or (resume and staging.finished_before(identity)):
-        return write(spec, models, init, output, options)
+        return write_prepared(prepared, staging, options, started)
     staging.check()
     check_disk(prepared, staging)
     done = still_there(staging.open(identity, resume), staging, prepared.plan, prepared.folders)
@@ -83,7 +85,7 @@ def merge_in_parts(
         raise ClusterError(
             f"{len(failed)} of {len(jobs)} parts failed; the others stay when the same command is given again:\n{said}"
         )
-    return write(spec, models, init, output, {**options, "resume": True})
+    return write_prepared(prepared, staging, {**options, "resume": True}, started)
 
 
 def _job(folder: Path, order: Mapping[str, Any]) -> Job:

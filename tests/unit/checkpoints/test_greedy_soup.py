@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 
 import warmkit
 from tests.conftest import Run, save
-from warmkit.errors import ScoreError, UsageError
+from warmkit.errors import OutputError, ScoreError, UsageError
 
 TARGET = 1.0
 # Scores the distance of the one weight from the target, and counts how often it ran.
@@ -82,6 +83,22 @@ def test_scores_survive_an_interruption(kitchen: tuple[str, Path, dict[str, Path
     log.write_text("")
     assert warmkit.greedy_soup(paths, tmp_path / "out", score=breaking, minimize=True).members
     assert log.read_text() == "xx"
+
+
+def test_what_is_made_at_the_destination_while_models_are_scored_stays(
+    kitchen: tuple[str, Path, dict[str, Path]], tmp_path: Path
+) -> None:
+    command, log, models = kitchen
+    paths, out = list(models.values()), tmp_path / "out"
+    making = f"cp -r {models['far']} {out} 2>/dev/null; {command}"
+    with pytest.raises(OutputError, match="out: was made by something else while this ran, and stays as it is: move"):
+        warmkit.greedy_soup(paths, out, score=making, minimize=True, force=True)
+    assert (out / "model.safetensors").read_bytes() == (models["far"] / "model.safetensors").read_bytes()
+    log.write_text("")
+    shutil.rmtree(out / "far", ignore_errors=True)  # where the second copy went
+    assert warmkit.greedy_soup(paths, out, score=making, minimize=True, force=True).score < 1
+    assert log.read_text() == ""  # scores are kept
+    warmkit.verify(out)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ from warmkit.checkpoints.replaceable import check_replaceable
 from warmkit.checkpoints.safetensors_format import build_header
 from warmkit.errors import OutputError
 
-Act = Callable[[], None]
+Act = Callable[[], object]
 
 
 def once(act: Act) -> Callable[[int, int], None]:
@@ -35,7 +36,7 @@ def once(act: Act) -> Callable[[int, int], None]:
     return advance
 
 
-def soup(family: Family, out: Path, meanwhile: Act = lambda: None, **options: bool) -> None:
+def soup(family: Family, out: Path, meanwhile: Act = lambda: None, **options: Any) -> None:
     warmkit.soup([family.a, family.b], out, threads=1, advance=once(meanwhile), **options)
 
 
@@ -107,6 +108,16 @@ def test_force_keeps_what_was_added_to_the_checkpoint_meanwhile(family: Family, 
     with pytest.raises(OutputError, match=r"out/thesis\.txt: is not part of a checkpoint"):
         soup(family, out, lambda: (out / "thesis.txt").write_text("x") and None, force=True)
     assert set(content(out)) == {"model.safetensors", "config.json", "thesis.txt"}
+
+
+def test_force_keeps_a_checkpoint_that_was_written_anew_meanwhile(family: Family, tmp_path: Path) -> None:
+    out, new = save(tmp_path / "out", weights(7)), save(tmp_path / "new", weights(8))
+    with pytest.raises(OutputError, match=r"out: was changed by something else .* stays as it is; the result waits in"):
+        soup(family, out, lambda: shutil.copy(new / "model.safetensors", out) and None, force=True)
+    assert content(out) == content(new)
+    soup(family, out, force=True)
+    warmkit.verify(out)
+    assert not list(tmp_path.glob(".out*"))
 
 
 def test_force_writes_where_the_checkpoint_that_was_there_has_gone(family: Family, tmp_path: Path) -> None:

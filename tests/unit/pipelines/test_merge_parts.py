@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import warmkit
 from tests.conftest import Family, Run, make_family, save, weights
 from warmkit.checkpoints.merge import merge_call
 from warmkit.checkpoints.parts import divide
 from warmkit.checkpoints.prepare import prepare
-from warmkit.errors import ChangedError, ClusterError
-from warmkit.pipelines.merge_parts import merge_in_parts
+from warmkit.errors import ChangedError, ClusterError, OutputError
+from warmkit.pipelines.merge_parts import follow_order, merge_in_parts
 from warmkit.pipelines.processes import Job, run_jobs
 
 SMALL = 1 << 11  # bytes of a part: a group each
@@ -54,7 +55,7 @@ def test_a_part_that_failed_is_the_only_one_that_is_merged_again(tmp_path: Path)
         seen.append([job.name for job in jobs])
         return run_jobs(jobs[:-1], *rest) | {jobs[-1].name: "its worker was lost (exit 9)"}
 
-    call = {"init": family.init, "part_bytes": SMALL}
+    call: dict[str, Any] = {"init": family.init, "part_bytes": SMALL}
     with pytest.raises(ClusterError, match=r"1 of \d+ parts failed; the others stay .*\n.*part-\d+: its worker was lost"):
         merge_in_parts(family.models, tmp_path / "out", failing, **call)
     assert not (tmp_path / "out").exists()
@@ -109,6 +110,36 @@ def test_an_input_that_is_replaced_while_parts_are_merged_is_noticed(tmp_path: P
     with pytest.raises(ChangedError, match=r"a/model\.safetensors: was replaced by another file"):
         merge_in_parts(family.models, tmp_path / "out", replacing, init=family.init, part_bytes=SMALL)
     assert not list(tmp_path.glob("*out*"))
+
+
+def run_here(jobs: Sequence[Job], *_: Any) -> dict[str, str]:
+    """Merge the parts in this process, without its start."""
+    for job in jobs:
+        follow_order(Path(job.arguments[-1]))
+    return {}
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_what_is_made_at_the_destination_while_parts_are_merged_stays(there: bool, tmp_path: Path) -> None:
+    family, out = make_family(tmp_path), tmp_path / "out"
+    call: dict[str, Any] = {"init": family.init, "method": "lerp", "coefficients": [1, 1, 1], "force": True}
+    if there:
+        save(out, weights(6))
+
+    def saving(jobs: Sequence[Job], *_: Any) -> dict[str, str]:
+        if there:
+            out.rename(tmp_path / "before")
+        save(out, weights(7))
+        return run_here(jobs)
+
+    with pytest.raises(OutputError, match=r"out: was made by something else .* stays as it is; the result waits in"):
+        merge_in_parts(family.models, out, saving, **call)
+    saved = weights(7)
+    assert all(torch.equal(saved[name], each.load()) for name, each in warmkit.open_checkpoint(out).items())
+    result = merge_in_parts(family.models, out, run_here, **call)
+    assert result.resumed == len(saved)
+    warmkit.verify(out)
+    assert not list(tmp_path.glob(".out*"))
 
 
 def test_a_part_whose_input_holds_nan_says_which(tmp_path: Path) -> None:

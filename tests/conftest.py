@@ -17,6 +17,8 @@ import torch
 from hypothesis import settings
 from safetensors.torch import save_file
 
+from tests import forks
+
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and so would what we start
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))  # here too: what we start must compute the same bytes
@@ -104,8 +106,30 @@ def run(tmp_path: Path) -> Run:
     def call(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "warmkit", *map(str, arguments)]
         environment = {**os.environ, "COLUMNS": "120", "NO_COLOR": "1", **options.pop("env", {})}
+        return forks.run(command, text=True, cwd=tmp_path, env=environment, timeout=120, **options)
+
+    return call
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Run:
+    """Run a shell script as continuous integration does, `bash -e`, in the temporary directory.
+
+    Its `warmkit`, `python` and `python3` cost tenths of a second each: they are forks of a process that has imported everything
+    (see `tests/forks`), and so is what they start themselves.
+
+    Example:
+        def test_the_block_works(script: Run) -> None:
+            done = script("warmkit merge a b -o out\nwarmkit inspect out | head -3", timeout=60)
+            assert done.returncode == 0, done.stderr
+    """
+
+    def call(text: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        path = f"{forks.shims()}:{os.environ['PATH']}"
+        environment = {**os.environ, "PATH": path, "COLUMNS": "120", "NO_COLOR": "1", **options.pop("env", {})}
+        options = {"cwd": tmp_path, "timeout": 120, **options}
         return subprocess.run(
-            command, check=False, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=120, **options
+            ["bash", "-e", "-c", text], check=False, capture_output=True, text=True, env=environment, **options
         )
 
     return call

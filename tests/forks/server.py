@@ -1,0 +1,249 @@
+"""Process that has imported everything and forks one process per command; `processes.py` and `shim.py` ask it."""
+
+from __future__ import annotations
+
+import array
+import atexit
+import ctypes
+import gc
+import importlib
+import json
+import os
+import pkgutil
+import runpy
+import select
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+import traceback
+import types
+import weakref
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+from tests.forks.shim import end
+
+MODULES = (
+    "accelerate",
+    "peft",
+    "sacrebleu",
+    "transformers.models.auto.modeling_auto",
+    "transformers.models.auto.tokenization_auto",
+    "transformers.models.bert.modeling_bert",
+    "transformers.models.gpt2.modeling_gpt2",
+    "transformers.models.llama.modeling_llama",
+)  # what commands import late; none of them starts a thread, which a fork would lose
+AT_IMPORT = (
+    "ACCELERATE",
+    "FORCE_COLOR",
+    "GITHUB_ACTIONS",
+    "HF_",
+    "HOME",
+    "HUGGING",
+    "KMP",
+    "LANG",
+    "LC_",
+    "LD_",
+    "MALLOC",
+    "MKL",
+    "NUMBA",
+    "OMP",
+    "OPENBLAS",
+    "PYTHON",
+    "PYTORCH",
+    "TERMINAL",
+    "TORCH",
+    "TRANSFORMERS",
+    "TZ",
+    "USE_",
+    "XDG",
+)  # beginnings of the variables that are read as modules are imported
+HUGE, MADV_COLLAPSE = 1 << 21, 25
+UNLIKE = 0  # instead of a process id: this command needs a process of its own
+
+
+def serve(file: int, place: str) -> None:
+    """Answer orders until standard input closes, as it does when the tests end; then remove the folder of the shims."""
+    listener, folder, born = socket.socket(fileno=file), Path(place), dict(os.environ)
+    _import_everything()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's interrupt is for the commands
+    while 0 not in select.select([listener, 0], [], [])[0]:
+        connection, _ = listener.accept()
+        with connection:
+            order, files = receive(connection)
+            if not (_starts_like(order["environment"], born) and _understood(order["arguments"])):
+                connection.sendall(b"%d\n" % UNLIKE)
+            else:
+                _answer(connection, listener, {**order, "born": born, "python": str(folder / "python")}, files)
+        for file in files:
+            os.close(file)
+        _bury()
+    shutil.rmtree(folder)
+
+
+def _import_everything() -> None:
+    import warmkit.cli.app
+
+    for found in pkgutil.walk_packages(warmkit.__path__, "warmkit."):
+        if not found.name.endswith("__main__"):
+            importlib.import_module(found.name)
+    for name in MODULES:
+        importlib.import_module(name)
+    warmkit.cli.app.app(["methods"], standalone_mode=False)  # what the command line and its tables import late
+    threads = os.listdir("/proc/self/task")
+    assert len(threads) == 1, f"a fork would lose {len(threads) - 1} threads"
+    tempfile.tempdir = None
+    for registered in weakref.finalize._registry.values():  # type: ignore[attr-defined]
+        registered.atexit = False  # torch would unregister every operator
+    gc.collect()
+    gc.freeze()  # collections of the forks leave these pages alone
+    _collapse()
+
+
+def _collapse() -> None:
+    """Put the memory into huge pages: a fork copies a table of its pages, here of two hundred instead of a hundred thousand."""
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        place, rights, _, _, _, *name = line.split()
+        start, end = (int(each, 16) for each in place.split("-"))
+        start, end = -(-start // HUGE) * HUGE, end // HUGE * HUGE
+        if rights == "rw-p" and name in ([], ["[heap]"]) and start < end:
+            ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), MADV_COLLAPSE)
+
+
+def _starts_like(environment: Mapping[str, str], born: Mapping[str, str]) -> bool:
+    """Whether imports would see what they saw here, or what they have set since."""
+    names = {name for name in (*environment, *born) if name.startswith(AT_IMPORT)}
+    return all(environment.get(name) in (born.get(name), os.environ.get(name)) for name in names)
+
+
+def _understood(arguments: list[str]) -> bool:
+    """Whether these are `-m MODULE`, `-c CODE`, `-`, FILE or nothing, without options of the interpreter."""
+    return not arguments or arguments[0] in ("-m", "-c", "-") or not arguments[0].startswith("-")
+
+
+def receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
+    """Return an order and the files that came with it."""
+    head, sent, _, _ = connection.recvmsg(8, socket.CMSG_SPACE(4 * 200))
+    files = array.array("i", b"".join(data for _, _, data in sent))
+    with connection.makefile("rb") as stream:
+        return json.loads(stream.read(int.from_bytes(head, "big"))), list(files)
+
+
+def _answer(connection: socket.socket, listener: socket.socket, order: dict[str, Any], files: list[int]) -> None:
+    """Fork a process that forks the command.
+
+    It ends at once where the caller adopts the command; else it waits for it, and kills it once the caller hangs up.
+    """
+    if between := os.fork():
+        if order["adopted"]:
+            os.waitpid(between, 0)  # hanging up says that the command has its new parent
+        return
+    listener.close()
+    order["between"] = os.getpid()
+    if (command := os.fork()) == 0:
+        connection.close()
+        while order["adopted"] and os.getppid() == order["between"]:
+            time.sleep(0.001)
+        _become(order, files)
+    connection.sendall(b"%d\n" % command)
+    if not order["adopted"]:
+        for file in (0, 1, 2, *files):
+            os.close(file)
+        connection.sendall(b"%d\n" % _status(command, connection))
+    os._exit(0)
+
+
+def _status(command: int, connection: socket.socket) -> int:
+    ended = os.pidfd_open(command)
+    if ended not in select.select([ended, connection], [], [])[0]:
+        os.kill(command, signal.SIGKILL)
+    return os.waitstatus_to_exitcode(os.waitpid(command, 0)[1])
+
+
+def _bury() -> None:
+    """Collect the processes that waited for a command and have ended."""
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        pass
+
+
+def _become(order: dict[str, Any], files: list[int]) -> NoReturn:
+    """Be the interpreter that was asked for."""
+    _open_only(dict(zip(order["files"], files)))
+    if order["session"]:
+        os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.umask(order["mask"])
+    os.chdir(order["folder"])
+    for name in order["born"]:  # what imports have set stays
+        del os.environ[name]
+    os.environ.update(order["environment"])
+    sys.stdout.reconfigure(line_buffering=os.isatty(1))  # type: ignore[union-attr]
+    sys.executable = order["python"]
+    _leave(_exit_code(lambda: _interpret(order["arguments"])))
+
+
+def _open_only(wanted: Mapping[int, int]) -> None:
+    """Give the files their numbers, and close every other one."""
+    import fcntl
+
+    apart = {number: fcntl.fcntl(file, fcntl.F_DUPFD, 1000) for number, file in wanted.items()}
+    os.closerange(3, 1000)
+    for number, file in apart.items():
+        os.dup2(file, number, inheritable=True)
+        os.close(file)
+
+
+def _interpret(arguments: list[str]) -> None:
+    sys.orig_argv = [sys.executable, *arguments]
+    match arguments:
+        case ["-m", module, *rest]:
+            sys.path[0], sys.argv = os.getcwd(), ["-m", *rest]
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+        case ["-c", code, *rest]:
+            sys.path[0], sys.argv = "", ["-c", *rest]
+            _execute(code, "<string>")
+        case [] | ["-", *_]:
+            sys.path[0], sys.argv = "", arguments or [""]
+            _execute(sys.stdin.read(), "<stdin>")
+        case _:
+            sys.path[0], sys.argv = os.path.dirname(os.path.realpath(arguments[0])), arguments
+            runpy.run_path(arguments[0], run_name="__main__")
+
+
+def _execute(code: str, name: str) -> None:
+    main = sys.modules["__main__"] = types.ModuleType("__main__")
+    exec(compile(code, name, "exec"), main.__dict__)
+
+
+def _exit_code(run: Callable[[], None]) -> int:
+    """Run it and return what Python would exit with, a signal's number negated."""
+    try:
+        run()
+    except SystemExit as end:
+        if end.code is None or isinstance(end.code, int):
+            return end.code or 0
+        print(end.code, file=sys.stderr)
+        return 1
+    except BaseException as error:
+        traceback.print_exc()
+        return -signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
+    return 0
+
+
+def _leave(code: int) -> NoReturn:
+    """End as an interpreter does, but do not tear down a hundred thousand objects first."""
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()  # pyright: ignore[reportPrivateUsage]
+    try:
+        sys.stdout.flush()
+    except OSError:
+        code = code or 120
+    end(code)

@@ -13,15 +13,17 @@ import typer
 from warmkit.cli.app import app
 
 HEAD = """\
-# The command line
+# Command line: every command and option
 
-Generated from the commands: `python -m tests.docs.cli_page > docs/cli.md`.
+`warmkit COMMAND --help` prints the same. This page is generated: `python -m tests.docs.cli_page > docs/cli.md`.
 
-- Results go to stdout, progress and diagnostics to stderr; `--json` prints one JSON document on stdout.
-- Exit codes: 0 done, 1 the run failed on its input or environment, 2 usage, 130 interrupted, 143 terminated.
-- No progress bar when stderr is no terminal; `NO_COLOR` is honoured; `-q` is silent.
-- A path is a directory, a `.safetensors` file, or a Hub repository: `hf://owner/name[@revision]`, or `owner/name` where no
-  such local path exists. `merge`, `liti`, `soup`, `ema` and `compare` also read from addresses: [remote](remote.md).
+- **Output.** Results go to stdout; progress, notes and errors go to stderr. `--json` prints one JSON document on stdout. `-q`
+  prints errors only.
+- **Exit codes.** 0: done. 1: an input or the machine is at fault. 2: a wrong command or recipe. 130: interrupted.
+  143: terminated.
+- **Progress bars** are shown only on a terminal. `NO_COLOR` switches colours off.
+- **Paths.** A directory, a `.safetensors` file, or a repository of the Hub: `hf://owner/name[@revision]`, or `owner/name` where
+  no such local path exists. `merge`, `liti`, `soup`, `ema` and `compare` also read from [servers and object stores](remote.md).
 """
 
 

@@ -17,14 +17,16 @@ from warmkit.training.recipe import RewardModelRecipe, SftRecipe, WarmRecipe
 from warmkit.training.warp_recipe import WarpRecipe
 
 HEAD = """\
-# Recipes
+# Recipes: every key for training
 
-Generated from the code: `python -m tests.docs.recipes_page > docs/recipes.md`.
+A training is described by a recipe, a YAML file with the sections below. For the recipe of a merge see
+[numbers by layer and slices](varying.md). This page is generated: `python -m tests.docs.recipes_page > docs/recipes.md`.
 
-A recipe is YAML with these sections. Unknown keys, wrong types and values out of range are errors that name file and line.
-`--set section.key=value` lays a key over a recipe, `--dry-run` prints it with every key resolved, and every run directory holds
-it as `recipe.yaml`. A command that takes a recipe takes `-` for it too, and reads standard input. A path can be a directory, a
-Hub repository, or `package://name/folder` inside an installed Python package.
+- An unknown key, a wrong type or a value out of range is an error that names file and line.
+- `--set section.key=value` changes a key for one command. Give it several times for several keys.
+- `--dry-run` prints the recipe with every default. Every run directory holds it as `recipe.yaml`.
+- `-` in place of a recipe reads it from standard input.
+- A path can be a directory, a repository of the Hub, or `package://name/folder` inside an installed Python package.
 """
 RECIPES = {
     "warmkit train sft": SftRecipe,

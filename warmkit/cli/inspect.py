@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from warmkit.cli.command import command
 from warmkit.cli.console import Console, number, size, table
 from warmkit.cli.options import AllowPickle, Stream
+
+if TYPE_CHECKING:
+    from warmkit.checkpoints.checkpoint import Checkpoint
 
 
 @command()
@@ -19,7 +22,7 @@ def inspect(
     allow_pickle: AllowPickle = False,
     stream: Stream = False,
 ) -> None:
-    """Show what a checkpoint holds, from its headers.
+    """Show what a checkpoint holds, from its headers; of a merged model also what it was made of.
 
     Example:
 
@@ -29,6 +32,7 @@ def inspect(
     from warmkit.checkpoints.groups import group
 
     checkpoint = open_checkpoint(path, allow_pickle=allow_pickle, stream=stream)
+    merged = _merged(checkpoint, console)
     rows: list[list[str]] = []
     for name, names in group(checkpoint, granularity).items():
         entries = [checkpoint.entries[each] for each in names]
@@ -51,9 +55,40 @@ def inspect(
             name: {"dtype": entry.dtype.name, "shape": entry.shape, "file": entry.file.name}
             for name, entry in checkpoint.entries.items()
         },
+        "merged": merged,
     }
     line = (
         f"{architecture}: {len(checkpoint)} tensors, {number(checkpoint.parameters)} parameters, {size(checkpoint.nbytes)} "
         f"in {len(files)} file{'s' if len(files) > 1 else ''}"
     )
-    console.result(document, line, table(None, [granularity, "shape", "type", "parameters", "size"], rows))
+    made = [] if merged is None else [_made(merged)]
+    console.result(document, line, *made, table(None, [granularity, "shape", "type", "parameters", "size"], rows))
+
+
+def _merged(checkpoint: Checkpoint, console: Console) -> dict[str, Any] | None:
+    """Return what the manifest beside the weights says of a merge; None where there is none that can be read."""
+    from warmkit.checkpoints.manifest import MANIFEST, GroupReport, mean_angle, read_manifest
+    from warmkit.errors import FormatError
+
+    if checkpoint.streamed or not (checkpoint.path / MANIFEST).is_file():
+        return None
+    try:
+        manifest = read_manifest(checkpoint.path)
+    except FormatError as error:
+        console.note(str(error))
+        return None
+    return {
+        "method": manifest["method"],
+        "models": [model["source"] for model in manifest["models"]],
+        "init": manifest["init"] and manifest["init"]["source"],
+        "eta": manifest["parameters"].get("eta"),
+        "mean_angle": mean_angle([GroupReport(**group) for group in manifest["groups"]]),
+    }
+
+
+def _made(merged: dict[str, Any]) -> str:
+    parts = [f"merged by {merged['method']} from {', '.join(merged['models'])}"]
+    parts += [f"init {merged['init']}"] if merged["init"] else []
+    parts += [f"eta {merged['eta']:g}"] if merged["eta"] is not None else []
+    parts += [f"mean angle {merged['mean_angle']:.1f} degrees"] if merged["mean_angle"] is not None else []
+    return "; ".join(parts)

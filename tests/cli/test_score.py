@@ -22,6 +22,7 @@ from tests.unit.training import tiny
 from warmkit.evaluation.scoring import windows
 from warmkit.modeling.reward_model import load_scorer
 
+transformers = pytest.importorskip("transformers")
 CHAT = [{"role": "user", "content": "the cat"}]
 SAID = {"role": "assistant", "content": "gold moon"}
 KINDS: list[dict[str, Any]] = [
@@ -140,7 +141,10 @@ def test_a_conversation_beside_an_answer_is_its_prompt_or_an_error(call: Call, r
 TRL = Path(__file__).parents[1] / "data" / "trl_reward_models"
 
 
-@pytest.mark.parametrize("name", ["gemma-chats", "llama-chats", "llama-texts", "qwen-chats", "qwen-texts", "llama-own-eos"])
+@pytest.mark.parametrize(
+    "name",
+    ["gemma-chats", "llama-chats", "llama-texts", "qwen-chats", "qwen-texts", "llama-own-eos", "llama-lora-1", "qwen-lora"],
+)
 def test_reward_models_of_trl_score_and_evaluate_as_in_trl(call: Call, name: str) -> None:
     expected = json.loads((TRL / name / "scores.json").read_text())
     rows = json_lines(call("score", TRL / name, "-i", TRL / name / "rows.jsonl").stdout)
@@ -151,6 +155,29 @@ def test_reward_models_of_trl_score_and_evaluate_as_in_trl(call: Call, name: str
     margins = np.subtract(expected["chosen"], expected["rejected"])
     assert report["accuracy"] == (margins >= 0).mean()
     assert report["loss"] == pytest.approx(np.logaddexp(0, -margins).mean(), abs=1e-5)
+
+
+@pytest.mark.parametrize("names", [("llama-chats", "llama-chats-2"), ("llama-lora-1", "llama-lora-2")])
+def test_reward_models_of_trl_stand_beside_their_average_as_in_transformers(
+    call: Call, names: tuple[str, str], tmp_path: Path
+) -> None:
+    """Whole models and adapters: TRL's own scores of each, transformers' of the average that is written."""
+    rows, alone = TRL / names[0] / "rows.jsonl", [json.loads((TRL / name / "scores.json").read_text()) for name in names]
+    found = json.loads(call("eval", "rm", *(TRL / name for name in names), "--data", f"own={rows}", "--json").stdout)
+    call("soup", *(TRL / name for name in names), "-o", tmp_path / "average")
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "average").eval()
+    with torch.no_grad():
+        average = {
+            side: [float(model(torch.tensor([ids])).logits) for ids in alone[0][f"{side}_ids"]]
+            for side in ("chosen", "rejected")
+        }
+    ensemble = {side: np.mean([each[side] for each in alone], axis=0) for side in ("chosen", "rejected")}
+    told = [*(each["own"] for each in found["individuals"].values()), found["wa"]["own"], found["ens"]["own"]]
+    for report, scores in zip(told, [*alone, average, ensemble]):
+        margins = np.subtract(scores["chosen"], scores["rejected"])
+        assert report["accuracy"] == (margins >= 0).mean()
+        assert report["loss"] == pytest.approx(np.logaddexp(0, -margins).mean(), abs=1e-5)
+        assert report["mean"] == pytest.approx(np.mean([scores["chosen"], scores["rejected"]]), abs=1e-5)
 
 
 # ---- more -----------------------------------------------------------------------------------------------------------

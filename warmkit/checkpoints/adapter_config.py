@@ -76,6 +76,8 @@ class AdapterConfig:
         rslora: Divide by the square root of the rank.
         dora: Magnitudes apart from directions.
         fan_in_fan_out: Whether the last module that was adapted stores [in, out].
+        task: What it was trained for (`SEQ_CLS`); None if it does not say.
+        trained: The class that was trained, which peft names where there is no task.
     """
 
     path: Path
@@ -87,6 +89,8 @@ class AdapterConfig:
     rslora: bool
     dora: bool
     fan_in_fan_out: bool
+    task: str | None = None
+    trained: str | None = None
 
     def rank_of(self, module: str) -> int:
         return _matching(self.rank_pattern, module, self.rank)
@@ -123,6 +127,8 @@ def read_config(directory: Path) -> AdapterConfig:
             rslora=bool(content.get("use_rslora")),
             dora=bool(content.get("use_dora")),
             fan_in_fan_out=bool(content.get("fan_in_fan_out")),
+            task=_named(content.get("task_type")),
+            trained=_named((content.get("auto_mapping") or {}).get("base_model_class")),
         )
     except (ArithmeticError, KeyError, TypeError, ValueError, AttributeError, RecursionError, re.error) as error:
         raise FormatError(
@@ -169,6 +175,10 @@ def _alpha(value: Any) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise TypeError(f"alpha {str(value)[:40]!r}")
     return float(value)
+
+
+def _named(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _expression(key: str) -> str:

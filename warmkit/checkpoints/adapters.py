@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from warmkit.addresses import shown
 from warmkit.checkpoints.adapted import AdaptedTensor, FactorCache, Factors, ReplacedTensor
 from warmkit.checkpoints.adapter_config import CONFIG, WEIGHTS, AdapterConfig, base_of, read_config
+from warmkit.checkpoints.adapter_heads import SCORE, lost_head, padded_as_trained, with_own_head
 from warmkit.checkpoints.adapter_names import alike, naming
 from warmkit.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from warmkit.checkpoints.compatibility import EMBEDDINGS, HEAD, embedding_of, same_bytes
@@ -19,7 +18,7 @@ from warmkit.checkpoints.hub import resolve
 from warmkit.checkpoints.identities import Identity, identities_at
 from warmkit.checkpoints.orientation import has_conv1d, is_conv1d
 from warmkit.checkpoints.safetensors_format import read_header
-from warmkit.checkpoints.tensors import Tensor
+from warmkit.checkpoints.tensors import StoredTensor, Tensor
 from warmkit.errors import CheckpointError, FormatError, MismatchError, UnsupportedError
 
 _PART = re.compile(
@@ -44,7 +43,7 @@ class _Adapter:
     config: AdapterConfig
     file: Path
     modules: dict[str, _Module]
-    whole: dict[str, Tensor]
+    whole: dict[str, StoredTensor]
 
 
 def open_pair(base: str, adapter: str, **how: bool) -> Checkpoint:
@@ -74,6 +73,8 @@ def _open(
     source: str, base: Checkpoint, before: Mapping[Path, Identity], directory: Path, config: AdapterConfig, note: str | None
 ) -> Checkpoint:
     adapter = _read(directory, config)
+    lost = lost_head(base, adapter.whole, config)
+    base = padded_as_trained(with_own_head(base, adapter.whole, config), directory)
     base = _untied(adapter, base)
     entries = _apply(adapter, base)
     return replace(
@@ -81,7 +82,7 @@ def _open(
         source=source,
         entries=entries,
         files=(*base.files, adapter.file, config.path),
-        notes=(*base.notes, *([note] if note else [])),
+        notes=(*base.notes, *([note] if note else []), *lost),
         adapters=(*base.adapters, directory),
         identities={**base.identities, **before},
     )
@@ -99,7 +100,7 @@ def _read(directory: Path, config: AdapterConfig) -> _Adapter:
                 "it: load it with peft and save_pretrained(NEW)"
             )
         raise CheckpointError(f"{directory}: expected {WEIGHTS} beside {CONFIG}, found none")
-    modules, whole = dict[str, _Module](), dict[str, Tensor]()
+    modules, whole = dict[str, _Module](), dict[str, StoredTensor]()
     for entry in read_header(file).entries:
         name = entry.name.removeprefix("base_model.model.")
         if match := _PART.fullmatch(name):
@@ -220,6 +221,11 @@ def _fits(factors: Factors, target: Tensor) -> bool:
 
 
 def _module_problem(name: str, factors: Factors, target: Tensor | None, base: Checkpoint) -> str:
+    if target is None and name == SCORE:
+        return (
+            f"it adapts {name!r}, a head that was drawn at random and is in no file; train with it in peft's modules_to_save "
+            "(task_type SEQ_CLS), which saves it whole"
+        )
     if target is None:
         near = ", ".join(map(repr, alike(name, base.entries)[:3]))
         return f"it adapts {name!r}, which is not there{f' (what ends alike: {near})' if near else ''}"
@@ -229,8 +235,8 @@ def _module_problem(name: str, factors: Factors, target: Tensor | None, base: Ch
 def _whole_problem(name: str, own: Tensor, target: Tensor | None) -> str:
     if target is None:
         return (
-            f"it brings {name!r}, which is not there; save the base with that module first (a classifier with its head, "
-            "say): the adapter replaces it"
+            f"it brings {name!r}, which is not there; save the base with that module first (an encoder's classifier with its "
+            "head, say): the adapter replaces it"
         )
     advice = ""
     if own.shape[1:] == target.shape[1:]:
@@ -249,28 +255,13 @@ def ties_head(base: Checkpoint) -> bool:
     )
 
 
-def _without_tied_copy(adapter: _Adapter, base: Checkpoint) -> dict[str, Tensor]:
+def _without_tied_copy(adapter: _Adapter, base: Checkpoint) -> dict[str, StoredTensor]:
     """Drop a head that is a copy of the embedding that the adapter brings too, where the base ties the two."""
     embedding = next((own for name, own in adapter.whole.items() if name.endswith(EMBEDDINGS)), None)
     head = adapter.whole.get(HEAD)
     if head is None or embedding is None or HEAD in base.entries or not ties_head(base) or not same_bytes(head, embedding):
         return adapter.whole
     return {name: own for name, own in adapter.whole.items() if name != HEAD}
-
-
-@dataclass(frozen=True)
-class Untied(Checkpoint):
-    """A model whose head was its embedding, and is a tensor of its own now.
-
-    Attributes:
-        content: Its config, which says so.
-    """
-
-    content: dict[str, Any] = field(default_factory=lambda: {})
-
-    @cached_property
-    def config(self) -> dict[str, Any]:
-        return self.content
 
 
 def _untied(adapter: _Adapter, base: Checkpoint) -> Checkpoint:
@@ -284,11 +275,9 @@ def _untied(adapter: _Adapter, base: Checkpoint) -> Checkpoint:
     copied = HEAD in adapter.whole and HEAD not in whole
     if not whole or copied or any(f"{name}.weight".endswith((HEAD, *EMBEDDINGS)) for name in adapter.modules):
         return base
-    parts = {each.name: getattr(base, each.name) for each in fields(Checkpoint)}
     content = {**base.config, "tie_word_embeddings": False}
     note = f"{base.source}: its head was its embedding; {adapter.file.parent} changes one of the two alone, so they are untied"
-    parts |= {"entries": {**base.entries, HEAD: embedding}, "notes": (*base.notes, note)}
-    return Untied(**parts, content=content)
+    return replace(base, entries={**base.entries, HEAD: embedding}, notes=(*base.notes, note), own_config=content)
 
 
 def _refuse_untying(adapter: _Adapter, base: Checkpoint, changed: dict[str, Tensor]) -> None:

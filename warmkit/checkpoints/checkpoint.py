@@ -80,6 +80,7 @@ class Checkpoint(Mapping[str, LazyTensor]):
         notes: What the user should know of how it was opened: left aside, renamed, found elsewhere; one line each.
         tied: Names that a pickle stores as the same tensor as an earlier name, with that name.
         adapters: Directories of the adapters on top of it.
+        own_config: Its config, where that is not what its `config.json` says.
         identities: Of the files in its directories, as they were before anything was read.
     """
 
@@ -92,6 +93,7 @@ class Checkpoint(Mapping[str, LazyTensor]):
     tied: dict[str, str] = field(default_factory=lambda: {})
     adapters: tuple[Path, ...] = ()
     identities: Mapping[Path, Identity] = field(default_factory=lambda: {})
+    own_config: dict[str, Any] | None = None
 
     def __getitem__(self, name: str) -> LazyTensor:
         return LazyTensor(self.entries[name])
@@ -108,6 +110,12 @@ class Checkpoint(Mapping[str, LazyTensor]):
         return self.path if self.path.is_dir() else None
 
     @property
+    def tokenizer_home(self) -> Path | None:
+        """Where its tokenizer lies: with the last adapter that brings the one it was trained with, else in the directory."""
+        own = [each for each in self.adapters if (each / "tokenizer_config.json").is_file()]
+        return own[-1] if own else self.directory
+
+    @property
     def inputs(self) -> tuple[Checkpoint, ...]:
         """The checkpoints whose tensors these are: itself, unless it was put together from others."""
         return (self,)
@@ -122,7 +130,9 @@ class Checkpoint(Mapping[str, LazyTensor]):
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """`config.json`, or {} where there is none."""
+        """Its own config, or `config.json`, or {} where there is none."""
+        if self.own_config is not None:
+            return self.own_config
         path = self.path / "config.json"
         if self.directory is None or not path.is_file():
             return {}

@@ -23,6 +23,19 @@ DROPPED = frozenset(
         *("quantize_config.json", "quant_config.json", "hf_quant_config.json"),
     )
 )
+TEMPLATE, TOKENIZER_CONFIG = "chat_template.jinja", "tokenizer_config.json"
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    TOKENIZER_CONFIG,
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "tokenizer.model",
+    "spiece.model",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    TEMPLATE,
+)
 
 
 def companion_donor(checkpoints: Sequence[Checkpoint]) -> tuple[Checkpoint, list[str]]:
@@ -45,7 +58,8 @@ def companion_files(donor: Checkpoint) -> list[Path]:
     """Return the files to copy, relative to the donor's directory, sorted.
 
     Config, tokenizer, chat template, remote code and licence; sub-folders one deep (sentence-transformers' `1_Pooling`,
-    `additional_chat_templates`) where they hold nothing but such files, and the folders of its modules.
+    `additional_chat_templates`) where they hold nothing but such files, and the folders of its modules. An adapter's tokenizer,
+    which is elsewhere, is only checked: `copy_companions` takes it.
     """
     home = donor.directory
     if home is None:
@@ -56,7 +70,15 @@ def companion_files(donor: Checkpoint) -> list[Path]:
     found = sorted({*top, *nested, *inner})
     for path in found:
         refuse_link_out(path, home)
+    for path in own_tokenizer(donor):
+        refuse_link_out(path, path.parent)
     return [path.relative_to(home) for path in found]
+
+
+def own_tokenizer(checkpoint: Checkpoint) -> list[Path]:
+    """Return the files of a tokenizer that an adapter brought; none where the tokenizer lies in the checkpoint's directory."""
+    home = checkpoint.tokenizer_home
+    return [] if home is None or home == checkpoint.directory else [home / name for name in TOKENIZER_FILES]
 
 
 def refuse_link_out(path: Path, home: Path) -> None:
@@ -83,16 +105,26 @@ def _plain(folder: Path) -> bool:
 
 
 def copy_companions(donor: Checkpoint, files: list[Path], target: Path, dtype: DType | None) -> None:
-    """Copy the donor's companions byte for byte; `config.json` changes only if the merge changes the type or the layers."""
+    """Copy the donor's companions byte for byte; `config.json` changes only if the merge changes the type, layers or head."""
     home = donor.directory
     if home is None:
         return
     for file in files:
         (target / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(home / file, target / file)
+    if own_tokenizer(donor) and donor.tokenizer_home is not None:
+        copy_tokenizer(donor.tokenizer_home, target)
     edited, stored = dict(donor.config), home / "config.json"
     if dtype is not None and edited:
         keys = [key for key in ("dtype", "torch_dtype") if key in edited] or ["torch_dtype"]
         edited |= dict.fromkeys(keys, dtype.torch_name)
     if edited and edited != read_object(stored):
         (target / "config.json").write_bytes(dump_json(edited))
+
+
+def copy_tokenizer(home: Path, target: Path) -> None:
+    """Put the tokenizer of `home` into `target`, in place of the one that is there."""
+    for name in TOKENIZER_FILES:
+        (target / name).unlink(missing_ok=True)
+        if (home / name).is_file():
+            shutil.copyfile(home / name, target / name)

@@ -200,11 +200,12 @@ def _compare_configs(reference: Checkpoint, other: Checkpoint, by_layer: bool) -
 
 
 def _compare_vocabularies(reference: Checkpoint, other: Checkpoint) -> list[str]:
-    if reference.directory is None or other.directory is None:
+    here, there = reference.tokenizer_home, other.tokenizer_home
+    if here is None or there is None:
         return []
     notes: list[str] = []
     for name, read in _VOCABULARIES.items():
-        mine, theirs = reference.directory / name, other.directory / name
+        mine, theirs = here / name, there / name
         if not mine.is_file() or not theirs.is_file():
             continue
         if mine.read_bytes() == theirs.read_bytes():

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
-from functools import cached_property
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 
@@ -16,17 +14,6 @@ from warmkit.errors import MismatchError, UsageError, nearest
 
 HEADS = ("init", "models")
 _OF_HEADS = ("architectures", "id2label", "label2id", "num_labels", "problem_type", "tie_word_embeddings")
-
-
-@dataclass(frozen=True)
-class Headed(Checkpoint):
-    """An init with the heads of its models, and what their config says of these."""
-
-    content: dict[str, Any] = field(default_factory=lambda: {})
-
-    @cached_property
-    def config(self) -> dict[str, Any]:
-        return self.content
 
 
 def with_heads_of_models(
@@ -57,8 +44,7 @@ def with_heads_of_models(
     content = {key: value for key, value in init.config.items() if key not in _OF_HEADS}
     content |= {key: value for key, value in first.config.items() if key in _OF_HEADS}
     names = {name: means.get(name) or init.entries[name] for name in first.entries}
-    same: dict[str, Any] = {each.name: getattr(init, each.name) for each in fields(Checkpoint)} | {"entries": names}
-    headed = Headed(**same, content=content if init.config else {})
+    headed = replace(init, entries=names, own_config=content if init.config else {})
     rest = [replace(each, entries={**each.entries, **means}) for each in models]
     note = f"{own[0]!r}{f' and {len(own) - 1} more' if len(own) > 1 else ''}: the mean of the models, which {init.source} lacks"
     left = f"; its {gone[0]!r}{f' and {len(gone) - 1} more' if len(gone) > 1 else ''} left out" if gone else ""

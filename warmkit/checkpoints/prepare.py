@@ -15,7 +15,7 @@ from warmkit._version import __version__
 from warmkit.checkpoints.adapter_config import CONFIG as ADAPTER_CONFIG
 from warmkit.checkpoints.checkpoint import INDEX, Checkpoint, open_checkpoint
 from warmkit.checkpoints.choice import kept
-from warmkit.checkpoints.companions import companion_donor, companion_files
+from warmkit.checkpoints.companions import companion_donor, companion_files, own_tokenizer
 from warmkit.checkpoints.compatibility import Aligned, align
 from warmkit.checkpoints.digests import ALGORITHM
 from warmkit.checkpoints.doubts import doubts_before, refuse_doubts
@@ -178,6 +178,7 @@ def _small(checkpoint: Checkpoint) -> dict[Path, Identity]:
     home = checkpoint.directory
     places = [*checkpoint.adapters, *([home] if home else [])]
     found = [home / file for file in companion_files(checkpoint)] if home else []
+    found += own_tokenizer(checkpoint)
     found += [place / name for place in places for name in (ADAPTER_CONFIG, INDEX)]
     return {path: checkpoint.identities[path] for path in found if path in checkpoint.identities}
 

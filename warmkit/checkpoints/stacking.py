@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from typing import Any
 
 import xxhash
@@ -43,22 +42,16 @@ class Stacked(Checkpoint):
     """A checkpoint whose tensors come from other checkpoints, under new names.
 
     Attributes:
-        content: Its config.
         layout: Digest of what comes from where.
         made_of: The other checkpoints.
     """
 
-    content: dict[str, Any] = field(default_factory=lambda: {})
     layout: str = ""
     made_of: tuple[Checkpoint, ...] = ()
 
     @property
     def inputs(self) -> tuple[Checkpoint, ...]:
         return self.made_of
-
-    @cached_property
-    def config(self) -> dict[str, Any]:
-        return self.content
 
     def fingerprint(self) -> list[list[Any]]:
         return [*super().fingerprint(), [self.layout]]
@@ -143,7 +136,8 @@ def stack(row: Sequence[LayerRange], parts: Mapping[str, Parts], config: dict[st
     name = " + ".join(map(str, row))
     layout = xxhash.xxh3_128_hexdigest("\n".join(origins).encode())
     start = first.checkpoint
-    return Stacked(name, start.path, entries, files, start.metadata, content=config, layout=layout, made_of=used)
+    same: dict[str, Any] = {"metadata": start.metadata, "adapters": start.adapters, "own_config": config}
+    return Stacked(name, start.path, entries, files, **same, layout=layout, made_of=used)
 
 
 def stacked_config(donor: Checkpoint, rows: Sequence[Sequence[LayerRange]], parts: Mapping[str, Parts]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ def named_tokens(checkpoint: Checkpoint) -> frozenset[str]:
     """Return the tokens that a tokenizer needs: those with a role, and those that it puts around a text."""
     named: set[str] = set()
     check_forms(checkpoint.directory)
+    check_forms(checkpoint.tokenizer_home)
     for file in ("tokenizer_config.json", "special_tokens_map.json"):
         content = _read(checkpoint, file)
         for role in ROLES:
@@ -27,7 +28,7 @@ def named_tokens(checkpoint: Checkpoint) -> frozenset[str]:
 
 
 def _read(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
-    path = checkpoint.directory / name if checkpoint.directory else None
+    path = checkpoint.tokenizer_home / name if checkpoint.tokenizer_home else None
     return read_object(path) if path is not None and path.is_file() else {}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,25 +11,12 @@ from typing import Any
 
 from warmkit.addresses import shown
 from warmkit.checkpoints.checkpoint import Checkpoint, dump_json
-from warmkit.checkpoints.companions import refuse_link_out
+from warmkit.checkpoints.companions import TEMPLATE, TOKENIZER_CONFIG, TOKENIZER_FILES, refuse_link_out
 from warmkit.checkpoints.model_index import stays_inside
 from warmkit.checkpoints.safetensors_format import read_object
 from warmkit.errors import FormatError, UsageError
 
 AUTO = "auto"
-TEMPLATE, CONFIG = "chat_template.jinja", "tokenizer_config.json"
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    CONFIG,
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "tokenizer.model",
-    "spiece.model",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-    TEMPLATE,
-)
 
 
 @dataclass(frozen=True)
@@ -83,20 +69,12 @@ def find_tokenizer(name: str, checkpoints: Sequence[Checkpoint]) -> Path:
     if not sources:
         known = ", ".join(each.source for each in checkpoints)
         raise UsageError(f"tokenizer: expected one of the models of the merge ({known}), found {shown(name)!r}")
-    home = sources[0].directory
+    home = sources[0].tokenizer_home
     if home is None or not any((home / file).is_file() for file in TOKENIZER_FILES):
         raise UsageError(f"tokenizer: {shown(name)} has no tokenizer files")
     for file in TOKENIZER_FILES:
         refuse_link_out(home / file, home)
     return home
-
-
-def copy_tokenizer(home: Path, target: Path) -> None:
-    """Put the tokenizer of `home` into `target`, in place of the one that is there."""
-    for name in TOKENIZER_FILES:
-        (target / name).unlink(missing_ok=True)
-        if (home / name).is_file():
-            shutil.copyfile(home / name, target / name)
 
 
 def find_template(text: str, checkpoints: Sequence[Checkpoint]) -> str | None:
@@ -109,7 +87,7 @@ def find_template(text: str, checkpoints: Sequence[Checkpoint]) -> str | None:
         UsageError: If the text is neither a template nor a file.
     """
     if text == AUTO:
-        found = [template for each in checkpoints if (template := _template_of(each.directory))]
+        found = [template for each in checkpoints if (template := _template_of(each.tokenizer_home))]
         return Counter(found).most_common(1)[0][0] if found else None
     if "{" in text:
         return text
@@ -138,11 +116,11 @@ def template_of_recipe(text: str | None, recipe: Path, models: Sequence[str]) ->
 def _template_of(home: Path | None) -> str | None:
     if home is None:
         return None
-    for file in (TEMPLATE, CONFIG):
+    for file in (TEMPLATE, TOKENIZER_CONFIG):
         refuse_link_out(home / file, home)
     if (home / TEMPLATE).is_file():
         return _text(home / TEMPLATE).strip() or None
-    template: Any = _read(home / CONFIG).get("chat_template")
+    template: Any = _read(home / TOKENIZER_CONFIG).get("chat_template")
     if isinstance(template, list):  # several, by name
         named = [each for each in template if isinstance(each, dict)]
         template = next((each.get("template") for each in named if each.get("name") == "default"), None)
@@ -159,9 +137,9 @@ def _text(path: Path) -> str:
 def write_template(template: str, target: Path) -> None:
     """Write a chat template where new readers look for it, and where old ones do."""
     (target / TEMPLATE).write_text(template, "utf-8")
-    config = _read(target / CONFIG)
+    config = _read(target / TOKENIZER_CONFIG)
     if config:
-        (target / CONFIG).write_bytes(dump_json({**config, "chat_template": template}))
+        (target / TOKENIZER_CONFIG).write_bytes(dump_json({**config, "chat_template": template}))
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def read_vocabulary(checkpoint: Checkpoint) -> Vocabulary | None:
     Raises:
         FormatError: If it is of another form.
     """
-    path = checkpoint.directory / TOKENIZER if checkpoint.directory else None
+    path = checkpoint.tokenizer_home / TOKENIZER if checkpoint.tokenizer_home else None
     if path is None or not path.is_file():
         return None
     return read_vocabulary_file(path)

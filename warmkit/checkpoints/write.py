@@ -12,7 +12,7 @@ import numpy as np
 
 from warmkit.checkpoints.card import model_card
 from warmkit.checkpoints.checkpoint import INDEX, Checkpoint
-from warmkit.checkpoints.companions import copy_companions
+from warmkit.checkpoints.companions import copy_companions, copy_tokenizer
 from warmkit.checkpoints.devices import Kernels, cores, find_kernels
 from warmkit.checkpoints.doubts import doubts_after, refuse_doubts
 from warmkit.checkpoints.dtypes import DType, parse_output_dtype
@@ -27,7 +27,7 @@ from warmkit.checkpoints.sink import FileSink, still_there
 from warmkit.checkpoints.spec import MergeSpec
 from warmkit.checkpoints.staging import Staging, writing
 from warmkit.checkpoints.stream import Stream
-from warmkit.checkpoints.tokenizers import copy_tokenizer, write_template
+from warmkit.checkpoints.tokenizers import write_template
 from warmkit.errors import OutputError, TransferError, WarmkitError
 from warmkit.merging.methods import EditMethod
 

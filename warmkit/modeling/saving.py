@@ -18,9 +18,7 @@ from warmkit.checkpoints.checkpoint import dump_json, open_checkpoint
 from warmkit.checkpoints.companions import companion_files, copy_companions
 from warmkit.checkpoints.staging import writing
 from warmkit.modeling.quiet import quiet
-from warmkit.modeling.weights import tokenizer_home
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 SCALAR = {"num_labels": 1, "id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}
 
 
@@ -58,7 +56,6 @@ def save_model(
         name = type(model).__name__.removeprefix("FSDP")  # torch's name for the class of a sharded model
         edits = {"architectures": [name], "dtype": "float32", **(config or {})}
         copy_companions(donor, companion_files(donor), partial, None)
-        _copy_tokenizer(tokenizer_home(init), partial)  # an adapter's own, which the texts were read with
         (partial / "config.json").write_bytes(dump_json(readable_everywhere({**donor.config, **edits})))
         _edit_tokenizer(partial, tokenizer or {})
         _edit_generation(partial, generation or {})
@@ -86,12 +83,6 @@ def readable_everywhere(config: dict[str, Any]) -> dict[str, Any]:
     if "dtype" in config:
         config = {**config, "torch_dtype": config["dtype"]}
     return config
-
-
-def _copy_tokenizer(home: Path, target: Path) -> None:
-    for name in TOKENIZER_FILES:
-        if (home / name).is_file():
-            shutil.copyfile(home / name, target / name)
 
 
 def _edit_tokenizer(folder: Path, changed: dict[str, Any]) -> None:

@@ -73,8 +73,7 @@ def tokenizer_home(source: str) -> Path:
         CheckpointError: If it is not there.
     """
     adapted = _adapted(source)
-    own = [each for each in (adapted.adapters if adapted else ()) if (each / "tokenizer_config.json").is_file()]
-    return own[-1] if own else home_of(source)
+    return (adapted.tokenizer_home if adapted else None) or home_of(source)
 
 
 def load_adapters(model: Any, source: str) -> None:
@@ -90,9 +89,9 @@ def load_adapters(model: Any, source: str) -> None:
     changed = {name: each.load() for name, each in adapted.items() if each.entry.file in files}
     if adapted.config.get("tie_word_embeddings") is False:
         _untie(model)
-    strangers = model.load_state_dict(changed, strict=False).unexpected_keys
-    if strangers:
-        raise MismatchError(f"{source}: changes {strangers[0]!r}, which {type(model).__name__} has not")
+    if changed.keys() - model.state_dict().keys():
+        changed = _converted(model, changed, source)
+    model.load_state_dict(changed, strict=False)
 
 
 def _untie(model: Any) -> None:

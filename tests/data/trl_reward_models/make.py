@@ -1,9 +1,12 @@
 """Makes the reward models of this folder with TRL's RewardTrainer, and the scores that they give there.
 
-Run it with TRL 1.16.0 and transformers 5.23.0, from anywhere: `python tests/data/trl_reward_models/make.py`. Each model has its
-folder: what `trainer.save_model` wrote (without training_args.bin), `rows.jsonl` with the pairs that it learned, and
-`scores.json`, the ids and scores of both sides by the trainer's own collator and model. Before they are written, they are
-compared with those of `AutoModelForSequenceClassification.from_pretrained` for texts one by one.
+Run it with TRL 1.16.0, transformers 5.23.0 and peft 0.21.2, from anywhere: `python tests/data/trl_reward_models/make.py`, for
+some with their names behind. Each model has its folder: what `trainer.save_model` wrote (without training_args.bin),
+`rows.jsonl` with the pairs that it learned, and `scores.json`, the ids and scores of both sides by the trainer's own collator
+and model. Before they are written, they are compared with those of `AutoModelForSequenceClassification.from_pretrained` for
+texts one by one.
+
+Those of `ON_A_BASE` start from language models that are kept here, `*-base`: the head of an adapter is in the adapter alone.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -30,7 +34,7 @@ from transformers import (
     Qwen2Config,
     Qwen2ForCausalLM,
 )
-from trl import RewardConfig, RewardTrainer
+from trl import RewardConfig, RewardTrainer  # pyright: ignore[reportMissingImports]  (it runs where TRL is)
 
 HERE = Path(__file__).parent
 WORDS = [
@@ -115,15 +119,16 @@ def finished(inner: Tokenizer, special: list[str], template: str | None, **named
     return made
 
 
-def language_model(kind: str, tokenizer: Any) -> Any:
+def language_model(kind: str, tokenizer: Any, tied: bool = False) -> Any:
     torch.manual_seed(0)
-    config, model = {
+    kinds: dict[str, tuple[Any, Any]] = {
         "llama": (LlamaConfig, LlamaForCausalLM),
         "qwen2": (Qwen2Config, Qwen2ForCausalLM),
         "gemma": (GemmaConfig, GemmaForCausalLM),
-    }[kind]
+    }
+    config, model = kinds[kind]
     ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    return model(config(vocab_size=len(tokenizer), **SHAPE, **ids))
+    return model(config(vocab_size=len(tokenizer), tie_word_embeddings=tied, **SHAPE, **ids))
 
 
 def texts(count: int = 12) -> list[dict[str, Any]]:
@@ -208,8 +213,29 @@ MODELS: dict[str, Any] = {
 }
 
 
-def train(init: Path, rows: list[dict[str, Any]], adapter: Any, out: Path) -> Any:
+ON_A_BASE: dict[str, Any] = {
+    # another run from where llama-chats started
+    "llama-chats-2": lambda: ("llama-base", chats(), None, {"seed": 2}),
+    # head and template as most have them; two runs on one base
+    "llama-lora-1": lambda: ("llama-base", chats(), lora("SEQ_CLS"), {"seed": 1}),
+    "llama-lora-2": lambda: ("llama-base", chats(), lora("SEQ_CLS"), {"seed": 2}),
+    # no task, and the chat template is the adapter's own; its base ties the head that it has no use for
+    "qwen-lora": lambda: ("qwen-base", implicit(), lora(None), {"chat_template_path": CHATML}),
+}
+BASES: dict[str, Any] = {
+    "llama-base": lambda: ("llama", tokenizer(LLAMA_3_TOKENS, LLAMA_3, "<|begin_of_text|> $A", **LLAMA_3_NAMES), False),
+    "qwen-base": lambda: ("qwen2", byte_tokenizer(QWEN, None, **QWEN_NAMES), True),
+}
+
+
+def lora(task: str | None) -> LoraConfig:
+    targets = ["q_proj", "up_proj"]
+    return LoraConfig(r=2, lora_alpha=8, target_modules=targets, modules_to_save=["score"], task_type=task)
+
+
+def train(init: Path, rows: list[dict[str, Any]], adapter: Any, out: Path, **options: Any) -> Any:
     how = {"max_steps": 30, "per_device_train_batch_size": 4, "learning_rate": 0.02, "lr_scheduler_type": "constant"}
+    how |= options
     args = RewardConfig(
         str(out), report_to=[], use_cpu=True, bf16=False, save_strategy="no", disable_tqdm=True, logging_steps=30, **how
     )
@@ -260,11 +286,33 @@ def make(name: str, scratch: Path) -> None:
         base.save_pretrained(folder / "base")
         own.save_pretrained(folder / "base")
     trainer = train(init, rows, adapter, folder)
+    finish(name, trainer, folder, rows, init, "base")
+
+
+def make_on_a_base(name: str, scratch: Path) -> None:
+    base, rows, adapter, how = ON_A_BASE[name]()
+    folder = HERE / name
+    make_base(base)
+    if "chat_template_path" in how:
+        (scratch / "template.jinja").write_text(how["chat_template_path"])
+        how["chat_template_path"] = str(scratch / "template.jinja")
+    shutil.rmtree(folder, ignore_errors=True)
+    trainer = train(HERE / base, rows, adapter, folder, **how)
+    finish(name, trainer, folder, rows, HERE / base, f"../{base}")
+
+
+def make_base(name: str) -> None:
+    if not (HERE / name).exists():
+        kind, own, tied = BASES[name]()
+        language_model(kind, own, tied).save_pretrained(HERE / name)
+        own.save_pretrained(HERE / name)
+
+
+def finish(name: str, trainer: Any, folder: Path, rows: list[dict[str, Any]], init: Path, base: str) -> None:
     (folder / "training_args.bin").unlink()
     (folder / "README.md").unlink(missing_ok=True)
-    if adapter is not None:
-        config = json.loads((folder / "adapter_config.json").read_text())
-        (folder / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": "base"}, indent=2) + "\n")
+    if (config := folder / "adapter_config.json").exists():
+        config.write_text(json.dumps({**json.loads(config.read_text()), "base_model_name_or_path": base}, indent=2) + "\n")
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     expected = scores(trainer)
     print(name, "largest difference to transformers:", compare(folder, init, expected))
@@ -273,5 +321,5 @@ def make(name: str, scratch: Path) -> None:
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as scratch:
-        for each in MODELS:
-            make(each, Path(scratch))
+        for each in sys.argv[1:] or [*MODELS, *ON_A_BASE]:
+            (make if each in MODELS else make_on_a_base)(each, Path(scratch))

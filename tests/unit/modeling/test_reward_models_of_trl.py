@@ -22,7 +22,7 @@ MODELS = sorted(each.parent.name for each in HOME.glob("*/scores.json"))
 
 def path_of(name: str) -> str:
     folder = HOME / name
-    return f"{folder / 'base'}+{folder}" if (folder / "adapter_config.json").exists() else str(folder)
+    return f"{folder / 'base'}+{folder}" if (folder / "base").exists() else str(folder)
 
 
 def expected(name: str) -> dict[str, Any]:
@@ -34,9 +34,10 @@ def pairs(name: str) -> list[Pair]:
 
 
 def test_every_kind_is_there() -> None:
-    assert MODELS == [
-        "gemma-chats", "llama-adapter", "llama-chats", "llama-own-eos", "llama-texts", "qwen-chats", "qwen-texts"
-    ]  # fmt: skip
+    assert [
+        *("gemma-chats", "llama-adapter", "llama-chats", "llama-chats-2", "llama-lora-1", "llama-lora-2", "llama-own-eos"),
+        *("llama-texts", "qwen-chats", "qwen-lora", "qwen-texts"),
+    ] == MODELS
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -69,7 +70,7 @@ def test_a_model_without_padding_is_read_as_one_text_at_a_time(tmp_path: Path) -
     assert alone != pytest.approx(expected("llama-chats")["chosen"], abs=0.1), "another token is read than with padding"
 
 
-@pytest.mark.parametrize("name", ["llama-chats", "qwen-texts", "llama-own-eos", "llama-adapter"])
+@pytest.mark.parametrize("name", ["llama-chats", "qwen-texts", "llama-own-eos", "llama-adapter", "qwen-lora"])
 def test_a_reward_model_of_trl_that_is_written_again_scores_the_same(name: str, tmp_path: Path) -> None:
     save_reward_model(load_reward_model(path_of(name), device="cpu"), tmp_path / "again")
     model = load_scorer(tmp_path / "again")

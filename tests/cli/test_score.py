@@ -102,7 +102,7 @@ def pytest_approx_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def test_several_answers_get_lists_of_scores(call: Call, rewards: Rewards) -> None:
     """RewardBench 2."""
-    row = {
+    row: dict[str, Any] = {
         "prompt": "the cat",
         "chosen": [" sings"],
         "rejected": [" runs", " sleeps", " is old"],

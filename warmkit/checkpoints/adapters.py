@@ -14,6 +14,7 @@ from warmkit.checkpoints.adapter_heads import SCORE, lost_head, padded_as_traine
 from warmkit.checkpoints.adapter_names import alike, naming
 from warmkit.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from warmkit.checkpoints.compatibility import EMBEDDINGS, HEAD, embedding_of, same_bytes
+from warmkit.checkpoints.config_defaults import ties
 from warmkit.checkpoints.hub import resolve
 from warmkit.checkpoints.identities import Identity, identities_at
 from warmkit.checkpoints.orientation import has_conv1d, is_conv1d
@@ -248,11 +249,10 @@ def _whole_problem(name: str, own: Tensor, target: Tensor | None) -> str:
 
 
 def ties_head(base: Checkpoint) -> bool:
-    """Say whether a language model's head is its embedding, as is the default of transformers where a config is silent."""
+    """Say whether a language model's head is its embedding; where nothing tells, whether it has no head of its own."""
     architectures = base.config.get("architectures") or [""]
-    return base.config.get("tie_word_embeddings", HEAD not in base.entries) is True and architectures[0].endswith(
-        _LANGUAGE_MODELS
-    )
+    silent = "tie_word_embeddings" not in base.config and HEAD not in base.entries
+    return (silent or ties(base.config)) and architectures[0].endswith(_LANGUAGE_MODELS)
 
 
 def _without_tied_copy(adapter: _Adapter, base: Checkpoint) -> dict[str, StoredTensor]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from warmkit.checkpoints.beside import split_name
 from warmkit.checkpoints.checkpoint import Checkpoint
-from warmkit.checkpoints.config_defaults import DEFAULTS
+from warmkit.checkpoints.config_defaults import ties
 from warmkit.checkpoints.files import Files
 from warmkit.checkpoints.layer_kinds import apart_from_layers
 from warmkit.checkpoints.meanings import compare
@@ -112,13 +112,6 @@ def _padding(mine: Tensor, theirs: Tensor) -> str:
     return ""
 
 
-def _ties(checkpoint: Checkpoint) -> bool:
-    """Say whether a config ties the head to the embedding; some architectures do where theirs is silent."""
-    config = checkpoint.config
-    usual = DEFAULTS.get(str(config.get("model_type")), {}).get("tie_word_embeddings")
-    return config.get("tie_word_embeddings", usual) is True
-
-
 def embedding_of(tensors: Mapping[str, Tensor]) -> Tensor | None:
     """Return the input embedding, None where no name says which it is."""
     return next((entry for name, entry in tensors.items() if name.endswith(EMBEDDINGS)), None)
@@ -131,9 +124,9 @@ def _untangle_head(reference: Checkpoint, other: Checkpoint) -> tuple[dict[str, 
     here, there = HEAD in reference.entries, HEAD in tensors
     if here == there or embedding is None:
         return tensors, []
-    if here and _ties(other):
+    if here and ties(other.config):
         return {**tensors, HEAD: embedding}, [f"{other.source} ties {HEAD} to {embedding.name}; {reference.source} does not"]
-    if there and _ties(reference):
+    if there and ties(reference.config):
         if not same_bytes(tensors[HEAD], embedding):
             raise MismatchError(
                 f"{other.source} has an output head of its own ({HEAD} differs from {embedding.name}), {reference.source} "
@@ -158,7 +151,7 @@ def _shared_names(reference: Checkpoint, other: Checkpoint) -> dict[str, Tensor]
 def _check_tied_head(checkpoint: Checkpoint, tensors: dict[str, Tensor]) -> None:
     """Refuse a file whose head differs from the embedding although its config ties them: loaders would drop it."""
     embedding, head = embedding_of(tensors), tensors.get(HEAD)
-    if not _ties(checkpoint) or head is None or embedding is None or head is embedding:
+    if not ties(checkpoint.config) or head is None or embedding is None or head is embedding:
         return
     if head.shape != embedding.shape or not same_bytes(head, embedding):
         raise MismatchError(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from warmkit.checkpoints.checkpoint import PICKLES, Checkpoint
+from warmkit.checkpoints.config_defaults import ties
 from warmkit.checkpoints.distributed import is_distributed, read_distributed
 from warmkit.checkpoints.lone_pieces import refuse_piece
 from warmkit.checkpoints.model_index import check_index, inside, read_index
@@ -79,7 +80,7 @@ def _from_files(source: str, path: Path, files: Sequence[Path]) -> Checkpoint:
     tied = shared(tensors)
     entries: dict[str, Tensor] = {name: entry(name, tensor) for name, tensor in tensors.items()}
     checkpoint = Checkpoint(source, path, entries, tuple(files), notes=tuple(notes), tied=tied)
-    if not tied or not checkpoint.config or checkpoint.config.get("tie_word_embeddings") is False:
+    if not tied or not ties(checkpoint.config):
         return checkpoint
     kept = {name: each for name, each in entries.items() if name not in tied}  # loaders tie them again
     return Checkpoint(source, path, kept, tuple(files), notes=tuple(notes), tied=tied)

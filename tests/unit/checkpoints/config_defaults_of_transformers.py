@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import pprint
 from typing import Any
 
@@ -94,7 +96,8 @@ def defaults() -> dict[str, dict[str, Any]]:
         config = CONFIG_MAPPING[kind]().to_dict()
         mine = {key: config[key] for key in KEYS if key in config}
         if heads := config.get("num_attention_heads"):
-            other = CONFIG_MAPPING[kind](num_attention_heads=heads // 2, hidden_size=32 * heads).to_dict()
+            own: Any = CONFIG_MAPPING[kind]
+            other = own(num_attention_heads=heads // 2, hidden_size=32 * heads).to_dict()
             if (mine.get("num_key_value_heads"), other.get("num_key_value_heads")) == (heads, heads // 2):
                 mine["num_key_value_heads"] = HEADS
             if mine.get("head_dim", 0) is None or other.get("head_dim") != config.get("head_dim"):
@@ -103,14 +106,26 @@ def defaults() -> dict[str, dict[str, Any]]:
     return found
 
 
+@functools.cache
+def every() -> dict[str, dict[str, Any]]:
+    """Return the config of every architecture, as it is by default."""
+    found = dict[str, dict[str, Any]]()
+    for kind in (each for each in CONFIG_MAPPING if each.islower()):
+        with contextlib.suppress(StrictDataclassError, ValueError, TypeError, NotImplementedError, ImportError):
+            found[kind] = CONFIG_MAPPING[kind]().to_dict()
+    return found
+
+
+def tied() -> set[str]:
+    """Return the architectures whose head is the embedding."""
+    return {kind for kind, config in every().items() if config.get("tie_word_embeddings") is True}
+
+
 def ropes() -> tuple[dict[str, float], dict[str, float]]:
     """Return bases other than 10,000 and partial factors other than 1, of all architectures with one plain rope."""
     bases, partial = dict[str, float](), dict[str, float]()
-    for kind in (each for each in CONFIG_MAPPING if each.islower()):
-        try:
-            rope = CONFIG_MAPPING[kind]().to_dict().get("rope_parameters")
-        except (StrictDataclassError, ValueError, TypeError, NotImplementedError, ImportError):
-            continue
+    for kind, config in every().items():
+        rope = config.get("rope_parameters")
         if not isinstance(rope, dict) or rope.get("rope_type") != "default":
             continue
         if rope.get("rope_theta", 10000.0) != 10000.0:
@@ -122,5 +137,5 @@ def ropes() -> tuple[dict[str, float], dict[str, float]]:
 
 if __name__ == "__main__":
     bases, partial = ropes()
-    for name, table in (("DEFAULTS", defaults()), ("ROPE_BASES", bases), ("PARTIAL_FACTORS", partial)):
+    for name, table in (("DEFAULTS", defaults()), ("ROPE_BASES", bases), ("PARTIAL_FACTORS", partial), ("TIED", tied())):
         print(f"{name} = {pprint.pformat(table, width=124, sort_dicts=False, underscore_numbers=True)}\n")

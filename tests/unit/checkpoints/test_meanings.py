@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 import warmkit
 from tests.conftest import save
 from tests.unit.checkpoints import config_defaults_of_transformers as known
-from warmkit.checkpoints.config_defaults import DEFAULTS, PARTIAL_FACTORS, ROPE_BASES
+from warmkit.checkpoints.config_defaults import DEFAULTS, PARTIAL_FACTORS, ROPE_BASES, TIED
 from warmkit.checkpoints.meanings import compare
 from warmkit.errors import MismatchError
 
@@ -220,11 +220,12 @@ def test_an_unknown_default_is_a_note_and_no_contradiction() -> None:
 def test_defaults_are_those_of_transformers() -> None:
     assert known.defaults() == DEFAULTS
     assert known.ropes() == (ROPE_BASES, PARTIAL_FACTORS)
+    assert known.tied() == TIED
 
 
 # ---- models of transformers ------------------------------------------------------------------------------------------
 
-SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "vocab_size": 64}
+SIZES: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "vocab_size": 64}
 
 
 def llama(folder: Path, theta: float = 1e4) -> Path:

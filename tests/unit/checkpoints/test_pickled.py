@@ -24,8 +24,10 @@ from warmkit.checkpoints.files import Files
 from warmkit.checkpoints.tensors import StoredTensor
 from warmkit.errors import FormatError, MismatchError, UnsupportedError
 
-TYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16, torch.int8]
-TYPES += [torch.uint8, torch.bool, torch.uint16, torch.uint32, torch.uint64]
+TYPES = [
+    *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16, torch.int8),
+    *(torch.uint8, torch.bool, torch.uint16, torch.uint32, torch.uint64),
+]
 
 
 def loaded(path: Path) -> dict[str, torch.Tensor]:
@@ -175,7 +177,7 @@ def test_of_torchs_averaged_model_the_average_is_read_and_its_counter_left_aside
     averaged = torch.optim.swa_utils.AveragedModel(model)
     averaged.update_parameters(model)
     with torch.no_grad():
-        model[0].weight += 1
+        next(model.parameters()).add_(1)  # the first layer's weight
     averaged.update_parameters(model)
     state = averaged.state_dict()
     assert "n_averaged" in state
@@ -240,6 +242,20 @@ def test_tied_weights_are_written_once_where_the_config_ties_them(tmp_path: Path
     paths = [pickled(tmp_path / name, tied(seed), config=config) for seed, name in enumerate("xyz")]
     warmkit.merge(paths[1:], tmp_path / "out", init=paths[0], allow_pickle=True)
     assert "lm_head.weight" not in load_file(tmp_path / "out" / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("kind", "once"),
+    [("gemma2", True), ("smollm3", True), ("t5", True), ("llama", False), ("qwen2", False), ("of_others", False)],
+)
+def test_where_a_config_is_silent_the_architecture_ties_or_does_not(kind: str, once: bool, tmp_path: Path) -> None:
+    """What a class does not tie is read from the file, so a head that is left out would be drawn at random."""
+    config = {"model_type": kind, "architectures": ["SomeForCausalLM"]}
+    paths = [pickled(tmp_path / name, tied(seed), config=config) for seed, name in enumerate("xyz")]
+    warmkit.merge(paths[1:], tmp_path / "out", init=paths[0], method="dare-linear", density=0.5, allow_pickle=True)
+    merged = load_file(tmp_path / "out" / "model.safetensors")
+    assert ("lm_head.weight" not in merged) is once
+    assert torch.equal(merged.get("lm_head.weight", merged["model.embed_tokens.weight"]), merged["model.embed_tokens.weight"])
 
 
 def test_a_lone_pickle_with_tied_weights_fits_a_model_that_stores_one(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -86,7 +87,7 @@ def test_a_model_that_says_the_same_of_everything_comes_last_and_passes_no_gate(
         silent / "model.safetensors",
         metadata={"format": "pt"},
     )
-    gated = ("--data", f"val={rewards.pairs}", "--at-least", "val=51")
+    gated = ("--data", f"val={rewards.pairs}", "--at-least", "val=0.51")
     report = json.loads(call("eval", "rm", silent, *gated, "--json", code=1).stdout)["individuals"][str(silent)]["val"]
     assert (report["accuracy"], report["won"], report["tied"]) == (1, 0.5, 20)
     both = (silent, rewards.llamas[0], "--data", f"val={rewards.pairs}", "--rank", "val")
@@ -99,7 +100,7 @@ def test_a_model_that_says_the_same_of_everything_comes_last_and_passes_no_gate(
 
 def test_one_model_prints_its_table(call: Call, rewards: Rewards) -> None:
     shown = call("eval", "rm", rewards.berts[0], "--data", rewards.pairs, "--max-length", 12)
-    assert "accuracy % (95%)" in shown.stdout
+    assert "accuracy (95%)" in shown.stdout
     assert "pairs are longer than 12 tokens and were cut" in shown.stderr
 
 
@@ -142,15 +143,44 @@ def test_names_tell_paths_apart() -> None:
 def test_a_gate_lets_a_good_model_pass_and_stops_a_bad_one(call: Call, rewards: Rewards) -> None:
     sets = ("--data", f"val={rewards.pairs}")
     document = json.loads(call("eval", "rm", rewards.llamas[0], *sets, "--json").stdout)
-    (accuracy,) = (100 * each["val"]["accuracy"] for each in document["individuals"].values())
+    (accuracy,) = (each["val"]["accuracy"] for each in document["individuals"].values())
     call("eval", "rm", rewards.llamas[0], *sets, "--at-least", f"val={accuracy}")
-    done = call("eval", "rm", rewards.llamas[0], *sets, "--at-least", f"val={accuracy + 1}", "--json", code=1)
+    done = call("eval", "rm", rewards.llamas[0], *sets, "--at-least", f"val={accuracy + 0.01}", "--json", code=1)
     assert json.loads(done.stdout) == document, "one document all the same"
-    assert f"below what was asked: val {accuracy:.4g}, at least {accuracy + 1:.4g}" in done.stderr
-    wa = 100 * json.loads(call("eval", "rm", *rewards.llamas, *sets, "--json").stdout)["wa"]["val"]["accuracy"]
-    assert "WA of 3" in call("eval", "rm", *rewards.llamas, *sets, "--at-least", f"val={wa + 1}", code=1).stderr
-    for given, said in (("val", "expected NAME=NUMBER"), ("vall=1", "there is no 'vall'; did you mean 'val'?")):
+    assert f"below what was asked: val {accuracy:.4g}, at least {accuracy + 0.01:.4g}" in done.stderr
+    wa = json.loads(call("eval", "rm", *rewards.llamas, *sets, "--json").stdout)["wa"]["val"]["accuracy"]
+    assert "WA of 3" in call("eval", "rm", *rewards.llamas, *sets, "--at-least", f"val={wa + 0.01}", code=1).stderr
+    for given, said in (
+        ("val", "expected NAME=NUMBER"),
+        ("vall=1", "there is no 'vall'; did you mean 'val'?"),
+        ("val=80", "--at-least val=80: expected a share from 0 to 1, for instance val=0.8"),
+    ):
         assert said in call("eval", "rm", rewards.llamas[0], *sets, "--at-least", given, code=2).stderr
+
+
+def test_one_number_alone_is_what_a_gate_looks_at(call: Call, rewards: Rewards) -> None:
+    model, sets = rewards.llamas[0], ("--data", f"val={rewards.pairs}")
+    (report,) = json.loads(call("eval", "rm", model, *sets, "--json").stdout)["individuals"].values()
+    for quiet in ((), ("-q",)):
+        assert call("eval", "rm", model, *sets, "--print", "val", *quiet).stdout == f"{report['val']['won']}\n"
+    wa = json.loads(call("eval", "rm", *rewards.llamas, *sets, "--json").stdout)["wa"]["val"]["won"]
+    assert call("eval", "rm", *rewards.llamas, *sets, "--print", "val").stdout == f"{wa}\n"
+    failed = call("eval", "rm", model, *sets, "--print", "val", "--at-least", "val=1", code=1)
+    assert float(failed.stdout) == report["val"]["won"], "what a gate stops is printed all the same"
+    assert (
+        "--print vall: there is no 'vall'; did you mean 'val'?"
+        in call("eval", "rm", model, *sets, "--print", "vall", code=2).stderr
+    )
+    assert "give one of them" in call("eval", "rm", model, *sets, "--print", "val", "--json", code=2).stderr
+
+
+def test_the_number_chooses_a_greedy_soup_in_one_line(call: Call, rewards: Rewards) -> None:
+    score = f"{sys.executable} -m warmkit eval rm {{}} --data val={rewards.pairs} --print val"
+    done = json.loads(call("soup", "--greedy", "--score", score, *rewards.llamas[:2], "-o", "soup", "--json").stdout)
+    alone = json.loads(call("eval", "rm", *rewards.llamas[:2], "--data", f"val={rewards.pairs}", "--json").stdout)
+    best = max(each["val"]["won"] for each in alone["individuals"].values())
+    assert done["trials"][0]["score"] == best
+    assert done["trials"][1]["score"] == alone["wa"]["val"]["won"]
 
 
 def test_models_that_read_a_text_otherwise_are_refused(call: Call, rewards: Rewards) -> None:

@@ -216,7 +216,7 @@ def test_a_bad_row_stops_after_those_before_it(call: Call, rewards: Rewards) -> 
     Path("rows.jsonl").write_text(f"{GOOD}\n\n{GOOD}\nno JSON\n{GOOD}\n")
     done = call("score", rewards.llamas[0], "-i", "rows.jsonl", code=1)
     assert [row.keys() >= {"score"} for row in json_lines(done.stdout)] == [True, True]
-    assert done.stderr.strip() == "error: rows.jsonl:4: expected a line of JSON in UTF-8, found 'no JSON'"
+    assert done.stderr.strip().splitlines()[-1] == "error: rows.jsonl:4: expected a line of JSON in UTF-8, found 'no JSON'"
 
 
 def test_bad_rows_are_written_with_their_error_and_reported_by_line(call: Call, rewards: Rewards) -> None:
@@ -304,8 +304,17 @@ def test_a_pipe_answers_before_its_end(rewards: Rewards) -> None:
 
 def test_head_ends_it_quietly(rewards: Rewards, tmp_path: Path) -> None:
     rows = tiny.write(tmp_path / "many.jsonl", [{"prompt": "a", "response": "b " * 30, "pad": "x" * 3000}] * 400)
-    line = f"{sys.executable} -m warmkit score {rewards.llamas[0]} --window 8 < {rows} | head -1; echo ${{PIPESTATUS[@]}}"
+    line = f"{sys.executable} -m warmkit score {rewards.llamas[0]} --window 8 -q < {rows} | head -1; echo ${{PIPESTATUS[@]}}"
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=120, check=True)
     first, status = done.stdout.splitlines()
     assert "score" in json.loads(first)
     assert (status, done.stderr) == ("0 0", "")
+
+
+def test_where_stderr_is_no_terminal_the_rows_are_counted(
+    call: Call, rewards: Rewards, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("warmkit.cli.narrator.FIRST", 0.0)
+    done = call("score", rewards.llamas[0], "--input", rewards.pairs)
+    assert len(done.stdout.splitlines()) == 20
+    assert "scoring: done, 20 rows in" in done.stderr

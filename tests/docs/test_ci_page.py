@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import yaml
 
+from tests.cli.conftest import Rewards, rewards  # noqa: F401  # pyright: ignore[reportUnusedImport]
 from tests.conftest import make_family
+from tests.unit.training import tiny
 
 ROOT = Path(__file__).parents[2]
-BLOCKS = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "ci.md").read_text("utf-8"), re.DOTALL)
+PAGE = (ROOT / "docs" / "ci.md").read_text("utf-8")
+BLOCKS = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
 RECIPE = """\
 merge:
   method: {method}
@@ -24,22 +30,35 @@ output:
 """
 
 
-def test_the_hook_lets_recipes_pass_that_can_be_merged_and_no_others(tmp_path: Path) -> None:
+Bash = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def bash(tmp_path: Path) -> Bash:
+    """Run a script as a job of GitHub's does: `bash -e FILE`, where `warmkit` is this one."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "warmkit").write_text(f'#!/bin/sh\nexec {sys.executable} -m warmkit "$@"\n')
+    (tmp_path / "bin" / "warmkit").chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+
+    def call(script: str) -> subprocess.CompletedProcess[str]:
+        (tmp_path / "step.sh").write_text(script)
+        line = ["bash", "-e", "step.sh"]
+        return subprocess.run(line, check=False, capture_output=True, text=True, cwd=tmp_path, env=environment)
+
+    return call
+
+
+def test_the_hook_lets_recipes_pass_that_can_be_merged_and_no_others(bash: Bash, tmp_path: Path) -> None:
     (hook,) = yaml.safe_load(BLOCKS[1])["repos"][0]["hooks"]
     family = make_family(tmp_path)
     places = {"init": family.init, "a": family.a, "b": family.b}
     (tmp_path / "merge-good.yaml").write_text(RECIPE.format(method="slerp", **places))
     (tmp_path / "merge-bad.yaml").write_text(RECIPE.format(method="slurp", **places))
-    (tmp_path / "warmkit").write_text(f'#!/bin/sh\nexec {sys.executable} -m warmkit "$@"\n')
-    (tmp_path / "warmkit").chmod(0o755)
-    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
 
     def commit(*recipes: str) -> subprocess.CompletedProcess[str]:
         assert all(re.search(hook["files"], f"recipes/{each}") for each in recipes)
-        command = f"{hook['entry']} {' '.join(recipes)}"
-        return subprocess.run(
-            ["bash", "-c", command], check=False, capture_output=True, text=True, cwd=tmp_path, env=environment
-        )
+        return bash(f"{hook['entry']} {' '.join(recipes)}")
 
     assert commit("merge-good.yaml", "merge-good.yaml").returncode == 0
     done = commit("merge-good.yaml", "merge-bad.yaml")
@@ -48,10 +67,33 @@ def test_the_hook_lets_recipes_pass_that_can_be_merged_and_no_others(tmp_path: P
     assert not (tmp_path / "never").exists()
 
 
-def test_the_workflow_is_one() -> None:
-    workflow = yaml.safe_load(BLOCKS[0])
-    steps = workflow["jobs"]["merge"]["steps"]
-    assert any("--at-least" in each.get("run", "") for each in steps)
+def test_the_steps_of_the_workflow_merge_and_its_gate_stops_a_bad_model(
+    bash: Bash,
+    rewards: Rewards,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    steps = [each["run"] for each in yaml.safe_load(BLOCKS[0])["jobs"]["merge"]["steps"] if "run" in each]
+    install, merge, gate = steps
+    assert install.startswith("pip install")
+    a, b, _ = rewards.llamas
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "data").mkdir()
+    (tmp_path / "recipes" / "merge.yaml").write_text(f"merge: {{method: lerp, models: [{a}, {b}]}}")
+    worse = [{**row, "chosen": row["rejected"], "rejected": row["chosen"]} for row in rewards.rows]
+    tiny.write(tmp_path / "data" / "val.jsonl", worse)  # untrained, the models happen to like the others
+    done = bash(merge)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "merge.json").read_text())["method"] == "lerp"
+    done = bash(f"{gate}\necho not reached")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "is below what was asked: val 0." in done.stderr
+    assert json.loads((tmp_path / "evaluation.json").read_text())["individuals"]
+
+
+def test_no_pipe_of_the_page_hides_a_failure() -> None:
+    lines = [line for line in PAGE.splitlines() if re.match(r"\s*(- run: )?warmkit ", line)]
+    assert len(lines) > 5
+    assert not [line for line in lines if " | " in line]
 
 
 def test_the_container_copies_what_is_there() -> None:

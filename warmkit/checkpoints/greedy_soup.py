@@ -78,7 +78,7 @@ def greedy_soup(
         output: Directory to create.
         score: Shell command; `{}` is replaced by a candidate's directory, the last line of its output is the score.
         minimize: Whether smaller scores are better.
-        report: Called with a line per score.
+        report: Called with a line per score, of which there are two for every model but one.
         **options: See `OutputOptions`; with `dry_run` models and soups are scored and nothing is kept.
 
     Raises:
@@ -117,6 +117,7 @@ class _Kitchen:
         self.candidate = self.root / "candidate"
         self._cache_file = self.root / "scores.json"
         self._cache: dict[str, float] = {}
+        self.scored = self.candidates = 0
         with contextlib.suppress(OSError, ValueError):
             self._cache = json.loads(self._cache_file.read_text())
 
@@ -130,6 +131,7 @@ class _Kitchen:
 
     def cook(self, models: Sequence[Checkpoint]) -> GreedySoup:
         """Choose the members and write their soup."""
+        self.candidates = 2 * len(models) - 1
         singles = {model.source: self._score_single(model) for model in models}
         sign = 1 if self.minimize else -1
         ranked = sorted(models, key=lambda model: sign * singles[model.source])
@@ -138,6 +140,7 @@ class _Kitchen:
         for model in ranked[1:]:
             found = self._score_soup([*members, model])
             stays = sign * found <= sign * best
+            self._tell([*members, model], f"{found:.6g}, {'kept' if stays else 'left out'}")
             trials.append(Trial(model.source, found, stays))
             if stays:
                 members, best = [*members, model], found
@@ -170,7 +173,9 @@ class _Kitchen:
         return False
 
     def _score_single(self, model: Checkpoint) -> float:
-        return self._score_soup([model]) if model.adapters else self._score([model], model.path)
+        found = self._score_soup([model]) if model.adapters else self._score([model], model.path)
+        self._tell([model], f"{found:.6g}")
+        return found
 
     def _score_soup(self, members: list[Checkpoint]) -> float:
         key = self._key(members)
@@ -202,9 +207,12 @@ class _Kitchen:
                 new = self._cache_file.with_suffix(".new")
                 new.write_text(json.dumps(self._cache))
                 new.replace(self._cache_file)
-        names = " + ".join(member.source for member in members)
-        self.report(f"{names}: {self._cache[key]:.6g}")
         return self._cache[key]
+
+    def _tell(self, members: Sequence[Checkpoint], found: str) -> None:
+        self.scored += 1
+        names = " + ".join(member.source for member in members)
+        self.report(f"scored {self.scored} of {self.candidates}: {names}: {found}")
 
     def _key(self, members: list[Checkpoint]) -> str:
         identity = [self.score, sorted(json.dumps(member.fingerprint()) for member in members)]

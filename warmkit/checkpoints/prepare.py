@@ -33,6 +33,7 @@ from warmkit.checkpoints.staging import Staging, staging_place
 from warmkit.checkpoints.tokenizers import find_template, find_tokenizer
 from warmkit.checkpoints.vocabularies import Matched, match_vocabularies
 from warmkit.errors import MismatchError, OutputError, UsageError
+from warmkit.units import size
 
 
 @dataclass(frozen=True)
@@ -226,9 +227,7 @@ def check_disk(prepared: Prepared, staging: Staging) -> None:
     """Refuse a destination whose disk lacks the room."""
     place, needed, free = room(prepared, staging)
     if needed > free:
-        raise OutputError(
-            f"{staging.destination}: {needed / 1e9:.2f} GB are needed and {free / 1e9:.2f} GB are free on {place}"
-        )
+        raise OutputError(f"{staging.destination}: {size(needed)} are needed and {size(free)} are free on {place}")
 
 
 def room(prepared: Prepared, staging: Staging) -> tuple[Path, int, int]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,6 +52,7 @@ def push(
     create_pr: bool = False,
     threads: int | None = None,
     advance: Advance | None = None,
+    stage: Callable[[str], None] = lambda name: None,
 ) -> Pushed:
     """Upload a result of warmkit with its card and manifest, in one commit.
 
@@ -66,7 +68,8 @@ def push(
         message: Of the commit.
         create_pr: Open a pull request instead of writing to the branch.
         threads: Worker threads of the comparison.
-        advance: Progress of the comparison; without it huggingface_hub draws no bars for the upload either.
+        advance: Progress of the comparison; without it, or a terminal, huggingface_hub draws no bars for the upload either.
+        stage: Called with a name when the upload begins.
 
     Raises:
         VerificationError: If the result is not what was written.
@@ -87,7 +90,8 @@ def push(
     method = read_manifest(folder)["method"]
     report = verify(folder, threads=threads, advance=advance)
     check_unchanged(before, before)
-    with contextlib.nullcontext() if advance else without_bars():
+    stage("uploading")
+    with contextlib.nullcontext() if advance and sys.stderr.isatty() else without_bars():
         done = _upload(folder, name, private, revision, message or f"{method} by warmkit", create_pr)
     _check_published(before, name)
     return Pushed(name, done.oid, str(done.pr_url or done.commit_url), report.files + 1, report.nbytes)

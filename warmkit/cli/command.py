@@ -44,7 +44,7 @@ def command(*shared: Callable[..., Any], resumes: bool | None = None) -> Callabl
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         def run(**given: Any) -> None:
             console = Console(given.pop("quiet"), given.pop("verbose"), given.pop("json"))
-            with exit_codes(console, resumes=bool(shared) if resumes is None else resumes):
+            with exit_codes(console, resumes=bool(shared) if resumes is None else resumes), console.watched():
                 function(console, **given)
 
         groups = (function, *shared, console_options)

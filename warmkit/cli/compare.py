@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from warmkit.cli.command import command
-from warmkit.cli.console import Console, number, table
+from warmkit.cli.console import Console, table
 from warmkit.cli.options import AllowPickle, Models, Stream
+from warmkit.units import number
 
 
 @command()

@@ -9,10 +9,14 @@ from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from warmkit.addresses import json_escaped, printable, without_secrets
+from warmkit.cli.narrator import Narrator
 
 if TYPE_CHECKING:
-    from rich.progress import ProgressColumn
+    from rich.progress import Progress, ProgressColumn, TaskID
     from rich.table import Table
+
+Advance = Callable[[int, int], None]
+"""Takes what was done since the last call, and of how much; 0 where nobody knows."""
 
 WIDTH = 120  # of tables where stdout is no terminal
 
@@ -29,6 +33,8 @@ class Console:
     def __init__(self, quiet: bool, verbose: bool, json: bool) -> None:
         self.quiet, self.verbose, self.json = quiet, verbose, json
         self._told = False  # the one document
+        self._narrator = Narrator(self.say)
+        self._bar: tuple[Progress, TaskID] | None = None
 
     def result(self, document: Any, *parts: str | Table) -> None:
         """Print the result: `document` with --json, else the parts."""
@@ -38,6 +44,10 @@ class Console:
         elif not self.quiet:
             for part in parts:
                 self._show(part)
+
+    def number(self, value: float) -> None:
+        """Print one number and nothing else, in place of the result."""
+        _write(str(value), sys.stdout)
 
     def _show(self, part: str | Table) -> None:
         if isinstance(part, str):
@@ -52,6 +62,11 @@ class Console:
         if not self.quiet:
             _write(_said(f"note: {text}"), sys.stderr)
 
+    def say(self, text: str) -> None:
+        """Say on stderr how the work goes."""
+        if not self.quiet:
+            _write(_said(text), sys.stderr)
+
     def detail(self, text: str) -> None:
         """Say something on stderr that only -v shows."""
         if self.verbose:
@@ -63,25 +78,62 @@ class Console:
         if self.json and not self._told:
             _write(_json({"error": {"kind": kind, "message": without_secrets(text)}}), sys.stdout)
 
+    def watched(self) -> contextlib.AbstractContextManager[None]:
+        """Let a command that takes long say how far it is while the block runs, where no bar is seen."""
+        return self._narrator.watching() if self._narrates else contextlib.nullcontext()
+
+    @property
+    def _narrates(self) -> bool:
+        """Whether lines stand for bars."""
+        return not self.quiet and not sys.stderr.isatty()
+
     @contextlib.contextmanager
-    def progress(self, label: str, unit: str = "bytes") -> Generator[Callable[[int, int], None] | None, None, None]:
-        """Show a bar with rate and time left while the block runs; None where nobody would see it.
+    def progress(self, label: str, unit: str = "bytes") -> Generator[Advance | None, None, None]:
+        """Show how far the block is and how long it will take: a bar on a terminal, else a line now and then; None if quiet.
 
         Args:
             label: What is being done.
             unit: What is counted: `bytes`, or another word (`steps`), which stands behind the count.
         """
-        if self.quiet or not sys.stderr.isatty():
+        if self._narrates:
+            with self._narrator.stage(printable(label), unit):
+                yield self._narrator.advance
+        elif self.quiet:
             yield None
-            return
+        else:
+            with self._drawn(label, unit) as advance:
+                yield advance
+
+    @contextlib.contextmanager
+    def counted(self, label: str, unit: str) -> Generator[Callable[[int], None], None, None]:
+        """Say now and then how much of a stream has passed; no bar, beside what is printed meanwhile."""
+        if self._narrates:
+            with self._narrator.stage(label, unit):
+                yield lambda count: self._narrator.advance(count, 0)
+        else:
+            yield lambda count: None
+
+    def stage(self, label: str) -> None:
+        """Name the part of the work in `progress` that begins now."""
+        if self._bar is not None:
+            bar, task = self._bar
+            bar.update(task, description=printable(label))
+        elif self._narrates:
+            self._narrator.rename(printable(label))
+
+    @contextlib.contextmanager
+    def _drawn(self, label: str, unit: str) -> Generator[Advance, None, None]:
         from rich.console import Console as Rich
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = (TextColumn("{task.description}", markup=False), BarColumn(), *_counters(unit), TimeRemainingColumn())
-        bar = Progress(*columns, console=Rich(stderr=True, markup=False, emoji=False), transient=True)
-        with bar:
+        with Progress(*columns, console=Rich(stderr=True, markup=False, emoji=False), transient=True) as bar:
             task = bar.add_task(printable(label), total=None)
-            yield lambda size, total: bar.update(task, advance=size, total=total)
+            self._bar = bar, task
+            try:
+                yield lambda size, total: bar.update(task, advance=size, total=total or None)
+            finally:
+                self._bar = None
 
 
 def say_error(text: str) -> None:
@@ -127,38 +179,3 @@ def table(title: str | None, columns: Sequence[str], rows: Sequence[Sequence[str
     for row in rows:
         result.add_row(*(printable(cell, keep="\n") for cell in row))
     return result
-
-
-def size(count: float) -> str:
-    """Write a number of bytes as people read it."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.2f} TB"
-
-
-def duration(seconds: float) -> str:
-    """Write a time as people read it.
-
-    Example:
-        >>> duration(0.42), duration(75), duration(4000), duration(200000)
-        ('0.42 s', '1 min 15 s', '1 h 7 min', '2 d 8 h')
-    """
-    if seconds < 60:
-        return f"{seconds:.2g} s"
-    for unit, part, names in ((1, 60, "min s"), (60, 60, "h min")):
-        large, small = divmod(round(seconds / unit), part)
-        if large < (60 if unit == 1 else 24):
-            return "{1} {0[0]} {2} {0[1]}".format(names.split(), large, small)
-    large, small = divmod(round(seconds / 3600), 24)
-    return f"{large} d {small} h"
-
-
-def number(count: float) -> str:
-    """Write a number of parameters as people read it."""
-    for unit in ("", "K", "M"):
-        if count < 1000:
-            return f"{count:.0f}" if not unit else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.2f} B"

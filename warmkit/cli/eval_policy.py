@@ -10,7 +10,7 @@ import typer
 
 from warmkit.cli.command import command
 from warmkit.cli.console import Console, table
-from warmkit.cli.gate import AtLeast, check_names, floors, hold
+from warmkit.cli.gate import AtLeast, Print, check_names, check_print, floors, hold
 from warmkit.cli.output import DocumentPath, refuse_existing, write_document, write_rows
 from warmkit.cli.policies import (
     BatchSize,
@@ -74,21 +74,25 @@ def policy(
         Path | None, typer.Option("--completions", help="JSONL file to create: every completion with its numbers.")
     ] = None,
     at_least: AtLeast = None,
+    printed: Print = None,
     output: DocumentPath = None,
     force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
 ) -> None:
     """Let policies answer prompts and say what the answers are worth, how far they are from the SFT model and how alike.
 
     One row a policy: reward and controls, KL to --sft, entropy a token, length, share without an end, best of N, win rate,
-    similarity of two samples. Intervals are over prompts; differences to the first policy are paired. `--at-least` is about a
-    number of the last policy, as --json names it.
+    similarity of two samples. Rates and similarities are shares from 0 to 1. Intervals are over prompts; differences to the
+    first policy are paired. `--at-least` and `--print` are about a number of the last policy, as `--json` names it: reward,
+    win_rate, kl_sft.
 
     Examples:
 
     - `warmkit eval policy runs/a/model --prompts held-out.jsonl --reward rm --sft sft --against sft`
     - `warmkit eval policy sft A B --recipe runs/a/recipe.yaml --control gold=gold-rm --samples 8 --best-of 8 -o eval.json`
     - `warmkit eval policy merged --prompts held-out.jsonl --reward rm --sft sft --against sft --at-least win_rate=0.5`
+    - `warmkit eval policy merged --prompts held-out.jsonl --reward rm --print reward`, which prints one number
     """
+    check_print(console, printed)
     gates = floors(at_least)
     refuse_existing([output, completions], force)
     if best_of is not None and best_of > samples:
@@ -119,12 +123,15 @@ def policy(
     reference = answers[against] if against is not None else None
     rows = [policy_row(path, answers[path], reference, best_of, embed) for path in models]
     found = {name: each.value for name, each in rows[-1].estimates().items()}
-    check_names(gates, list(found))
+    check_names(gates, printed, list(found))
     options = {"against": against, "encoder": encoder, "ends": ends}
     document = _document(settings, rows, answers[models[0]], options)
     write_document(output, document)
     write_rows(completions, _rows(answers))
-    console.result(document, *_tables(document))
+    if printed is None:
+        console.result(document, *_tables(document))
+    else:
+        console.number(found[printed])
     hold(gates, found, models[-1])
 
 
@@ -148,12 +155,13 @@ def _answers(
     paths: list[str] = list(dict.fromkeys(models if against is None else [*models, against]))
     answers: dict[str, Answers] = {}
     ends: dict[str, list[str]] = {}
+    tick = advance or (lambda done, total: None)
+    tick(0, len(paths))
     for path in paths:
         candidate = open_candidate(console, trial, path)
         answers[path], ends[path] = candidate.answers(), candidate.ends
         del candidate
-        if advance is not None:
-            advance(1, len(paths))
+        tick(1, len(paths))
     return answers, ends
 
 
@@ -204,14 +212,13 @@ def _table(title: str, policies: Sequence[Mapping[str, Any]], names: Sequence[st
 
 
 def _heading(name: str) -> str:
-    known = {"kl_sft": "KL", "kl_sft_sampled": "KL sampled", "without_eos": "no EOS %", "win_rate": "wins %"}
-    known |= {"similarity": "similarity %", "semantic_similarity": "in meaning %"}
+    known = {"kl_sft": "KL", "kl_sft_sampled": "KL sampled", "without_eos": "no EOS", "win_rate": "wins"}
+    known |= {"semantic_similarity": "similarity in meaning"}
     return known.get(name, name.replace("_", " "))
 
 
 def _cell(name: str, estimate: Mapping[str, float], sign: str) -> str:
-    scale = 100 if name in ("without_eos", "win_rate") else 1
-    value, low, high = (_short(scale * estimate[key], sign) for key in ("value", "low", "high"))
+    value, low, high = (_short(estimate[key], sign) for key in ("value", "low", "high"))
     return value if name in PLAIN else f"{value} ({low} to {high})"
 
 

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from warmkit.cli.command import command
-from warmkit.cli.console import Console, size, table
+from warmkit.cli.console import Console, table
 from warmkit.cli.eval_policy import policy
-from warmkit.cli.gate import AtLeast, check_names, floors, hold
+from warmkit.cli.gate import AtLeast, Print, check_names, check_print, check_shares, floors, hold
 from warmkit.cli.score import AsChats, MaxLength, RewardModels
 from warmkit.cli.train import need_transformers, tell_slow_precision
 from warmkit.errors import UsageError
+from warmkit.units import size
 
 if TYPE_CHECKING:
     from warmkit.evaluation.averaging import Contest
@@ -62,6 +63,7 @@ def rm(
     ] = None,
     plot: Plot = None,
     at_least: AtLeast = None,
+    printed: Print = None,
     max_length: MaxLength = None,
     chat: AsChats = False,
     equal_pairs: WithEqualPairs = EqualPairs.refuse,
@@ -70,20 +72,24 @@ def rm(
     """Measure reward models on preference pairs: one alone, or several beside WA and ENS of the first M, for every M.
 
     WA is one model with the mean of the weights, ENS the mean of M models' scores; both are computed in memory.
-    `--at-least` is about the accuracy in percent on a data set, of the model or of WA; there a tie counts half, so that a model
-    that says the same of everything does not pass. What `--rank` orders by flatters the first: compare them on other data.
+    Accuracies are shares from 0 to 1, in tables, `--json`, `--at-least` and `--print`. The last two are about the accuracy on a
+    data set, by its NAME, of the model or of WA; there a tie counts half, so that a model that says the same of everything does
+    not pass. What `--rank` orders by flatters the first: compare them on other data.
 
     Examples:
 
     - `warmkit eval rm runs/a/model --data held-out.jsonl`
-    - `warmkit eval rm merged --data val.jsonl --at-least val=80 && echo good enough`
+    - `warmkit eval rm merged --data val.jsonl --at-least val=0.8 && echo good enough`
+    - `warmkit eval rm merged --data val=val.jsonl --print val`, which prints 0.834, say
     - `warmkit eval rm A B C --data val=val.jsonl --data ood=ood.jsonl --rank val --probe probe/model --plot accuracy.png`
     """
+    check_print(console, printed)
     need_transformers()
     from warmkit.evaluation.side_by_side import open_contest, side_by_side
 
     sources, gates = data_sets(data), floors(at_least)
-    check_names(gates, list(sources))
+    check_names(gates, printed, list(sources))
+    check_shares(gates)
     if plot is not None:
         check_figure(plot)
         if len(models) == 1:
@@ -99,11 +105,15 @@ def rm(
 
         draw_accuracies(document["averages"], list(sources), plot, "the first M" if rank is None else f"the M best on {rank}")
         console.note(f"drew {plot}")
-    console.result(document, *_tables(document, rank))
     (whose, judged), *more = document["individuals"].items()
     if more:
         whose, judged = f"WA of {len(models)}", document["wa"]
-    hold(gates, {name: 100 * each["won"] for name, each in judged.items()}, f"accuracy of {whose}, ties half, percent,")
+    found = {name: each["won"] for name, each in judged.items()}
+    if printed is None:
+        console.result(document, *_tables(document, rank))
+    else:
+        console.number(found[printed])
+    hold(gates, found, f"accuracy of {whose}, ties half,")
 
 
 def data_sets(given: Sequence[str]) -> dict[str, str]:
@@ -158,16 +168,16 @@ def tell_reading(console: Console, contest: Contest) -> None:
             console.note(f"{name}: {same} pairs are the same text to the model; they tie, and ties count as right")
 
 
-def percent(value: float) -> str:
-    return f"{100 * value:.1f}"
+def share(value: float) -> str:
+    return f"{value:.3f}"
 
 
 def span(estimate: dict[str, float]) -> str:
     """Write a difference of accuracies with its interval."""
-    return f"{100 * estimate['value']:+.1f} ({100 * estimate['low']:+.1f} to {100 * estimate['high']:+.1f})"
+    return f"{estimate['value']:+.3f} ({estimate['low']:+.3f} to {estimate['high']:+.3f})"
 
 
-COLUMNS = ["data", "subset", "pairs", "accuracy % (95%)", "loss", "calibration error", "corr. with length", "ties"]
+COLUMNS = ["data", "subset", "pairs", "accuracy (95%)", "loss", "calibration error", "corr. with length", "ties"]
 
 
 def _report_rows(reports: dict[str, Any]) -> list[list[str]]:
@@ -176,7 +186,7 @@ def _report_rows(reports: dict[str, Any]) -> list[list[str]]:
             data if not subset else "",
             subset,
             str(each["pairs"]),
-            f"{percent(each['accuracy'])} ({percent(each['low'])}-{percent(each['high'])})",
+            f"{share(each['accuracy'])} ({share(each['low'])}-{share(each['high'])})",
             f"{each['loss']:.4f}",
             f"{each['calibration_error']:.3f}",
             f"{each['length_correlation']:+.2f}",
@@ -192,7 +202,7 @@ def _subset_rows(contenders: dict[str, Any]) -> list[list[str]]:
     first = next(iter(contenders.values()))
     return [
         [data, subset, str(each["pairs"])]
-        + [percent(reports[data]["subsets"][subset]["accuracy"]) for reports in contenders.values()]
+        + [share(reports[data]["subsets"][subset]["accuracy"]) for reports in contenders.values()]
         for data, whole in first.items()
         for subset, each in whole["subsets"].items()
     ]
@@ -217,28 +227,28 @@ def _tables(document: dict[str, Any], rank: str | None) -> list[Any]:
         [
             row["data"] if row["m"] == 1 else "",
             str(row["m"]),
-            percent(row["wa"]),
-            f"{percent(row['wa_low'])}-{percent(row['wa_high'])}",
-            percent(row["ens"]),
+            share(row["wa"]),
+            f"{share(row['wa_low'])}-{share(row['wa_high'])}",
+            share(row["ens"]),
             span(row["wa_less_ens"]),
-            percent(row["individual"]),
-            "" if row["probe"] is None else percent(row["probe"]),
+            share(row["individual"]),
+            "" if row["probe"] is None else share(row["probe"]),
         ]
         for data in sets
         for row in document["averages"]
         if row["data"] == data
     ]
     shown = rank or sets[0]
-    agreements = [[a, *(percent(value) for value in others.values())] for a, others in document["agreement"][shown].items()]
+    agreements = [[a, *(share(value) for value in others.values())] for a, others in document["agreement"][shown].items()]
     return [
         table("Models", ["model", "data", *COLUMNS[2:]], everything),
-        *([table("Accuracy by subset, %", ["data", "subset", "pairs", *contenders], by_subset)] if by_subset else []),
+        *([table("Accuracy by subset", ["data", "subset", "pairs", *contenders], by_subset)] if by_subset else []),
         table(
-            f"Accuracy, %, models {order}",
+            f"Accuracy, models {order}",
             ["data", "M", "WA of first M", "95%", "ENS", "WA less ENS (95%)", "number M alone", "probe only"],
             averages,
         ),
-        table(f"Agreement on {shown}, %", ["", *individuals], agreements),
+        table(f"Agreement on {shown}", ["", *individuals], agreements),
         _cost(document["cost"]),
     ]
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from warmkit.cli.command import command
-from warmkit.cli.console import Console, number, table
+from warmkit.cli.console import Console, table
 from warmkit.cli.options import OutputPath
+from warmkit.units import number
 
 if TYPE_CHECKING:
     from warmkit.checkpoints.extraction import Extraction
@@ -65,18 +66,17 @@ def extract_lora(
 
 
 def _said(made: Extraction) -> list[str]:
-    share = 100 * (1 - made.lost)
-    lines = [f"{number(made.parameters)} parameters keep {share:.4g}% of the task vector's squared norm", str(made.path)]
+    """Say what share of the task vector's squared norm is lost, and where."""
     missed = sum(each.squared_loss for each in made.modules)
     unsaved = [each for each in made.rest if not each.saved]
-    parts = [
-        (missed, "past the rank"),
-        (sum(each.squared_norm for each in unsaved), f"in {len(unsaved)} tensors that are no factors"),
-    ]
-    lost = [f"{100 * loss / made.squared_norm:.2g}% {where}" for loss, where in parts if loss and made.squared_norm]
+    rest = sum(each.squared_norm for each in unsaved)
+    parts = [(missed, "past the rank"), (rest, f"in {len(unsaved)} tensors that are no factors")]
+    lost = [f"{loss / made.squared_norm:.2g} {where}" for loss, where in parts if loss and made.squared_norm]
     names = ", ".join(each.name for each in sorted(unsaved, key=lambda each: -each.squared_norm)[:3])
     advice = f" ({names}, ...; --save-rest keeps what it can)" if unsaved else ""
-    return [lines[0], *([f"lost: {', '.join(lost)}{advice}"] if lost else []), lines[1]]
+    where = f": {', '.join(lost)}{advice}" if lost else ""
+    said = f"{number(made.parameters)} parameters; {made.lost:.2g} of the task vector's squared norm is lost{where}"
+    return [said, str(made.path)]
 
 
 def _modules(made: Extraction) -> Any:
@@ -85,20 +85,20 @@ def _modules(made: Extraction) -> Any:
             each.name,
             str(each.rank),
             f"{each.squared_norm**0.5:.3g}",
-            _percent(each.squared_loss, each.squared_norm),
+            _share(each.squared_loss, each.squared_norm),
             _how(each.exact),
         ]
         for each in made.modules
     ]
     rows += [
-        [each.name, "saved whole" if each.saved else "", f"{each.squared_norm**0.5:.3g}", "0%" if each.saved else "100%", ""]
+        [each.name, "saved whole" if each.saved else "", f"{each.squared_norm**0.5:.3g}", "0" if each.saved else "1", ""]
         for each in made.rest
     ]
     return table(None, ["module", "rank", "norm", "lost", "decomposition"], rows)
 
 
-def _percent(loss: float, norm: float) -> str:
-    return f"{100 * loss / norm:.3g}%" if norm else "0%"
+def _share(loss: float, norm: float) -> str:
+    return f"{loss / norm:.3g}" if norm else "0"
 
 
 def _how(exact: bool) -> str:

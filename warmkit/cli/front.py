@@ -124,7 +124,8 @@ def front(
     total = len(mergers) * count_evaluations(etas, mixes)
     fronts: dict[str, list[FrontPoint]] = {}
     with console.progress("evaluating", unit="policies") as advance:
-        tick = advance and (lambda done, _: advance(done, total))
+        tick = (lambda done, _: advance(done, total)) if advance else (lambda done, _: None)
+        tick(0, total)
         for name, merger in mergers.items():
             fronts[name] = sweep(candidate, merger, etas, mixes, tick)
     _draw(console, fronts, trajectories, plot, plot_rewards, names)

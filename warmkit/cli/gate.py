@@ -1,4 +1,4 @@
-"""Gates: a command that measures fails where a number is lower than asked, so that a pipeline stops there."""
+"""Numbers for shells: a command that measures prints one alone, or fails where one is lower than asked."""
 
 from __future__ import annotations
 
@@ -7,11 +7,20 @@ from typing import Annotated
 
 import typer
 
+from warmkit.cli.console import Console
 from warmkit.errors import ScoreError, UsageError, nearest
 
 AtLeast = Annotated[
     list[str] | None,
     typer.Option("--at-least", metavar="NAME=NUMBER", help="Exit 1 where this number is lower; again for more."),
+]
+
+
+Print = Annotated[
+    str | None,
+    typer.Option(
+        "--print", metavar="NAME", help="Print this one number and nothing else, for a shell or `soup --greedy --score`."
+    ),
 ]
 
 
@@ -33,15 +42,38 @@ def floors(given: Sequence[str] | None) -> dict[str, float]:
     return result
 
 
-def check_names(wanted: Mapping[str, float], known: Sequence[str]) -> None:
-    """Refuse a gate on a number that is not measured.
+def check_print(console: Console, printed: str | None) -> None:
+    """Refuse a number beside a document.
+
+    Raises:
+        UsageError: If both are asked for.
+    """
+    if printed is not None and console.json:
+        raise UsageError("--print prints one number, and --json a document: give one of them")
+
+
+def check_names(wanted: Mapping[str, float], printed: str | None, known: Sequence[str]) -> None:
+    """Refuse a number that is not measured.
 
     Raises:
         UsageError: With the nearest name.
     """
-    for name in wanted:
+    asked = {name: f"--at-least {name}={floor:g}" for name, floor in wanted.items()}
+    asked |= {} if printed is None else {printed: f"--print {printed}"}
+    for name, option in asked.items():
         if name not in known:
-            raise UsageError(f"--at-least {name}={wanted[name]:g}: there is no {name!r}{nearest(name, known)}")
+            raise UsageError(f"{option}: there is no {name!r}{nearest(name, known)}")
+
+
+def check_shares(wanted: Mapping[str, float]) -> None:
+    """Refuse a gate in percent.
+
+    Raises:
+        UsageError: With the share that is meant.
+    """
+    for name, floor in wanted.items():
+        if floor > 1:
+            raise UsageError(f"--at-least {name}={floor:g}: expected a share from 0 to 1, for instance {name}={floor / 100:g}")
 
 
 def hold(wanted: Mapping[str, float], found: Mapping[str, float], whose: str) -> None:

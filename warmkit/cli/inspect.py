@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from warmkit.cli.command import command
-from warmkit.cli.console import Console, number, size, table
+from warmkit.cli.console import Console, table
 from warmkit.cli.options import AllowPickle, Stream
+from warmkit.units import number, size
 
 if TYPE_CHECKING:
     from warmkit.checkpoints.checkpoint import Checkpoint

@@ -17,7 +17,7 @@ from warmkit.cli.evaluate import (
     WithEqualPairs,
     check_figure,
     data_sets,
-    percent,
+    share,
     span,
     tell_reading,
 )
@@ -53,6 +53,7 @@ def lmc(
 
     WA has the weights (1 - lambda) A + lambda B, ENS the mixed scores; the diagonal mixes the two accuracies. WA above the
     diagonal is connectivity. Two models of different criteria, with a data set of each, show what one average keeps of both.
+    Accuracies are shares from 0 to 1.
 
     Examples:
 
@@ -72,7 +73,8 @@ def lmc(
     contest = open_contest([a, b], sources, precision=precision.value, **reading)
     tell_reading(console, contest)
     first, second = contest.members
-    found = connectivity(contest, first, second, places)
+    with console.progress("scoring", unit="places") as advance:
+        found = connectivity(contest, first, second, places, advance or (lambda done, total: None))
     if plot is not None:
         from warmkit.report.reward_models import draw_connectivity
 
@@ -82,7 +84,7 @@ def lmc(
     document = {"a": a, "b": b, "data": described, "points": [_document(point) for point in found]}
     write_document(output, document)
     rows = [_cells(point) for name in sources for point in found if point.data == name]
-    columns = ["data", "lambda", "WA %", "ENS %", "diagonal %", "WA less diagonal (95%)"]
+    columns = ["data", "lambda", "WA", "ENS", "diagonal", "WA less diagonal (95%)"]
     console.result(document, table(f"From {first} (0) to {second} (1)", columns, rows))
 
 
@@ -112,4 +114,4 @@ def _document(point: ConnectivityPoint) -> dict[str, Any]:
 
 def _cells(point: ConnectivityPoint) -> list[str]:
     gain = span(vars(point.gain))
-    return [point.data, f"{point.lambda_:.3g}", percent(point.wa), percent(point.ens), percent(point.diag), gain]
+    return [point.data, f"{point.lambda_:.3g}", share(point.wa), share(point.ens), share(point.diag), gain]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from warmkit.cli.console import Console, duration, number, size, table
+from warmkit.cli.console import Console, table
 from warmkit.errors import OutputError
+from warmkit.units import duration, number, size
 
 if TYPE_CHECKING:
     from warmkit.checkpoints.estimate import Estimate

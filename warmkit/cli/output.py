@@ -64,7 +64,8 @@ def write_page(console: Console, page: Callable[[], Page], path: Path) -> str | 
         return None
     from warmkit.report.page import write
 
-    write(page(), path)
+    with console.counted("drawing", "pages"):
+        write(page(), path)
     return str(path)
 
 

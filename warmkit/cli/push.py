@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from warmkit.cli.command import command
-from warmkit.cli.console import Console, size
+from warmkit.cli.console import Console
+from warmkit.units import size
 
 
 @command()
@@ -45,5 +46,6 @@ def push(
             create_pr=create_pr,
             threads=threads,
             advance=advance,
+            stage=console.stage,
         )
     console.result(dataclasses.asdict(pushed), f"{pushed.files} files, {size(pushed.nbytes)}: {pushed.url}")

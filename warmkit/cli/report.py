@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from warmkit.cli.command import command
-from warmkit.cli.console import Console, size
+from warmkit.cli.console import Console
 from warmkit.errors import OutputError
+from warmkit.units import size
 
 if TYPE_CHECKING:
     from warmkit.report.runs.part import Part
@@ -52,7 +53,8 @@ def report(
     require_charts()
     target = output or _default(runs)
     _refuse(target, force)
-    parts = _watch(console, runs, target, every) if watch else _write(runs, target, None)
+    with console.counted("watching" if watch else "writing", "reports") as count:
+        parts = _watch(console, runs, target, every, count) if watch else _write(runs, target, None)
     nbytes = target.stat().st_size
     document = {
         "report": str(target),
@@ -99,7 +101,7 @@ def _write(runs: Sequence[Path], target: Path, every: float | None) -> list[Part
     return parts
 
 
-def _watch(console: Console, runs: Sequence[Path], target: Path, every: float) -> list[Part]:
+def _watch(console: Console, runs: Sequence[Path], target: Path, every: float, count: Callable[[int], None]) -> list[Part]:
     """Write the page whenever a file changes until every run is done; stopped before that, leave a page that is not live."""
     from warmkit.report.runs.watch import signature
 
@@ -109,6 +111,7 @@ def _watch(console: Console, runs: Sequence[Path], target: Path, every: float) -
         while not parts or not all(part.done for part in parts):
             if (now := signature(runs)) != seen:
                 seen, parts = now, _write(runs, target, every)
+                count(1)
                 if not all(part.done for part in parts):
                     console.detail(f"wrote {target}")
                 continue

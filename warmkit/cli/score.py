@@ -73,8 +73,11 @@ def score(
     writer = _Writer(console, "stdin" if source is None else str(source), on_error)
     try:
         lines_only = source is None or is_plain_lines(source)
-        for lines in windows(descriptor, window) if lines_only or source is None else table_windows(source, window):
-            writer.write(panel.answer(lines))
+        rows = windows(descriptor, window) if lines_only or source is None else table_windows(source, window)
+        with console.counted("scoring", "rows") as count:
+            for lines in rows:
+                writer.write(panel.answer(lines))
+                count(len(lines))
     except BrokenPipeError:  # the reader has what it wanted, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return

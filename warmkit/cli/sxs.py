@@ -14,7 +14,7 @@ import typer
 from warmkit.cli import policies as options
 from warmkit.cli.command import command
 from warmkit.cli.console import Console, say_error, table
-from warmkit.cli.evaluate import Plot, check_figure, percent
+from warmkit.cli.evaluate import Plot, check_figure, share
 from warmkit.cli.label import endpoint_options
 from warmkit.cli.options import numbers
 from warmkit.cli.output import DocumentPath, refuse_existing, write_document
@@ -78,9 +78,10 @@ def sxs(
     """Let policies answer the same prompts, and a judge say whose answers are better: win rates, and a scale of seven steps.
 
     The judge is a reward (with several, their weighted sum), or a language model behind an endpoint, which sees every two
-    answers in both orders; an answer wins if it is preferred in both. Ties are half a win. The score is the mean of 1.5, 1
-    and 0.5 for much better, better and slightly better, negative where the other answer is. Policies may differ in
-    architecture and tokenizer. An endpoint's answers are kept, so a second run asks only for what is missing.
+    answers in both orders; an answer wins if it is preferred in both. Ties are half a win; win rates are shares from 0 to 1.
+    The score is the mean of 1.5, 1 and 0.5 for much better, better and slightly better, negative where the other answer is.
+    Policies may differ in architecture and tokenizer. An endpoint's answers are kept, so a second run asks only for what is
+    missing.
 
     Examples:
 
@@ -250,15 +251,15 @@ def _document(
 def _tables(result: Tournament, document: dict[str, Any]) -> list[Any]:
     """Lay out a row for every two policies; of more than two also the matrix of win rates."""
     ordered = any(each["consistency"] is not None for each in document["matches"])
-    columns = ["A", "B", "A wins % (95%)", "score (95%)", "wins", "ties", "losses", *(["orders agree %"] if ordered else [])]
+    columns = ["A", "B", "A wins (95%)", "score (95%)", "wins", "ties", "losses", *(["orders agree"] if ordered else [])]
     rows = [
         [
             each["a"],
             each["b"],
-            "{} ({}-{})".format(*(percent(each["win_rate"][key]) for key in ("value", "low", "high"))),
+            "{} ({}-{})".format(*(share(each["win_rate"][key]) for key in ("value", "low", "high"))),
             "{:+.2f} ({:+.2f} to {:+.2f})".format(*(each["score"][key] for key in ("value", "low", "high"))),
             *(str(each[key]) for key in ("wins", "ties", "losses")),
-            *([] if not ordered else ["" if each["consistency"] is None else percent(each["consistency"])]),
+            *([] if not ordered else ["" if each["consistency"] is None else share(each["consistency"])]),
         ]
         for each in document["matches"]
     ]
@@ -267,8 +268,8 @@ def _tables(result: Tournament, document: dict[str, Any]) -> list[Any]:
         return [table(title, columns, rows)]
     names = list(result.pools)
     rates = document["win_rates"]
-    matrix = [[a, *("" if a == b else percent(rates[a][b]) for b in names)] for a in names]
-    return [table(title, columns, rows), table("Win rate of the row against the column, %", ["", *names], matrix)]
+    matrix = [[a, *("" if a == b else share(rates[a][b]) for b in names)] for a in names]
+    return [table(title, columns, rows), table("Win rate of the row against the column", ["", *names], matrix)]
 
 
 def _examples(result: Tournament, count: int) -> list[Any]:

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from warmkit.cli.command import command
-from warmkit.cli.console import Console, number, table
+from warmkit.cli.console import Console, table
 from warmkit.cli.policies import tell_truncated_prompts
+from warmkit.units import number
 
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML file, or - for standard input.", show_default=False)]
 Overrides = Annotated[
@@ -27,7 +28,8 @@ def rm(
 ) -> None:
     """Train a reward model on preference pairs.
 
-    A killed run goes on where it stopped when the same command is given again. Needs the `train` extra.
+    A killed run goes on where it stopped when the same command is given again. Accuracies are shares from 0 to 1. Needs the
+    `train` extra.
 
     Examples:
 
@@ -57,14 +59,14 @@ def rm(
         [
             name,
             str(each["pairs"]),
-            f"{100 * each['accuracy']:.1f} ({100 * each['low']:.1f}-{100 * each['high']:.1f})",
+            f"{each['accuracy']:.3f} ({each['low']:.3f}-{each['high']:.3f})",
             f"{each['loss']:.4f}",
         ]
         for name, each in result.summary["evaluation"].items()
     ]
     console.result(
         {"path": str(result.path), "resumed": result.resumed, **result.summary},
-        table(None, ["data", "pairs", "accuracy % (95%)", "loss"], rows),
+        table(None, ["data", "pairs", "accuracy (95%)", "loss"], rows),
         str(result.path),
     )
 
@@ -174,7 +176,9 @@ def join(console: Console) -> Console:
     """Join the processes of `accelerate launch`, if this is one of several; the first alone says what it has to say."""
     from warmkit.training.distributed import group
 
-    return console if group().first else Console(quiet=True, verbose=False, json=False)
+    if not group().first:
+        console.quiet, console.verbose, console.json = True, False, False
+    return console
 
 
 def leave() -> None:

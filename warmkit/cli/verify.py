@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from warmkit.cli.command import command
-from warmkit.cli.console import Console, size
+from warmkit.cli.console import Console
+from warmkit.units import size
 
 
 @command()

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from warmkit.cli.command import command
-from warmkit.cli.console import Console, number, table
+from warmkit.cli.console import Console, table
 from warmkit.cli.executor import Address, ExecutorName, chosen
 from warmkit.cli.train import DryRun, Force, Overrides, RecipePath, need_transformers, tell_slow_precision
+from warmkit.units import number
 
 
 @command(resumes=True)
@@ -23,7 +24,8 @@ def warm(
     """Run WARM: probe a head, fine-tune several reward models, rank them, average the weights of the best, write one model.
 
     Half of the validation pairs rank the runs and choose; the other half say what the average is worth. Every two runs are also
-    averaged, and a run that most averages are worse with is named; `--set warm.final=connected` leaves it out.
+    averaged, and a run that most averages are worse with is named; `--set warm.final=connected` leaves it out. Accuracies are
+    shares from 0 to 1.
 
     A killed pipeline goes on where it was when the same command is given again; finished runs are not repeated. A run
     that failed can be left out with `--set 'warm.exclude=[run-3]'`.
@@ -59,7 +61,7 @@ def warm(
         return
     tell_slow_precision(console, content.rm.precision)
     with console.progress("fine-tuning", unit="steps") as advance:
-        result = run_warm(content, force=force, advance=advance, address=address, tell=console.note)
+        result = run_warm(content, force=force, advance=advance, address=address, tell=console.note, stage=console.stage)
     for note in result.summary["notes"]:
         console.note(note)
     console.result({"path": str(result.path), **result.summary}, *_tables(result.summary), str(result.path))
@@ -75,11 +77,9 @@ def _tables(summary: dict[str, Any]) -> list[Any]:
         [
             row["data"] if row["m"] == 1 else "",
             str(row["m"]),
-            f"{100 * row['wa']:.1f}",
-            f"{100 * row['wa_low']:.1f}-{100 * row['wa_high']:.1f}",
-            f"{100 * row['ens']:.1f}",
-            f"{100 * row['individual']:.1f}",
-            f"{100 * row['probe']:.1f}",
+            f"{row['wa']:.3f}",
+            f"{row['wa_low']:.3f}-{row['wa_high']:.3f}",
+            *(f"{row[key]:.3f}" for key in ("ens", "individual", "probe")),
         ]
         for name in names
         for row in summary["accuracy"]
@@ -87,7 +87,7 @@ def _tables(summary: dict[str, Any]) -> list[Any]:
     ]
     runs = [
         [each["name"], f"{each['lr']:g}", _text(each["dropout"]), each["init"]]
-        + [f"{100 * summary['individuals'][each['name']][name]['accuracy']:.1f}" for name in names]
+        + [f"{summary['individuals'][each['name']][name]['accuracy']:.3f}" for name in names]
         + [_worse(summary["partners"], each["name"])]
         for each in summary["runs"]
     ]
@@ -98,17 +98,17 @@ def _tables(summary: dict[str, Any]) -> list[Any]:
     ]
     ranking, rest = (data[name]["pairs"] for name in ("ranking", "validation"))
     split = f"{ranking} pairs rank and choose, and are flattered by it; validation is {rest} others"
-    worth = "{accuracy:.1%} ({low:.1%} to {high:.1%})".format(**final["validation"])
+    worth = "{accuracy:.3f} ({low:.3f} to {high:.3f})".format(**final["validation"])
     return [
         table(f"Runs, best first; {split}", ["run", "lr", "dropout", "init", *names, "worse averaged with"], runs),
-        table("Accuracy, %", ["data", "M", "WA of M best", "95%", "ENS", "number M alone", "probe only"], rows),
+        table("Accuracy", ["data", "M", "WA of M best", "95%", "ENS", "number M alone", "probe only"], rows),
         table(
             f"Final model ({final['choice']}): {', '.join(final['members'])}",
             ["data", "calibration error", "corr. with length", "ties"],
             looked,
         ),
-        f"Final model: validation {worth}",
-        f"Greedy soup: {', '.join(greedy['members'])}, validation {greedy['validation']:.1%}",
+        f"Final model: accuracy {worth} on validation",
+        f"Greedy soup: {', '.join(greedy['members'])}, accuracy {greedy['validation']:.3f}",
     ]
 
 

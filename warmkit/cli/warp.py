@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from warmkit.cli.command import command
-from warmkit.cli.console import Console, number, table
+from warmkit.cli.console import Console, table
 from warmkit.cli.executor import Address, ExecutorName, chosen
 from warmkit.cli.train import DryRun, Force, Overrides, RecipePath, need_transformers, tell_slow_precision
+from warmkit.units import number
 
 
 @command(resumes=True)
@@ -46,7 +47,7 @@ def warp(
         return
     tell_slow_precision(console, content.policy.precision)
     with console.progress("training", unit="steps") as advance:
-        result = run_warp(content, force=force, advance=advance, address=address, tell=console.note)
+        result = run_warp(content, force=force, advance=advance, address=address, tell=console.note, stage=console.stage)
     for note in result.summary["notes"]:
         console.note(note)
     console.result({"path": str(result.path), **result.summary}, *_tables(result.summary), str(result.path))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,16 +32,20 @@ class ConnectivityPoint:
     gain: Estimate
 
 
-def connectivity(contest: Contest, a: str, b: str, lambdas: Sequence[float]) -> list[ConnectivityPoint]:
-    """Slide lambda from one model to the other.
+def connectivity(
+    contest: Contest, a: str, b: str, lambdas: Sequence[float], advance: Callable[[int, int], None] = lambda done, total: None
+) -> list[ConnectivityPoint]:
+    """Slide lambda from one model to the other; `advance` counts the places.
 
     Source: WARM (Ramé et al., 2024), section 3.2, observations 1 and 2, figure 2.
     """
     first, second = contest.individual(a), contest.individual(b)
     points: list[ConnectivityPoint] = []
+    advance(0, len(lambdas))
     for lambda_ in lambdas:
         averaged = {0.0: first, 1.0: second}.get(lambda_) or contest.average([a, b], [1 - lambda_, lambda_])
         points += [_point(name, lambda_, averaged[name], first[name], second[name]) for name in contest.data]
+        advance(1, len(lambdas))
     return points
 
 

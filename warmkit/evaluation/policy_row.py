@@ -50,7 +50,7 @@ def policy_row(
     Rewards, controls, KLs, length and `without_eos` are means over the K samples. `entropy` is in nats a token. `best_of_N` and
     `best_of_N_control_LABEL` are of the answer with the best reward among N. `win_rate` is of sample k against the reference's
     sample k, by reward, ties half. `similarity` is there if there are two samples and sacrebleu is installed,
-    `semantic_similarity` if there is an encoder.
+    `semantic_similarity` if there is an encoder. Rates and similarities are shares from 0 to 1.
 
     Args:
         path: Of the policy.
@@ -69,9 +69,9 @@ def policy_row(
     if reference is not None:
         values["win_rate"] = match_by_scores(answers.values["reward"], reference.values["reward"]).outcomes.mean(1)
     if answers.samples > 1 and has_sacrebleu():
-        values["similarity"] = similarity(answers.texts)
+        values["similarity"] = similarity(answers.texts) / 100
     if embed is not None:
-        values["semantic_similarity"] = semantic_similarity(answers.texts, embed)
+        values["semantic_similarity"] = semantic_similarity(answers.texts, embed) / 100
     return PolicyRow(path, values)
 
 

@@ -130,6 +130,7 @@ def side_by_side(contest: Contest, rank: str | None = None, advance: Advance | N
         raise UsageError(f"--rank {rank}: no such data set{nearest(rank, contest.data)}")
     given = [name for name in contest.members if name != PROBE]
     tick, total = advance or (lambda done, total: None), len(contest.members) + len(given) - 1
+    tick(0, total)
     alone: dict[str, ByData] = {}
     for name in contest.members:
         alone[name] = contest.individual(name)

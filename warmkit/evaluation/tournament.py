@@ -86,10 +86,11 @@ def play_by_rewards(
     """
     check_comparable(pools)
     rewards: dict[str, Array] = {}
+    tick = advance or (lambda done, total: None)
+    tick(0, len(pools))
     for name, pool in pools.items():
         rewards[name] = np.sum([term.weight * pool.score(term) for term in terms], axis=0)
-        if advance is not None:
-            advance(1, len(pools))
+        tick(1, len(pools))
     matches = {(a, b): match_by_scores(rewards[a], rewards[b], tie_margin, thresholds) for a, b in combinations(pools, 2)}
     return Tournament(dict(pools), matches, rewards)
 

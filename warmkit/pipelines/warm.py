@@ -77,6 +77,7 @@ def run_warm(
     advance: Advance | None = None,
     address: str | None = None,
     tell: Callable[[str], None] | None = None,
+    stage: Callable[[str], None] = lambda name: None,
 ) -> WarmResult:
     """Run the whole procedure, or go on where a killed one stopped.
 
@@ -86,6 +87,7 @@ def run_warm(
         advance: Progress callback, in steps of all runs.
         address: Of the Ray cluster of `warm.executor: ray`.
         tell: Called with a line for every run whose worker on it was lost.
+        stage: Called with the name of every part of the work as it begins.
 
     Raises:
         ClusterError: If the Ray cluster cannot be reached, or is lost.
@@ -100,10 +102,13 @@ def run_warm(
     directory = RunDirectory(out, recipe_text(recipe), force, identity_text(_identity(recipe), recipe.data))
     _same_family([recipe.model.path, *(recipe.warm.inits or [])])
     recipe = replace(recipe, data=prepared_data(recipe, out))
+    stage("probing")
     train_probe(recipe, out)
     runs = run_recipes(recipe, out)
     names = [name for name in runs if name not in recipe.warm.exclude]
+    stage("fine-tuning")
     _fine_tune({name: runs[name] for name in names}, recipe, out, run_jobs, advance)
+    stage("averaging")
     model = open_for_training(replace(recipe.model, path=str(out / "probe" / "model")))
     data = split(load_comparisons(recipe.data, recipe.model, model))
     result = _conclude(recipe, out, names, runs, model, data)

@@ -67,6 +67,7 @@ def run_warp(
     advance: Advance | None = None,
     address: str | None = None,
     tell: Callable[[str], None] | None = None,
+    stage: Callable[[str], None] = lambda name: None,
 ) -> WarpResult:
     """Run the whole procedure, or go on where a killed one stopped.
 
@@ -76,6 +77,7 @@ def run_warp(
         advance: Progress callback, in steps of all runs.
         address: Of the Ray cluster of `warp.executor: ray`.
         tell: Called with a line for every run whose worker on it was lost.
+        stage: Called with the name of every part of the work as it begins.
 
     Raises:
         ClusterError: If the Ray cluster cannot be reached, or is lost.
@@ -86,7 +88,8 @@ def run_warp(
     """
     refuse_group("warp")
     check(recipe)
-    return _Warp(with_precision(recipe, "policy"), force, advance, open_executor(recipe.warp.executor, address, tell)).run()
+    run_jobs = open_executor(recipe.warp.executor, address, tell)
+    return _Warp(with_precision(recipe, "policy"), force, advance, run_jobs, stage).run()
 
 
 def check(recipe: WarpRecipe) -> None:
@@ -178,9 +181,11 @@ def _home(recipe: WarpRecipe, iteration: int) -> Path:
 class _Warp:
     """One call of the pipeline."""
 
-    def __init__(self, recipe: WarpRecipe, force: bool, advance: Advance | None, run_jobs: RunJobs) -> None:
+    def __init__(
+        self, recipe: WarpRecipe, force: bool, advance: Advance | None, run_jobs: RunJobs, stage: Callable[[str], None]
+    ) -> None:
         self.recipe, self.warp, self.out = recipe, recipe.warp, Path(recipe.output.path)
-        self.run_jobs = run_jobs
+        self.run_jobs, self.stage = run_jobs, stage
         self.advance = advance or (lambda done, total: None)
         self.prompts = len(read_prompts(recipe.data.train))
         lengths = steps_of_iterations(recipe, self.prompts)
@@ -195,13 +200,17 @@ class _Warp:
         """Take the steps of algorithm 1, and look at every front."""
         init, iterations = self.recipe.model.path, list[dict[str, Any]]()
         for i in range(1, self.warp.iterations + 1):
+            self.stage(f"training iteration {i} of {self.warp.iterations}")
             policies = self._policies(i, init)  # lines 3 to 11
             last = i == self.warp.iterations
+            self.stage(f"merging iteration {i}")
             merged = self._merge(i, init, policies, 1.0 if last else self.warp.eta)  # lines 12 and 13
+            self.stage(f"evaluating iteration {i}")
             front = self._front(f"iteration-{i}-front", list(policies.values()), init)
             gain = self._gain(f"iteration-{i}-gain", policies, init)
             iterations.append({"init": init, "policies": policies, **merged, "front": front, "gain": gain})
             init = merged["path"]
+        self.stage("evaluating the last merge")
         final = self._final(init)
         summary = {
             "iterations": iterations,

@@ -18,8 +18,8 @@ from warmkit.checkpoints.job import build_job
 from warmkit.checkpoints.safetensors_format import build_header
 from warmkit.checkpoints.sources import FileSource
 from warmkit.checkpoints.spec import merge_spec
-from warmkit.cli.console import duration
 from warmkit.errors import NonFiniteError, OutputError
+from warmkit.units import duration
 
 
 def sparse(folder: Path, layers: int, width: int) -> Path:

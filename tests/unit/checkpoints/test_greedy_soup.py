@@ -124,11 +124,15 @@ def test_usage_of_the_command(kitchen: tuple[str, Path, dict[str, Path]], run: R
     paths = [str(path) for path in models.values()]
     assert run("soup", "--greedy", *paths, "-o", "out").returncode == 2
     assert run("soup", "--score", "echo {}", *paths, "-o", "out").returncode == 2
-    done = run("soup", "--greedy", "--score", command, "--minimize", *paths, "-o", "out", "-v")
+    done = run("soup", "--greedy", "--score", command, "--minimize", *paths, "-o", "out")
     assert done.returncode == 0, done.stderr
     assert "stays" in done.stdout
     assert "left out" in done.stdout
-    assert "best: 0.1" in done.stderr
+    said = [line for line in done.stderr.splitlines() if line.startswith("scored ")]
+    assert len(said) == 2 * len(paths) - 1
+    assert said[0].startswith("scored 1 of 5: ")
+    assert any(line.endswith("best: 0.1") for line in said[:3])
+    assert {line.rpartition(", ")[2] for line in said[3:]} <= {"kept", "left out"}
     with pytest.raises(UsageError, match="listed twice"):
         warmkit.greedy_soup([paths[0], paths[0]], tmp_path / "other", score="echo {}")
     with pytest.raises(UsageError, match=r"needs \{\}"):

@@ -144,7 +144,7 @@ def test_pickles_are_not_streamed(family: Family, hub: Hub, command: Command, tm
 
 def test_a_hub_that_is_not_there_is_one_line(run: Run, tmp_path: Path) -> None:
     env = settings("http://127.0.0.1:9", tmp_path / "cache")
-    done = run("compare", "--init", "hf://team/sft", "hf://team/a", "--stream", env=env)
+    done = run("compare", "--init", "hf://team/sft", "hf://team/a", "--stream", "-q", env=env)
     assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
     assert "the Hub cannot be reached" in done.stderr
 

@@ -35,8 +35,8 @@ STEPS = 60
 
 def recipe(folder: Path, name: str = "warm", **warm: Any) -> WarmRecipe:
     base = tiny.recipe(folder, "bert", name, steps=STEPS, save_every=5, dropout=0.1, lr=3e-3)
-    section = WarmSection(**{"runs": 2, "jobs": 1, "orders": 2, "lr": [3e-3, 1e-3], **warm})
-    return WarmRecipe(base.model, base.data, base.output, base.rm, section)
+    section: dict[str, Any] = {"runs": 2, "jobs": 1, "orders": 2, "lr": [3e-3, 1e-3], **warm}
+    return WarmRecipe(base.model, base.data, base.output, base.rm, WarmSection(**section))
 
 
 def written(content: WarmRecipe) -> Path:
@@ -109,6 +109,16 @@ def test_a_finished_pipeline_trains_nothing_again(
     monkeypatch.setattr("warmkit.pipelines.processes._Process", lambda *_: pytest.fail("trained again"))
     content, result = whole
     assert timeless(run_warm(content).summary) == timeless(result.summary)
+
+
+def test_every_part_of_the_work_is_named_where_stderr_is_no_terminal(
+    whole: tuple[WarmRecipe, WarmResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("warmkit.cli.narrator.FIRST", 0.0)
+    done = CliRunner().invoke(app, ["warm", str(written(whole[0]))])
+    assert done.exit_code == 0, done.output
+    begun = [line.partition(":")[0] for line in done.stderr.splitlines() if line.endswith(": begins")]
+    assert begun == ["fine-tuning", "probing", "fine-tuning", "averaging"]
 
 
 # ---- what it leaves and concludes -----------------------------------------------------------------------------------

@@ -30,8 +30,8 @@ STEPS = 30
 
 def recipe(folder: Path, name: str = "warp", **warp: Any) -> WarpRecipe:
     base = toy.recipe(folder, name, steps=STEPS, lr=3e-3, mu=0.1, save_every=5, evaluate_every=10)
-    section = WarpSection(**{"jobs": 1, "eta": 0.5, "etas": [0.0, 0.5, 1.0], "final_eta": 0.8, **warp})
-    return WarpRecipe(base.model, base.data, base.rewards, base.output, base.policy, section)
+    section: dict[str, Any] = {"jobs": 1, "eta": 0.5, "etas": [0.0, 0.5, 1.0], "final_eta": 0.8, **warp}
+    return WarpRecipe(base.model, base.data, base.rewards, base.output, base.policy, WarpSection(**section))
 
 
 def written(content: WarpRecipe) -> Path:
@@ -140,6 +140,17 @@ def test_other_controls_or_prompts_evaluate_the_fronts_again_and_repeat_no_run(
 
 
 # ---- what it leaves -------------------------------------------------------------------------------------------------
+
+
+def test_every_part_of_the_work_is_named_where_stderr_is_no_terminal(
+    whole: tuple[WarpRecipe, WarpResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("warmkit.cli.narrator.FIRST", 0.0)
+    done = CliRunner().invoke(app, ["warp", str(written(whole[0]))])
+    assert done.exit_code == 0, done.output
+    begun = [line.partition(":")[0] for line in done.stderr.splitlines() if line.endswith(": begins")]
+    parts = [[f"training iteration {i} of 2", f"merging iteration {i}", f"evaluating iteration {i}"] for i in (1, 2)]
+    assert begun == ["training", *parts[0], *parts[1], "evaluating the last merge"]
 
 
 def test_it_is_algorithm_1(whole: tuple[WarpRecipe, WarpResult], tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from warmkit.report.chart import Chart
 from warmkit.report.page import Cell, Table, slug
 from warmkit.report.runs.part import filled, percent, span
+from warmkit.units import size
 
 Row = Mapping[str, Any]
 
@@ -134,7 +135,7 @@ def partners_table(partners: Mapping[str, Any]) -> Table:
 
 def cost_table(cost: Mapping[str, Any]) -> Table:
     rows: list[list[Cell]] = [
-        [label, cost[key]["passes"], round(cost[key]["seconds"], 3), f"{cost[key]['weight_bytes'] / 1e6:.1f} MB"]
+        [label, cost[key]["passes"], round(cost[key]["seconds"], 3), size(cost[key]["weight_bytes"])]
         for label, key in (("WA", "wa"), ("ENS", "ens"))
     ]
     columns = ["average", "forward passes", "seconds", "weights in memory"]

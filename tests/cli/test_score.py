@@ -288,7 +288,7 @@ def test_windows_close_when_nothing_waits_and_keep_lines_whole() -> None:
 
 
 def test_a_pipe_answers_before_its_end(rewards: Rewards) -> None:
-    command = [sys.executable, "-m", "warmkit", "score", str(rewards.llamas[0]), "--chat"]
+    command = [sys.executable, "-m", "warmkit", "score", str(rewards.llamas[0]), "--chat", "-q"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None

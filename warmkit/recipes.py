@@ -8,24 +8,21 @@ value. Errors name file and line. `--set section.key=value` lays single keys ove
 from __future__ import annotations
 
 import dataclasses
-import reprlib
 import sys
-import types
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union
+from typing import Any, Literal, TypeVar
 
 import yaml
-from yaml.composer import ComposerError
 
-from warmkit.bounded_yaml import compose_documents
-from warmkit.errors import RecipeError, UsageError, nearest
+from warmkit.errors import RecipeError, UsageError
+from warmkit.recipe_kinds import command_of, missing_recipe
+from warmkit.recipe_reader import RecipeReader
+from warmkit.recipe_types import dotted_keys
 
 T = TypeVar("T")
-
-LARGEST = 1 << 63
 
 
 def _checked(check: str) -> Any:
@@ -168,13 +165,33 @@ def read_recipe(path: Path, schema: type[T], overrides: Sequence[str] = ()) -> R
         RecipeError: If it is not YAML, has unknown, repeated or missing keys, or values of the wrong type or range.
     """
     text, path = (sys.stdin.read(), Path("standard input")) if str(path) == "-" else (recipe_source(path), path)
-    reader = _Reader(path)
+    reader = RecipeReader(path, _checks())
     node = reader.compose(text, str(path))
     if node is None:
         raise RecipeError(f"{path}:1: the recipe is empty")
+    _refuse_other_kind(path, node, schema)
     for override in overrides:
+        _refuse_short_key(override, schema)
         reader.lay_over(node, override)
     return Recipe(reader.section(node, schema, ""), path, reader.lines)
+
+
+def _refuse_other_kind(path: Path, node: Any, schema: type[Any]) -> None:
+    """Refuse the recipe of another command, and name that command."""
+    keys = [str(key.value) for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
+    kind, command = command_of(keys) or ("", "")
+    if kind and kind not in {each.name for each in dataclasses.fields(schema)}:
+        raise RecipeError(f"{path}: a recipe of another command; give it to that: warmkit {command} {path}")
+
+
+def _refuse_short_key(override: str, schema: type[Any]) -> None:
+    """Refuse a key without its section, and say it whole."""
+    key, equals, value = override.partition("=")
+    known = list(dotted_keys(schema))
+    whole = [each for each in known if each.endswith(f".{key}")]
+    if equals and key not in known and whole:
+        said = " or ".join(f"--set {each}={value}" for each in whole)
+        raise UsageError(f"--set {override}: no such key; keys are written with their section: {said}")
 
 
 def recipe_source(path: Path) -> str:
@@ -187,6 +204,8 @@ def recipe_source(path: Path) -> str:
         if path.exists() and not path.is_file() and path.parent != Path("/dev/fd"):  # the shell's <(...) is a pipe
             raise RecipeError(f"{path}: expected a file with a recipe")
         return path.read_text("utf-8")
+    except FileNotFoundError:
+        raise RecipeError(missing_recipe(path)) from None
     except (OSError, ValueError) as error:
         raise RecipeError(f"{path}: cannot be read: {error}") from None
 
@@ -210,192 +229,3 @@ def _plainly(value: Any) -> Any:
     if isinstance(value, list):
         return [_plainly(each) for each in typing.cast("list[Any]", value)]
     return plain(value) if dataclasses.is_dataclass(value) else value
-
-
-class _Reader:
-    def __init__(self, path: Path) -> None:
-        self.path, self.lines, self._checks = path, dict[str, int](), _checks()
-        self._places: dict[int, str] = {}  # of nodes that do not stand in the file
-
-    def compose(self, text: str, place: str) -> Any:
-        try:
-            documents = compose_documents(text)
-            if len(documents) > 1:
-                problem = "expected a single document in the stream, but found another"
-                raise ComposerError(None, None, problem, documents[1].start_mark)
-            return documents[0] if documents else None
-        except yaml.YAMLError as error:
-            mark = getattr(error, "problem_mark", None)
-            line = mark.line + 1 if mark else 1
-            raise RecipeError(f"{place}:{line}: not YAML: {getattr(error, 'problem', None) or error}") from None
-
-    def lay_over(self, node: Any, override: str) -> None:
-        """Put `section.key=value` into the tree, in the place of what is there."""
-        keys, equals, text = override.partition("=")
-        place = f"--set {override}"
-        if not equals or not keys:
-            raise UsageError(f"{place}: expected section.key=value")
-        value = self.compose(text, place) or yaml.ScalarNode("tag:yaml.org,2002:null", "")
-        *sections, last = keys.split(".")
-        for section in sections:
-            node = self._entry(node, section, yaml.MappingNode("tag:yaml.org,2002:map", []), place)
-        if not isinstance(node, yaml.MappingNode):
-            raise UsageError(f"{place}: {'.'.join(sections)} is no section")
-        node.value = [entry for entry in node.value if entry[0].value != last]
-        key = yaml.ScalarNode("tag:yaml.org,2002:str", last)
-        node.value.append((key, value))
-        self._places |= {id(key): place, **dict.fromkeys(map(id, _nodes(value)), place)}
-
-    def _entry(self, node: Any, key: str, default: Any, place: str) -> Any:
-        if not isinstance(node, yaml.MappingNode):
-            raise UsageError(f"{place}: {key} stands in no section")
-        for key_node, value_node in node.value:
-            if key_node.value == key:
-                return value_node
-        key_node = yaml.ScalarNode("tag:yaml.org,2002:str", key)
-        node.value.append((key_node, default))
-        self._places |= {id(key_node): place, id(default): place}
-        return default
-
-    def section(self, node: Any, schema: type[Any], prefix: str) -> Any:
-        if not isinstance(node, yaml.MappingNode):
-            raise self._error(node, f"expected {prefix.rstrip('.') or 'the recipe'} to be a mapping of keys to values")
-        hints = typing.get_type_hints(schema)
-        fields = {each.name.rstrip("_"): each for each in dataclasses.fields(schema)}
-        values: dict[str, Any] = {}
-        for key_node, value_node in node.value:
-            key = str(key_node.value) if isinstance(key_node, yaml.ScalarNode) else "a list or a mapping"
-            if key not in fields:
-                raise self._error(key_node, f"unknown key {prefix + key!r}{nearest(key, fields)}")
-            if prefix + key in self.lines:
-                raise self._error(key_node, f"{prefix + key!r} is there twice")
-            self.lines[prefix + key] = key_node.start_mark.line + 1 if key_node.start_mark else 0
-            values[fields[key].name] = self._value(value_node, prefix + key, fields[key], hints[fields[key].name])
-        for key, each in fields.items():
-            required = each.default is dataclasses.MISSING and each.default_factory is dataclasses.MISSING
-            if required and each.name not in values:
-                raise self._error(node, f"missing key {prefix + key!r}")
-        try:
-            return schema(**values)
-        except UsageError as error:  # keys that do not go together
-            place = f"{prefix.rstrip('.')}: " if prefix else ""
-            raise self._error(node, f"{place}{error}") from None
-
-    def _value(self, node: Any, key: str, declared: dataclasses.Field[Any], hint: Any) -> Any:
-        section = next((option for option in _options(hint) if dataclasses.is_dataclass(option)), None)
-        if section is not None and not (isinstance(node, yaml.ScalarNode) and self._plain(node) is None):
-            return self.section(node, typing.cast("type[Any]", section), key + ".")
-        listed = next((inner for inner in _inner(hint) if dataclasses.is_dataclass(inner)), None)
-        if listed is not None and isinstance(node, yaml.SequenceNode):
-            kind = typing.cast("type[Any]", listed)
-            return [self.section(each, kind, f"{key}[{place}].") for place, each in enumerate(node.value)]
-        if isinstance(node, yaml.MappingNode):  # keys of their own, which no dataclass lists
-            self.lines |= {f"{key}.{inner.value}": inner.start_mark.line + 1 for inner, _ in node.value}
-        value = self._plain(node)
-        if not _fits(value, hint):
-            near = nearest(value, choices) if isinstance(value, str) and (choices := _choices(hint)) else ""
-            raise self._error(node, f"{key} must be {_described(hint)}, found {_short(value)}{near}")
-        check = declared.metadata.get("check")
-        if check and value is not None:
-            try:
-                (check if callable(check) else self._checks[check])(value)
-            except UsageError as error:
-                raise self._error(node, f"{key}: {error}") from None
-            except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
-                raise self._error(node, f"{key} must be {_described(hint)} of another form, found {_short(value)}") from None
-        return value
-
-    def _plain(self, node: Any) -> Any:
-        """Return the Python value of a node; YAML 1.1 reads 1e-5 as text, which nobody means."""
-        if isinstance(node, yaml.SequenceNode):
-            return [self._plain(each) for each in node.value]
-        if isinstance(node, yaml.MappingNode):
-            if odd := next((key for key, _ in node.value if not isinstance(key, yaml.ScalarNode)), None):
-                raise self._error(odd, "expected a name as a key, found a list or a mapping")
-            return {self._plain(key): self._plain(value) for key, value in node.value}
-        loader = yaml.SafeLoader("")
-        try:
-            value = loader.construct_object(node, deep=True)
-        except yaml.YAMLError as error:
-            raise self._error(node, str(getattr(error, "problem", error))) from None
-        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:  # of PyYAML's constructors
-            raise self._error(node, f"cannot be read as {node.tag.rpartition(':')[2]}: {str(error)[:80]}") from None
-        if isinstance(value, int) and not -LARGEST <= value <= LARGEST:
-            raise self._error(node, "a whole number beyond 64 bits")
-        if isinstance(node, yaml.ScalarNode) and isinstance(value, str) and node.style is None:
-            try:
-                return float(value)
-            except ValueError:
-                return value
-        return value
-
-    def _error(self, node: Any, message: str) -> RecipeError:
-        place = self._places.get(id(node)) or f"{self.path}:{node.start_mark.line + 1}"
-        return RecipeError(f"{place}: {message}")
-
-
-def _short(value: Any) -> str:
-    return reprlib.repr(value) if isinstance(value, (list, dict)) else repr(value)[:200]
-
-
-def _nodes(node: Any) -> Iterator[Any]:
-    """Yield a node and all below it."""
-    yield node
-    if isinstance(node, yaml.MappingNode):
-        for pair in node.value:
-            yield from (each for part in pair for each in _nodes(part))
-    elif isinstance(node, yaml.SequenceNode):
-        yield from (each for part in node.value for each in _nodes(part))
-
-
-def _options(hint: Any) -> tuple[Any, ...]:
-    return typing.get_args(hint) if typing.get_origin(hint) in (Union, types.UnionType) else (hint,)
-
-
-def _inner(hint: Any) -> list[Any]:
-    return [typing.get_args(option)[0] for option in _options(hint) if typing.get_origin(option) is list]
-
-
-def _choices(hint: Any) -> list[str]:
-    return [name for option in _options(hint) if typing.get_origin(option) is Literal for name in typing.get_args(option)]
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    return any(_is(value, option) for option in _options(hint))
-
-
-def _is(value: Any, option: Any) -> bool:
-    """Say whether a value is of one of the types that a key may have."""
-    origin = typing.get_origin(option)
-    if option is Any:
-        return True
-    if origin is Literal:
-        return value in typing.get_args(option)
-    if origin is list:
-        (inner,) = typing.get_args(option)
-        return isinstance(value, list) and all(_fits(each, inner) for each in typing.cast("list[Any]", value))
-    if option is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    return isinstance(value, origin or option) and (option is bool or not isinstance(value, bool))
-
-
-_PLURALS = {Any: "numbers or rules", str: "texts", float: "numbers", int: "whole numbers"}
-_WORDS = {str: "text", float: "a number", int: "a whole number", bool: "true or false"}
-
-
-def _listed(inner: Any) -> str:
-    return " or ".join(_choices(inner)) or _PLURALS.get(inner, "mappings of keys to values")
-
-
-def _described(hint: Any) -> str:
-    words: list[str] = []
-    for option in _options(hint):
-        if typing.get_origin(option) is list:
-            words.append(f"a list of {_listed(typing.get_args(option)[0])}")
-        elif typing.get_origin(option) is Literal:
-            words.append(" or ".join(typing.get_args(option)))
-        elif typing.get_origin(option) is dict or dataclasses.is_dataclass(option):
-            words.append("a mapping of keys to values")
-        elif option in _WORDS:
-            words.append(_WORDS[option])
-    return " or ".join(words)

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from warmkit.errors import RecipeError
+from warmkit.errors import RecipeError, UsageError
 from warmkit.mergekit.schema import is_mergekit
 from warmkit.mergekit.translate import read_mergekit
 from warmkit.recipes import MergeRecipe, read_recipe
+from warmkit.training.recipe import RewardModelRecipe, WarmRecipe
 
 HALVES = "\n".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 30))
 REFUSED = {
@@ -58,8 +59,29 @@ def test_what_is_no_file_is_no_recipe(tmp_path: Path) -> None:
     (tmp_path / "loop.yaml").symlink_to("loop.yaml")
     (tmp_path / "latin.yaml").write_bytes(b"merge: caf\xe9")
     for name in ("pipe.yaml", "loop.yaml", "latin.yaml", "absent.yaml", ""):
-        with pytest.raises(RecipeError, match=r"cannot be read|expected a file"):
+        with pytest.raises(RecipeError, match=r"cannot be read|expected a file|no such file"):
             read_recipe(tmp_path / name, MergeRecipe)
+
+
+def test_a_recipe_of_another_command_names_that_command(tmp_path: Path) -> None:
+    for text, schema, command in (
+        ("model: {path: x}\nrm: {lr: 1}", MergeRecipe, "train rm"),
+        ("merge: {models: [a, b]}", WarmRecipe, "merge"),
+        ("merge_method: linear", WarmRecipe, "merge"),
+        ("rm: {lr: 1}\nwarm: {runs: 2}", RewardModelRecipe, "warm"),
+        ("policy: {lr: 1}\nwarp: {runs: 2}", RewardModelRecipe, "warp"),
+    ):
+        (tmp_path / "r.yaml").write_text(text)
+        with pytest.raises(RecipeError, match=f"r.yaml: a recipe of another command; give it to that: warmkit {command} "):
+            read_recipe(tmp_path / "r.yaml", schema)
+
+
+def test_a_key_without_its_section_is_said_whole(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text("model: {path: x}")
+    with pytest.raises(UsageError, match=r"--set lr=3: no such key.*: --set rm.lr=3 or --set warm.lr=3$"):
+        read_recipe(tmp_path / "r.yaml", WarmRecipe, ["lr=3"])
+    with pytest.raises(RecipeError, match=r"unknown key 'rm.lrr'; did you mean 'lr'"):
+        read_recipe(tmp_path / "r.yaml", WarmRecipe, ["rm.lrr=3"])
 
 
 def test_a_parameter_whose_name_is_a_number_is_one_line(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from warmkit.cli import (
     merge_part,
     methods,
     push,
+    recipes,
     report,
     reproduce,
     score,
@@ -69,6 +70,7 @@ for verb in (merge.merge, liti.liti, soup.soup, ema.ema, compare.compare, inspec
     app.command(verb.__name__)(verb)
 app.command("merge-part", hidden=True)(merge_part.merge_part)
 app.command("push")(push.push)
+app.command("recipes")(recipes.recipes)
 app.command("extract-lora")(extract_lora.extract_lora)
 app.add_typer(train.app, name="train")
 app.command("train-rm", help=_alias("train-rm", "train rm", train.rm.__doc__))(train.rm)

@@ -69,15 +69,15 @@ class LazyTensor:
 
 @dataclass(frozen=True)
 class Checkpoint(Mapping[str, LazyTensor]):
-    """The weights of one model and what lies beside them.
+    """Model on disk: its tensors, which are read when they are asked for, and its config and tokenizer files.
 
     Attributes:
-        source: What the user called it: a path or a Hub repository.
+        source: What the user wrote: a path or a Hub repository.
         path: Its directory, or its one `.safetensors` file; where it is streamed, the folder of its small files.
         entries: Every tensor, in the order of files and bytes.
         files: The weight files.
         metadata: `__metadata__` of the files, merged.
-        notes: What the user should know of how it was opened: left aside, renamed, found elsewhere; one line each.
+        notes: What the user should know: tensors left aside or renamed, files found elsewhere; one line each.
         tied: Names that a pickle stores as the same tensor as an earlier name, with that name.
         adapters: Directories of the adapters on top of it.
         own_config: Its config, where that is not what its `config.json` says.

@@ -68,7 +68,7 @@ class GroupComparison:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `compare` measured."""
+    """Norms and angles that `compare` measured."""
 
     init: str
     models: list[str]

@@ -41,7 +41,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class GreedySoup:
-    """A greedy soup and how it came about.
+    """Greedy soup: the merge, its members, and every score.
 
     Attributes:
         result: The merge that was written.

@@ -33,7 +33,7 @@ def merge(
 
         merged = (1 - eta) x0 + eta (x0 + sum_m c_m (x_m - x0))
 
-    or, of a method that edits task vectors, x0 + eta scale d with d what it makes of them.
+    or, for a method that edits task vectors, x0 + eta scale d, where d is the edited sum of the task vectors.
 
     Args:
         models: Checkpoints, as `open_checkpoint` takes them.

@@ -19,7 +19,7 @@ Advance: TypeAlias = Callable[[int, int], None]
 
 
 class OutputOptions(TypedDict, total=False):
-    """How results are written; every verb takes these.
+    """Options of everything that writes a model.
 
     Attributes:
         dtype: `float32`, `bfloat16`, `float16` or `float64`; by default each tensor's own type in the init or first model.

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Pushed:
-    """What was uploaded, and where to.
+    """Upload to the Hub: where to, which commit, how much.
 
     Attributes:
         repository: `owner/name`.

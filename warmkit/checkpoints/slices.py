@@ -33,7 +33,7 @@ from warmkit.merging.parameters import MethodParameters
 
 @dataclass(frozen=True)
 class Slice:
-    """Layers of the result, in order.
+    """Some layers of the result, merged or copied from layers of other models.
 
     Attributes:
         sources: What is merged, layer by layer; one source is copied.

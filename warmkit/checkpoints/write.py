@@ -34,7 +34,7 @@ from warmkit.merging.methods import EditMethod
 
 @dataclass(frozen=True)
 class MergeResult:
-    """What a verb did, or with `dry_run` would do.
+    """Result of a merge, or with `dry_run` what it would be.
 
     Attributes:
         path: The destination.

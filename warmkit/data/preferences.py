@@ -20,7 +20,7 @@ from warmkit.errors import DataError, OutputError
 
 @dataclass(frozen=True)
 class Pair:
-    """One comparison (x, y+, y-).
+    """Preference pair: a prompt x, the preferred answer y+ and the other answer y-.
 
     Attributes:
         prompt: What was asked, x: text, or the messages before the answer.

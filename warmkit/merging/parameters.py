@@ -15,7 +15,7 @@ PerModel: TypeAlias = "float | Sequence[float]"
 
 
 class MethodParameters(TypedDict, total=False):
-    """What some methods take beside coefficients; `warmkit methods` says which, with their defaults.
+    """Parameters that only some methods have; `warmkit methods` lists them with their defaults.
 
     Attributes:
         scale: Factor of the merged task vector (lambda in the papers).

@@ -29,11 +29,11 @@ NO_PADDING = -1  # no id of a token: the last token is read, as transformers doe
 
 
 class RewardModel:
-    """A reward model r(x, y) with its tokenizer.
+    """Reward model r(x, y) with its tokenizer.
 
     Args:
         model: A transformers sequence classifier with one label.
-        encoder: How text becomes tokens.
+        encoder: Turns text into tokens.
         path: Where it came from.
     """
 

@@ -79,10 +79,10 @@ def run_warm(
     tell: Callable[[str], None] | None = None,
     stage: Callable[[str], None] = lambda name: None,
 ) -> WarmResult:
-    """Run the whole procedure, or go on where a killed one stopped.
+    """Run WARM: train reward models and average the best; or go on where a killed run stopped.
 
     Args:
-        recipe: Of the pipeline.
+        recipe: Recipe of the whole pipeline.
         force: Delete a pipeline of another recipe that lies there.
         advance: Progress callback, in steps of all runs.
         address: Of the Ray cluster of `warm.executor: ray`.

@@ -69,10 +69,10 @@ def run_warp(
     tell: Callable[[str], None] | None = None,
     stage: Callable[[str], None] = lambda name: None,
 ) -> WarpResult:
-    """Run the whole procedure, or go on where a killed one stopped.
+    """Run WARP: train policies, merge them, repeat; or go on where a killed run stopped.
 
     Args:
-        recipe: Of the pipeline.
+        recipe: Recipe of the whole pipeline.
         force: Delete a pipeline of another recipe that lies there.
         advance: Progress callback, in steps of all runs.
         address: Of the Ray cluster of `warp.executor: ray`.
@@ -141,7 +141,7 @@ def run_recipes(recipe: WarpRecipe, iteration: int, init: str) -> dict[str, Poli
     """Return the recipes of one iteration's runs by name: every run of all iterations has its own order of the prompts.
 
     Args:
-        recipe: Of the pipeline.
+        recipe: Recipe of the whole pipeline.
         iteration: Counted from 1.
         init: What the runs start from.
     """

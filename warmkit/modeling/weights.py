@@ -14,6 +14,8 @@ from warmkit.checkpoints.hub import resolve
 from warmkit.errors import MismatchError
 from warmkit.modeling.quiet import quiet
 
+EXPERTS = ".experts."
+
 
 def load_weights(model: Any, weights: Mapping[str, torch.Tensor], source: str, optional: Collection[str] = ()) -> None:
     """Replace a model's weights, by those of a merge in memory for instance.
@@ -90,8 +92,15 @@ def load_adapters(model: Any, source: str) -> None:
     if adapted.config.get("tie_word_embeddings") is False:
         _untie(model)
     if changed.keys() - model.state_dict().keys():
+        changed |= {name: adapted[name].load() for name in _other_experts(changed, adapted)}
         changed = _converted(model, changed, source)
     model.load_state_dict(changed, strict=False)
+
+
+def _other_experts(changed: Collection[str], names: Collection[str]) -> list[str]:
+    """Return the tensors of the experts beside those that changed: in memory they may be one tensor."""
+    homes = {name.partition(EXPERTS)[0] for name in changed if EXPERTS in name}
+    return [name for name in names if EXPERTS in name and name.partition(EXPERTS)[0] in homes and name not in changed]
 
 
 def _untie(model: Any) -> None:

@@ -24,13 +24,13 @@ from warmkit.checkpoints.extraction import Extraction, ModuleLoss, RestLoss
 from warmkit.checkpoints.files import Files
 from warmkit.checkpoints.groups import layer_of
 from warmkit.checkpoints.identities import check_unchanged, identity_of
-from warmkit.checkpoints.memory_names import adaptable, names_in_memory
+from warmkit.checkpoints.memory_names import check_modules, names_in_memory, no_module, stacks
 from warmkit.checkpoints.orientation import is_conv1d
 from warmkit.checkpoints.prepare import check_apart
 from warmkit.checkpoints.safetensors_format import build_header
 from warmkit.checkpoints.staging import Staging, writing
 from warmkit.checkpoints.tensors import Tensor
-from warmkit.errors import UnsupportedError, UsageError, nearest
+from warmkit.errors import UsageError, nearest
 from warmkit.merging.kernels import NumbaKernels
 from warmkit.merging.truncated_svd import truncated_svd
 
@@ -78,7 +78,7 @@ def extract_lora(
     check_apart(Path(output), [base, tuned])
     aligned = align([base, tuned])
     chosen, named = _choose(base, targets), names_in_memory(base)
-    _check_modules(base, chosen, named)
+    check_modules(base, chosen, named, targets)
     plan = [rank, energy, chosen, save_rest, kind.name, base.fingerprint(), tuned.fingerprint(), __version__]
     staging, identity = Staging(Path(output), force), xxhash.xxh3_128_hexdigest(json.dumps(plan).encode())
     finished = staging.finished_before(identity)  # measured again for the report, not written
@@ -132,23 +132,12 @@ def _choose(base: Checkpoint, targets: Sequence[str] | None) -> list[str]:
             raise UsageError(f"{base.source}: has no matrices in layers; name modules with --targets")
         return found
     for target in targets:
+        if stack := next((name for name in stacks(base) if _ends(name.removesuffix(".weight"), target)), None):
+            raise no_module(base, stack)
         if not any(_ends(module, target) for module in matrices):
             ends = sorted({module.rpartition(".")[2] for module in matrices})
             raise UsageError(f"{base.source}: no matrix is called {target!r}{nearest(target, ends)}")
     return [name for module, name in matrices.items() if any(_ends(module, target) for target in targets)]
-
-
-def _check_modules(base: Checkpoint, chosen: Sequence[str], named: dict[str, str]) -> None:
-    """Refuse matrices that are no modules of their own in memory: experts are fused there, routers hold bare parameters."""
-    fit = adaptable(base, named)
-    if stranger := next((name for name in chosen if name not in fit), None):
-        ends = {name.removesuffix(".weight").rpartition(".")[2] for name in fit if name in chosen}
-        others = {name.removesuffix(".weight").rpartition(".")[2] for name in chosen if name not in fit}
-        advice = f"; name other modules with --targets {','.join(sorted(ends - others))}" if ends - others else ""
-        raise UnsupportedError(
-            f"{base.source}: {stranger!r} is no module of its own in memory, where transformers fuses experts, so peft cannot "
-            f"load factors for it{advice}"
-        )
 
 
 def _ends(module: str, target: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from typing import Any
 
 from warmkit.checkpoints.checkpoint import Checkpoint
@@ -50,7 +51,47 @@ def names_in_memory(base: Checkpoint) -> dict[str, str]:
     return {name: new for name, new in found.items() if new is not None and known[new].shape == base.entries[name].shape}
 
 
-def adaptable(base: Checkpoint, names: dict[str, str]) -> set[str]:
+def check_modules(base: Checkpoint, chosen: Sequence[str], named: dict[str, str], targets: Sequence[str] | None) -> None:
+    """Refuse matrices that peft can give no factors, and experts that are no matrices where nobody named others.
+
+    Args:
+        base: The model.
+        chosen: Names of its matrices, on disk.
+        named: What `names_in_memory` says.
+        targets: Ends of module names that were asked for.
+
+    Raises:
+        UnsupportedError: Naming one, and what can be asked for.
+    """
+    fit = _adaptable(base, named)
+    strangers = [*([] if targets else stacks(base)), *(name for name in chosen if name not in fit)]
+    if strangers:
+        ends, others = (
+            {name.removesuffix(".weight").rpartition(".")[2] for name in names} for names in (fit & {*chosen}, strangers)
+        )
+        advice = f"; name other modules with --targets {','.join(sorted(ends - others))}" if ends - others else ""
+        raise no_module(base, next(filter(_is_of_experts, strangers), strangers[0]), advice)
+
+
+def no_module(base: Checkpoint, name: str, advice: str = "") -> UnsupportedError:
+    """Say that a tensor gets no factors."""
+    return UnsupportedError(
+        f"{base.source}: {name!r} is no module of its own in memory, where the experts of a layer are one tensor and routers "
+        f"hold bare parameters, so peft cannot load factors for it{advice}"
+    )
+
+
+def stacks(base: Checkpoint) -> list[str]:
+    """Return the tensors that hold the matrices of all experts of a layer."""
+    return [name for name, entry in base.entries.items() if _is_of_experts(name) and len(entry.shape) == 3]
+
+
+def _is_of_experts(name: str) -> bool:
+    """Say whether a tensor is in the experts of a layer, not in what chooses among them."""
+    return any(part in name for part in EXPERTS) and ".router." not in name
+
+
+def _adaptable(base: Checkpoint, names: dict[str, str]) -> set[str]:
     """Return the names, on disk, of matrices in modules that peft can give factors."""
     if _is_plain(base):
         return set(names)

@@ -22,6 +22,7 @@ HEAD = """\
 A training is described by a recipe, a YAML file with the sections below. For the recipe of a merge see
 [numbers by layer and slices](varying.md). This page is generated: `python -m tests.docs.recipes_page > docs/recipes.md`.
 
+- `warmkit recipes` lists complete recipes to start from. `warmkit recipes warp-paper -o warp.yaml` copies one.
 - An unknown key, a wrong type or a value out of range is an error that names file and line.
 - `--set section.key=value` changes a key for one command. Give it several times for several keys.
 - `--dry-run` prints the recipe with every default. Every run directory holds it as `recipe.yaml`.

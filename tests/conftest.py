@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import multiprocessing.spawn
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from tests import forks
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and so would what we start
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side
+os.environ.setdefault("PYTHONPATH", str(Path(__file__).parents[1]))  # what we start finds `tests`, too
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))  # here too: what we start must compute the same bytes
 
 settings.register_profile("here", deadline=None)  # shared machines pause
@@ -109,6 +111,17 @@ def run(tmp_path: Path) -> Run:
         return forks.run(command, text=True, cwd=tmp_path, env=environment, timeout=120, **options)
 
     return call
+
+
+@pytest.fixture(scope="module")
+def children_are_forks() -> Iterator[None]:
+    """Let what the package itself starts from this process be forks, too: they take `sys.executable`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "executable", str(forks.shims() / "python"))
+        before = multiprocessing.spawn.get_executable()
+        multiprocessing.spawn.set_executable(sys.executable)
+        yield
+        multiprocessing.spawn.set_executable(before)
 
 
 @pytest.fixture

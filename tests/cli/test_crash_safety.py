@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 import warmkit
+from tests import forks
 from tests.benchmarks.llama import build
 from tests.conftest import Family, Run
 from tests.unit.checkpoints.lora import adapter
@@ -39,7 +40,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def start(folder: Path, output: Path, *more: str) -> subprocess.Popen[str]:
     merge = ["merge", "--init", str(folder / "sft"), str(folder / "a"), str(folder / "b"), "-o", str(output), "--json"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([sys.executable, "-c", EAGER, *merge, "--eta", "0.3,1", *more], **pipes)
+    return forks.Popen([sys.executable, "-c", EAGER, *merge, "--eta", "0.3,1", *more], **pipes)
 
 
 def finish(process: subprocess.Popen[str]) -> dict[str, object]:

@@ -17,6 +17,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from tests import forks
 from tests.conftest import Run
 from tests.unit.labeling.server import KEY, Reply, Seen, Server, fails, prefers_good, prefers_the_first, says, serving
 from warmkit.cli.label import label
@@ -149,7 +150,7 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     previous = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs would ignore it
     try:
         command = [sys.executable, "-m", "warmkit", *arguments]
-        return subprocess.Popen(
+        return forks.Popen(
             command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "NO_COLOR": "1"}
         )
     finally:

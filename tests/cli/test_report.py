@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import warmkit
+from tests import forks
 from tests.cli.conftest import Call, Rewards
 from tests.conftest import make_family
 from warmkit.report.page import is_report
@@ -109,7 +110,7 @@ def test_without_the_libraries_one_line_says_what_to_install(call: Call, run: Pa
 
 def watched(run: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "warmkit", "report", str(run), "--watch", "--every", "0.2"]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return forks.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def wait_for(happened: Callable[[], bool], process: subprocess.Popen[str]) -> None:

@@ -14,12 +14,15 @@ from typing import Any
 
 import pytest
 
+from tests import forks
 from tests.cli.conftest import Call
 from warmkit.reproduction.recipe import FOLDER
 from warmkit.reproduction.seed_file import read_seed
 
 pytest.importorskip("transformers")
 pytest.importorskip("altair")
+
+pytestmark = pytest.mark.usefixtures("children_are_forks")
 TESTBED = """\
 nano:
   pretraining: {steps: 20, batch_size: 16, width: 16, heads: 2}
@@ -54,7 +57,7 @@ def command(recipes: Path, out: str, *more: str) -> list[str]:
 @pytest.mark.slow
 def test_a_killed_reproduction_goes_on_and_ends_the_same(recipes: Path, call: Call, tmp_path: Path) -> None:
     whole = json.loads(call(*command(recipes, "whole", "--json", "--jobs", "2")).stdout)
-    process = subprocess.Popen(
+    process = forks.Popen(
         [sys.executable, "-m", "warmkit", *command(recipes, "killed", "--jobs", "1")],
         cwd=tmp_path,
         start_new_session=True,

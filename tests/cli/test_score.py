@@ -17,6 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from tests import forks
 from tests.cli.conftest import Call, Rewards, json_lines
 from tests.unit.training import tiny
 from warmkit.evaluation.scoring import windows
@@ -289,7 +290,7 @@ def test_windows_close_when_nothing_waits_and_keep_lines_whole() -> None:
 
 def test_a_pipe_answers_before_its_end(rewards: Rewards) -> None:
     command = [sys.executable, "-m", "warmkit", "score", str(rewards.llamas[0]), "--chat", "-q"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with forks.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         assert process.stderr is not None
@@ -304,7 +305,7 @@ def test_a_pipe_answers_before_its_end(rewards: Rewards) -> None:
 
 def test_head_ends_it_quietly(rewards: Rewards, tmp_path: Path) -> None:
     rows = tiny.write(tmp_path / "many.jsonl", [{"prompt": "a", "response": "b " * 30, "pad": "x" * 3000}] * 400)
-    line = f"{sys.executable} -m warmkit score {rewards.llamas[0]} --window 8 -q < {rows} | head -1; echo ${{PIPESTATUS[@]}}"
+    line = f"{forks.shims()}/warmkit score {rewards.llamas[0]} --window 8 -q < {rows} | head -1; echo ${{PIPESTATUS[@]}}"
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=120, check=True)
     first, status = done.stdout.splitlines()
     assert "score" in json.loads(first)

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from tests import forks
 from tests.unit.training import tiny
 from warmkit.cli.app import app
 from warmkit.recipes import recipe_text
@@ -42,7 +43,7 @@ def kill_after(lines: int, verb: str, recipe: Any) -> None:
     """Train in a process of its own and kill it once the metrics have some lines."""
     command = [sys.executable, "-m", "warmkit", "train", verb, str(written(recipe)), "--quiet"]
     run = Path(recipe.output.path)
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, env={**os.environ, "NO_COLOR": "1"})
+    process = forks.Popen(command, stderr=subprocess.PIPE, env={**os.environ, "NO_COLOR": "1"})
     metrics = run / "metrics.jsonl"
     while not metrics.exists() or metrics.read_bytes().count(b"\n") < lines:
         assert process.poll() is None, process.stderr.read().decode() if process.stderr else ""

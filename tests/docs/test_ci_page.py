@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 import yaml
 
 from tests.cli.conftest import Rewards, rewards  # noqa: F401  # pyright: ignore[reportUnusedImport]
-from tests.conftest import make_family
+from tests.conftest import Run, make_family
 from tests.unit.training import tiny
 
 ROOT = Path(__file__).parents[2]
@@ -30,26 +26,7 @@ output:
 """
 
 
-Bash = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-@pytest.fixture
-def bash(tmp_path: Path) -> Bash:
-    """Run a script as a job of GitHub's does: `bash -e FILE`, where `warmkit` is this one."""
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "warmkit").write_text(f'#!/bin/sh\nexec {sys.executable} -m warmkit "$@"\n')
-    (tmp_path / "bin" / "warmkit").chmod(0o755)
-    environment = {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
-
-    def call(script: str) -> subprocess.CompletedProcess[str]:
-        (tmp_path / "step.sh").write_text(script)
-        line = ["bash", "-e", "step.sh"]
-        return subprocess.run(line, check=False, capture_output=True, text=True, cwd=tmp_path, env=environment)
-
-    return call
-
-
-def test_the_hook_lets_recipes_pass_that_can_be_merged_and_no_others(bash: Bash, tmp_path: Path) -> None:
+def test_the_hook_lets_recipes_pass_that_can_be_merged_and_no_others(script: Run, tmp_path: Path) -> None:
     (hook,) = yaml.safe_load(BLOCKS[1])["repos"][0]["hooks"]
     family = make_family(tmp_path)
     places = {"init": family.init, "a": family.a, "b": family.b}
@@ -58,7 +35,7 @@ def test_the_hook_lets_recipes_pass_that_can_be_merged_and_no_others(bash: Bash,
 
     def commit(*recipes: str) -> subprocess.CompletedProcess[str]:
         assert all(re.search(hook["files"], f"recipes/{each}") for each in recipes)
-        return bash(f"{hook['entry']} {' '.join(recipes)}")
+        return script(f"{hook['entry']} {' '.join(recipes)}")
 
     assert commit("merge-good.yaml", "merge-good.yaml").returncode == 0
     done = commit("merge-good.yaml", "merge-bad.yaml")
@@ -68,7 +45,7 @@ def test_the_hook_lets_recipes_pass_that_can_be_merged_and_no_others(bash: Bash,
 
 
 def test_the_steps_of_the_workflow_merge_and_its_gate_stops_a_bad_model(
-    bash: Bash,
+    script: Run,
     rewards: Rewards,  # noqa: F811
     tmp_path: Path,
 ) -> None:
@@ -81,10 +58,10 @@ def test_the_steps_of_the_workflow_merge_and_its_gate_stops_a_bad_model(
     (tmp_path / "recipes" / "merge.yaml").write_text(f"merge: {{method: lerp, models: [{a}, {b}]}}")
     worse = [{**row, "chosen": row["rejected"], "rejected": row["chosen"]} for row in rewards.rows]
     tiny.write(tmp_path / "data" / "val.jsonl", worse)  # untrained, the models happen to like the others
-    done = bash(merge)
+    done = script(merge)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "merge.json").read_text())["method"] == "lerp"
-    done = bash(f"{gate}\necho not reached")
+    done = script(f"{gate}\necho not reached")
     assert (done.returncode, done.stdout) == (1, "")
     assert "is below what was asked: val 0." in done.stderr
     assert json.loads((tmp_path / "evaluation.json").read_text())["individuals"]

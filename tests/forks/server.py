@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 import array
-import atexit
+import contextlib
 import ctypes
 import gc
 import importlib
 import json
 import os
 import pkgutil
-import runpy
 import select
 import shutil
 import signal
 import socket
-import sys
 import tempfile
-import threading
 import time
-import traceback
-import types
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from tests.forks.shim import end
+from tests.forks.interpreter import become, split
 
 MODULES = (
     "accelerate",
@@ -35,33 +30,38 @@ MODULES = (
     "transformers.models.auto.modeling_auto",
     "transformers.models.auto.tokenization_auto",
     "transformers.models.bert.modeling_bert",
+    "transformers.models.bert.tokenization_bert",
     "transformers.models.gpt2.modeling_gpt2",
     "transformers.models.llama.modeling_llama",
 )  # what commands import late; none of them starts a thread, which a fork would lose
 AT_IMPORT = (
-    "ACCELERATE",
-    "FORCE_COLOR",
-    "GITHUB_ACTIONS",
-    "HF_",
-    "HOME",
-    "HUGGING",
-    "KMP",
-    "LANG",
-    "LC_",
-    "LD_",
-    "MALLOC",
-    "MKL",
-    "NUMBA",
-    "OMP",
-    "OPENBLAS",
-    "PYTHON",
-    "PYTORCH",
-    "TERMINAL",
-    "TORCH",
-    "TRANSFORMERS",
-    "TZ",
-    "USE_",
-    "XDG",
+    *(
+        "FORCE_COLOR",
+        "GITHUB_ACTIONS",
+        "HF_",
+        "HOME",
+        "HUGGING",
+        "KMP",
+        "LANG",
+        "LC_",
+        "LD_",
+        "MALLOC",
+        "MKL",
+        "MPL",
+        "NUMBA",
+        "OMP",
+        "OPENBLAS",
+        "PYTHON",
+        "PYTORCH",
+        "TERMINAL",
+        "TORCHDYNAMO",
+        "TORCHINDUCTOR",
+        "TORCH_COMPILE",
+        "TORCH_LOGS",
+        "TRANSFORMERS",
+        "TZ",
+        "XDG",
+    ),
 )  # beginnings of the variables that are read as modules are imported
 HUGE, MADV_COLLAPSE = 1 << 21, 25
 UNLIKE = 0  # instead of a process id: this command needs a process of its own
@@ -74,14 +74,14 @@ def serve(file: int, place: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's interrupt is for the commands
     while 0 not in select.select([listener, 0], [], [])[0]:
         connection, _ = listener.accept()
-        with connection:
+        with connection, contextlib.suppress(OSError, ValueError):  # of a client that was killed
             order, files = receive(connection)
             if not (_starts_like(order["environment"], born) and _understood(order["arguments"])):
                 connection.sendall(b"%d\n" % UNLIKE)
             else:
                 _answer(connection, listener, {**order, "born": born, "python": str(folder / "python")}, files)
-        for file in files:
-            os.close(file)
+            for file in files:
+                os.close(file)
         _bury()
     shutil.rmtree(folder)
 
@@ -95,6 +95,8 @@ def _import_everything() -> None:
     for name in MODULES:
         importlib.import_module(name)
     warmkit.cli.app.app(["methods"], standalone_mode=False)  # what the command line and its tables import late
+    with contextlib.suppress(ImportError):  # of a later version: patterns that every loading of a model would compile
+        importlib.import_module("transformers.conversion_mapping").get_checkpoint_conversion_mapping("bert")
     threads = os.listdir("/proc/self/task")
     assert len(threads) == 1, f"a fork would lose {len(threads) - 1} threads"
     tempfile.tempdir = None
@@ -122,7 +124,8 @@ def _starts_like(environment: Mapping[str, str], born: Mapping[str, str]) -> boo
 
 
 def _understood(arguments: list[str]) -> bool:
-    """Whether these are `-m MODULE`, `-c CODE`, `-`, FILE or nothing, without options of the interpreter."""
+    """Whether these are `-m MODULE`, `-c CODE`, `-`, FILE or nothing, after options that a fork can take."""
+    _, arguments = split(arguments)
     return not arguments or arguments[0] in ("-m", "-c", "-") or not arguments[0].startswith("-")
 
 
@@ -143,13 +146,22 @@ def _answer(connection: socket.socket, listener: socket.socket, order: dict[str,
         if order["adopted"]:
             os.waitpid(between, 0)  # hanging up says that the command has its new parent
         return
-    listener.close()
-    order["between"] = os.getpid()
+    try:
+        listener.close()
+        _answer_between(connection, order, files)
+    except BrokenPipeError:  # nobody waits any more
+        os._exit(0)
+    finally:
+        os._exit(1)
+
+
+def _answer_between(connection: socket.socket, order: dict[str, Any], files: list[int]) -> NoReturn:
+    between = os.getpid()
     if (command := os.fork()) == 0:
         connection.close()
-        while order["adopted"] and os.getppid() == order["between"]:
+        while order["adopted"] and os.getppid() == between:
             time.sleep(0.001)
-        _become(order, files)
+        become(order, files)
     connection.sendall(b"%d\n" % command)
     if not order["adopted"]:
         for file in (0, 1, 2, *files):
@@ -172,78 +184,3 @@ def _bury() -> None:
             pass
     except ChildProcessError:
         pass
-
-
-def _become(order: dict[str, Any], files: list[int]) -> NoReturn:
-    """Be the interpreter that was asked for."""
-    _open_only(dict(zip(order["files"], files)))
-    if order["session"]:
-        os.setsid()
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    os.umask(order["mask"])
-    os.chdir(order["folder"])
-    for name in order["born"]:  # what imports have set stays
-        del os.environ[name]
-    os.environ.update(order["environment"])
-    sys.stdout.reconfigure(line_buffering=os.isatty(1))  # type: ignore[union-attr]
-    sys.executable = order["python"]
-    _leave(_exit_code(lambda: _interpret(order["arguments"])))
-
-
-def _open_only(wanted: Mapping[int, int]) -> None:
-    """Give the files their numbers, and close every other one."""
-    import fcntl
-
-    apart = {number: fcntl.fcntl(file, fcntl.F_DUPFD, 1000) for number, file in wanted.items()}
-    os.closerange(3, 1000)
-    for number, file in apart.items():
-        os.dup2(file, number, inheritable=True)
-        os.close(file)
-
-
-def _interpret(arguments: list[str]) -> None:
-    sys.orig_argv = [sys.executable, *arguments]
-    match arguments:
-        case ["-m", module, *rest]:
-            sys.path[0], sys.argv = os.getcwd(), ["-m", *rest]
-            runpy.run_module(module, run_name="__main__", alter_sys=True)
-        case ["-c", code, *rest]:
-            sys.path[0], sys.argv = "", ["-c", *rest]
-            _execute(code, "<string>")
-        case [] | ["-", *_]:
-            sys.path[0], sys.argv = "", arguments or [""]
-            _execute(sys.stdin.read(), "<stdin>")
-        case _:
-            sys.path[0], sys.argv = os.path.dirname(os.path.realpath(arguments[0])), arguments
-            runpy.run_path(arguments[0], run_name="__main__")
-
-
-def _execute(code: str, name: str) -> None:
-    main = sys.modules["__main__"] = types.ModuleType("__main__")
-    exec(compile(code, name, "exec"), main.__dict__)
-
-
-def _exit_code(run: Callable[[], None]) -> int:
-    """Run it and return what Python would exit with, a signal's number negated."""
-    try:
-        run()
-    except SystemExit as end:
-        if end.code is None or isinstance(end.code, int):
-            return end.code or 0
-        print(end.code, file=sys.stderr)
-        return 1
-    except BaseException as error:
-        traceback.print_exc()
-        return -signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
-    return 0
-
-
-def _leave(code: int) -> NoReturn:
-    """End as an interpreter does, but do not tear down a hundred thousand objects first."""
-    threading._shutdown()  # type: ignore[attr-defined]
-    atexit._run_exitfuncs()  # pyright: ignore[reportPrivateUsage]
-    try:
-        sys.stdout.flush()
-    except OSError:
-        code = code or 120
-    end(code)

@@ -19,6 +19,7 @@ import torch.distributed.checkpoint as dcp
 from safetensors.torch import load_file
 
 import warmkit
+from tests import forks
 from tests.conftest import Family, Run, weights
 from warmkit.checkpoints.pieces import GatheredTensor
 from warmkit.errors import FormatError, UnsupportedError
@@ -136,9 +137,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "OMP_NUM_THREADS": "1",
     }
     processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", TWO, str(folder)], env={**environment, "RANK": str(rank)}, stderr=subprocess.PIPE
-        )
+        forks.Popen([sys.executable, "-c", TWO, str(folder)], env={**environment, "RANK": str(rank)}, stderr=subprocess.PIPE)
         for rank in range(2)
     ]
     for process in processes:

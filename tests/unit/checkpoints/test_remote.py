@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import save_file
 
 import warmkit
+from tests import forks
 from tests.conftest import CONFIG, Run, save
 from tests.unit.checkpoints.web import Fault, Web, WebHandler, serving
 from warmkit.checkpoints import http_file, lookahead, prefetch, remote_file
@@ -245,7 +246,7 @@ def test_kill_9_in_the_middle_costs_only_what_was_not_written(web: Web, expected
         "from warmkit.checkpoints import prefetch, sink; sink.FLUSH_BYTES = 1 << 18; prefetch.PIECE = 1 << 18; "
         "prefetch.Prefetcher.__init__.__defaults__ = (1 << 19, 1); from warmkit.cli.app import main; main()"
     )
-    victim = subprocess.Popen([sys.executable, "-c", slowly, *arguments, "--threads", "1"], cwd=tmp_path)
+    victim = forks.Popen([sys.executable, "-c", slowly, *arguments, "--threads", "1"], cwd=tmp_path)
     journal = tmp_path / ".out.warmkit" / "journal.jsonl"
     while not (journal.exists() and journal.read_text().count('"tensor"') > 2):
         assert victim.poll() is None
@@ -255,7 +256,7 @@ def test_kill_9_in_the_middle_costs_only_what_was_not_written(web: Web, expected
     assert not (tmp_path / "out").exists()
     web.latency = 0
     web.ranges.clear()
-    done = subprocess.run([sys.executable, "-c", slowly, *arguments], cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = forks.run([sys.executable, "-c", slowly, *arguments], cwd=tmp_path, text=True)
     assert json.loads(done.stdout)["resumed"] > 2
     assert weights(tmp_path / "out") == expected["lerp"]
     assert sum(stop - start for _, start, stop in web.ranges) < json.loads(done.stdout)["bytes_read"]
@@ -265,7 +266,7 @@ def test_an_interrupt_does_not_wait_for_a_server_that_says_nothing(web: Web, tmp
     arguments = ["merge", "--method", "lerp", f"{web.address}/a", f"{web.address}/b", "-o", "out"]
     command = [sys.executable, "-m", "warmkit", *arguments]
     web.hang = True
-    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as victim:
+    with forks.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as victim:
         while not web.hanging:
             assert victim.poll() is None
             time.sleep(0.01)

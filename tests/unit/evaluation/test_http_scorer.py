@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import forks
 from tests.unit.labeling.server import KEY, Reply, Seen, Server, fails, serving
 from tests.unit.training import toy
 from warmkit.data.prompts import Prompt
@@ -251,7 +251,7 @@ def test_a_run_that_loses_its_server_says_so_and_writes_no_key(server: Server, t
     (tmp_path / "recipe.yaml").write_text(recipe_text(recipe))
     command = [sys.executable, "-m", "warmkit", "train", "policy", "recipe.yaml", "--set", "output.path=run"]
     environment = {**os.environ, "WARMKIT_ENDPOINT_KEY": KEY, "NO_COLOR": "1"}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    done = forks.run(command, cwd=tmp_path, env=environment, text=True)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.splitlines()[-1] == f"error: reward {server.url}/score: HTTP 400: gone [key]"
     assert "Traceback" not in done.stderr

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import forks
 from warmkit.errors import OutputError
 from warmkit.labeling.cache import Cache, key_of
 
@@ -36,7 +37,7 @@ def test_an_answer_is_there_for_the_next_process(tmp_path: Path) -> None:
 
 
 def test_a_kill_loses_no_answer_that_was_stored(tmp_path: Path) -> None:
-    process = subprocess.Popen([sys.executable, "-c", WRITER, tmp_path / "cache"], stdout=subprocess.PIPE, text=True)
+    process = forks.Popen([sys.executable, "-c", WRITER, tmp_path / "cache"], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     with process.stdout as said:
         for _ in range(20):

@@ -20,6 +20,8 @@ from warmkit.errors import ChangedError, ClusterError, OutputError
 from warmkit.pipelines.merge_parts import follow_order, merge_in_parts
 from warmkit.pipelines.processes import Job, run_jobs
 
+pytestmark = pytest.mark.usefixtures("children_are_forks")
+
 SMALL = 1 << 11  # bytes of a part: a group each
 
 

@@ -9,6 +9,8 @@ import pytest
 from warmkit.pipelines import processes
 from warmkit.pipelines.processes import Job, run_jobs
 
+pytestmark = pytest.mark.usefixtures("children_are_forks")
+
 
 def test_a_job_that_fails_is_reported_with_its_last_words_and_the_others_are_done(tmp_path: Path) -> None:
     for number in range(2):

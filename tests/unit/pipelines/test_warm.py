@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -18,6 +17,7 @@ import torch
 from typer.testing import CliRunner
 
 import warmkit
+from tests import forks
 from tests.unit.evaluation.test_partners import turn
 from tests.unit.training import tiny
 from warmkit.cli.app import app
@@ -30,6 +30,7 @@ from warmkit.recipes import read_recipe, recipe_text
 from warmkit.report.runs.warm import warm
 from warmkit.training.recipe import WarmRecipe, WarmSection
 
+pytestmark = pytest.mark.usefixtures("children_are_forks")
 STEPS = 60
 
 
@@ -80,7 +81,7 @@ def children(process: int) -> list[int]:
 def test_a_killed_pipeline_goes_on_to_the_same_bytes_and_repeats_no_finished_run(whole: tuple[WarmRecipe, WarmResult]) -> None:
     complete, result = whole
     content = replace(complete, output=replace(complete.output, path=complete.output.path + "-killed"))
-    process = subprocess.Popen([sys.executable, "-m", "warmkit", "warm", str(written(content)), "--quiet"])
+    process = forks.Popen([sys.executable, "-m", "warmkit", "warm", str(written(content)), "--quiet"])
     metrics = run_path(content, "run-2") / "metrics.jsonl"
     while not metrics.exists() or metrics.read_bytes().count(b"\n") < 7:
         assert process.poll() is None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -17,6 +16,7 @@ import torch
 from typer.testing import CliRunner
 
 import warmkit
+from tests import forks
 from tests.unit.training import tiny, toy
 from warmkit.cli.app import app
 from warmkit.errors import MismatchError, OutputError, TrainingError, UsageError
@@ -25,6 +25,7 @@ from warmkit.pipelines.warp import WarpResult, run_recipes, run_warp
 from warmkit.recipes import read_recipe, recipe_text
 from warmkit.training.warp_recipe import Variation, WarpRecipe, WarpSection
 
+pytestmark = pytest.mark.usefixtures("children_are_forks")
 STEPS = 30
 
 
@@ -98,7 +99,7 @@ def test_killed_in_every_stage_it_goes_on_to_the_same_bytes(whole: tuple[WarpRec
     for moment, reached in MOMENTS.items():
         if reached(out):
             continue  # the kill before came a little late
-        process = subprocess.Popen(command)
+        process = forks.Popen(command)
         while not reached(out):
             assert process.poll() is None
             time.sleep(0.002)

@@ -16,6 +16,8 @@ from warmkit.reproduction.claims.warm_corruption import Settings
 from warmkit.reproduction.demo import ETAS, MEMBERS, Story, run_demo
 from warmkit.reproduction.demo_page import page_of
 
+pytestmark = pytest.mark.usefixtures("children_are_forks")
+
 SETTINGS = replace(TINY, reward_models=replace(TINY.reward_models, lr=[1e-2, 7e-3, 1.4e-2]))
 HOW: dict[str, Any] = {"settings": SETTINGS, "memorising": Settings(models=2, pairs=20, steps=4)}
 

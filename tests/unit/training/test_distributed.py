@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests import forks
 from tests.unit.training import tiny, toy
 from warmkit.errors import UsageError
 from warmkit.modeling.reward_model import load_scorer
@@ -43,7 +44,7 @@ Recipe = RewardModelRecipe | SftRecipe | PolicyRecipe
 def launch(kind: str, *what: object) -> None:
     command = [sys.executable, *LAUNCH, *KINDS[kind], *map(str, what)]
     environment = {**os.environ, **ENVIRONMENT}
-    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment, timeout=300)
+    done = forks.run(command, text=True, env=environment, timeout=300)
     assert done.returncode == 0, done.stderr
 
 
@@ -174,7 +175,7 @@ def test_a_mistake_that_all_processes_meet_is_said_once(tmp_path: Path) -> None:
         free.bind(("127.0.0.1", 0))
         meeting = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
     processes = [
-        subprocess.Popen(
+        forks.Popen(
             [sys.executable, "-m", "warmkit", "train", "rm", str(tmp_path / "run.yaml")],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests import forks
 from tests.unit.training import tiny, toy
 from warmkit.errors import DataError, RecipeError, ScoreError, TrainingError, UnsupportedError, UsageError
 from warmkit.random_streams import generator
@@ -279,7 +280,7 @@ def kill_after(lines: int, recipe: PolicyRecipe) -> None:
     file = run.with_name("recipe.yaml")
     file.write_text(recipe_text(recipe))
     command = [sys.executable, "-m", "warmkit", "train", "policy", str(file), "--quiet"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, env={**os.environ, "NO_COLOR": "1"})
+    process = forks.Popen(command, stderr=subprocess.PIPE, env={**os.environ, "NO_COLOR": "1"})
     path = run / "metrics.jsonl"
     while not path.exists() or path.read_bytes().count(b"\n") < lines:
         assert process.poll() is None, process.stderr.read().decode() if process.stderr else ""

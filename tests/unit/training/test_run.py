@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests import forks
 from warmkit.errors import OutputError
 from warmkit.training.run import RunDirectory
 
@@ -112,10 +112,10 @@ def test_a_directory_is_one_process_at_a_time(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path / "run", "a: 1\n")
     code = "import sys; from pathlib import Path; from warmkit.training.run import RunDirectory; "
     command = [sys.executable, "-c", code + "RunDirectory(Path(sys.argv[1]), sys.argv[2])", str(run.path), "a: 1\n"]
-    refused = subprocess.run(command, capture_output=True, text=True, check=False)
+    refused = forks.run(command, text=True)
     assert "another warmkit is working here" in refused.stderr
     del run
-    assert subprocess.run(command, check=False).returncode == 0
+    assert forks.run(command).returncode == 0
 
 
 def test_a_run_that_failed_in_this_process_does_not_lock_it_out(tmp_path: Path) -> None:

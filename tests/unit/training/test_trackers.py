@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from tests import forks
 from tests.unit.training import tiny, toy
 from warmkit.errors import RecipeError
 from warmkit.pipelines.warm import run_recipes
@@ -143,7 +144,7 @@ def kill_after(lines: int, recipe: PolicyRecipe, **environment: str) -> int:
     file = home(recipe).with_name("recipe.yaml")
     file.write_text(recipe_text(recipe))
     command = [sys.executable, "-m", "warmkit", "train", "policy", str(file), "--quiet"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, env={**os.environ, "NO_COLOR": "1", **environment})
+    process = forks.Popen(command, stderr=subprocess.PIPE, env={**os.environ, "NO_COLOR": "1", **environment})
     path = home(recipe) / "metrics.jsonl"
     while not path.exists() or path.read_bytes().count(b"\n") < lines:
         assert process.poll() is None, process.stderr.read().decode() if process.stderr else ""
@@ -161,7 +162,7 @@ def train_apart(recipe: PolicyRecipe, **environment: str) -> subprocess.Complete
     command = [sys.executable, "-m", "warmkit", "train", "policy", str(file), "--json"]
     plain = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
     where = {**plain, "NO_COLOR": "1", "HOME": str(home(recipe).with_name("home")), **environment}
-    return subprocess.run(command, env=where, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    return forks.run(command, env=where, stdin=subprocess.DEVNULL, text=True)
 
 
 @needs_tensorboard

@@ -35,6 +35,8 @@ from warmkit.training.warp_recipe import WarpRecipe, WarpSection
 pytest.importorskip("altair")
 pytest.importorskip("transformers")
 
+pytestmark = pytest.mark.usefixtures("children_are_forks")
+
 LENGTH = RewardTerm(function="tests.unit.training.toy:length", name="length")
 
 

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,7 +40,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def start(folder: Path, output: Path, *more: str) -> subprocess.Popen[str]:
     merge = ["merge", "--init", str(folder / "sft"), str(folder / "a"), str(folder / "b"), "-o", str(output), "--json"]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return forks.Popen([sys.executable, "-c", EAGER, *merge, "--eta", "0.3,1", *more], **pipes)
 
 

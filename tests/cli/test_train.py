@@ -64,7 +64,7 @@ def moved(recipe: Any, name: str) -> Any:
     return replace(recipe, output=replace(recipe.output, path=str(Path(recipe.output.path).with_name(name))))
 
 
-STEPS = {"steps": 60, "save_every": 7, "batch_size": 6, "warmup": 5, "schedule": "cosine"}
+STEPS: dict[str, Any] = {"steps": 60, "save_every": 7, "batch_size": 6, "warmup": 5, "schedule": "cosine"}
 RUNS: dict[str, Callable[[Path], RewardModelRecipe]] = {
     "adamw and dropout": lambda folder: tiny.recipe(folder, "bert", dropout=0.2, seed=3, order=4, evaluate_every=20, **STEPS),
     "adafactor, lora and parts": lambda folder: replace(

@@ -1,5 +1,6 @@
 """Jobs run side by side; one that fails says why and stops no other."""
 
+# pyright: reportPrivateUsage=false
 from __future__ import annotations
 
 from pathlib import Path

@@ -29,8 +29,10 @@ from warmkit.training.sft import train_sft
 
 pytest.importorskip("accelerate")
 
-LAUNCH = ["-m", "accelerate.commands.launch", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"]
-LAUNCH += ["--dynamo_backend", "no", "--main_process_port", "0"]
+LAUNCH = (
+    *("-m", "accelerate.commands.launch", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"),
+    *("--dynamo_backend", "no", "--main_process_port", "0"),
+)
 KINDS = {"ddp": ["--multi_gpu"], "fsdp": ["--use_fsdp", "--fsdp_version", "2"]}
 TOLERANCE = 2e-5  # rounding, through six steps of Adam
 
@@ -51,7 +53,7 @@ def launch(kind: str, *what: object) -> None:
 def recipes(folder: Path, kind: str) -> dict[str, Recipe]:
     """Return what is trained, by name, the directories named after the kind."""
     # a large epsilon, because Adam makes whole steps of what is but rounding: a bias of keys has no gradient
-    policy = {"save_every": 2, "steps": 5, "mu": 0.3, "epsilon": 1e-4, "evaluate_every": 5}
+    policy: dict[str, Any] = {"save_every": 2, "steps": 5, "mu": 0.3, "epsilon": 1e-4, "evaluate_every": 5}
     how = {"save_every": 2, "steps": 6, "weight_decay": 0.1, "epsilon": 1e-4}
 
     def of(architecture: str, name: str, **more: Any) -> RewardModelRecipe:
@@ -59,7 +61,7 @@ def recipes(folder: Path, kind: str) -> dict[str, Recipe]:
 
     gpt2 = of("gpt2", "sft", accumulation=2, keep=[3])
     sft = SftRecipe(gpt2.model, gpt2.data, gpt2.output, gpt2.rm)
-    parts = {"batch_size": 5, "accumulation": 2, **policy}
+    parts: dict[str, Any] = {"batch_size": 5, "accumulation": 2, **policy}
     return {
         "policy": toy.recipe(folder, f"{kind}-policy", **parts),
         "policy-resumed-killed": toy.recipe(folder, f"{kind}-policy-resumed-killed", **parts),

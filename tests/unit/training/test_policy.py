@@ -90,7 +90,14 @@ def test_lora_moves_every_layer_and_the_anchor_over_adapters(anchor: str, tmp_pa
 
 
 def test_without_a_kl_the_reward_rises_and_under_a_large_one_the_policy_stays(tmp_path: Path) -> None:
-    how = {"steps": 40, "lr": 1e-3, "batch_size": 8, "samples": 4, "baseline": "leave-one-out", "anchor": "init"}
+    how: dict[str, Any] = {
+        "steps": 40,
+        "lr": 1e-3,
+        "batch_size": 8,
+        "samples": 4,
+        "baseline": "leave-one-out",
+        "anchor": "init",
+    }
     free, tied = (toy.recipe(tmp_path, f"beta-{beta}", beta=beta, **how) for beta in (0.0, 30.0))
     gains = {name: train_policy(each).summary for name, each in (("free", free), ("tied", tied))}
     start = metrics(free)[0]["reward"]
@@ -113,7 +120,7 @@ def test_every_number_of_samples_and_baseline_learns(samples: int, baseline: str
 
 def test_the_value_model_learns_alone_at_first(tmp_path: Path) -> None:
     constant = RewardTerm(function="tests.unit.training.toy:constant", weight=3.0)
-    how = {"steps": 40, "baseline": "value", "optimizer": "adamw", "lr": 1e-3}
+    how: dict[str, Any] = {"steps": 40, "baseline": "value", "optimizer": "adamw", "lr": 1e-3}
     recipe = replace(toy.recipe(tmp_path, rewards=[constant], **how), value=ValueSection(lr=1e-2, warmup=39))
     train_policy(recipe)
     lines = metrics(recipe)
@@ -196,7 +203,7 @@ def test_the_kl_is_reported_to_another_sft_model(tmp_path: Path) -> None:
 
 
 def test_a_run_stops_at_the_ceiling(tmp_path: Path) -> None:
-    how = {"lr": 1e-2, "steps": 40, "save_every": 1, "samples": 4, "kl_ceiling": 0.2, "beta": 0.0}
+    how: dict[str, Any] = {"lr": 1e-2, "steps": 40, "save_every": 1, "samples": 4, "kl_ceiling": 0.2, "beta": 0.0}
     recipe = toy.recipe(tmp_path, **how)
     summary = train_policy(recipe).summary
     lines = metrics(recipe)
@@ -211,7 +218,7 @@ def test_a_run_stops_at_the_ceiling(tmp_path: Path) -> None:
 @pytest.mark.parametrize("baseline", ["batch", "value"])
 @pytest.mark.parametrize("how", [{"accumulation": 2}, {"accumulation": 3}, {"gradient_checkpointing": True}], ids=str)
 def test_parts_and_checkpointing_give_the_same_update(how: dict[str, Any], baseline: str, tmp_path: Path) -> None:
-    settings = {"steps": 2, "lr": 1e-2, "epsilon": 1e-2, "baseline": baseline}
+    settings: dict[str, Any] = {"steps": 2, "lr": 1e-2, "epsilon": 1e-2, "baseline": baseline}
     early = ValueSection(1e-3, 0)
     whole = tiny.tensors(train_policy(replace(toy.recipe(tmp_path, "whole", **settings), value=early)).path)
     parts = tiny.tensors(train_policy(replace(toy.recipe(tmp_path, "parts", **settings, **how), value=early)).path)
@@ -262,7 +269,7 @@ def test_a_finished_run_is_returned_as_it_is(tmp_path: Path) -> None:
 
 # ---- killed ---------------------------------------------------------------------------------------------------------
 
-STEPS = {"steps": 40, "save_every": 4, "batch_size": 4, "warmup": 5, "evaluate_every": 10, "mu": 0.1}
+STEPS: dict[str, Any] = {"steps": 40, "save_every": 4, "batch_size": 4, "warmup": 5, "evaluate_every": 10, "mu": 0.1}
 RUNS: dict[str, Callable[[Path], PolicyRecipe]] = {
     "ema over lora, in parts": lambda folder: replace(
         toy.recipe(folder, accumulation=2, keep=[30], **STEPS), lora=LoraSection(rank=2)

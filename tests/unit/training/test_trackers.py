@@ -63,8 +63,10 @@ def logged(recipe: Any) -> Numbers:
 def events(recipe: Any) -> Numbers:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    read = EventAccumulator(str(home(recipe) / "tensorboard"), size_guidance={"scalars": 0}).Reload()
-    return {name: [(each.step, each.value) for each in read.Scalars(name)] for name in read.Tags()["scalars"]}
+    read = EventAccumulator(str(home(recipe) / "tensorboard"), size_guidance={"scalars": 0})
+    read.Reload()
+    names: list[str] = read.Tags()["scalars"]  # pyright: ignore[reportAssignmentType]
+    return {name: [(each.step, each.value) for each in read.Scalars(name)] for name in names}
 
 
 def sft(folder: Path) -> SftRecipe:
@@ -208,7 +210,7 @@ def chunks(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 def history(file: Path) -> dict[int, dict[str, Any]]:
     """Read the rows of an offline run's file, by step."""
-    from wandb.proto.wandb_internal_pb2 import Record
+    from wandb.proto.wandb_internal_pb2 import Record  # pyright: ignore[reportMissingImports]
 
     rows: dict[int, dict[str, Any]] = {}
     whole = b""

@@ -63,6 +63,7 @@ def bon(
     temperature: options.Temperature = None,
     max_new_tokens: options.NewTokens = None,
     stop: options.Stop = None,
+    chat: options.AsChats = False,
     seed: options.Seed = 0,
     batch_size: options.BatchSize = 64,
     plot: Plot = None,
@@ -100,6 +101,7 @@ def bon(
         seed=seed,
         batch_size=batch_size,
         stop=stop,
+        chat=chat,
         needed=("prompts", "rewards", "controls"),
     )
     if plot is not None:
@@ -107,6 +109,7 @@ def bon(
     refuse_existing([output, pool if policy is not None else None], force)
     choosing, judging = open_terms(how.rewards), open_terms(how.controls)
     answers = _answers(console, policy, how, pool)
+    options.tell_texts(console, answers.prompts, [], [*choosing, *judging], how.chat)
     chosen = _sizes(sizes) or default_sizes(answers.samples)
     if max(chosen) > answers.samples:
         raise UsageError(f"--n: expected 1 to {answers.samples}, the samples of every prompt, found {max(chosen)}")
@@ -157,7 +160,7 @@ def _answers(console: Console, policy: str | None, how: EvaluationSettings, path
     from warmkit.evaluation.pool import read_pool, sample_pool
 
     if policy is None:
-        return read_pool(how.prompts)
+        return read_pool(how.prompts, chat=bool(how.chat))
     trial = PolicyTrial(dataclasses.replace(how, rewards=[], controls=[], sft=None))
     with console.progress("sampling", unit="prompts") as advance:
         answers = sample_pool(options.open_candidate(console, trial, policy), advance)

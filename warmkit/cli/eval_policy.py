@@ -13,6 +13,7 @@ from warmkit.cli.console import Console, table
 from warmkit.cli.gate import AtLeast, Print, check_names, check_print, floors, hold
 from warmkit.cli.output import DocumentPath, refuse_existing, write_document, write_rows
 from warmkit.cli.policies import (
+    AsChats,
     BatchSize,
     Controls,
     Like,
@@ -68,6 +69,7 @@ def policy(
     temperature: Temperature = None,
     max_new_tokens: NewTokens = None,
     stop: Stop = None,
+    chat: AsChats = False,
     seed: Seed = 0,
     batch_size: BatchSize = 64,
     completions: Annotated[
@@ -112,6 +114,7 @@ def policy(
         seed=seed,
         batch_size=batch_size,
         stop=stop,
+        chat=chat,
     )
     _tell_similarity(console, samples)
     from warmkit.evaluation.diversity import open_encoder

@@ -13,7 +13,8 @@ from warmkit.cli.command import command
 from warmkit.cli.console import Console, table
 from warmkit.cli.eval_policy import policy
 from warmkit.cli.gate import AtLeast, Print, check_names, check_print, check_shares, floors, hold
-from warmkit.cli.score import AsChats, MaxLength, RewardModels
+from warmkit.cli.policies import AsChats
+from warmkit.cli.score import MaxLength, RewardModels
 from warmkit.cli.train import need_transformers, tell_slow_precision
 from warmkit.errors import UsageError
 from warmkit.units import size

@@ -64,6 +64,7 @@ def front(
     temperature: options.Temperature = None,
     max_new_tokens: options.NewTokens = None,
     stop: options.Stop = None,
+    chat: options.AsChats = False,
     seed: options.Seed = 0,
     batch_size: options.BatchSize = 64,
     run: Annotated[
@@ -107,6 +108,7 @@ def front(
         seed=seed,
         batch_size=batch_size,
         stop=stop,
+        chat=chat,
     )
     for picture in (plot, plot_rewards):
         if picture is not None:

@@ -23,7 +23,8 @@ from warmkit.cli.evaluate import (
 )
 from warmkit.cli.options import numbers
 from warmkit.cli.output import DocumentPath, refuse_existing, write_document
-from warmkit.cli.score import AsChats, MaxLength
+from warmkit.cli.policies import AsChats
+from warmkit.cli.score import MaxLength
 from warmkit.cli.train import need_transformers, tell_slow_precision
 from warmkit.errors import UsageError
 

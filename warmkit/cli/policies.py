@@ -12,7 +12,9 @@ from warmkit.cli.console import Console
 from warmkit.errors import UsageError
 
 if TYPE_CHECKING:
+    from warmkit.data.prompts import Prompt
     from warmkit.evaluation.policies import Candidate, EvaluationSettings, PolicyTrial
+    from warmkit.evaluation.rewards import Term
 
 Like = Annotated[
     Path | None,
@@ -46,6 +48,7 @@ Stop = Annotated[
         "again for more.",
     ),
 ]
+AsChats = Annotated[bool, typer.Option("--chat", help="Make chats of rows that are texts, for the model's chat template.")]
 Seed = Annotated[int, typer.Option("--seed", help="Of sampling, the same for every policy.")]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Completions at a time.")]
 
@@ -63,6 +66,7 @@ def evaluation_settings(
     seed: int,
     batch_size: int,
     stop: Sequence[str] | None = None,
+    chat: bool = False,
     needed: Sequence[str] = ("prompts", "rewards"),
 ) -> EvaluationSettings:
     """Lay the options over what a training recipe says.
@@ -85,6 +89,7 @@ def evaluation_settings(
         "seed": seed,
         "batch_size": batch_size,
         "stop": list(stop) if stop else None,
+        "chat": chat or None,
     }
     values: dict[str, Any] = {"rewards": []} | known | {key: value for key, value in given.items() if value is not None}
     options = {"prompts": "--prompts", "rewards": "--reward", "controls": "--control"}
@@ -101,14 +106,28 @@ def _of_recipe(path: Path) -> dict[str, Any]:
 
 
 def open_candidate(console: Console, trial: PolicyTrial, path: str) -> Candidate:
-    """Load a policy and its prompts; say if it does not see them whole."""
+    """Load a policy and its prompts; say if it does not see them whole, or not in the form that it may know."""
     from warmkit.modeling.generation_config import told
 
     candidate = trial.open(path)
     tell_truncated_prompts(console, path, candidate.data.truncated, len(candidate.data))
+    templated = [path] if candidate.evaluator.encoder.templated else []
+    tell_texts(console, candidate.data.prompts, templated, [*trial.rewards, *trial.controls], trial.settings.chat)
     if candidate.asked:
         console.note(f"{path}: {told(candidate.asked)}")
     return candidate
+
+
+def tell_texts(
+    console: Console, prompts: Sequence[Prompt], policies: Sequence[str], terms: Sequence[Term], chat: bool | None
+) -> None:
+    """Say how many prompts are texts to models of chats: policies that are, and reward models among the terms."""
+    from warmkit.modeling.untemplated import note_on_texts
+
+    models = [*policies, *(f"the reward {term.label}" for term in terms if term.templated)]
+    note = note_on_texts([(each.content,) for each in prompts], "prompts", models, chat, "--chat makes chats of them")
+    if note is not None:
+        console.note(note)
 
 
 def tell_truncated_prompts(console: Console, what: str, truncated: int, prompts: int) -> None:

@@ -14,6 +14,7 @@ import typer
 
 from warmkit.cli.command import command
 from warmkit.cli.console import Console, say_error
+from warmkit.cli.policies import AsChats
 from warmkit.cli.train import need_transformers
 from warmkit.errors import DataError
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 MOST_SHOWN = 100
 
 RewardModels = Annotated[list[str], typer.Argument(metavar="MODEL", help="Reward models: directories or Hub repositories.")]
-AsChats = Annotated[bool, typer.Option("--chat", help="Make chats of rows that are texts, for the model's chat template.")]
 MaxLength = Annotated[
     int | None, typer.Option("--max-length", min=8, help="Tokens a text may have.", show_default="what the model allows")
 ]

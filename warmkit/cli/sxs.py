@@ -64,6 +64,7 @@ def sxs(
     temperature: options.Temperature = None,
     max_new_tokens: options.NewTokens = None,
     stop: options.Stop = None,
+    chat: options.AsChats = False,
     seed: options.Seed = 0,
     batch_size: options.BatchSize = 64,
     examples: Annotated[int, typer.Option("--examples", min=0, help="Prompts to show with all answers.")] = 0,
@@ -109,6 +110,7 @@ def sxs(
         seed=seed,
         batch_size=batch_size,
         stop=stop,
+        chat=chat,
         needed=("prompts",) if asked else ("prompts", "rewards"),
     )
     if plot is not None:
@@ -177,7 +179,7 @@ def _pools(console: Console, policies: dict[str, str], how: EvaluationSettings) 
     for name, path in policies.items():
         with console.progress(f"answers of {name}", unit="prompts") as advance:
             if is_pool(path):
-                pools[name] = read_pool(path)
+                pools[name] = read_pool(path, chat=bool(how.chat))
             else:  # no name for the policy, so that one is in memory at a time
                 pools[name] = sample_pool(options.open_candidate(console, trial, path), advance)
         check_comparable(pools)
@@ -193,6 +195,7 @@ def _by_rewards(console: Console, how: EvaluationSettings, tie_margin: float, th
     described = [dataclasses.asdict(each) for each in how.rewards]
 
     def play(pools: dict[str, Pool]) -> Played:
+        options.tell_texts(console, next(iter(pools.values())).prompts, [], terms, how.chat)
         with console.progress("judging", unit="policies") as advance:
             result = play_by_rewards(pools, terms, tie_margin, thresholds, advance)
         return result, [], {"rewards": described, "tie_margin": tie_margin, "steps": list(thresholds)}

@@ -48,12 +48,12 @@ def rm(
     content = read.content
     if dry_run:
         model = reward_modeling.open_for_training(content.model, content.rm.dropout)
-        data = reward_modeling.load_comparisons(content.data, content.model, model)
+        data = reward_modeling.load_comparisons(content.data, content.model, model, console.note)
         _plan(console, content, model.model, content.rm.steps_for(len(data["train"])), data)
         return
     tell_slow_precision(console, content.rm.precision)
     with console.progress("training", unit="steps") as advance:
-        result = reward_modeling.train_reward_model(content, force=force, advance=advance)
+        result = reward_modeling.train_reward_model(content, force=force, advance=advance, tell=console.note)
     leave()
     rows = [
         [
@@ -94,12 +94,12 @@ def sft(
 
     content = read.content
     if dry_run:
-        task = training.open_task(content)
+        task = training.open_task(content, console.note)
         _plan(console, content, task.model, content.sft.steps_for(task.examples), task.data)
         return
     tell_slow_precision(console, content.sft.precision)
     with console.progress("training", unit="steps") as advance:
-        result = training.train_sft(content, force=force, advance=advance)
+        result = training.train_sft(content, force=force, advance=advance, tell=console.note)
     leave()
     if opened := result.summary.get("opened_otherwise"):
         console.note(
@@ -135,7 +135,7 @@ def policy(
     if dry_run:
         from warmkit.training.policy_opening import open_policy
 
-        task = open_policy(content)
+        task = open_policy(content, console.note)
         for name, each in task.data.items():
             tell_truncated_prompts(console, f"data.{name}", each.truncated, len(each))
         _plan(console, content, task.model, content.policy.steps_for(len(task.data["train"])), task.data)
@@ -144,7 +144,7 @@ def policy(
 
     tell_slow_precision(console, content.policy.precision)
     with console.progress("training", unit="steps") as advance:
-        result = train_policy(content, force=force, advance=advance)
+        result = train_policy(content, force=force, advance=advance, tell=console.note)
     leave()
     for name, each in result.summary["data"].items():
         tell_truncated_prompts(console, f"data.{name}", each["truncated"], each["prompts"])

@@ -42,7 +42,7 @@ class EvaluationSettings:
         pad_token: What to pad with; by default the tokenizer's own token, else any, since it is never read.
         banned: Tokens that are never sampled.
         stop: Tokens that end a completion, beside those that the checkpoint names (`generation_config.ends_of`).
-        chat: Make chats of prompts that are texts.
+        chat: Make chats of prompts that are texts; None where nobody said so or otherwise, and they stay texts.
         precision: `float32`, `bfloat16`, or `auto`: what the device computes fast.
     """
 
@@ -60,7 +60,7 @@ class EvaluationSettings:
     pad_token: str | None = None
     banned: list[str] = field(default_factory=lambda: [])
     stop: list[str] = field(default_factory=lambda: [])
-    chat: bool = False
+    chat: bool | None = None
     precision: Precision = "float32"
 
     def __post_init__(self) -> None:
@@ -139,7 +139,7 @@ class PolicyTrial:
         how, model = self.settings, load_causal_model(path)
         tokenizer = tokenizer_of(path)
         encoder = Encoder(tokenizer, room_for(model.config, how.max_length), masked_padding(tokenizer, how.pad_token))
-        data = encode_prompts(how.prompts, encoder, how.max_new_tokens, how.overlong, chat=how.chat)
+        data = encode_prompts(how.prompts, encoder, how.max_new_tokens, how.overlong, chat=bool(how.chat))
         if self.sft is not None and (found := _width(model)) != (expected := _width(self.sft)):
             wanted = f"the {expected} tokens of the SFT model {how.sft}"
             raise MismatchError(f"{path}: expected {wanted}, since a KL needs one vocabulary, found {found}")

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warmkit.checkpoints.staging import writing
-from warmkit.data.chats import columns_of
+from warmkit.data.chats import as_chat, columns_of
 from warmkit.data.fields import content, has
 from warmkit.data.prompts import Prompt
 from warmkit.data.rows import Row, is_json, read_rows
@@ -99,16 +99,17 @@ def sample_pool(candidate: Candidate, advance: Advance | None = None) -> Pool:
     return Pool(data.prompts, texts)
 
 
-def read_pool(source: str | Path) -> Pool:
+def read_pool(source: str | Path, *, chat: bool = False) -> Pool:
     """Read rows of `prompt` and `completions`, a list of texts; every prompt has as many.
 
     Args:
         source: JSON lines, from `Pool.write` or any other sampler.
+        chat: Make chats of prompts that are texts.
 
     Raises:
         DataError: If a row is bad, or has more or fewer completions than the first.
     """
-    rows = read_rows(source, _parse)
+    rows = read_rows(source, lambda row, where: _parse(row, where, chat))
     prompts, texts = [prompt for prompt, _ in rows], [each for _, each in rows]
     wrong = next((place for place, each in enumerate(texts) if len(each) != len(texts[0])), None)
     if wrong is not None:
@@ -139,8 +140,10 @@ def is_pool(source: str) -> bool:
     return is_json(Path(source)) and Path(source).is_file()
 
 
-def _parse(row: Row, where: str) -> tuple[Prompt, list[str]]:
+def _parse(row: Row, where: str, chat: bool) -> tuple[Prompt, list[str]]:
     prompt = content(row, "prompt")
+    if chat and isinstance(prompt, str):
+        prompt = as_chat(prompt)
     found: Any = row["completions"] if has(row, "completions") else None
     if not isinstance(found, list) or not found or not all(isinstance(each, str) for each in cast("list[Any]", found)):
         raise DataError(f"expected completions to be a list of texts, found {found!r:.120}")

@@ -19,7 +19,7 @@ from warmkit.data.prompts import Prompt
 from warmkit.errors import ScoreError, UsageError
 from warmkit.evaluation.http_scorer import open_endpoint
 from warmkit.evaluation.reward_term import RewardTerm
-from warmkit.modeling.reward_model import load_scorer
+from warmkit.modeling.reward_model import RewardModel, load_scorer
 
 Scorer = Callable[[Sequence[Prompt], Sequence[str]], Sequence[float]]
 
@@ -32,11 +32,13 @@ class Term:
         label: In the metrics.
         weight: In the sum.
         scorer: From prompts and completions to a number each.
+        templated: Whether it is of a reward model that has a chat template.
     """
 
     label: str
     weight: float
     scorer: Scorer
+    templated: bool = False
 
     def __call__(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> torch.Tensor:
         """Return the scores [N] of completions, each beside its prompt, float32.
@@ -63,7 +65,14 @@ def open_terms(terms: Iterable[RewardTerm]) -> list[Term]:
         UnsupportedError: If a checkpoint is no reward model.
         UsageError: If a function cannot be imported.
     """
-    return [Term(term.label, term.weight, _scorer(term)) for term in terms]
+    return [_opened(term) for term in terms]
+
+
+def _opened(term: RewardTerm) -> Term:
+    if term.model is None:
+        return Term(term.label, term.weight, _scorer(term))
+    models = [load_scorer(path) for path in ([term.model] if isinstance(term.model, str) else term.model)]
+    return Term(term.label, term.weight, _ensemble(models), any(model.encoder.templated for model in models))
 
 
 def weighted_sum(terms: Sequence[Term], scores: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -76,15 +85,11 @@ def _scorer(term: RewardTerm) -> Scorer:
         return _function(term.function)
     if term.command is not None:
         return _command(term.command)
-    if term.endpoint is not None:
-        return open_endpoint(term.endpoint)
-    assert term.model is not None
-    return _ensemble([term.model] if isinstance(term.model, str) else term.model)
+    assert term.endpoint is not None
+    return open_endpoint(term.endpoint)
 
 
-def _ensemble(paths: Sequence[str]) -> Scorer:
-    models = [load_scorer(path) for path in paths]
-
+def _ensemble(models: Sequence[RewardModel]) -> Scorer:
     def score(prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float]:
         texts = [(prompt.content, completion) for prompt, completion in zip(prompts, completions)]
         scores = [model.score_tokens(model.encoder.encode(texts)) for model in models]

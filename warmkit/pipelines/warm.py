@@ -54,6 +54,7 @@ from warmkit.training.reward_modeling import (
     training_pairs,
 )
 from warmkit.training.run import RunDirectory, write_whole
+from warmkit.training.telling import Tell
 from warmkit.training.trackers import check_trackers
 
 
@@ -76,7 +77,7 @@ def run_warm(
     force: bool = False,
     advance: Advance | None = None,
     address: str | None = None,
-    tell: Callable[[str], None] | None = None,
+    tell: Tell | None = None,
     stage: Callable[[str], None] = lambda name: None,
 ) -> WarmResult:
     """Run WARM: train reward models and average the best; or go on where a killed run stopped.
@@ -86,7 +87,7 @@ def run_warm(
         force: Delete a pipeline of another recipe that lies there.
         advance: Progress callback, in steps of all runs.
         address: Of the Ray cluster of `warm.executor: ray`.
-        tell: Called with a line for every run whose worker on it was lost.
+        tell: Called with a line for every run whose worker on it was lost, and about data that may be meant otherwise.
         stage: Called with the name of every part of the work as it begins.
 
     Raises:
@@ -103,7 +104,7 @@ def run_warm(
     _same_family([recipe.model.path, *(recipe.warm.inits or [])])
     recipe = replace(recipe, data=prepared_data(recipe, out))
     stage("probing")
-    train_probe(recipe, out)
+    train_probe(recipe, out, tell)
     runs = run_recipes(recipe, out)
     names = [name for name in runs if name not in recipe.warm.exclude]
     stage("fine-tuning")
@@ -187,12 +188,12 @@ def _fine_tune(
     check_all_finished(run_jobs(jobs, most, steps, advance), len(runs), "warm.exclude")
 
 
-def train_probe(recipe: WarmRecipe, out: Path) -> Path:
+def train_probe(recipe: WarmRecipe, out: Path, tell: Tell | None = None) -> Path:
     """Train the head that all runs share on frozen features, once; return the reward model that has it."""
     target = out / "probe" / "model"
     if not target.exists():
         model = open_for_training(recipe.model)
-        data = load_comparisons(recipe.data, recipe.model, model)
+        data = load_comparisons(recipe.data, recipe.model, model, tell)
         probe_head(model, recipe.probe.l2, {"train": data["train"]})
         save_reward_model(model, target)
         del model

@@ -43,6 +43,7 @@ from warmkit.training.policy_recipe import PolicyRecipe, evaluation_keys
 from warmkit.training.precision import with_precision
 from warmkit.training.recipe import RunOutput
 from warmkit.training.run import RunDirectory, write_whole
+from warmkit.training.telling import Tell, tell_prompts
 from warmkit.training.trackers import check_trackers
 from warmkit.training.warp_recipe import Variation, WarpRecipe
 
@@ -66,7 +67,7 @@ def run_warp(
     force: bool = False,
     advance: Advance | None = None,
     address: str | None = None,
-    tell: Callable[[str], None] | None = None,
+    tell: Tell | None = None,
     stage: Callable[[str], None] = lambda name: None,
 ) -> WarpResult:
     """Run WARP: train policies, merge them, repeat; or go on where a killed run stopped.
@@ -76,7 +77,7 @@ def run_warp(
         force: Delete a pipeline of another recipe that lies there.
         advance: Progress callback, in steps of all runs.
         address: Of the Ray cluster of `warp.executor: ray`.
-        tell: Called with a line for every run whose worker on it was lost.
+        tell: Called with a line for every run whose worker on it was lost, and about prompts that may be meant otherwise.
         stage: Called with the name of every part of the work as it begins.
 
     Raises:
@@ -88,6 +89,7 @@ def run_warp(
     """
     refuse_group("warp")
     check(recipe)
+    tell_prompts(tell, recipe.data.train, recipe.model.path, recipe.data.chat)
     run_jobs = open_executor(recipe.warp.executor, address, tell)
     return _Warp(with_precision(recipe, "policy"), force, advance, run_jobs, stage).run()
 

@@ -27,6 +27,7 @@ from warmkit.training.policy_task import PolicyTask
 from warmkit.training.precision import with_precision
 from warmkit.training.run import RunDirectory, open_run
 from warmkit.training.sharding import load_states, whole
+from warmkit.training.telling import Tell
 from warmkit.training.trackers import Trackers
 from warmkit.training.watch import Watch
 
@@ -48,8 +49,16 @@ class PolicyResult:
     resumed: int
 
 
-def train_policy(recipe: PolicyRecipe, *, force: bool = False, advance: Advance | None = None) -> PolicyResult:
+def train_policy(
+    recipe: PolicyRecipe, *, force: bool = False, advance: Advance | None = None, tell: Tell | None = None
+) -> PolicyResult:
     """Train a policy, or go on where a killed run stopped; a finished run is returned as it is.
+
+    Args:
+        recipe: Of the run.
+        force: Delete a run of another recipe that lies there.
+        advance: Progress callback.
+        tell: Called with a line about prompts that may be meant otherwise.
 
     Raises:
         DataError: If a prompt cannot be used.
@@ -67,7 +76,7 @@ def train_policy(recipe: PolicyRecipe, *, force: bool = False, advance: Advance 
     if summary is None:
         with agreed():
             run.trackers = Trackers(recipe)
-            task = open_policy(recipe)
+            task = open_policy(recipe, tell)
         outcome = train(task, run, advance)
         task.save(run, run.model.name)
         summary = _summary(task, run, outcome)

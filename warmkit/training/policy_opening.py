@@ -20,11 +20,16 @@ from warmkit.training.distributed import group
 from warmkit.training.policy_recipe import PolicyRecipe, PolicySection
 from warmkit.training.policy_task import PolicyTask
 from warmkit.training.sharding import check_shards, shard
+from warmkit.training.telling import Tell, tell_texts
 from warmkit.training.value_model import ValueModel
 
 
-def open_policy(recipe: PolicyRecipe) -> PolicyTask:
+def open_policy(recipe: PolicyRecipe, tell: Tell | None = None) -> PolicyTask:
     """Load models, prompts and rewards of a recipe.
+
+    Args:
+        recipe: Of the run.
+        tell: Called with a line about prompts that may be meant otherwise.
 
     Raises:
         DataError: If a prompt cannot be used.
@@ -42,6 +47,7 @@ def open_policy(recipe: PolicyRecipe) -> PolicyTask:
         for name, source in sources.items()
         if source is not None
     }
+    tell_texts(tell, [(each.content,) for each in data["train"].prompts], encoder, section.path, recipe.data.chat)
     if recipe.lora is not None:
         model = add_adapters(model, recipe.lora, "CAUSAL_LM", how.seed)
     check_shards(how, "policy", recipe.lora)

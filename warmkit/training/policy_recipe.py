@@ -137,7 +137,7 @@ def evaluation_keys(recipe: PolicyRecipe) -> dict[str, Any]:
     how, model = recipe.policy, recipe.model
     return {
         "prompts": recipe.data.validation,
-        "chat": bool(recipe.data.chat),
+        "chat": recipe.data.chat,
         "rewards": recipe.rewards,
         "controls": recipe.controls,
         "sft": model.sft or model.path,

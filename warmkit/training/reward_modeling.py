@@ -31,6 +31,7 @@ from warmkit.training.probe import train_probe
 from warmkit.training.recipe import DataSection, ModelSection, RewardModelRecipe
 from warmkit.training.run import RunDirectory, open_run
 from warmkit.training.sharding import check_shards, put_together, shard, spread, whole_weights
+from warmkit.training.telling import Tell, tell_texts
 from warmkit.training.trackers import Trackers
 
 ALL_TOKENS = 1 << 40  # a batch that learns is split for padding alone: its activations are kept in any case
@@ -92,8 +93,16 @@ class RewardModelTask:
         save_reward_model(self.reward_model, run.path / name)
 
 
-def train_reward_model(recipe: RewardModelRecipe, *, force: bool = False, advance: Advance | None = None) -> RewardModelResult:
+def train_reward_model(
+    recipe: RewardModelRecipe, *, force: bool = False, advance: Advance | None = None, tell: Tell | None = None
+) -> RewardModelResult:
     """Train a reward model, or go on where a killed run stopped; a finished run is returned as it is.
+
+    Args:
+        recipe: Of the run.
+        force: Delete a run of another recipe that lies there.
+        advance: Progress callback.
+        tell: Called with a line about data that may be meant otherwise.
 
     Raises:
         DataError: If a row of the data cannot be used.
@@ -112,7 +121,7 @@ def train_reward_model(recipe: RewardModelRecipe, *, force: bool = False, advanc
     with agreed():
         run.trackers = Trackers(recipe)
         reward_model = open_for_training(recipe.model, recipe.rm.dropout)
-        data = load_comparisons(recipe.data, recipe.model, reward_model)
+        data = load_comparisons(recipe.data, recipe.model, reward_model, tell)
         check_shards(recipe.rm, "rm", recipe.lora)
         shard(reward_model.model)
         probe = set_head(reward_model, recipe, data)
@@ -145,12 +154,15 @@ def open_for_training(section: ModelSection, dropout: float | None = None) -> Re
     return load_reward_model(section.path, device=group().device, **how)
 
 
-def load_comparisons(section: DataSection, model: ModelSection, reward_model: RewardModel) -> dict[str, Comparisons]:
+def load_comparisons(
+    section: DataSection, model: ModelSection, reward_model: RewardModel, tell: Tell | None = None
+) -> dict[str, Comparisons]:
     """Read and encode the data sets of a recipe: `train`, and `validation` and `ood` where it names them."""
     pairs = {"train": training_pairs(section)}
     for name, source in (("validation", section.validation), ("ood", section.ood)):
         if source is not None:
             pairs[name] = pairs_of(section, source)
+    tell_texts(tell, [(pair.prompt, pair.chosen) for pair in pairs["train"]], reward_model.encoder, model.path, section.chat)
     data = {name: encode_pairs(each, reward_model.encoder, model.overlong) for name, each in pairs.items()}
     if same := same_after_encoding(data["train"]):
         raise DataError(

@@ -28,6 +28,7 @@ from warmkit.training.precision import with_precision
 from warmkit.training.recipe import SftRecipe
 from warmkit.training.run import RunDirectory, open_run
 from warmkit.training.sharding import check_shards, shard, whole_weights
+from warmkit.training.telling import Tell, tell_texts
 from warmkit.training.trackers import Trackers
 
 EVALUATION_TOKENS = 8192
@@ -102,8 +103,14 @@ class SftTask:
             save_model(model, self.path, run.path / name, weights=weights, generation=ends)
 
 
-def train_sft(recipe: SftRecipe, *, force: bool = False, advance: Advance | None = None) -> SftResult:
+def train_sft(recipe: SftRecipe, *, force: bool = False, advance: Advance | None = None, tell: Tell | None = None) -> SftResult:
     """Fine-tune a language model, or go on where a killed run stopped; a finished run is returned as it is.
+
+    Args:
+        recipe: Of the run.
+        force: Delete a run of another recipe that lies there.
+        advance: Progress callback.
+        tell: Called with a line about data that may be meant otherwise.
 
     Raises:
         DataError: If a row of the data cannot be used.
@@ -121,7 +128,7 @@ def train_sft(recipe: SftRecipe, *, force: bool = False, advance: Advance | None
         return SftResult(run.model, kept, summary)
     with agreed():
         run.trackers = Trackers(recipe)
-        task = open_task(recipe)
+        task = open_task(recipe, tell)
         check_shards(recipe.sft, "sft", recipe.lora)
         shard(task.model)
     if recipe.lora is not None:
@@ -152,7 +159,7 @@ def _opened_otherwise(task: SftTask) -> dict[str, str]:
     return next(({"opened_otherwise": each} for each in found if each is not None), {})
 
 
-def open_task(recipe: SftRecipe) -> SftTask:
+def open_task(recipe: SftRecipe, tell: Tell | None = None) -> SftTask:
     """Load the model and the data of a recipe."""
     path = recipe.model.path
     if recipe.model.head is not None or recipe.data.corrupt or recipe.data.ood is not None:
@@ -163,6 +170,7 @@ def open_task(recipe: SftRecipe) -> SftTask:
     encoder = Encoder(tokenizer, longest(model.config, tokenizer, recipe.model.max_length), pad_token)
     sources = {"train": recipe.data.train, "validation": recipe.data.validation}
     data = {name: _read(source, encoder, recipe) for name, source in sources.items() if source is not None}
+    tell_texts(tell, [(text.prompt, text.completion) for text in data["train"][0]], encoder, path, recipe.data.chat)
     return SftTask(model, encoder, path, data)
 
 

@@ -94,5 +94,10 @@ def as_chat(prompt: str) -> Messages:
 
 
 def as_answer(answer: str, prompt: str) -> Messages:
-    """Make the assistant's message of an answer; in a dialogue, the space after `Assistant:` is not part of it."""
+    """Make the assistant's message of an answer, and of a dialogue all turns that are left.
+
+    In a dialogue, the space after `Assistant:` is not part of the message.
+    """
+    if is_dialogue(prompt) and (HUMAN in answer or ASSISTANT in answer):
+        return as_chat(prompt + answer)[len(as_chat(prompt)) :]
     return [{"role": "assistant", "content": answer.strip() if is_dialogue(prompt) else answer}]

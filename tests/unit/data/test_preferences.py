@@ -120,9 +120,11 @@ def test_a_byte_order_mark_and_line_separators_in_a_text_are_harmless(tmp_path: 
 
 
 def test_every_chosen_of_several_answers_makes_a_pair_with_every_rejected_one(tmp_path: Path) -> None:
-    """RewardBench 2: lists of texts, one of them right, or several (its Ties)."""
-    best = {"prompt": "2 + 2?", "chosen": ["4"], "rejected": ["5", "6", "7"], "num_correct": 1, "subset": "Math", "id": "0"}
-    ties = {"prompt": "A colour?", "chosen": ["red", "blue"], "rejected": ["dog", "two"], "num_correct": 2, "subset": "Ties"}
+    """RewardBench 2, with the columns of its card: lists of texts, one of them right, or several (its Ties)."""
+    rest = {"models": ["a", "b"], "total_completions": 4, "additional_metadata": {"category": None, "valid": 1.0}}
+    best = {"id": "0", "prompt": "2 + 2?", "chosen": ["4"], "rejected": ["5", "6", "7"], "num_correct": 1, "num_incorrect": 3}
+    ties = {"id": "tied:0", "prompt": "A colour?", "chosen": ["red", "blue"], "rejected": ["dog", "two"], "num_correct": 2}
+    best, ties = {**best, **rest, "subset": "Math"}, {**ties, **rest, "num_incorrect": 2, "subset": "Ties"}
     path = write(tmp_path / "d.jsonl", best, ties)
     pairs = read_pairs(path)
     assert [(pair.chosen, pair.rejected) for pair in pairs] == [
@@ -144,6 +146,17 @@ def test_texts_become_chats_where_that_is_asked_for(tmp_path: Path) -> None:
     assert (second.chosen, second.rejected) == ([GOOD], [BAD])
     with pytest.raises(DataError, match="expected a prompt that becomes the user's message of a chat, found none"):
         read_pairs(write(tmp_path / "d.jsonl", {"chosen": "4", "rejected": "5"}), chat=True)
+
+
+def test_dialogues_that_part_before_the_last_turn_keep_their_turns_as_chats(tmp_path: Path) -> None:
+    """As some of HH do."""
+    chosen, rejected = (f"\n\nHuman: hi\n\nAssistant: no\n\nHuman: {more}" for more in ("2?\n\nAssistant: 4", "bye"))
+    file = write(tmp_path / "d.jsonl", {"chosen": chosen, "rejected": rejected})
+    ((text,), (chat,)) = (read_pairs(file, chat=chat) for chat in (False, True))
+    opened, no = "\n\nHuman: hi\n\nAssistant:", {"role": "assistant", "content": "no"}
+    assert without_place(text) == Pair(opened, chosen.removeprefix(opened), rejected.removeprefix(opened))
+    answers = [no, {"role": "user", "content": "2?"}, GOOD], [no, {"role": "user", "content": "bye"}]
+    assert without_place(chat) == Pair([{"role": "user", "content": "hi"}], *answers)
 
 
 def test_pairs_of_equal_answers_are_left_out_and_counted_where_that_is_asked_for(tmp_path: Path) -> None:

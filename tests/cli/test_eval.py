@@ -6,14 +6,17 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from safetensors.torch import save_file
 
 from tests.cli.conftest import Call, Rewards, json_lines
+from tests.unit.evaluation.test_partners import noisy, turn
 from tests.unit.training import tiny
 from warmkit.evaluation.side_by_side import short_names
+from warmkit.modeling.reward_model import load_scorer
 
 
 def margins(call: Call, model: Path, pairs: Path, *more: object) -> np.ndarray:
@@ -65,6 +68,40 @@ def test_several_models_stand_beside_wa_ens_and_the_probe(call: Call, rewards: R
     picture = Path("wa.png").read_bytes()
     assert picture.startswith(b"\x89PNG")
     assert 20_000 < len(picture) < 500_000
+
+
+def test_a_model_that_does_not_average_with_the_others_is_named(call: Call, rewards: Rewards, tmp_path: Path) -> None:
+    """Here it is as accurate as they are, and its average with any of them is wrong throughout."""
+    base, names = rewards.berts[1], ["one", "two"]
+    models = [noisy(base, tmp_path / name, 0.001 * (n + 1)) for n, name in enumerate(names)]
+    models.append(turn(base, tmp_path / "turned"))
+    file = tiny.write(tmp_path / "own.jsonl", ordered(base, tiny.rows(60, seed=9)))
+    done = call("eval", "rm", *models, "--data", file, "--json")
+    document = json.loads(done.stdout)
+    found = document["partners"]
+    assert (found["data"], found["pairs"], found["of"], list(found["bad"])) == ("own", 60, 60, ["turned"])
+    assert found["bad"]["turned"].items() >= {"worse": 2, "partners": 2}.items()
+    assert found["gains"]["one"]["turned"]["high"] < -0.8
+    assert abs(found["gains"]["one"]["two"]["value"]) < 0.1
+    told = "turned does not average: with 2 of its 2 partners the average is less accurate than the mean of the two, by"
+    assert told in done.stderr
+    assert document["notes"][0].startswith(told)
+    shown = call("eval", "rm", *models, "--data", file).stdout.splitlines()
+    rows = [line.split() for line in shown if " of 2" in line and line.split()[-1] in ("2", "(!)")]
+    assert rows == [["one", "1", "of", "2"], ["two", "1", "of", "2"], ["turned", "2", "of", "2", "(!)"]]
+    without = call("eval", "rm", *models, "--data", file, "--no-two-by-two", "--json")
+    assert json.loads(without.stdout)["partners"]["gains"] == {}
+    assert told not in without.stderr
+
+
+def ordered(model: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return rows whose chosen answer is the one that a model prefers."""
+    scorer = load_scorer(model)
+    chosen, rejected = (scorer.score([(row["prompt"], row[side]) for row in rows]) for side in ("chosen", "rejected"))
+    return [
+        row if one > other else {**row, "chosen": row["rejected"], "rejected": row["chosen"]}
+        for row, one, other in zip(rows, chosen, rejected)
+    ]
 
 
 def test_rank_orders_the_models_and_the_text_shows_everything(call: Call, rewards: Rewards) -> None:

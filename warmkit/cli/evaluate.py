@@ -69,6 +69,9 @@ def rm(
     chat: AsChats = False,
     equal_pairs: WithEqualPairs = EqualPairs.refuse,
     precision: Precision = Number.float32,
+    two_by_two: Annotated[
+        bool, typer.Option("--two-by-two/--no-two-by-two", help="Name models that do not average with the others.")
+    ] = True,
 ) -> None:
     """Measure reward models on preference pairs: one alone, or several beside WA and ENS of the first M, for every M.
 
@@ -76,6 +79,9 @@ def rm(
     Accuracies are shares from 0 to 1, in tables, `--json`, `--at-least` and `--print`. The last two are about the accuracy on a
     data set, by its NAME, of the model or of WA; there a tie counts half, so that a model that says the same of everything does
     not pass. What `--rank` orders by flatters the first: compare them on other data.
+
+    Every two models are also averaged, on at most 1,000 pairs of the first data set (or that of `--rank`) if it has 50 or
+    more; a model that most averages are worse with is named.
 
     Examples:
 
@@ -100,12 +106,14 @@ def rm(
     contest = open_contest(models, sources, probe=probe, precision=precision.value, **reading)
     tell_reading(console, contest)
     with console.progress("scoring", unit="models") as advance:
-        document = side_by_side(contest, rank, advance)
+        document = side_by_side(contest, rank, advance, two_by_two=two_by_two and printed is None)
     if plot is not None:
         from warmkit.report.reward_models import draw_accuracies
 
         draw_accuracies(document["averages"], list(sources), plot, "the first M" if rank is None else f"the M best on {rank}")
         console.note(f"drew {plot}")
+    for note in document.get("notes", ()):
+        console.note(note)
     (whose, judged), *more = document["individuals"].items()
     if more:
         whose, judged = f"WA of {len(models)}", document["wa"]
@@ -250,8 +258,24 @@ def _tables(document: dict[str, Any], rank: str | None) -> list[Any]:
             averages,
         ),
         table(f"Agreement on {shown}", ["", *individuals], agreements),
+        *_partners(document["partners"]),
         _cost(document["cost"]),
     ]
+
+
+def _partners(partners: dict[str, Any]) -> list[Any]:
+    if not partners["enough"]:
+        return []
+    title = f"Averaged two by two, {partners['pairs']} pairs of {partners['data']}"
+    return [table(title, ["", "worse averaged with"], [[name, worse(partners, name)] for name in partners["gains"]])]
+
+
+def worse(partners: dict[str, Any], name: str) -> str:
+    """Return with how many others a model averages to something less accurate than the two alone."""
+    if not partners["enough"]:
+        return "too few pairs"
+    others = partners["gains"][name].values()
+    return f"{sum(each['high'] < 0 for each in others)} of {len(others)}" + (" (!)" if name in partners["bad"] else "")
 
 
 def _cost(cost: dict[str, Any]) -> Any:

@@ -6,6 +6,7 @@ from typing import Any
 
 from warmkit.cli.command import command
 from warmkit.cli.console import Console, table
+from warmkit.cli.evaluate import worse
 from warmkit.cli.executor import Address, ExecutorName, chosen
 from warmkit.cli.train import DryRun, Force, Overrides, RecipePath, need_transformers, tell_slow_precision
 from warmkit.units import number
@@ -88,7 +89,7 @@ def _tables(summary: dict[str, Any]) -> list[Any]:
     runs = [
         [each["name"], f"{each['lr']:g}", _text(each["dropout"]), each["init"]]
         + [f"{summary['individuals'][each['name']][name]['accuracy']:.3f}" for name in names]
-        + [_worse(summary["partners"], each["name"])]
+        + [worse(summary["partners"], each["name"])]
         for each in summary["runs"]
     ]
     final, greedy = summary["final"], summary["greedy"]
@@ -110,11 +111,3 @@ def _tables(summary: dict[str, Any]) -> list[Any]:
         f"Final model: accuracy {worth} on validation",
         f"Greedy soup: {', '.join(greedy['members'])}, accuracy {greedy['validation']:.3f}",
     ]
-
-
-def _worse(partners: dict[str, Any], name: str) -> str:
-    """Return with how many others a run averages to something less accurate than the two alone."""
-    if not partners["enough"]:
-        return "too few pairs"
-    others = partners["gains"][name].values()
-    return f"{sum(each['high'] < 0 for each in others)} of {len(others)}" + (" (!)" if name in partners["bad"] else "")

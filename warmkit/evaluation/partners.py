@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from warmkit.evaluation.accuracy import Estimate, interval
-from warmkit.evaluation.averaging import Contest
-from warmkit.evaluation.ranking_pairs import FEW, sample
+from warmkit.evaluation.averaging import ByData, Contest
+from warmkit.evaluation.ranking_pairs import FEW, sampled
 
 MOST = 1000
 """Pairs that are scored: the interval of a gain is then about 2 points to either side."""
@@ -83,6 +83,15 @@ class Partners:
             left.remove(max(reversed([name for name in left if name in bad]), key=lambda name: bad[name].worse))
         return left
 
+    def told(self, name: str, pairs: str) -> str:
+        """Return a sentence about a run that is bad; `pairs` is what the pairs are called."""
+        bad = self.bad()[name]
+        culprit = "; which of the two is at fault two runs cannot tell" if bad.partners == 1 else ""
+        return (
+            f"{name} does not average: with {bad.worse} of its {bad.partners} partners the average is less accurate than the "
+            f"mean of the two, by {-100 * bad.gain:.1f} points (95% intervals wholly below 0, {self.pairs} {pairs}){culprit}."
+        )
+
     def document(self) -> dict[str, Any]:
         """Return what `summary.json` holds."""
         return {
@@ -94,7 +103,13 @@ class Partners:
         }
 
 
-def partners(contest: Contest, names: Sequence[str], data: str) -> Partners:
+def partners(
+    contest: Contest,
+    names: Sequence[str],
+    data: str,
+    alone: Mapping[str, ByData] | None = None,
+    tick: Callable[[], None] = lambda: None,
+) -> Partners:
     """Average every two runs at half weight, and hold the average's accuracy against the mean of the two.
 
     M (M - 1) / 2 models are evaluated in memory, on at most `MOST` pairs.
@@ -103,14 +118,18 @@ def partners(contest: Contest, names: Sequence[str], data: str) -> Partners:
         contest: Of the runs.
         names: Of at least two.
         data: The data set to score, which no run was trained on.
+        alone: Scores of every run, where they are known.
+        tick: Called after every average.
 
     Source: WARM (Ramé et al., 2024), section 3.2, observation 1, at lambda 1/2.
     """
-    pairs = sample(contest.data[data], MOST)
+    places = sampled(contest.data[data].pairs, MOST)
+    pairs = contest.data[data].only(places)
     small = Contest(contest.model, {data: pairs}, contest.members, contest.cache, contest.precision)
-    alone = {name: small.individual(name)[data].won for name in names}
+    won = {name: alone[name][data].won[places] if alone else small.individual(name)[data].won for name in names}
     gains: dict[str, dict[str, Estimate]] = {name: {} for name in names}
     for a, b in itertools.combinations(names, 2):
-        gain = interval(small.average([a, b])[data].won - (alone[a] + alone[b]) / 2)
+        gain = interval(small.average([a, b])[data].won - (won[a] + won[b]) / 2)
+        tick()
         gains[a][b] = gains[b][a] = gain
     return Partners(len(pairs), len(contest.data[data]), gains)

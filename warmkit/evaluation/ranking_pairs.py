@@ -62,12 +62,12 @@ def halves(pairs: Sequence[Pair]) -> tuple[list[int], list[int]]:
     return sorted(ranking), sorted(left)
 
 
-def sample(comparisons: Comparisons, most: int) -> Comparisons:
-    """Return at most so many of the pairs, which ones depends on the texts alone."""
-    if len(comparisons) <= most:
-        return comparisons
-    keys = [_hash(pair.prompt, json.dumps([pair.chosen, pair.rejected])) for pair in comparisons.pairs]
-    return comparisons.only(sorted(sorted(range(len(keys)), key=lambda place: keys[place])[:most]))
+def sampled(pairs: Sequence[Pair], most: int) -> list[int]:
+    """Return the places of at most so many pairs, which ones depends on the texts alone."""
+    if len(pairs) <= most:
+        return list(range(len(pairs)))
+    keys = [_hash(pair.prompt, json.dumps([pair.chosen, pair.rejected])) for pair in pairs]
+    return sorted(sorted(range(len(keys)), key=lambda place: keys[place])[:most])
 
 
 def _hash(prompt: object, *answers: str) -> bytes:

@@ -15,6 +15,8 @@ from warmkit.evaluation.accuracy import Scores, agreement, ensemble, interval, p
 from warmkit.evaluation.averaging import ByData, Contest
 from warmkit.evaluation.comparisons import Comparisons, encode_pairs, same_after_encoding
 from warmkit.evaluation.cost import inference_cost
+from warmkit.evaluation.partners import Partners, partners
+from warmkit.evaluation.ranking_pairs import FEW
 from warmkit.evaluation.scoring import open_scorer
 from warmkit.modeling.reward_model import RewardModel, pooled_around, reading_of
 
@@ -109,17 +111,21 @@ def short_names(paths: Sequence[str]) -> list[str]:
     return next((names for names in tails if len(set(names)) == len(names)), list(paths))
 
 
-def side_by_side(contest: Contest, rank: str | None = None, advance: Advance | None = None) -> dict[str, Any]:
+def side_by_side(
+    contest: Contest, rank: str | None = None, advance: Advance | None = None, *, two_by_two: bool = True
+) -> dict[str, Any]:
     """Score every model alone, and WA and ENS of the first M for every M.
 
     Args:
         contest: Of `open_contest`.
         rank: Data set by whose accuracy, ties counted half, the models are ordered, best first; by default as they were given.
         advance: Called after every model.
+        two_by_two: Also average every two of the models, on at most 1,000 pairs of one data set (`rank`, or the first), to name
+            those that do not average with the others. Not with fewer than 50 pairs, which tell nothing.
 
     Returns:
         What `warmkit eval rm --json` prints: `models`, `data`, `individuals`, `probe`; of several models also `rank`,
-        `averages` (one row a data set and M), `wa`, `ens`, `agreement` (by data set) and `cost`.
+        `averages` (one row a data set and M), `wa`, `ens`, `agreement` (by data set), `partners`, `notes` and `cost`.
 
     Raises:
         UsageError: If `rank` is no data set.
@@ -129,7 +135,10 @@ def side_by_side(contest: Contest, rank: str | None = None, advance: Advance | N
     if rank is not None and rank not in contest.data:
         raise UsageError(f"--rank {rank}: no such data set{nearest(rank, contest.data)}")
     given = [name for name in contest.members if name != PROBE]
-    tick, total = advance or (lambda done, total: None), len(contest.members) + len(given) - 1
+    judged = rank or next(iter(contest.data))
+    two_by_two = two_by_two and len(contest.data[judged]) >= FEW
+    total = len(contest.members) + len(given) - 1 + two_by_two * (len(given) * (len(given) - 1) // 2)
+    tick = advance or (lambda done, total: None)
     tick(0, total)
     alone: dict[str, ByData] = {}
     for name in contest.members:
@@ -154,6 +163,8 @@ def side_by_side(contest: Contest, rank: str | None = None, advance: Advance | N
         rows += [
             averages_row(data, m, wa[data], ens[data], alone[names[m - 1]][data], alone.get(PROBE)) for data in contest.data
         ]
+    unknown, step = Partners(0, len(contest.data[judged]), {}), lambda: tick(1, total)
+    found = partners(contest, names, judged, alone, step) if two_by_two else unknown
     return {
         **document,
         "rank": rank,
@@ -163,6 +174,8 @@ def side_by_side(contest: Contest, rank: str | None = None, advance: Advance | N
         "agreement": {
             data: {a: {b: agreement(alone[a][data], alone[b][data]) for b in names} for a in names} for data in contest.data
         },
+        "partners": {"data": judged, **found.document()},
+        "notes": [f"{found.told(name, f'pairs of {judged}')} Leave it out, or train it anew" for name in found.bad()],
         "cost": inference_cost(contest.model, next(iter(contest.data.values())), len(names), contest.precision),
     }
 

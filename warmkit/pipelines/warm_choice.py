@@ -14,7 +14,7 @@ import numpy as np
 from warmkit.evaluation.accuracy import agreement, report
 from warmkit.evaluation.averaging import Contest
 from warmkit.evaluation.cost import inference_cost
-from warmkit.evaluation.partners import Bad, Partners, partners
+from warmkit.evaluation.partners import Partners, partners
 from warmkit.evaluation.ranking_pairs import FEW, RANKING, VALIDATION
 from warmkit.evaluation.side_by_side import PROBE, averages_row
 from warmkit.training.recipe import WarmSection
@@ -49,16 +49,12 @@ class Choice:
     def notes(self) -> list[str]:
         """What a user has to know, a sentence or two each."""
         few = [_few(self.pairs)] if self.pairs < FEW else []
-        return [*few, *(self._bad(name, each) for name, each in self.partners.bad().items()), *self._connected()]
+        return [*few, *map(self._bad, self.partners.bad()), *self._connected()]
 
-    def _bad(self, name: str, bad: Bad) -> str:
+    def _bad(self, name: str) -> str:
         where = "It is in the final model: leave" if name in self.members else "The final model is without it; elsewhere leave"
-        culprit = "; which of the two is at fault two runs cannot tell" if bad.partners == 1 else ""
-        return (
-            f"{name} does not average: with {bad.worse} of its {bad.partners} partners the average is less accurate than the "
-            f"mean of the two, by {-100 * bad.gain:.1f} points (95% intervals wholly below 0, {self.partners.pairs} ranking "
-            f"pairs){culprit}. {where} it out (warm.final: connected, or warm.exclude), or train anew with a lower rate"
-        )
+        told = self.partners.told(name, "ranking pairs")
+        return f"{told} {where} it out (warm.final: connected, or warm.exclude), or train anew with a lower rate"
 
     def _connected(self) -> list[str]:
         if self.final != "connected":

@@ -30,7 +30,7 @@ from warmkit.checkpoints.plan import Output, Plan, parse_size, plan_output
 from warmkit.checkpoints.sources import FileSource
 from warmkit.checkpoints.spec import MergeSpec, written_apart
 from warmkit.checkpoints.staging import Staging, staging_place
-from warmkit.checkpoints.tokenizers import find_template, find_tokenizer
+from warmkit.checkpoints.tokenizers import find_template, find_tokenizer, lost_template
 from warmkit.checkpoints.vocabularies import Matched, match_vocabularies
 from warmkit.errors import MismatchError, OutputError, UsageError
 from warmkit.units import size
@@ -142,6 +142,7 @@ def prepare(
         notes.append(f"{len(unmerged)} of {len(donor.entries)} tensors are copied from {donor.source} (--only, --exclude)")
     tokenizer = find_tokenizer(wanted, inputs) if (wanted := options.get("tokenizer")) else None
     template = find_template(text, inputs) if (text := options.get("chat_template")) else None
+    notes += lost_template(companions, inputs) if tokenizer is None and not text else []
     return Prepared(
         output,
         spec,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -94,6 +95,21 @@ def find_template(text: str, checkpoints: Sequence[Checkpoint]) -> str | None:
     if Path(text).is_file():
         return _text(Path(text))
     raise UsageError(f"chat_template: expected auto, a Jinja template or the path of one, found {text!r}")
+
+
+def lost_template(donor: Checkpoint, checkpoints: Sequence[Checkpoint]) -> list[str]:
+    """Return a note where models write chats by a template, and the tokenizer that the result gets has none."""
+    if _known_template(donor):
+        return []
+    found = [each.source for each in checkpoints if _known_template(each)]
+    lost = f"{donor.source}, whose tokenizer the result gets, has no chat template, and {found[0]} has" if found else ""
+    return [f"{lost}; a recipe's output.chat_template: auto writes it"] if lost else []
+
+
+def _known_template(checkpoint: Checkpoint) -> str | None:
+    with contextlib.suppress(FormatError, UsageError):  # who needs it says what is wrong with it
+        return _template_of(checkpoint.tokenizer_home)
+    return None
 
 
 def template_of_recipe(text: str | None, recipe: Path, models: Sequence[str]) -> Path | None:

@@ -10,6 +10,7 @@ import pytest
 
 import warmkit
 from tests.conftest import Family, Run
+from tests.unit.checkpoints import lora
 from warmkit.checkpoints.push import push
 from warmkit.errors import CheckpointError, FormatError
 
@@ -103,3 +104,25 @@ def test_a_greedy_soup_of_a_directory_whose_name_is_a_command_runs_the_score_alo
     assert len(soup.scores) == 2
     assert not list(tmp_path.rglob("stray*"))
     assert json.loads(Path("out", "warmkit.json").read_text())["greedy"]["score"].startswith("TOKEN=[secret] cat")
+
+
+def test_a_chat_template_that_the_result_would_lack_is_told(family: Family, tmp_path: Path) -> None:
+    (family.b / "chat_template.jinja").write_text("{{ messages }}")
+    models = [family.a, family.b]
+    told = f"{family.init}, whose tokenizer the result gets, has no chat template, and {family.b} has"
+    assert any(told in note for note in warmkit.merge(models, tmp_path / "out", init=family.init).notes)
+    taken = warmkit.merge(models, tmp_path / "taken", init=family.init, chat_template="auto")
+    assert (tmp_path / "taken" / "chat_template.jinja").read_text() == "{{ messages }}"
+    (family.init / "chat_template.jinja").write_text("{{ 1 }}")
+    own = warmkit.merge(models, tmp_path / "own", init=family.init)
+    assert not any("chat template" in note for note in (*taken.notes, *own.notes))
+
+
+def test_an_adapters_tokenizer_that_is_a_link_out_of_it_is_refused(private: Path, tmp_path: Path) -> None:
+    base = lora.base(tmp_path / "base")
+    adapter = lora.adapter(tmp_path / "adapter", base, r=2, target_modules=["q_proj"])
+    (adapter / "tokenizer_config.json").write_text("{}")
+    (adapter / "chat_template.jinja").symlink_to(private)
+    with pytest.raises(FormatError, match=r"adapter/chat_template.jinja: is a link that leaves the directory of its model"):
+        warmkit.soup([f"{base}+{adapter}"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -33,13 +33,14 @@ def prompts(tmp_path: Path) -> tuple[Path, Path]:
 
 def command(verb: str, policies: list[Path], prompts: Path) -> list[object]:
     """Return a command of a verb that samples; its numbers are in its document."""
-    how = ["--prompts", prompts, "--reward", f"a={LENGTH}", "--max-new-tokens", 6, "--json"]
-    return {
+    how: list[object] = ["--prompts", prompts, "--reward", f"a={LENGTH}", "--max-new-tokens", 6, "--json"]
+    found: dict[str, list[object]] = {
         "eval policy": ["eval", "policy", policies[0], *how],
         "front": ["front", policies[1], "--init", policies[0], "--eta", "0,1", *how],
         "bon": ["bon", policies[0], "--control", f"e={E}", "--samples", 3, *how],
         "sxs": ["sxs", *policies, *how],
-    }[verb]
+    }
+    return found[verb]
 
 
 def numbers(document: dict[str, Any]) -> dict[str, Any]:

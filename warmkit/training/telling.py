@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from warmkit.data.prompts import read_prompts
+from warmkit.modeling.quiet import loading
 from warmkit.modeling.tokens import Encoder, Text, tokenizer_of
 from warmkit.modeling.untemplated import note_on_texts
 
@@ -26,5 +27,7 @@ def tell_texts(tell: Tell | None, rows: Sequence[Sequence[Text]], encoder: Encod
 def tell_prompts(tell: Tell | None, source: str, model: str, chat: bool | None) -> None:
     """Say the same of a file of prompts, where their model is loaded by others."""
     if tell is not None and chat is None:
-        prompts, encoder = read_prompts(source), Encoder(tokenizer_of(model), ANY)
+        with loading(model):
+            encoder = Encoder(tokenizer_of(model), ANY)
+        prompts = read_prompts(source)
         tell_texts(tell, [(each.content,) for each in prompts], encoder, model, chat)

@@ -26,6 +26,7 @@ from warmkit.checkpoints.spec import MergeSpec, merge_spec
 from warmkit.checkpoints.staging import Staging, make_own_directory, writing
 from warmkit.checkpoints.write import MergeResult, write, write_prepared
 from warmkit.errors import FormatError, OutputError, ScoreError, UsageError
+from warmkit.records import checked, dict_of, is_number, read_record
 
 PLACEHOLDER = "{}"
 
@@ -116,10 +117,8 @@ class _Kitchen:
         self.root = absolute.parent / f".{absolute.name}.warmkit-greedy"
         self.candidate = self.root / "candidate"
         self._cache_file = self.root / "scores.json"
-        self._cache: dict[str, float] = {}
+        self._cache = _read_scores(self._cache_file) if self._cache_file.exists() else {}
         self.scored = self.candidates = 0
-        with contextlib.suppress(OSError, ValueError):
-            self._cache = json.loads(self._cache_file.read_text())
 
     def check(self, models: Sequence[Checkpoint]) -> None:
         """Find every problem that headers show; a destination that is taken may be what a killed run of this command wrote."""
@@ -217,6 +216,11 @@ class _Kitchen:
     def _key(self, members: list[Checkpoint]) -> str:
         identity = [self.score, sorted(json.dumps(member.fingerprint()) for member in members)]
         return xxhash.xxh3_128_hexdigest(json.dumps(identity).encode())
+
+
+def _read_scores(file: Path) -> dict[str, float]:
+    cure = "delete it, and everything is scored again"
+    return checked({"scores": read_record(file, {}, cure)}, {"scores": dict_of(is_number)}, file, cure)["scores"]
 
 
 def _uniform(count: int) -> MergeSpec:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from warmkit.checkpoints.safetensors_format import read_object
 from warmkit.errors import FormatError
 from warmkit.merging.geometry import angles, norms
 from warmkit.merging.types import Coefficients, Gram
+from warmkit.records import Form, checked, dict_of, having, is_natural, is_number, is_text, list_of, maybe
 
 MANIFEST = "warmkit.json"
 FORMAT = 1
@@ -112,65 +113,33 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     content = read_object(path)
     if content.get("format") != FORMAT:
         raise FormatError(f"{path}: expected a warmkit manifest of format {FORMAT}")
-    for key, holds in _FORMS.items():
-        if not holds(content.get(key)):
-            raise FormatError(f"{path}: {key} is missing, or not what warmkit writes there")
-    return content
-
-
-def _named(holds: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, dict) and all(map(holds, value.values()))
-
-
-def _listed(holds: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, list) and all(map(holds, value))
-
-
-def _text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _maybe(holds: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: value is None or holds(value)
-
-
-def _with(**keys: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    """Return what says whether a value is an object with these keys, and maybe more."""
-    return lambda value: isinstance(value, dict) and all(holds(value.get(key)) for key, holds in keys.items())
-
-
-def _natural(value: Any) -> bool:
-    return type(value) is int and value >= 0
+    return checked(content, _FORMS, path)
 
 
 def _is_group(value: Any) -> bool:
     return _GROUP(value) and value.keys() == GroupReport.__annotations__.keys()
 
 
-_GROUP = _with(
-    name=_text,
-    tensors=_natural,
-    parameters=_natural,
-    coefficients=_listed(_number),
-    norms=_maybe(_listed(_number)),
-    angles=_maybe(_listed(_listed(_maybe(_number)))),
+_GROUP = having(
+    name=is_text,
+    tensors=is_natural,
+    parameters=is_natural,
+    coefficients=list_of(is_number),
+    norms=maybe(list_of(is_number)),
+    angles=maybe(list_of(list_of(maybe(is_number)))),
 )
-_FORMS: dict[str, Callable[[Any], bool]] = {
-    "warmkit": _text,
-    "created": _text,
-    "digest": _text,
-    "method": _text,
-    "parameters": _with(eta=_maybe(_number)),
-    "init": _maybe(_with(source=_text)),
-    "models": _listed(_with(source=_text)),
-    "rows": _listed(_text),
-    "groups": _listed(_is_group),
-    "tensors": _named(_with(output=_text)),
-    "files": _named(_with(bytes=_natural)),
+_FORMS: dict[str, Form] = {
+    "warmkit": is_text,
+    "created": is_text,
+    "digest": is_text,
+    "method": is_text,
+    "parameters": having(eta=maybe(is_number)),
+    "init": maybe(having(source=is_text)),
+    "models": list_of(having(source=is_text)),
+    "rows": list_of(is_text),
+    "groups": list_of(_is_group),
+    "tensors": dict_of(having(output=is_text)),
+    "files": dict_of(having(bytes=is_natural)),
 }
 """What a manifest holds at least."""
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import itertools
 import json
 import os
 import shutil
@@ -30,9 +31,16 @@ from warmkit.checkpoints.identities import Identity, identities_at, identity
 from warmkit.checkpoints.job import Done
 from warmkit.checkpoints.renaming import exchange, rename_into_nothing
 from warmkit.checkpoints.replaceable import check_replaceable
-from warmkit.errors import OutputError
+from warmkit.errors import FormatError, OutputError
+from warmkit.records import checked, either, having, is_matrix, is_natural, is_text, list_of, parsed
 
 LOCK = "lock"
+_LINE = either(
+    having(fingerprint=is_text),
+    having(group=is_text, gram=is_matrix),
+    having(tensor=is_text, inputs=list_of(is_text), outputs=list_of(is_text)),
+    having(publishing=is_natural, content=is_text),
+)
 PART_JOURNAL = "metrics.jsonl"  # the name under which progress of jobs is looked for
 
 
@@ -121,8 +129,8 @@ class Staging:
             make_own_directory(self.root)
 
     def _fingerprint(self) -> str | None:
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError), self.journal.open() as file:
-            return json.loads(file.readline())["fingerprint"]
+        with contextlib.suppress(OSError, FormatError), self.journal.open("rb") as file:
+            return checked(parsed(file.readline(), self.journal), {"fingerprint": is_text}, self.journal)["fingerprint"]
         return None
 
     def adopt_parts(self) -> Done:
@@ -223,15 +231,15 @@ def read_journal(journal: Path) -> Done:
 
 
 def _whole_lines(journal: Path) -> list[bytes]:
-    """Return the lines of a journal up to the one that a crash tore: nothing after it counts."""
-    lines: list[bytes] = []
-    for line in journal.read_bytes().splitlines(keepends=True):
-        try:
-            json.loads(line if line.endswith(b"\n") else b"")
-        except ValueError:
-            break
-        lines.append(line)
-    return lines
+    """Return the lines of a journal up to one that a crash tore, or that is of another form: nothing after it counts."""
+    return list(itertools.takewhile(_is_whole, journal.read_bytes().splitlines(keepends=True)))
+
+
+def _is_whole(line: bytes) -> bool:
+    try:
+        return line.endswith(b"\n") and _LINE(parsed(line, "journal"))
+    except FormatError:
+        return False
 
 
 def _done(lines: Iterable[bytes]) -> Done:

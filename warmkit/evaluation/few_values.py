@@ -11,8 +11,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
+
+from warmkit.records import dict_of, is_number
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,11 @@ class Estimate:
     value: float
     low: float
     high: float
+
+
+def is_estimate(value: Any) -> bool:
+    """Say whether a value of a document is an estimate."""
+    return dict_of(is_number)(value) and value.keys() == Estimate.__annotations__.keys()
 
 
 def student_interval(values: Sequence[float], level: float = 0.95) -> Estimate:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations, pairwise
@@ -15,9 +14,10 @@ import torch
 from warmkit.checkpoints.merger import Merger
 from warmkit.errors import DataError, UsageError
 from warmkit.evaluation.accuracy import FEW, Array, interval
-from warmkit.evaluation.few_values import Estimate
+from warmkit.evaluation.few_values import Estimate, is_estimate
 from warmkit.evaluation.policies import Candidate
 from warmkit.random_streams import generator
+from warmkit.records import dict_of, having, is_natural, is_number, list_of, maybe, read_lines
 
 Mix = Sequence[float] | None
 """Shares of the policies; None lets the method weigh them alike."""
@@ -54,6 +54,10 @@ class FrontPoint:
         """
         values = {name: Estimate(**each) for name, each in known["values"].items()}
         return cls(known["eta"], known["coefficients"], values)
+
+
+POINT = having(eta=is_number, coefficients=maybe(list_of(is_number)), values=dict_of(is_estimate))
+"""What `FrontPoint.to_dict` returns."""
 
 
 def open_mergers(init: str, policies: Sequence[str], methods: Sequence[str], **parameters: Any) -> dict[str, Merger]:
@@ -176,7 +180,8 @@ def trajectory(run: Path) -> list[dict[str, float]]:
     are better: their prompts are the same at every step.
 
     Raises:
-        DataError: If the directory holds no metrics of a policy.
+        DataError: If the directory holds no metrics.
+        FormatError: If they are not those of a policy.
     """
     return evaluations(run) or [_numbers(line, "") for line in _metrics(run)]
 
@@ -185,21 +190,18 @@ def evaluations(run: Path) -> list[dict[str, float]]:
     """Return the evaluations that a run made on the way (`policy.evaluate_every`); none where there were none.
 
     Raises:
-        DataError: If the directory holds no metrics of a policy.
+        DataError: If the directory holds no metrics.
+        FormatError: If they are not those of a policy.
     """
     return [_numbers(line, "validation_") for line in _metrics(run) if "validation_reward" in line]
 
 
 def _metrics(run: Path) -> list[dict[str, Any]]:
-    file = run / "metrics.jsonl"
-    try:
-        lines = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
-    except OSError as error:
-        raise DataError(f"{run}: expected the directory of a run, with metrics.jsonl: {error.strerror}") from None
-    except ValueError as error:
-        raise DataError(f"{file}: expected a line of JSON a step: {error}") from None
-    if not lines or any(not isinstance(line, dict) or not {"step", "reward", "kl_sft"} <= line.keys() for line in lines):
-        raise DataError(f"{file}: expected step, reward and kl_sft on every line, as `warmkit train policy` writes them")
+    if not (run / "metrics.jsonl").is_file():
+        raise DataError(f"{run}: expected the directory of a run, with metrics.jsonl")
+    wanted = "expected step, reward and kl_sft on every line, as `warmkit train policy` writes them"
+    if not (lines := read_lines(run / "metrics.jsonl", {"step": is_natural, "reward": is_number, "kl_sft": is_number}, wanted)):
+        raise DataError(f"{run / 'metrics.jsonl'}: {wanted}")
     return lines
 
 

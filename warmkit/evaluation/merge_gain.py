@@ -8,10 +8,16 @@ from typing import Any
 
 from warmkit.checkpoints.merger import Merger, merged_state_dict
 from warmkit.evaluation.accuracy import Array, interval
+from warmkit.evaluation.few_values import is_estimate
 from warmkit.evaluation.policies import Candidate
+from warmkit.records import dict_of, having, is_natural
 
 FEW = 10
 """Prompts; the interval of a mean of fewer says little."""
+
+
+GAIN = having(prompts=is_natural, rewards=dict_of(is_estimate), merge=is_estimate, gain=is_estimate)
+"""What `merge_gain` returns."""
 
 
 def merge_gain(candidate: Candidate, merger: Merger, policies: Mapping[str, str]) -> dict[str, Any]:

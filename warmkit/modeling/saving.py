@@ -6,7 +6,6 @@ untrue: saving them through transformers has silently changed values for older r
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from pathlib import Path
@@ -16,9 +15,11 @@ import torch
 
 from warmkit.checkpoints.checkpoint import dump_json, open_checkpoint
 from warmkit.checkpoints.companions import companion_files, copy_companions
+from warmkit.checkpoints.safetensors_format import read_object
 from warmkit.checkpoints.staging import writing
 from warmkit.modeling.quiet import quiet
 
+EDITED = ("tokenizer_config.json", "special_tokens_map.json", "generation_config.json")
 SCALAR = {"num_labels": 1, "id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}
 
 
@@ -66,13 +67,30 @@ def save_model(
         _flush(target.parent)
 
 
+def check_savable(init: str) -> None:
+    """Refuse before training what could not be saved after it.
+
+    Args:
+        init: The checkpoint that a model starts from, donor of config and tokenizer.
+
+    Raises:
+        CheckpointError: If weights, config or tokenizer are of a kind that is not copied.
+    """
+    donor = open_checkpoint(init)
+    companion_files(donor)
+    for home in {donor.path, donor.tokenizer_home or donor.path}:
+        for name in EDITED:
+            if (home / name).is_file():
+                read_object(home / name)
+
+
 def save_new_model(model: Any, tokenizer: Any, folder: Path) -> None:
     """Write a model that started from no checkpoint, with its tokenizer."""
     with quiet():
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     file = folder / "config.json"
-    file.write_bytes(dump_json(readable_everywhere(json.loads(file.read_text("utf-8")))))
+    file.write_bytes(dump_json(readable_everywhere(read_object(file))))
 
 
 def readable_everywhere(config: dict[str, Any]) -> dict[str, Any]:
@@ -89,7 +107,7 @@ def _edit_tokenizer(folder: Path, changed: dict[str, Any]) -> None:
     file = folder / "tokenizer_config.json"
     if not file.exists():
         return
-    content = json.loads(file.read_text("utf-8"))
+    content = read_object(file)
     edits = {key: value for key, value in changed.items() if _content(content.get(key)) != value}
     if content.get("tokenizer_class") == "TokenizersBackend":  # the name of transformers 5 alone
         edits["tokenizer_class"] = "PreTrainedTokenizerFast"
@@ -99,12 +117,12 @@ def _edit_tokenizer(folder: Path, changed: dict[str, Any]) -> None:
         file.write_bytes(dump_json({**content, **edits}))
     special = folder / "special_tokens_map.json"
     if "pad_token" in edits and special.exists():
-        special.write_bytes(dump_json({**json.loads(special.read_text("utf-8")), "pad_token": edits["pad_token"]}))
+        special.write_bytes(dump_json({**read_object(special), "pad_token": edits["pad_token"]}))
 
 
 def _edit_generation(folder: Path, changed: dict[str, Any]) -> None:
     file = folder / "generation_config.json"
-    content = json.loads(file.read_text("utf-8")) if file.exists() else {}
+    content = read_object(file) if file.exists() else {}
     if any(content.get(key) != value for key, value in changed.items()):
         file.write_bytes(dump_json({**content, **changed}))
 

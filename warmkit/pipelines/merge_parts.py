@@ -22,9 +22,18 @@ from warmkit.checkpoints.staging import PART_JOURNAL, Staging, writing
 from warmkit.checkpoints.write import MergeResult, write_prepared
 from warmkit.errors import ChangedError, ClusterError, listed
 from warmkit.pipelines.processes import Job, RunJobs
+from warmkit.records import dict_of, is_anything, is_text, list_of, read_record
 
 PART_BYTES = 4 << 30  # read and written: seconds of work, beside which the start of a process is little
 ORDER = "part.yaml"
+_ORDER = {
+    "models": list_of(is_text),
+    "output": is_text,
+    "groups": list_of(is_text),
+    "exact": list_of(is_text),
+    "identity": is_text,
+    "call": dict_of(is_anything),
+}
 
 
 def merge_in_parts(
@@ -105,7 +114,7 @@ def _run(jobs: Sequence[Job], run_jobs: RunJobs, lines: int, nbytes: int, advanc
 
 def follow_order(file: Path) -> None:
     """Merge one part, in a process of its own."""
-    order = json.loads(file.read_text())
+    order = read_record(file, _ORDER)
     call, allotted = order["call"], int(os.environ.get("OMP_NUM_THREADS", "0").split(",")[0])
     write_part(
         order["models"],

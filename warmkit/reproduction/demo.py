@@ -23,11 +23,13 @@ from safetensors.torch import load_file
 
 from warmkit.checkpoints.checkpoint import dump_json
 from warmkit.checkpoints.staging import writing
+from warmkit.checkpoints.whole_files import write_whole
 from warmkit.errors import OutputError
 from warmkit.evaluation.accuracy import Scores, pairwise_accuracy
 from warmkit.evaluation.averaging import Contest
 from warmkit.evaluation.ranking_pairs import RANKING, VALIDATION, with_ranking
 from warmkit.pipelines.warm_choice import choose
+from warmkit.records import parsed
 from warmkit.reproduction.claims import warm_corruption
 from warmkit.reproduction.claims.proxies import proxy
 from warmkit.testbed.bed import Testbed
@@ -35,7 +37,6 @@ from warmkit.testbed.judge import Judge
 from warmkit.testbed.settings import PoliciesSection, RewardModelsSection, TestbedSettings
 from warmkit.training.policy import PolicyResult
 from warmkit.training.recipe import WarmSection
-from warmkit.training.run import write_whole
 
 Advance = Callable[[int, int], None]
 DOCUMENT = "demo.json"
@@ -113,7 +114,7 @@ def _enter(folder: Path, seed: int) -> None:
     mark = folder / "seed.json"
     with writing(folder):
         if mark.exists():
-            if json.loads(mark.read_text("utf-8")) != seed:
+            if parsed(mark.read_bytes(), mark) != seed:
                 raise OutputError(f"{folder}: holds a demo of another seed than {seed}; choose another -o")
             return
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

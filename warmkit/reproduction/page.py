@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from warmkit.checkpoints.staging import writing
+from warmkit.checkpoints.whole_files import write_whole
 from warmkit.report.chart import svg
 from warmkit.report.page import Badge, Block, Cell, Grid, Page, Section, Table, Tone, slug
 from warmkit.reproduction.results import Result, charts
 from warmkit.reproduction.verdicts import Verdict
-from warmkit.training.run import write_whole
 
 COLUMNS = ("the paper says", "rule", "here: mean (95% interval over seeds)", "every seed", "verdict")
 RULE = (

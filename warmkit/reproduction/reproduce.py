@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import shutil
 import signal
@@ -21,14 +20,15 @@ from typing import Any
 from warmkit.checkpoints.checkpoint import dump_json
 from warmkit.checkpoints.devices import cores
 from warmkit.checkpoints.staging import writing
+from warmkit.checkpoints.whole_files import write_whole
 from warmkit.errors import OutputError, TrainingError, WarmkitError, listed
 from warmkit.pipelines.processes import ORPHANED
+from warmkit.records import parsed
 from warmkit.reproduction.recipe import FOLDER
 from warmkit.reproduction.seed_file import Document, read_seed, text_of
 from warmkit.reproduction.table import CLAIMS
 from warmkit.reproduction.units import Unit, differences
 from warmkit.testbed.settings import Size
-from warmkit.training.run import write_whole
 
 ABOUT = "reproduction.json"
 Advance = Callable[[int, int], None]
@@ -146,7 +146,7 @@ def _testbed_of(unit: Unit) -> Any:
     """Return what decided the data and models of a seed that were made before, or what decides them now."""
     mark = unit.seed_folder / "testbed.json"
     if mark.exists():
-        return json.loads(mark.read_text("utf-8"))
+        return parsed(mark.read_bytes(), mark, "--fresh measures the seed again")
     kept = read_seed(unit.seed_file) if unit.seed_file.exists() else []
     return kept[0]["setting"]["testbed"] if kept else unit.testbed()
 

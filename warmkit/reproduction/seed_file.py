@@ -58,7 +58,7 @@ def read_seed(file: Path) -> list[Document]:
     try:
         head, *lines = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
         return [_document(line, **head) for line in lines] or [_document({}, **head)]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{file}: expected what one seed gave, a line a claim; {type(error).__name__}: {error}") from None
 
 

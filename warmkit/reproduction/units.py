@@ -13,13 +13,13 @@ from typing import Any
 
 from warmkit._version import __version__
 from warmkit.checkpoints.checkpoint import dump_json
+from warmkit.checkpoints.whole_files import write_whole
 from warmkit.recipes import plain
 from warmkit.reproduction.recipe import FOLDER, read_claim, read_testbed
 from warmkit.reproduction.seed_file import Document, read_seed, text_of
 from warmkit.reproduction.table import CLAIMS
 from warmkit.testbed.language import VERSION
 from warmkit.testbed.settings import Size
-from warmkit.training.run import write_whole
 
 
 @dataclass(frozen=True)

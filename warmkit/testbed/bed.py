@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import warmkit
+from warmkit.checkpoints.whole_files import write_whole
 from warmkit.evaluation.averaging import Contest
 from warmkit.evaluation.reward_term import RewardTerm
 from warmkit.pipelines import warm
@@ -39,7 +40,6 @@ from warmkit.training.recipe import (
     WarmSection,
 )
 from warmkit.training.reward_modeling import load_comparisons, open_for_training, split, train_reward_model
-from warmkit.training.run import write_whole
 
 HELD_OUT_PROMPTS = 16
 SHARES = (0.8, 0.9, 1.0)

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from warmkit.checkpoints.staging import writing
-from warmkit.training.run import write_whole
+from warmkit.checkpoints.whole_files import write_whole
+from warmkit.records import is_number, read_record
 
 T = TypeVar("T")
 
@@ -53,7 +54,7 @@ class Products:
             result = work()
             if not record.exists():
                 write_whole(record, json.dumps({"seconds": time.process_time() - began}).encode())
-            self.used[name] = json.loads(record.read_text("utf-8"))["seconds"]
+            self.used[name] = read_record(record, {"seconds": is_number}, "delete it")["seconds"]
         self.inside += time.process_time() - entered
         return result
 

@@ -31,6 +31,6 @@ def with_precision(recipe: Recipe, name: str) -> Recipe:
 def _recorded(file: Path, name: str) -> str | None:
     try:
         found = yaml.safe_load(file.read_text("utf-8"))[name]["precision"]
-    except (OSError, ValueError, LookupError, TypeError, yaml.YAMLError):
+    except (OSError, ValueError, LookupError, RecursionError, TypeError, yaml.YAMLError):
         return None  # no run, or none of ours: opening its directory says so
     return found if found in ("float32", "bfloat16") else None

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import re
 import secrets
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from warmkit.addresses import without_assigned_secrets
-from warmkit.errors import TrainingError, UsageError
+from warmkit.errors import FormatError, TrainingError, UsageError
 from warmkit.recipes import plain
 from warmkit.training.recipe import RunOutput
 
@@ -74,7 +75,7 @@ class Trackers:
         tracker = WandBTracker(
             self.output.project or PROJECT,
             dir=str(folder.parent),
-            id=file.read_text(),
+            id=_known_id(file),
             name=self.output.path,
             resume="allow",
             config=self._recipe,
@@ -110,6 +111,15 @@ def check_trackers(output: RunOutput) -> None:
 def _known(run: Path, name: str) -> bool:
     """Say whether a tracker has followed the run before."""
     return (run / name / "id").exists() if name == "wandb" else (run / name).exists()
+
+
+def _known_id(file: Path) -> str:
+    name = file.read_bytes().decode(errors="replace")
+    if not re.fullmatch(r"[\w-]{1,64}", name):
+        raise FormatError(
+            f"{file}: expected the name of a run at Weights & Biases, found {name[:40]!r}; delete it to start another"
+        )
+    return name
 
 
 def _tensorboard(output: RunOutput, step: int | None) -> Any:

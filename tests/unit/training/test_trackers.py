@@ -24,7 +24,7 @@ from tests.unit.training import tiny, toy
 from warmkit.errors import RecipeError
 from warmkit.pipelines.warm import run_recipes
 from warmkit.recipes import read_recipe, recipe_text
-from warmkit.training.identity import identity_text
+from warmkit.training.identity import run_identity
 from warmkit.training.policy import train_policy
 from warmkit.training.policy_recipe import PolicyRecipe
 from warmkit.training.recipe import DataSection, RewardModelRecipe, SftRecipe, WarmRecipe
@@ -112,8 +112,8 @@ def test_trackers_change_neither_the_weights_nor_the_identity(tmp_path: Path) ->
     plain, followed = toy.recipe(tmp_path, "plain"), tracked(toy.recipe(tmp_path, "followed"), "tensorboard")
     assert tiny.bytes_of(train_policy(plain).path) == tiny.bytes_of(train_policy(followed).path)
     changed = replace(plain, output=replace(plain.output, trackers=["tensorboard", "wandb"], project="p"))
-    assert identity_text(changed, changed.data) == identity_text(plain, plain.data)
-    assert "trackers:" not in identity_text(plain, plain.data), "runs of earlier versions keep theirs"
+    assert run_identity(changed) == run_identity(plain)
+    assert "trackers:" not in run_identity(plain).text, "runs of earlier versions keep theirs"
 
 
 @needs_tensorboard

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from warmkit.errors import DataError
+from warmkit.records import read_record
 from warmkit.report.page import Badge, Section, Table, literal
 
 
@@ -37,17 +36,10 @@ def read_document(file: Path) -> dict[str, Any]:
     """Read a JSON object that warmkit wrote; names in it are shown as they are, never as markup.
 
     Raises:
-        DataError: If it cannot be read, or is none.
+        CheckpointError: If it cannot be read.
+        FormatError: If it is none.
     """
-    try:
-        content = json.loads(file.read_text("utf-8"))
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{file}: expected JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise DataError(f"{file}: expected a JSON object, found a {type(content).__name__}")
-    return literal(content)
+    return literal(read_record(file, {}))
 
 
 def read_whole_document(file: Path) -> dict[str, Any] | None:

@@ -6,7 +6,6 @@ Source: WARM (Ramé et al., 2024), appendix D.5, figure 22.
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from warmkit.data.preferences import read_pairs
 from warmkit.evaluation.averaging import Contest
 from warmkit.evaluation.comparisons import encode_pairs
 from warmkit.random_streams import run_seed
+from warmkit.records import is_text, read_lines
 from warmkit.reproduction.claims.reward_accuracies import PROBE, Point, along_lambda, difference, flat
 from warmkit.reproduction.measurements import Measurements
 from warmkit.testbed import oracle
@@ -143,4 +143,4 @@ def _one(bed: Testbed, pool: Pool, name: str, train: str, order: int) -> Path:
 
 
 def _rows(file: str) -> list[dict[str, str]]:
-    return [json.loads(line) for line in Path(file).read_text("utf-8").splitlines()]
+    return read_lines(Path(file), {"prompt": is_text})

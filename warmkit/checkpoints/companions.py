@@ -57,22 +57,32 @@ def companion_donor(checkpoints: Sequence[Checkpoint]) -> tuple[Checkpoint, list
 def companion_files(donor: Checkpoint) -> list[Path]:
     """Return the files to copy, relative to the donor's directory, sorted.
 
-    Config, tokenizer, chat template, remote code and licence; sub-folders one deep (sentence-transformers' `1_Pooling`,
-    `additional_chat_templates`) where they hold nothing but such files, and the folders of its modules. An adapter's tokenizer,
-    which is elsewhere, is only checked: `copy_companions` takes it.
+    An adapter's tokenizer, which is elsewhere, is only checked: `copy_companions` takes it.
+
+    Raises:
+        FormatError: If one is a link that leaves its directory.
     """
     home = donor.directory
     if home is None:
         return []
-    top = [path for path in home.iterdir() if path.is_file() and _kept(path)]
-    nested = [path for folder in home.iterdir() if folder.is_dir() and _plain(folder) for path in folder.iterdir()]
-    inner = [path for path in (home / name for name in files_of(home, modules_of(home))) if _kept(path)]
-    found = sorted({*top, *nested, *inner})
+    found = small_files(home)
     for path in found:
         refuse_link_out(path, home)
     for path in own_tokenizer(donor):
         refuse_link_out(path, path.parent)
     return [path.relative_to(home) for path in found]
+
+
+def small_files(home: Path) -> list[Path]:
+    """Return the files of a model directory that are no weights, and belong to it, sorted.
+
+    Config, tokenizer, chat template, remote code and licence; sub-folders one deep (sentence-transformers' `1_Pooling`,
+    `additional_chat_templates`) where they hold nothing but such files, and the folders of its modules.
+    """
+    top = [path for path in home.iterdir() if path.is_file() and _kept(path)]
+    nested = [path for folder in home.iterdir() if folder.is_dir() and _plain(folder) for path in folder.iterdir()]
+    inner = [path for path in (home / name for name in files_of(home, modules_of(home))) if _kept(path)]
+    return sorted({*top, *nested, *inner})
 
 
 def own_tokenizer(checkpoint: Checkpoint) -> list[Path]:

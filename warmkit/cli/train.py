@@ -10,6 +10,7 @@ import typer
 from warmkit.cli.command import command
 from warmkit.cli.console import Console, table
 from warmkit.cli.policies import tell_truncated_prompts
+from warmkit.records import is_number
 from warmkit.units import number
 
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML file, or - for standard input.", show_default=False)]
@@ -55,6 +56,7 @@ def rm(
     with console.progress("training", unit="steps") as advance:
         result = reward_modeling.train_reward_model(content, force=force, advance=advance, tell=console.note)
     leave()
+    tell_notes(console, result.summary)
     rows = [
         [
             name,
@@ -101,6 +103,7 @@ def sft(
     with console.progress("training", unit="steps") as advance:
         result = training.train_sft(content, force=force, advance=advance, tell=console.note)
     leave()
+    tell_notes(console, result.summary)
     if opened := result.summary.get("opened_otherwise"):
         console.note(
             f"the chat template opens an answer with {opened!r}, which finished chats have not: answers were learned without "
@@ -146,6 +149,7 @@ def policy(
     with console.progress("training", unit="steps") as advance:
         result = train_policy(content, force=force, advance=advance, tell=console.note)
     leave()
+    tell_notes(console, result.summary)
     for name, each in result.summary["data"].items():
         tell_truncated_prompts(console, f"data.{name}", each["truncated"], each["prompts"])
     if asked := result.summary.get("not_followed"):
@@ -167,9 +171,18 @@ def policy(
 def _policy_rows(summary: dict[str, Any]) -> list[list[str]]:
     """Return the rewards and what else tells about a policy, of the last step and of the validation prompts."""
     shown = ("reward", "control_", "kl_", "entropy", "length", "without_eos")
-    rows = [name for name in summary["last"] if name.startswith(shown)]
-    held_out = [f"{summary[key]:.4f}" if (key := f"validation_{name}") in summary else "" for name in rows]
-    return [[name.replace("_", " "), f"{summary['last'][name]:.4f}", each] for name, each in zip(rows, held_out)]
+    last = {name: value for name, value in summary["last"].items() if name.startswith(shown)}
+    return [[name.replace("_", " "), _cell(each), _cell(summary.get(f"validation_{name}"))] for name, each in last.items()]
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.4f}" if is_number(value) else ""
+
+
+def tell_notes(console: Console, summary: dict[str, Any]) -> None:
+    """Say what a run noted of itself."""
+    for note in summary.get("notes") or ():
+        console.note(note)
 
 
 def join(console: Console) -> Console:

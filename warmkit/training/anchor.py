@@ -10,6 +10,7 @@ import torch
 from torch.distributed.tensor import DTensor
 from torch.func import functional_call
 
+from warmkit.errors import TrainingError
 from warmkit.modeling.batching import Reading, reading_of
 from warmkit.modeling.plain_llama import PlainLlama, plain_llama
 from warmkit.modeling.quiet import evaluating
@@ -71,6 +72,12 @@ class Anchor:
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        """Go on from the copies of a killed run.
+
+        Raises:
+            KeyError: If they are those of another model.
+            TrainingError: If an older version kept another average.
+        """
         for name, each in self.copies.items():
             each.copy_(spread(state[name], each))
 
@@ -113,6 +120,15 @@ class AdaptedAnchor(Anchor):
         finally:
             for layer in self.layers.values():
                 del layer.forward
+
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        if any(".lora_" in name for name in state):
+            raise TrainingError(
+                "an older warmkit began this run, whose anchor under lora averaged the factors of adapters; now it "
+                "averages the matrices that they stand for, another average, so the run cannot go on as it began. Start again: "
+                "choose another output.path, or delete the run"
+            )
+        super().load_state_dict(state)
 
 
 def _averaged(base: Any, added: torch.Tensor, *inputs: Any, **more: Any) -> Any:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from warmkit.errors import TrainingError, UsageError, out_of_memory
 from warmkit.modeling.precision import autocast
 from warmkit.random_streams import generator, seed_torch
-from warmkit.training.distributed import group, said_once, sum_gradients, summed
+from warmkit.training.distributed import agreed, group, said_once, sum_gradients, summed
 from warmkit.training.optimizers import build_optimizer, check_warmup, rate
 from warmkit.training.recipe import Optimization
 from warmkit.training.run import RunDirectory
@@ -94,7 +94,8 @@ def train(task: Task, how: Optimization, run: RunDirectory, advance: Advance | N
     check_warmup(how, steps, task.section)
     group().check_parts(_parts(range(how.batch_size), how.accumulation), task.section)
     optimizer = build_optimizer(task.model, how)
-    first = _resume(task.model, optimizer, run)
+    with agreed():
+        first = _resume(task.model, optimizer, run)
     run.open_metrics(first)
     tick = advance or (lambda done, total: None)
     tick(first, steps)
@@ -196,8 +197,9 @@ def _resume(model: Any, optimizer: torch.optim.Optimizer, run: RunDirectory) -> 
     state = run.load_state()
     if state is None:
         return 0
-    load_states(model, optimizer, state)
-    return int(state["step"])
+    with run.restoring():
+        load_states(model, optimizer, state)
+    return state["step"]
 
 
 def _not_finite(task: Task, how: Optimization, rows: Sequence[int], step: int, loss: float, run: RunDirectory) -> TrainingError:

@@ -15,9 +15,9 @@ import torch
 
 from warmkit.errors import UsageError
 from warmkit.modeling.generation_config import not_followed
-from warmkit.recipes import recipe_text
+from warmkit.modeling.saving import check_savable
+from warmkit.records import dict_of, either, having, is_anything, is_natural, is_number, is_text, list_of, maybe
 from warmkit.training.distributed import agreed, group
-from warmkit.training.identity import identity_text
 from warmkit.training.loop import Advance, Outcome
 from warmkit.training.optimizers import build_optimizer, check_warmup
 from warmkit.training.policy_opening import open_policy
@@ -30,6 +30,16 @@ from warmkit.training.sharding import load_states, whole
 from warmkit.training.telling import Tell
 from warmkit.training.trackers import Trackers
 from warmkit.training.watch import Watch
+
+SUMMARY = {
+    "steps": is_natural,
+    "stopped": maybe(is_text),
+    "data": dict_of(having(prompts=is_natural, truncated=is_natural)),
+    "not_followed": maybe(dict_of(is_anything)),
+    "warnings": list_of(is_text),
+    "last": dict_of(either(is_number, list_of(is_text))),
+}
+"""What `summary.json` holds at least."""
 
 
 @dataclass(frozen=True)
@@ -64,23 +74,26 @@ def train_policy(
         DataError: If a prompt cannot be used.
         ScoreError: If a reward fails, or gives numbers that cannot be used.
         TrainingError: If the gradient is not finite, or memory runs out; the last state stays.
-        OutputError: If the directory holds something else.
+        ChangedError: If the directory holds a run that began with other weights.
+        FormatError: If a file of it is of another form.
+        OutputError: If it holds something else.
         UsageError: If a tracker is not installed.
 
     Source: WARP (Ramé et al., 2024), algorithm 1, lines 4-10; WARM (Ramé et al., 2024), appendix C.4 (the value baseline).
     """
     with agreed():
         recipe = with_precision(recipe, "policy")
-        run = open_run(Path(recipe.output.path), recipe_text(recipe), force, identity_text(recipe, recipe.data))
-    summary = run.summary()
+        run = open_run(recipe, force)
+    with agreed():  # when the first process has cleared away what was there
+        summary = run.summary(SUMMARY)
     if summary is None:
         with agreed():
             run.trackers = Trackers(recipe)
+            check_savable(recipe.model.path)
             task = open_policy(recipe, tell)
         outcome = train(task, run, advance)
         task.save(run, run.model.name)
-        summary = _summary(task, run, outcome)
-        run.finish(summary)
+        summary = run.finish(_summary(task, run, outcome))
         resumed = outcome.resumed
     else:
         resumed = int(summary["steps"])
@@ -97,7 +110,8 @@ def train(task: PolicyTask, run: RunDirectory, advance: Advance | None = None) -
     check_warmup(how, steps, "policy", 0 if task.value is None else task.value.warmup)
     group().check_parts([range(how.batch_size)], "policy", how.accumulation if group().sharded else 1)
     optimizer, watch = build_optimizer(task.model, how), Watch()
-    first = last = _resume(task, optimizer, watch, run)
+    with agreed():
+        first = last = _resume(task, optimizer, watch, run)
     run.open_metrics(first)
     tick = advance or (lambda done, total: None)
     tick(first, steps)
@@ -139,13 +153,14 @@ def _resume(task: PolicyTask, optimizer: torch.optim.Optimizer, watch: Watch, ru
     state = run.load_state()
     if state is None:
         return 0
-    load_states(task.model, optimizer, state)
-    watch.counts = state["watch"]
-    if task.anchor is not None:
-        task.anchor.load_state_dict(state["anchor"])
-    if task.value is not None:
-        task.value.load_state_dict(state["value"])
-    return int(state["step"])
+    with run.restoring():
+        load_states(task.model, optimizer, state)
+        watch.load(state["watch"])
+        if task.anchor is not None:
+            task.anchor.load_state_dict(state["anchor"])
+        if task.value is not None:
+            task.value.load_state_dict(state["value"])
+    return state["step"]
 
 
 def _summary(task: PolicyTask, run: RunDirectory, outcome: Outcome) -> dict[str, Any]:

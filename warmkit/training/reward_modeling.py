@@ -19,11 +19,10 @@ from warmkit.modeling.checkpointing import recompute_activations
 from warmkit.modeling.precision import autocast
 from warmkit.modeling.quiet import evaluating
 from warmkit.modeling.reward_model import NO_PADDING, RewardModel, load_reward_model, pooled_around, trained_head
-from warmkit.modeling.saving import SCALAR, save_model
-from warmkit.recipes import recipe_text
+from warmkit.modeling.saving import SCALAR, check_savable, save_model
+from warmkit.records import dict_of, having, is_natural, is_number
 from warmkit.training.adapters import add_adapters, merged
 from warmkit.training.distributed import agreed, group
-from warmkit.training.identity import identity_text
 from warmkit.training.loop import Advance, train
 from warmkit.training.losses import bradley_terry
 from warmkit.training.precision import with_precision
@@ -35,6 +34,11 @@ from warmkit.training.telling import Tell, tell_texts
 from warmkit.training.trackers import Trackers
 
 ALL_TOKENS = 1 << 40  # a batch that learns is split for padding alone: its activations are kept in any case
+SUMMARY = {
+    "steps": is_natural,
+    "evaluation": dict_of(having(pairs=is_natural, accuracy=is_number, low=is_number, high=is_number, loss=is_number)),
+}
+"""What `summary.json` holds at least."""
 MOST_PARTS = 3  # each part brings a gradient of the whole embedding, which costs more than some padding
 
 
@@ -108,18 +112,23 @@ def train_reward_model(
         DataError: If a row of the data cannot be used.
         UnsupportedError: If the checkpoint or its tokenizer cannot become a reward model.
         TrainingError: If the loss is not finite, or memory runs out.
-        OutputError: If the directory holds something else.
+        ChangedError: If the directory holds a run that began with other weights.
+        FormatError: If a file of it is of another form.
+        OutputError: If it holds something else.
         UsageError: If a tracker is not installed.
 
     Source: WARM (Ramé et al., 2024), sections 2.1 and 3.1, appendix C.3.
     """
     with agreed():
         recipe = with_precision(recipe, "rm")
-        run = open_run(Path(recipe.output.path), recipe_text(recipe), force, identity_text(recipe, recipe.data))
-    if (summary := run.summary()) is not None:
+        run = open_run(recipe, force)
+    with agreed():  # when the first process has cleared away what was there
+        summary = run.summary(SUMMARY)
+    if summary is not None:
         return RewardModelResult(run.model, summary, int(summary["steps"]))
     with agreed():
         run.trackers = Trackers(recipe)
+        check_savable(recipe.model.path)
         reward_model = open_for_training(recipe.model, recipe.rm.dropout)
         data = load_comparisons(recipe.data, recipe.model, reward_model, tell)
         check_shards(recipe.rm, "rm", recipe.lora)
@@ -138,8 +147,7 @@ def train_reward_model(
         "evaluation": evaluation(reward_model, data, recipe.rm.precision),
         "last": outcome.last,
     }
-    run.finish(summary)
-    return RewardModelResult(run.model, summary, outcome.resumed)
+    return RewardModelResult(run.model, run.finish(summary), outcome.resumed)
 
 
 def evaluation(reward_model: RewardModel, data: dict[str, Comparisons], precision: str) -> dict[str, Any]:

@@ -16,12 +16,11 @@ from warmkit.modeling.causal_model import load_causal_model
 from warmkit.modeling.checkpointing import recompute_activations
 from warmkit.modeling.generation_config import ends_of, saved_ends
 from warmkit.modeling.quiet import evaluating
-from warmkit.modeling.saving import save_model
+from warmkit.modeling.saving import check_savable, save_model
 from warmkit.modeling.tokens import Encoder, Tokens, by_length, longest, masked_padding, tokenizer_of
-from warmkit.recipes import recipe_text
+from warmkit.records import is_natural, is_number, is_text, maybe
 from warmkit.training.adapters import add_adapters, merged
 from warmkit.training.distributed import agreed, group
-from warmkit.training.identity import identity_text
 from warmkit.training.loop import Advance, train
 from warmkit.training.losses import completion_nll
 from warmkit.training.precision import with_precision
@@ -33,6 +32,8 @@ from warmkit.training.trackers import Trackers
 
 EVALUATION_TOKENS = 8192
 LOOKED_AT = 32  # chats
+SUMMARY = {"steps": is_natural, "validation_loss": maybe(is_number), "opened_otherwise": maybe(is_text)}
+"""What `summary.json` holds at least."""
 
 
 @dataclass(frozen=True)
@@ -115,19 +116,24 @@ def train_sft(recipe: SftRecipe, *, force: bool = False, advance: Advance | None
     Raises:
         DataError: If a row of the data cannot be used.
         TrainingError: If the loss is not finite, or memory runs out.
-        OutputError: If the directory holds something else.
+        ChangedError: If the directory holds a run that began with other weights.
+        FormatError: If a file of it is of another form.
+        OutputError: If it holds something else.
         UsageError: If a tracker is not installed.
 
     Source: WARM (Ramé et al., 2024), appendix C.3.1 (SFT) and C.3.2 (Baklava).
     """
     with agreed():
         recipe = with_precision(recipe, "sft")
-        run = open_run(Path(recipe.output.path), recipe_text(recipe), force, identity_text(recipe, recipe.data))
+        run = open_run(recipe, force)
+    with agreed():  # when the first process has cleared away what was there
+        summary = run.summary(SUMMARY)
     kept = {step: run.kept(step) for step in recipe.sft.keep}
-    if (summary := run.summary()) is not None:
+    if summary is not None:
         return SftResult(run.model, kept, summary)
     with agreed():
         run.trackers = Trackers(recipe)
+        check_savable(recipe.model.path)
         task = open_task(recipe, tell)
         check_shards(recipe.sft, "sft", recipe.lora)
         shard(task.model)
@@ -149,8 +155,7 @@ def train_sft(recipe: SftRecipe, *, force: bool = False, advance: Advance | None
         **task.evaluate(),
         "last": outcome.last,
     }
-    run.finish(summary)
-    return SftResult(run.model, kept, summary)
+    return SftResult(run.model, kept, run.finish(summary))
 
 
 def _opened_otherwise(task: SftTask) -> dict[str, str]:

@@ -35,3 +35,7 @@ class Watch:
         }
         self.counts = {name: self.counts[name] + 1 if wrong[name] else 0 for name in self.counts}
         return [text.format(PATIENCE) for name, text in WARNINGS.items() if self.counts[name] == PATIENCE]
+
+    def load(self, counts: Mapping[str, int]) -> None:
+        """Go on with the counts of a killed run."""
+        self.counts = {name: int(counts[name]) for name in self.counts}

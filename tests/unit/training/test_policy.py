@@ -89,6 +89,25 @@ def test_lora_moves_every_layer_and_the_anchor_over_adapters(anchor: str, tmp_pa
     assert (last["kl_anchor"] < last["kl_sft"]) == (anchor == "ema")
 
 
+def test_a_run_whose_anchor_averaged_factors_does_not_go_on_with_an_average_of_matrices(tmp_path: Path) -> None:
+    pytest.importorskip("peft", reason="LoRA needs peft")
+    recipe = replace(toy.recipe(tmp_path, save_every=2), lora=LoraSection(rank=2))
+    stopped = iter([None, None])  # the beginning, and the first step
+    with pytest.raises(StopIteration):
+        train_policy(recipe, advance=lambda *_: next(stopped))
+    file = Path(recipe.output.path) / "state.pt"
+    state = torch.load(file)
+    factors = {name: each.float() for name, each in state["model"].items() if ".lora_" in name}
+    torch.save({**state, "anchor": factors}, file)
+    with pytest.raises(TrainingError) as error:
+        train_policy(recipe)
+    assert str(error.value) == (
+        f"{file}: an older warmkit began this run, whose anchor under lora averaged the factors of adapters; now it averages "
+        "the matrices that they stand for, another average, so the run cannot go on as it began. Start again: choose another "
+        "output.path, or delete the run"
+    )
+
+
 def test_without_a_kl_the_reward_rises_and_under_a_large_one_the_policy_stays(tmp_path: Path) -> None:
     how: dict[str, Any] = {
         "steps": 40,

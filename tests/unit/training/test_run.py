@@ -10,6 +10,7 @@ import torch
 
 from tests import forks
 from warmkit.errors import OutputError
+from warmkit.training.identity import RunIdentity
 from warmkit.training.run import RunDirectory
 
 
@@ -63,12 +64,12 @@ def test_a_run_killed_in_its_first_moment_starts_again(tmp_path: Path) -> None:
 
 
 def test_two_recipes_of_one_identity_are_one_run(tmp_path: Path) -> None:
-    RunDirectory(tmp_path / "run", "a: 1\n", identity="same")
-    RunDirectory(tmp_path / "run", "a: 2\n", identity="same")
+    RunDirectory(tmp_path / "run", "a: 1\n", identity=RunIdentity("same"))
+    RunDirectory(tmp_path / "run", "a: 2\n", identity=RunIdentity("same"))
     assert (tmp_path / "run" / "recipe.yaml").read_text() == "a: 2\n"
     (tmp_path / "run" / "probe").mkdir()
     with pytest.raises(OutputError, match="another recipe"):
-        RunDirectory(tmp_path / "run", "a: 2\n", identity="other")
+        RunDirectory(tmp_path / "run", "a: 2\n", identity=RunIdentity("other"))
 
 
 def test_metrics_after_the_state_and_a_line_cut_short_go(tmp_path: Path) -> None:

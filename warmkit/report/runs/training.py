@@ -155,6 +155,7 @@ def _notes(run: Run) -> list[str]:
     notes = [] if run.metrics.cut is None else [run.metrics.cut]
     stopped = (run.summary or {}).get("stopped")
     notes += [f"Stopped early: {stopped}"] if stopped else []
+    notes += (run.summary or {}).get("notes") or []
     notes += [f"Warning of the run: {each}" for each in (run.summary or {}).get("warnings") or []]
     if run.summary is None and not run.going:
         notes.append("The run is not done and no process works on it; the same command goes on where it stopped.")

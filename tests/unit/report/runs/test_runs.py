@@ -25,6 +25,7 @@ from warmkit.report.runs.open import kind_of, report
 from warmkit.report.runs.part import Part
 from warmkit.report.runs.training import training
 from warmkit.report.runs.working import is_going
+from warmkit.training.identity import RunIdentity
 from warmkit.training.policy import train_policy
 from warmkit.training.policy_recipe import RewardTerm
 from warmkit.training.recipe import WarmRecipe, WarmSection
@@ -130,7 +131,8 @@ def test_a_run_without_a_summary_is_going_on_while_a_process_holds_it(policy: Pa
     assert not stopped.done
     assert any("the same command goes on" in note for note in stopped.notes)
     assert Badge("stopped", "bad") in cells(stopped)
-    held = RunDirectory(policy, (policy / "recipe.yaml").read_text(), identity=(policy / "identity.yaml").read_text())
+    identity = RunIdentity((policy / "identity.yaml").read_text())
+    held = RunDirectory(policy, (policy / "recipe.yaml").read_text(), identity=identity)
     going = training([policy])
     assert Badge("going on", "open") in cells(going)
     assert not going.notes

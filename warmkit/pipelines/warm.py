@@ -26,7 +26,9 @@ import torch
 
 from warmkit.checkpoints.checkpoint import dump_json, open_checkpoint
 from warmkit.checkpoints.compatibility import align
+from warmkit.checkpoints.contents import check_contents, write_contents
 from warmkit.checkpoints.merge import merge
+from warmkit.checkpoints.whole_files import write_whole
 from warmkit.data.preferences import write_pairs
 from warmkit.errors import UsageError, nearest
 from warmkit.evaluation.averaging import Contest
@@ -34,12 +36,13 @@ from warmkit.evaluation.comparisons import Comparisons
 from warmkit.evaluation.ranking_pairs import halves, with_ranking
 from warmkit.evaluation.side_by_side import PROBE
 from warmkit.modeling.reward_model import RewardModel
+from warmkit.pipelines.members import check_model, is_finished, unrecorded
 from warmkit.pipelines.processes import Job, RunJobs, check_all_finished, default_jobs, open_executor
 from warmkit.pipelines.warm_choice import choose, findings
 from warmkit.random_streams import generator, run_seed
 from warmkit.recipes import recipe_text
 from warmkit.training.distributed import refuse_group
-from warmkit.training.identity import identity_text
+from warmkit.training.identity import run_identity
 from warmkit.training.loop import Advance
 from warmkit.training.precision import with_precision
 from warmkit.training.recipe import DataSection, RewardModelRecipe, WarmRecipe
@@ -53,7 +56,7 @@ from warmkit.training.reward_modeling import (
     split,
     training_pairs,
 )
-from warmkit.training.run import RunDirectory, write_whole
+from warmkit.training.run import RunDirectory
 from warmkit.training.telling import Tell
 from warmkit.training.trackers import check_trackers
 
@@ -91,6 +94,7 @@ def run_warm(
         stage: Called with the name of every part of the work as it begins.
 
     Raises:
+        ChangedError: If a finished run's model, or what it began with, was changed since.
         ClusterError: If the Ray cluster cannot be reached, or is lost.
         DataError: If a row of the data cannot be used.
         TrainingError: If runs failed; the finished ones stay, and `warm.exclude` leaves the failed ones out.
@@ -100,19 +104,18 @@ def run_warm(
     check(recipe)
     run_jobs = open_executor(recipe.warm.executor, address, tell)
     recipe, out = with_precision(recipe, "rm"), Path(recipe.output.path)
-    directory = RunDirectory(out, recipe_text(recipe), force, identity_text(_identity(recipe), recipe.data))
+    directory = RunDirectory(out, recipe_text(recipe), force, run_identity(_identity(recipe)))
     _same_family([recipe.model.path, *(recipe.warm.inits or [])])
     recipe = replace(recipe, data=prepared_data(recipe, out))
     stage("probing")
     train_probe(recipe, out, tell)
-    runs = run_recipes(recipe, out)
-    names = [name for name in runs if name not in recipe.warm.exclude]
+    runs = {name: each for name, each in run_recipes(recipe, out).items() if name not in recipe.warm.exclude}
     stage("fine-tuning")
-    _fine_tune({name: runs[name] for name in names}, recipe, out, run_jobs, advance)
+    _fine_tune(runs, recipe, out, run_jobs, advance)
     stage("averaging")
     model = open_for_training(replace(recipe.model, path=str(out / "probe" / "model")))
     data = split(load_comparisons(recipe.data, recipe.model, model))
-    result = _conclude(recipe, out, names, runs, model, data)
+    result = _conclude(recipe, out, runs, model, data, directory.notes)
     del directory  # its lock
     return result
 
@@ -181,7 +184,7 @@ def _fine_tune(
         file = out / "runs" / f"{name}.yaml"
         file.parent.mkdir(exist_ok=True)
         write_whole(file, recipe_text(each).encode())
-        if not (directory / "summary.json").exists():
+        if not is_finished(each):
             jobs.append(Job(name, ["train", "rm", str(file), "--quiet"], directory / "metrics.jsonl"))
     steps = recipe.rm.steps_for((out / "data" / "train.jsonl").read_bytes().count(b"\n"))
     most = min(recipe.warm.jobs or default_jobs(), recipe.warm.runs)  # not the runs left: threads decide the last bits
@@ -196,8 +199,10 @@ def train_probe(recipe: WarmRecipe, out: Path, tell: Tell | None = None) -> Path
         data = load_comparisons(recipe.data, recipe.model, model, tell)
         probe_head(model, recipe.probe.l2, {"train": data["train"]})
         save_reward_model(model, target)
+        write_contents(target)
         del model
         torch.cuda.empty_cache()  # the runs need it
+    check_contents(target)
     return target
 
 
@@ -229,12 +234,13 @@ def _identity(recipe: WarmRecipe) -> WarmRecipe:
 def _conclude(
     recipe: WarmRecipe,
     out: Path,
-    names: list[str],
     runs: dict[str, RewardModelRecipe],
     model: RewardModel,
     data: dict[str, Comparisons],
+    notes: Sequence[str],
 ) -> WarmResult:
-    paths = {name: out / "runs" / name / "model" for name in names} | {PROBE: out / "probe" / "model"}
+    names, members = list(runs), {name: out / "runs" / name / "model" for name in runs}
+    paths = {**members, PROBE: out / "probe" / "model"}
     contest = Contest(model, with_ranking(data), paths, out / "evaluation", recipe.rm.precision)
     choice = choose(contest, names, recipe.warm)
     _write_final(out, [paths[name] for name in choice.members])
@@ -247,6 +253,9 @@ def _conclude(
         "excluded": recipe.warm.exclude,
         **findings(contest, choice, random_orders(names, recipe.warm.orders, recipe.warm.seed)),
     }
+    summary["notes"] = [*notes, *unrecorded(members), *summary["notes"]]
+    for each in members.values():
+        check_model(each)  # what was measured and averaged
     _draw(out, summary, list(contest.data))
     write_whole(out / "summary.json", dump_json(summary))
     return WarmResult(out / "model", summary)

@@ -26,23 +26,27 @@ from warmkit.checkpoints.digests import file_digest
 from warmkit.checkpoints.merge import liti, merge
 from warmkit.checkpoints.merger import Merger
 from warmkit.checkpoints.spec import check_etas
+from warmkit.checkpoints.whole_files import write_whole
 from warmkit.data.prompts import read_prompts
 from warmkit.errors import UsageError, nearest
-from warmkit.evaluation.front import FrontPoint, simplex, sweep, trajectory
-from warmkit.evaluation.merge_gain import merge_gain, told
+from warmkit.evaluation.front import POINT, simplex, sweep
+from warmkit.evaluation.merge_gain import GAIN, merge_gain, told
 from warmkit.evaluation.policies import EvaluationSettings, PolicyTrial
+from warmkit.pipelines.members import check_model, digests_of_terms, is_finished, recorded_digests, unrecorded
 from warmkit.pipelines.processes import Job, RunJobs, check_all_finished, default_jobs, open_executor
-from warmkit.pipelines.steps import Steps
+from warmkit.pipelines.steps import DIGESTS, MERGED, Steps
+from warmkit.pipelines.warp_pictures import draw
 from warmkit.random_streams import run_seed
 from warmkit.recipes import plain, recipe_text
+from warmkit.records import having, list_of
 from warmkit.training.distributed import refuse_group
-from warmkit.training.identity import identity_text
+from warmkit.training.identity import run_identity
 from warmkit.training.loop import Advance
 from warmkit.training.optimizers import check_warmup
 from warmkit.training.policy_recipe import PolicyRecipe, evaluation_keys
 from warmkit.training.precision import with_precision
 from warmkit.training.recipe import RunOutput
-from warmkit.training.run import RunDirectory, write_whole
+from warmkit.training.run import RunDirectory
 from warmkit.training.telling import Tell, tell_prompts
 from warmkit.training.trackers import check_trackers
 from warmkit.training.warp_recipe import Variation, WarpRecipe
@@ -81,6 +85,7 @@ def run_warp(
         stage: Called with the name of every part of the work as it begins.
 
     Raises:
+        ChangedError: If a finished policy or merge, or what a run began with, was changed since.
         ClusterError: If the Ray cluster cannot be reached, or is lost.
         DataError: If a prompt cannot be used.
         MismatchError: If finished policies do not fit the init.
@@ -195,8 +200,9 @@ class _Warp:
             check_warmup(recipe.policy, steps, "policy", recipe.value.warmup if recipe.policy.baseline == "value" else 0)
         self.total = sum(lengths) * recipe.warp.runs
         self.sft = recipe.model.sft or recipe.model.path
-        self.directory = RunDirectory(self.out, recipe_text(recipe), force, identity_text(_identity(recipe), recipe.data))
-        self.steps = Steps(self.out / "steps")
+        self.directory = RunDirectory(self.out, recipe_text(recipe), force, run_identity(_identity(recipe)))
+        self.steps, self.notes = Steps(self.out / "steps"), self.directory.notes
+        self.controls = digests_of_terms(recipe.controls)
 
     def run(self) -> WarpResult:
         """Take the steps of algorithm 1, and look at every front."""
@@ -219,16 +225,16 @@ class _Warp:
             "final": final,
             "front": self._front("front", [init], self.sft),
             "soups": self._soups(iterations[-1]),
-            "notes": _notes(iterations),
+            "notes": [*self.notes, *_notes(iterations)],
         }
         write_whole(self.out / "summary.json", dump_json(summary))
-        _draw(self.out, summary)
+        draw(self.out, summary)
         return WarpResult(Path(final["path"]), summary)
 
     def _policies(self, i: int, init: str) -> dict[str, str]:
         """Train what is left to train of one iteration; return the policies by name."""
         if i == 1 and self.warp.policies is not None:
-            return {f"policy {m + 1}": path for m, path in enumerate(self.warp.policies)}
+            return self._checked({f"policy {m + 1}": path for m, path in enumerate(self.warp.policies)})
         runs = {name: each for name, each in run_recipes(self.recipe, i, init).items() if name not in self.warp.exclude}
         jobs = [job for name, each in runs.items() if (job := _job(name, each)) is not None]
         steps = next(iter(runs.values())).policy.steps_for(self.prompts)
@@ -237,15 +243,32 @@ class _Warp:
             most = min(self.warp.jobs or default_jobs(), self.warp.runs)  # not the runs left: threads decide the last bits
             failed = self.run_jobs(jobs, most, steps, lambda done, _: self.advance(done, self.total))
             check_all_finished(failed, len(runs), "warp.exclude")
-        return {name: str(Path(each.output.path) / "model") for name, each in runs.items()}
+        return self._checked({name: str(Path(each.output.path) / "model") for name, each in runs.items()})
+
+    def _checked(self, policies: dict[str, str]) -> dict[str, str]:
+        """Check that policies are what their runs left."""
+        for path in policies.values():
+            check_model(Path(path))
+        self.notes += unrecorded(policies)
+        return policies
 
     def _merge(self, i: int, init: str, policies: dict[str, str], eta: float) -> dict[str, Any]:
         """Merge the policies of an iteration and draw the merge towards their init, in one write."""
         last = i == self.warp.iterations
         target = _home(self.recipe, i) / ("merged" if last else "init")
-        inputs = {"init": init, "policies": list(policies.values()), "method": self.warp.method, "eta": eta}
+        inputs = {
+            "init": init,
+            "policies": list(policies.values()),
+            "method": self.warp.method,
+            "eta": eta,
+            DIGESTS: recorded_digests(policies),
+        }
         name = f"iteration-{i}-{target.name}"
-        self._refuse_another_past(i, name, inputs)
+        later = _home(self.recipe, i + 1)
+        if later.exists() and self.steps.made_of_others(name, inputs):
+            raise UsageError(
+                f"{later}: started from a merge of other policies; give warp.exclude as it was, or delete the directory"
+            )
 
         def work() -> dict[str, Any]:
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -261,15 +284,7 @@ class _Warp:
             )
             return {"path": str(target), "eta": eta, "method": result.method, "mean_angle": result.mean_angle}
 
-        return self.steps.take(name, inputs, work)
-
-    def _refuse_another_past(self, i: int, name: str, inputs: dict[str, Any]) -> None:
-        known, later = self.steps.recorded(name), _home(self.recipe, i + 1)
-        if known is not None and known["inputs"] != inputs and later.exists():
-            raise UsageError(
-                f"{later}: started from a merge of {len(known['inputs']['policies'])} other policies; give warp.exclude as it "
-                "was, or delete the directory"
-            )
+        return self.steps.take(name, inputs, work, MERGED)
 
     def _final(self, merged: str) -> dict[str, Any]:
         target, eta = self.out / "model", self.warp.final_eta
@@ -278,7 +293,7 @@ class _Warp:
             liti(merged, target, init=self.sft, eta=eta, force=target.exists())
             return {"path": str(target), "eta": eta}
 
-        return self.steps.take("final", {"merged": self._made("merged"), "sft": self.sft, "eta": eta}, work)
+        return self.steps.take("final", {"merged": self._made("merged"), "sft": self.sft, "eta": eta}, work, MERGED)
 
     def _front(self, name: str, policies: Sequence[str], init: str) -> list[dict[str, Any]]:
         """Evaluate LITI of a merge at every eta, in memory."""
@@ -291,14 +306,20 @@ class _Warp:
         """Evaluate the policies of an iteration beside their merge, where there are fronts and something to merge."""
         if not self.warp.etas or len(policies) < 2:
             return None
-        inputs = {"init": init, "policies": policies, "samples": self.warp.samples, "on": self._seen()}
+        inputs = {
+            "init": init,
+            "policies": policies,
+            "samples": self.warp.samples,
+            "on": self._seen(),
+            DIGESTS: recorded_digests(policies) | self.controls,
+        }
 
         def work() -> dict[str, Any]:
             how: dict[str, Any] = {"init": init, "method": self.warp.method, "granularity": self.warp.granularity}
             candidate = PolicyTrial(self._settings()).open(self.sft)
             return merge_gain(candidate, Merger(list(policies.values()), **how), policies)
 
-        return self.steps.take(name, inputs, work)
+        return self.steps.take(name, inputs, work, GAIN)
 
     def _soups(self, iteration: dict[str, Any]) -> list[dict[str, Any]]:
         """Evaluate averages of the last policies on a grid of shares (rewarded soups, Ramé et al., 2023)."""
@@ -311,7 +332,8 @@ class _Warp:
     def _evaluated(
         self, name: str, inputs: dict[str, Any], etas: Sequence[float], mixes: Sequence[Any]
     ) -> list[dict[str, Any]]:
-        inputs |= {"samples": self.warp.samples, "on": self._seen()}
+        digests = recorded_digests({path: path for path in inputs["policies"]}) | self.controls
+        inputs |= {"samples": self.warp.samples, "on": self._seen(), DIGESTS: digests}
 
         def work() -> dict[str, Any]:
             trial = PolicyTrial(self._settings())
@@ -319,7 +341,7 @@ class _Warp:
             merger = Merger(inputs["policies"], init=inputs["init"], method=method, granularity=self.warp.granularity)
             return {"points": [point.to_dict() for point in sweep(trial.open(self.sft), merger, etas, mixes)]}
 
-        return self.steps.take(name, inputs, work)["points"]
+        return self.steps.take(name, inputs, work, having(points=list_of(POINT)))["points"]
 
     def _made(self, of: str) -> Any:
         """Return what the merge that a step looks at was made of: its path alone stays the same when runs are left out."""
@@ -350,7 +372,7 @@ def _job(name: str, run: PolicyRecipe) -> Job | None:
     file = directory.with_name(f"{directory.name}.yaml")
     file.parent.mkdir(parents=True, exist_ok=True)
     write_whole(file, recipe_text(run).encode())
-    if (directory / "summary.json").exists():
+    if is_finished(run):
         return None
     return Job(name, ["train", "policy", str(file), "--quiet"], directory / "metrics.jsonl")
 
@@ -364,27 +386,3 @@ def _identity(recipe: WarpRecipe) -> WarpRecipe:
 def _notes(iterations: Sequence[dict[str, Any]]) -> list[str]:
     found = [told(each["gain"], f"iteration {i}") for i, each in enumerate(iterations, 1) if each["gain"]]
     return [note for note in found if note is not None]
-
-
-def _points(front: Sequence[dict[str, Any]]) -> list[FrontPoint]:
-    return [FrontPoint.from_dict(each) for each in front]
-
-
-def _draw(out: Path, summary: dict[str, Any]) -> None:
-    """Draw every front with the trajectories of the runs beside them (figures 1b, 4c), and rewarded soups."""
-    import importlib.util
-
-    if importlib.util.find_spec("matplotlib") is None:
-        return
-    from warmkit.report.policies import draw_front, draw_rewards
-
-    iterations = summary["iterations"]
-    fronts = {f"iteration {i + 1}": _points(each["front"]) for i, each in enumerate(iterations) if each["front"]}
-    if len(iterations) > 1 and summary["front"]:
-        fronts["from the SFT model"] = _points(summary["front"])
-    runs = {name: Path(path).parent for each in iterations for name, path in each["policies"].items()}
-    trained = {name: trajectory(run) for name, run in runs.items() if (run / "metrics.jsonl").exists()}
-    if fronts:
-        draw_front(fronts, trained, out / "front.png")
-    if summary["soups"]:
-        draw_rewards({"soups": _points(summary["soups"])}, out / "soups.png")

@@ -19,10 +19,12 @@ from typer.testing import CliRunner
 import warmkit
 from tests import forks
 from tests.unit.evaluation.test_partners import turn
+from tests.unit.pipelines.changed import disturb, kept
 from tests.unit.training import tiny
+from warmkit.checkpoints.contents import record_of, write_contents
 from warmkit.cli.app import app
 from warmkit.data.preferences import read_pairs
-from warmkit.errors import DataError, MismatchError, TrainingError, UsageError
+from warmkit.errors import ChangedError, DataError, MismatchError, OutputError, TrainingError, UsageError
 from warmkit.evaluation.ranking_pairs import FEW, halves
 from warmkit.modeling.reward_model import load_scorer
 from warmkit.pipelines.warm import WarmResult, run_recipes, run_warm
@@ -217,6 +219,76 @@ def test_another_conclusion_is_drawn_from_the_same_runs(
     assert sorted(json.loads((result.path.parent / "summary.json").read_text())["final"]["members"]) == ["run-1", "run-2"]
 
 
+# ---- members that were changed ----------------------------------------------------------------------------------------
+
+
+def test_a_finished_run_whose_model_was_changed_is_not_averaged(whole: tuple[WarmRecipe, WarmResult]) -> None:
+    content, result = whole
+    model, before = run_path(content, "run-1") / "model", tiny.bytes_of(result.path)
+    with kept(model):
+        disturb(model)
+        with pytest.raises(
+            ChangedError, match=r"run-1/model: was changed after it was finished: model\.safetensors has another"
+        ):
+            run_warm(content)
+    with kept(model):
+        (model / "config.json").write_text((model / "config.json").read_text() + " ")
+        with pytest.raises(ChangedError, match=r"run-1/model: was changed after it was finished: config\.json has another"):
+            run_warm(content)
+    assert tiny.bytes_of(result.path) == before
+    run_warm(content)  # the models are what they were, though not the files
+
+
+def test_a_finished_run_that_another_took_the_place_of_is_not_averaged(whole: tuple[WarmRecipe, WarmResult]) -> None:
+    content, _ = whole
+    run = run_path(content, "run-1")
+    with kept(run):
+        shutil.rmtree(run)
+        shutil.copytree(run_path(content, "run-2"), run)
+        with pytest.raises(OutputError, match=r"run-1: holds a run of another recipe .*; put back what was there, or delete "):
+            run_warm(content)
+
+
+def test_the_head_of_finished_runs_must_be_what_it_was(whole: tuple[WarmRecipe, WarmResult]) -> None:
+    content, _ = whole
+    probe = Path(content.output.path) / "probe" / "model"
+    with kept(probe, record_of(probe)):
+        disturb(probe)
+        with pytest.raises(ChangedError, match=r"probe/model: was changed after it was finished"):
+            run_warm(content)
+        write_contents(probe)
+        with pytest.raises(ChangedError, match=r"run-1: holds a run that began with another model\.head: in .*probe/model"):
+            run_warm(content)
+
+
+def test_the_pairs_and_the_base_of_finished_runs_must_be_what_they_were(whole: tuple[WarmRecipe, WarmResult]) -> None:
+    content, _ = whole
+    out, base = Path(content.output.path), Path(content.model.path)
+    data = out / "data" / "train.jsonl"
+    with kept(data):
+        data.write_text("".join(data.read_text().splitlines(keepends=True)[1:]))
+        with pytest.raises(OutputError, match=r"run-1: holds a run of another recipe or of other data"):
+            run_warm(content)
+    with kept(base):
+        disturb(base)
+        with pytest.raises(ChangedError, match=rf"{out}: holds a run that began with another model\.path"):
+            run_warm(content)
+
+
+def test_runs_of_an_older_version_are_averaged_with_a_note(whole: tuple[WarmRecipe, WarmResult]) -> None:
+    content, result = whole
+    record = record_of(run_path(content, "run-2") / "model")
+    with kept(record):
+        record.unlink()
+        try:
+            notes = run_warm(content).summary["notes"]
+        finally:
+            record.touch()
+    said = "run-2: no record of what the run left, of an older warmkit; taken as it is"
+    assert notes == [said, *result.summary["notes"]]
+    assert run_warm(content).summary["notes"] == result.summary["notes"]
+
+
 # ---- runs that do not average ----------------------------------------------------------------------------------------
 
 
@@ -228,7 +300,7 @@ def test_a_run_that_does_not_average_is_named_and_connected_leaves_it_out(tmp_pa
     content = replace(content, rm=replace(content.rm, steps=20), warm=replace(content.warm, final="all"))
     run_warm(content)
     turn(run_path(content, "run-1") / "model", run_path(content, "run-3") / "model")  # run-3 is run-1 beyond a barrier
-    shutil.rmtree(Path(content.output.path) / "evaluation")
+    write_contents(run_path(content, "run-3") / "model")
 
     done = CliRunner().invoke(app, ["warm", str(written(content)), "--json"])
     assert done.exit_code == 0, done.output

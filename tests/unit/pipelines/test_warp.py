@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import sys
 import time
@@ -17,9 +18,10 @@ from typer.testing import CliRunner
 
 import warmkit
 from tests import forks
+from tests.unit.pipelines.changed import disturb, kept
 from tests.unit.training import tiny, toy
 from warmkit.cli.app import app
-from warmkit.errors import MismatchError, OutputError, TrainingError, UsageError
+from warmkit.errors import ChangedError, MismatchError, OutputError, TrainingError, UsageError
 from warmkit.evaluation.reward_term import RewardTerm
 from warmkit.pipelines.warp import WarpResult, run_recipes, run_warp
 from warmkit.recipes import read_recipe, recipe_text
@@ -263,6 +265,58 @@ def test_runs_differ_as_the_recipe_says(tmp_path: Path) -> None:
     assert ({each.policy.steps for each in first}, {each.policy.steps for each in second}) == ({30}, {20})
 
 
+# ---- what was changed ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", ["iteration-1/runs/run-2/model", "iteration-1/init", "iteration-2/merged", "model"])
+def test_what_was_changed_after_it_was_finished_is_not_merged(place: str, whole: tuple[WarpRecipe, WarpResult]) -> None:
+    content, result = whole
+    model, before = Path(content.output.path) / place, tiny.bytes_of(result.path)
+    with kept(model):
+        disturb(model)
+        with pytest.raises(ChangedError, match=f"{place}: was changed after it was finished"):
+            run_warp(content)
+    assert run_warp(content).summary == result.summary
+    assert tiny.bytes_of(result.path) == before
+
+
+def test_the_start_of_a_pipeline_must_be_what_it_was(whole: tuple[WarpRecipe, WarpResult]) -> None:
+    content, _ = whole
+    base = Path(content.model.path)
+    with kept(base):
+        disturb(base)
+        with pytest.raises(ChangedError, match=r"holds a run that began with another model\.path"):
+            run_warp(content)
+
+
+def test_a_finished_policy_that_another_took_the_place_of_is_not_merged(whole: tuple[WarpRecipe, WarpResult]) -> None:
+    content, _ = whole
+    run = run_path(content, 2, 1)
+    with kept(run):
+        shutil.rmtree(run)
+        shutil.copytree(run_path(content, 2, 2), run)
+        with pytest.raises(OutputError, match=r"run-1: holds a run of another recipe or of other data"):
+            run_warp(content)
+
+
+def test_a_merge_that_is_gone_is_made_again(whole: tuple[WarpRecipe, WarpResult]) -> None:
+    content, result = whole
+    before = tiny.bytes_of(result.path)
+    shutil.rmtree(result.path)
+    run_warp(content)
+    assert tiny.bytes_of(result.path) == before
+
+
+def test_finished_policies_must_be_what_their_runs_left(whole: tuple[WarpRecipe, WarpResult], tmp_path: Path) -> None:
+    complete, _ = whole
+    models = [run_path(complete, 1, m) / "model" for m in (1, 2)]
+    content = elsewhere(complete, "given", policies=list(map(str, models)), iterations=1, etas=[])
+    with kept(models[0]):
+        disturb(models[0])
+        with pytest.raises(ChangedError, match=r"run-1/model: was changed after it was finished"):
+            run_warp(content)
+
+
 # ---- what fails -----------------------------------------------------------------------------------------------------
 
 
@@ -281,7 +335,7 @@ def test_a_run_that_fails_is_reported_the_others_are_kept_and_it_can_be_left_out
 def test_leaving_out_a_run_that_a_later_iteration_started_from_is_refused(whole: tuple[WarpRecipe, WarpResult]) -> None:
     content, result = whole
     before = tiny.bytes_of(result.path)
-    with pytest.raises(UsageError, match=r"iteration-2: started from a merge of 2 other policies"):
+    with pytest.raises(UsageError, match=r"iteration-2: started from a merge of other policies"):
         run_warp(replace(content, warp=replace(content.warp, exclude=["iteration-1/run-2"])))
     assert tiny.bytes_of(result.path) == before
 

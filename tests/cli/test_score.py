@@ -258,10 +258,13 @@ def test_models_that_cannot_score_are_refused(call: Call, rewards: Rewards, tmp_
     tiny.make(tmp_path / "lm", "llama")
     assert "no scalar head" in call("score", "lm", "-i", rewards.pairs, code=1).stderr
     file = rewards.llamas[0] / "model.safetensors"
-    assert "found one weight file" in call("score", file, "-i", rewards.pairs, code=1).stderr
+    assert (
+        "expected a model directory with config and tokenizer, found a file"
+        in call("score", file, "-i", rewards.pairs, code=1).stderr
+    )
     assert "has 96 positions" in call("score", rewards.berts[0], "-i", rewards.pairs, "--max-length", 97, code=2).stderr
     assert "cannot be read" in call("score", rewards.llamas[0], "-i", "missing.jsonl", code=1).stderr
-    assert "cannot be read: Is a directory" in call("score", rewards.llamas[0], "-i", tmp_path, code=1).stderr
+    assert "expected a file of rows, found a directory" in call("score", rewards.llamas[0], "-i", tmp_path, code=1).stderr
 
 
 def test_a_directory_without_its_tokenizer_or_config_is_refused(call: Call, rewards: Rewards, tmp_path: Path) -> None:

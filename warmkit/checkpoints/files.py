@@ -29,13 +29,18 @@ def refuse_irregular(path: Path) -> None:
         CheckpointError: Naming what it is.
     """
     try:
-        mode = path.stat().st_mode
+        what = kind_of(path)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    if not stat.S_ISREG(mode):
-        kinds = ((stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"), (stat.S_ISDIR, "a directory"))
-        what = next((name for holds, name in kinds if holds(mode)), "a device")
+    if what != "a file":
         raise CheckpointError(f"{path}: expected a file, found {what}")
+
+
+def kind_of(path: Path) -> str:
+    """Return what lies at a path, links followed: `a file`, `a directory`, `a pipe`, `a socket` or `a device`."""
+    mode = path.stat().st_mode
+    kinds = ((stat.S_ISREG, "a file"), (stat.S_ISDIR, "a directory"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"))
+    return next((name for holds, name in kinds if holds(mode)), "a device")
 
 
 class Files:

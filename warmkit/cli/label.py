@@ -86,7 +86,7 @@ def label(
         result, counts = _by_reward_model(console, rows, judge_model)
     else:
         result, counts = _by_endpoint(console, rows, output, options)
-    labelled = write_labels(result, output, inconsistent.value)
+    labelled = write_labels(result, output, inconsistent.value, force)
     _show(console, result, output, labelled, counts)
 
 

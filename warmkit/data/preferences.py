@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import reprlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,7 +13,8 @@ from typing import Any, Literal, cast
 from warmkit.data.chats import ASSISTANT, Message, Messages, as_answer, as_chat, columns_of, is_dialogue, part
 from warmkit.data.fields import check_answer, content, flag, has, text
 from warmkit.data.rows import Row, read_rows
-from warmkit.errors import DataError, OutputError
+from warmkit.data.whole_files import whole_file
+from warmkit.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -234,21 +233,8 @@ def write_pairs(pairs: Iterable[Pair], path: str | Path, force: bool = False) ->
     Raises:
         OutputError: If `path` exists without `force`, or cannot be written.
     """
-    path = Path(path)
-    if path.exists() and not force:
-        raise OutputError(f"{path}: already exists; choose another -o, or replace it with --force")
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.writelines(_line(pair) for pair in pairs)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror}") from None
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
+    with whole_file(Path(path), force) as file:
+        file.writelines(_line(pair) for pair in pairs)
 
 
 def _line(pair: Pair) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
+from warmkit.checkpoints.files import kind_of
 from warmkit.errors import DataError, UsageError, listed
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def row_of(raw: Any) -> Row:
     """
     if isinstance(raw, bytes):
         try:
-            raw = json.loads(raw)
+            raw = json.loads(raw.decode("utf-8-sig"))
         except (ValueError, RecursionError):
             raise DataError(
                 f"expected a line of JSON in UTF-8, found {reprlib.repr(raw.decode('utf-8', 'replace').strip())}"
@@ -77,13 +78,30 @@ def raw_rows(source: str | Path) -> Iterator[tuple[int, Any]]:
         UsageError: If it is of no known kind, or a library that reads it is not installed.
     """
     path = Path(source)
+    what = kind_at(path)
+    if what not in (None, "a file") and (what != "a directory" or is_json(path) or path.suffix == PARQUET):
+        raise DataError(f"{path}: expected a file of rows, found {what}")
     if is_json(path):
         return _lines(path)
     if path.suffix == PARQUET:
         return enumerate(_parquet(path), 1)
-    if path.is_file():
+    if what == "a file":
         raise UsageError(f"{path}: expected a {', '.join(JSON_LINES)} or {PARQUET} file, or the name of a data set")
     return enumerate(_dataset(str(source)), 1)
+
+
+def kind_at(path: Path) -> str | None:
+    """Return what lies at a path, as `files.kind_of` says it; None where nothing does.
+
+    Raises:
+        DataError: If the system does not say.
+    """
+    try:
+        return kind_of(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:  # no permission, a loop of links, a name that no file can have
+        raise DataError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
 def is_json(path: Path) -> bool:
@@ -95,6 +113,8 @@ def is_plain_lines(path: Path) -> bool:
     """Say whether a file's rows are its lines, as they are: not compressed, no array, no table."""
     if path.suffix in (".gz", PARQUET):
         return False
+    if kind_at(path) != "a file":
+        return True  # a pipe gives its lines once
     try:
         with path.open("rb") as file:
             return not _is_array(_first_line(file))

@@ -15,7 +15,7 @@ from warmkit.checkpoints.staging import writing
 from warmkit.data.chats import as_chat, columns_of
 from warmkit.data.fields import content, has
 from warmkit.data.prompts import Prompt
-from warmkit.data.rows import Row, is_json, read_rows
+from warmkit.data.rows import Row, is_json, kind_at, read_rows
 from warmkit.errors import DataError, MismatchError
 from warmkit.evaluation.policies import Candidate
 from warmkit.evaluation.rewards import Term
@@ -137,7 +137,7 @@ def check_comparable(pools: Mapping[str, Pool]) -> None:
 
 def is_pool(source: str) -> bool:
     """Say whether `source` is a file of JSON lines, not a policy."""
-    return is_json(Path(source)) and Path(source).is_file()
+    return is_json(Path(source)) and kind_at(Path(source)) not in (None, "a directory")
 
 
 def _parse(row: Row, where: str, chat: bool) -> tuple[Prompt, list[str]]:

@@ -17,12 +17,11 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from warmkit.checkpoints.checkpoint import open_checkpoint
 from warmkit.data.chats import as_answer, as_chat, part
 from warmkit.data.fields import content, has, messages
 from warmkit.data.preferences import parse_answers
-from warmkit.data.rows import Row, raw_rows, row_of
-from warmkit.errors import DataError, UnsupportedError
+from warmkit.data.rows import Row, kind_at, raw_rows, row_of
+from warmkit.errors import DataError
 from warmkit.evaluation.accuracy import Array
 from warmkit.modeling.reward_model import RewardModel, load_scorer
 from warmkit.modeling.tokens import Text, Tokens
@@ -116,24 +115,8 @@ class Panel:
 
 
 def open_panel(paths: Sequence[str], max_length: int | None = None, chat: bool = False) -> Panel:
-    """Load the reward models of an ensemble; see `open_scorer` and `Panel`."""
-    return Panel([open_scorer(path, max_length) for path in paths], chat)
-
-
-def open_scorer(path: str, max_length: int | None = None) -> RewardModel:
-    """Load a trained reward model.
-
-    Args:
-        path: A directory or a Hub repository.
-        max_length: Tokens a text may have; by default what the model's positions allow, 4096 at most.
-
-    Raises:
-        UnsupportedError: If it has no scalar head, no config or tokenizer, or is of an architecture without a classifier.
-        UsageError: If the model has fewer positions than `max_length`.
-    """
-    if open_checkpoint(path).directory is None:
-        raise UnsupportedError(f"{path}: expected a model directory with config and tokenizer, found one weight file")
-    return load_scorer(path, max_length)
+    """Load the reward models of an ensemble; see `load_scorer` and `Panel`."""
+    return Panel([load_scorer(path, max_length) for path in paths], chat)
 
 
 def texts_of(row: Row, chat: bool = False) -> Texts:
@@ -271,9 +254,17 @@ def open_rows(path: Path | None) -> int:
         DataError: If it cannot be read.
     """
     source = "stdin" if path is None else path
+    if path is not None and not _is_open(path) and (what := kind_at(path)) not in (None, "a file"):
+        advice = f"; give it as stdin: < {path}" if what == "a pipe" else ""
+        raise DataError(f"{path}: expected a file of rows, found {what}{advice}")
     try:
         descriptor = 0 if path is None else os.open(path, os.O_RDONLY)
         os.read(descriptor, 0)  # a directory opens, and does not read
     except OSError as error:
         raise DataError(f"{source}: cannot be read: {error.strerror}") from None
     return descriptor
+
+
+def _is_open(path: Path) -> bool:
+    """Say whether a path names a descriptor of this process, as the shell's <(...) does."""
+    return path.parent in (Path("/dev/fd"), Path("/proc/self/fd")) or path == Path("/dev/stdin")

@@ -17,8 +17,7 @@ from warmkit.evaluation.comparisons import Comparisons, encode_pairs, same_after
 from warmkit.evaluation.cost import inference_cost
 from warmkit.evaluation.partners import Partners, partners
 from warmkit.evaluation.ranking_pairs import FEW
-from warmkit.evaluation.scoring import open_scorer
-from warmkit.modeling.reward_model import RewardModel, pooled_around, reading_of
+from warmkit.modeling.reward_model import RewardModel, load_scorer, pooled_around, reading_of
 
 PROBE = "probe only"
 Advance = Callable[[int, int], None]
@@ -55,7 +54,7 @@ def open_contest(
     members = dict(zip(short_names(models), models)) | ({} if probe is None else {PROBE: probe})
     align([open_checkpoint(path) for path in members.values()])
     pairs = {name: read_pairs(source, chat=chat, equal_pairs=equal_pairs) for name, source in data.items()}
-    model = open_scorer(models[0], max_length)
+    model = load_scorer(models[0], max_length)
     encoded = {name: encode_pairs(each, model.encoder) for name, each in pairs.items()}
     for path in (*models[1:], *([] if probe is None else [probe])):
         _check_reading(model, path, encoded)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
 import reprlib
-from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from warmkit.checkpoints.staging import writing
 from warmkit.data.fields import check_answer, content, has
 from warmkit.data.preferences import parse_pair
 from warmkit.data.rows import Row, read_rows
+from warmkit.data.whole_files import check_free, whole_file
 from warmkit.errors import DataError, OutputError
 from warmkit.labeling.judge import Text
 
@@ -104,30 +101,14 @@ def check_destination(output: Path, force: bool) -> None:
     if not output.absolute().parent.is_dir():
         raise OutputError(f"{output}: cannot be written: there is no such directory")
     for path in (output, inconsistent_path(output)):
-        if path.is_dir():
-            raise OutputError(f"{path}: is a directory")
-        if path.exists() and not force:
-            raise OutputError(f"{path}: already exists; choose another -o, or replace it with --force")
+        check_free(path, force)
 
 
-def write_lines(rows: list[dict[str, Any]], path: Path) -> None:
-    """Write rows as JSON lines; `path` is replaced in one step.
+def write_lines(rows: list[dict[str, Any]], path: Path, force: bool = True) -> None:
+    """Write rows as JSON lines, in one step; what came to `path` meanwhile is replaced with `force` alone.
 
     Raises:
         OutputError: If it cannot be written.
     """
-    with writing(path), _beside(path) as partial:
-        with partial.open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-
-
-@contextlib.contextmanager
-def _beside(path: Path) -> Generator[Path, None, None]:
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        yield partial
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path, force) as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

@@ -107,14 +107,15 @@ def _both_orders(row: Comparison) -> tuple[Question, Question]:
     return Question(row.prompt, first, second), Question(row.prompt, second, first)
 
 
-def write_labels(result: LabelResult, output: Path, inconsistent: Inconsistent = "drop") -> int:
+def write_labels(result: LabelResult, output: Path, inconsistent: Inconsistent = "drop", force: bool = True) -> int:
     """Write the labelled pairs to `output`, and dropped rows to `inconsistent_path(output)`, each in one step.
 
     Args:
         result: Labels.
-        output: Rows of `prompt`, `chosen`, `rejected` and `label: {agreement, judge}`; replaced if it is there.
+        output: Rows of `prompt`, `chosen`, `rejected` and `label: {agreement, judge}`.
         inconsistent: What becomes of contradictions: `drop` leaves them out, and into a file of their own with
             `responses`, which can be labelled again; `keep-first` takes what was said in the first order.
+        force: Replace files that are there.
 
     Returns:
         The number of pairs in `output`.
@@ -126,9 +127,9 @@ def write_labels(result: LabelResult, output: Path, inconsistent: Inconsistent =
     kept = [verdict for verdict in result.verdicts if verdict.agreement or inconsistent == "keep-first"]
     aside = inconsistent_path(output)
     if dropped or aside.exists():  # an older one would belong to other labels
-        write_lines([_row(each, result.judge, responses=list(each.comparison.answers)) for each in dropped], aside)
-    pairs = [(each, each.pair()) for each in kept]
-    write_lines([_row(each, result.judge, chosen=chosen, rejected=rejected) for each, (chosen, rejected) in pairs], output)
+        write_lines([_row(each, result.judge, responses=list(each.comparison.answers)) for each in dropped], aside, force)
+    pairs = [(each, *each.pair()) for each in kept]
+    write_lines([_row(each, result.judge, chosen=chosen, rejected=other) for each, chosen, other in pairs], output, force)
     return len(pairs)
 
 

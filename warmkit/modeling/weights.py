@@ -10,8 +10,9 @@ import torch
 
 from warmkit.checkpoints.adapter_config import is_adapter, split
 from warmkit.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from warmkit.checkpoints.files import kind_of
 from warmkit.checkpoints.hub import resolve
-from warmkit.errors import MismatchError
+from warmkit.errors import CheckpointError, MismatchError
 from warmkit.modeling.quiet import quiet
 
 EXPERTS = ".experts."
@@ -63,7 +64,10 @@ def home_of(source: str) -> Path:
         CheckpointError: If it is not there.
     """
     adapted = _adapted(source)
-    return adapted.path if adapted is not None else resolve(source)
+    home = adapted.path if adapted is not None else resolve(source)
+    if (what := kind_of(home)) != "a directory":
+        raise CheckpointError(f"{source}: expected a model directory with config and tokenizer, found {what}")
+    return home
 
 
 def tokenizer_home(source: str) -> Path:

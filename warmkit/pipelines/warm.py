@@ -210,8 +210,9 @@ def prepared_data(recipe: WarmRecipe, out: Path) -> DataSection:
     """Write the training pairs with their swapped labels once, so that all runs and evaluations read the same."""
     file = out / "data" / "train.jsonl"
     if not file.exists():
+        pairs = training_pairs(recipe.data)
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_pairs(training_pairs(recipe.data), file)
+        write_pairs(pairs, file)
     return replace(recipe.data, train=str(file), corrupt=0.0)
 
 

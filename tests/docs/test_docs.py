@@ -38,16 +38,24 @@ def test_every_command_is_documented_with_an_example_and_the_shared_options() ->
         assert {"-q", "-v", "--json"} <= options
 
 
-def test_the_readme_lists_every_method() -> None:
-    text = (ROOT / "README.md").read_text()
+def test_the_page_of_methods_lists_every_method() -> None:
+    text = (ROOT / "docs" / "methods" / "README.md").read_text()
     assert all(f"`{name}`" in text for name in METHODS)
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 def test_links_between_pages_lead_somewhere(path: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", path.read_text()):
+    text = path.read_text()
+    defined = re.findall(r"^\[[^\]]+\]: ([^\s#]+)", text, re.MULTILINE)
+    for target in [*re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", text), *defined]:
         if not target.startswith(("http://", "https://")):
             assert (path.parent / target).exists(), target
+
+
+def test_every_link_by_name_has_its_address() -> None:
+    text = (ROOT / "README.md").read_text()
+    used = set(re.findall(r"\]\[([\w-]+)\]", text))
+    assert used == set(re.findall(r"^\[([\w-]+)\]: ", text, re.MULTILINE))
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)

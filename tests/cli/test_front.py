@@ -151,8 +151,8 @@ def test_what_cannot_be_asked_is_refused(call: Call, trained: Trained) -> None:
     assert not [*Path().glob("*.png")]
 
 
-def test_without_matplotlib_nothing_is_sampled(call: Call, trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_what_draws_nothing_is_sampled(call: Call, trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
     find = __import__("importlib.util").util.find_spec
-    monkeypatch.setattr("importlib.util.find_spec", lambda name, *rest: None if name == "matplotlib" else find(name, *rest))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *rest: None if name == "vl_convert" else find(name, *rest))
     said = call("front", *trained.policies, *trained.options, "--plot", "x.png", code=2).stderr
-    assert "pip install 'warmkit[plot]'" in said
+    assert "pip install 'warmkit[report]'" in said

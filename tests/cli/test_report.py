@@ -48,6 +48,7 @@ def test_a_report_lies_in_its_run_and_is_replaced(call: Call, run: Path) -> None
     first = (run / "report.html").read_text()
     assert is_report(run / "report.html")
     assert '"x":5,"y":0.2' in first
+    assert f"<code>warmkit report {run}</code>" in first
     step(run, 6)
     call("report", run)
     assert '"x":6,"y":0.166667' in (run / "report.html").read_text()

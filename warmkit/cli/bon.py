@@ -13,9 +13,9 @@ import typer
 from warmkit.cli import policies as options
 from warmkit.cli.command import command
 from warmkit.cli.console import Console, table
-from warmkit.cli.evaluate import Plot, check_figure
+from warmkit.cli.evaluate import Plot
 from warmkit.cli.options import numbers
-from warmkit.cli.output import DocumentPath, refuse_existing, write_document
+from warmkit.cli.output import DocumentPath, check_picture, draw_picture, refuse_existing, write_document
 from warmkit.cli.train import need_transformers
 from warmkit.errors import UsageError
 
@@ -88,6 +88,7 @@ def bon(
     from warmkit.evaluation.best_of_n import best_of_curves, default_sizes
     from warmkit.evaluation.pool import score_pool
     from warmkit.evaluation.rewards import open_terms
+    from warmkit.report.runs.documents import bon_charts
 
     how = options.evaluation_settings(
         recipe,
@@ -104,8 +105,7 @@ def bon(
         chat=chat,
         needed=("prompts", "rewards", "controls"),
     )
-    if plot is not None:
-        check_figure(plot)
+    check_picture(plot)
     refuse_existing([output, pool if policy is not None else None], force)
     choosing, judging = open_terms(how.rewards), open_terms(how.controls)
     answers = _answers(console, policy, how, pool)
@@ -118,11 +118,6 @@ def bon(
     proxies = {term.label: term.weight * each for term, each in zip(choosing, scores)}
     controls = {term.label: each for term, each in zip(judging, scores[len(choosing) :])}
     points = best_of_curves(proxies, controls, chosen)
-    if plot is not None:
-        from warmkit.report.best_of_n import draw_best_of
-
-        draw_best_of(points, plot)
-        console.note(f"drew {plot}")
     document = {
         "policy": policy,
         "prompts": {"source": how.prompts, "number": len(answers.prompts)},
@@ -132,6 +127,7 @@ def bon(
         "controls": {term.label: dataclasses.asdict(term) for term in how.controls},
         "points": [dataclasses.asdict(each) for each in points],
     }
+    draw_picture(console, lambda: bon_charts(document), plot)
     write_document(output, document)
     title = f"Best of N from {answers.samples} samples of {len(answers.prompts)} prompts"
     console.result(document, *(_table(title, control, list(proxies), points) for control in controls))

@@ -10,6 +10,8 @@ import typer
 from warmkit.cli.command import command
 from warmkit.cli.console import Console, table
 from warmkit.cli.options import AllowPickle, Models, Stream
+from warmkit.cli.output import check_picture, draw_picture
+from warmkit.errors import UsageError
 from warmkit.units import number
 
 
@@ -19,7 +21,9 @@ def compare(
     models: Models,
     init: Annotated[str, typer.Option("--init", help="What the models were fine-tuned from.", show_default=False)],
     granularity: Annotated[str, typer.Option("--granularity", help="layer, tensor or model.")] = "layer",
-    plot: Annotated[Path | None, typer.Option("--plot", help="Draw the histograms of WARP's figure 11 into a picture.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="Draw angles, cosines and norms (WARP, figure 11) into a picture.")
+    ] = None,
     threads: Annotated[int | None, typer.Option("--threads", help="Worker threads.", show_default="one a core")] = None,
     allow_pickle: AllowPickle = False,
     stream: Stream = False,
@@ -31,7 +35,11 @@ def compare(
     - `warmkit compare --init SFT A B C --plot angles.png`
     """
     from warmkit.checkpoints.compare import compare as compare_checkpoints
+    from warmkit.report.runs.documents import compare_charts
 
+    check_picture(plot)
+    if plot is not None and len(models) < 2:
+        raise UsageError("--plot compares pairs: give at least two models")
     with console.progress("comparing") as advance:
         comparison = compare_checkpoints(
             models,
@@ -42,11 +50,7 @@ def compare(
             stream=stream,
             advance=advance,
         )
-    if plot is not None:
-        from warmkit.report.geometry import draw_comparison
-
-        draw_comparison(comparison, plot)
-        console.note(f"drew {plot}")
+    draw_picture(console, lambda: compare_charts(comparison.as_document()), plot)
     for note in comparison.notes:
         console.note(note)
 

@@ -13,6 +13,7 @@ from warmkit.cli.command import command
 from warmkit.cli.console import Console, table
 from warmkit.cli.eval_policy import policy
 from warmkit.cli.gate import AtLeast, Print, check_names, check_print, check_shares, floors, hold
+from warmkit.cli.output import check_picture, draw_picture
 from warmkit.cli.policies import AsChats
 from warmkit.cli.score import MaxLength, RewardModels
 from warmkit.cli.train import need_transformers, tell_slow_precision
@@ -93,25 +94,21 @@ def rm(
     check_print(console, printed)
     need_transformers()
     from warmkit.evaluation.side_by_side import open_contest, side_by_side
+    from warmkit.report.runs.averaging import accuracy_charts
 
     sources, gates = data_sets(data), floors(at_least)
     check_names(gates, printed, list(sources))
     check_shares(gates)
-    if plot is not None:
-        check_figure(plot)
-        if len(models) == 1:
-            raise UsageError("--plot draws accuracy against the number of models: give at least two")
+    check_picture(plot)
+    if plot is not None and len(models) == 1:
+        raise UsageError("--plot draws accuracy against the number of models: give at least two")
     tell_slow_precision(console, precision.value)
     reading: dict[str, Any] = {"max_length": max_length, "chat": chat, "equal_pairs": equal_pairs.value}
     contest = open_contest(models, sources, probe=probe, precision=precision.value, **reading)
     tell_reading(console, contest)
     with console.progress("scoring", unit="models") as advance:
         document = side_by_side(contest, rank, advance, two_by_two=two_by_two and printed is None)
-    if plot is not None:
-        from warmkit.report.reward_models import draw_accuracies
-
-        draw_accuracies(document["averages"], list(sources), plot, "the first M" if rank is None else f"the M best on {rank}")
-        console.note(f"drew {plot}")
+    draw_picture(console, lambda: accuracy_charts(document["averages"]), plot)
     for note in document.get("notes", ()):
         console.note(note)
     (whose, judged), *more = document["individuals"].items()
@@ -142,22 +139,6 @@ def data_sets(given: Sequence[str]) -> dict[str, str]:
             raise UsageError(f"--data {each}: there is another {name!r}; name it: --data NAME={source}")
         named[name] = source
     return named
-
-
-def check_figure(path: Path) -> None:
-    """Refuse a picture that cannot be drawn, before anything is scored.
-
-    Raises:
-        UsageError: If matplotlib is not installed or does not know the format.
-    """
-    from warmkit.report.figure import require_matplotlib
-
-    require_matplotlib()
-    from matplotlib.backend_bases import FigureCanvasBase
-
-    known = FigureCanvasBase.get_supported_filetypes()
-    if path.suffix[1:].lower() not in known:
-        raise UsageError(f"--plot {path}: expected a picture ({', '.join(sorted(known))})")
 
 
 def tell_reading(console: Console, contest: Contest) -> None:

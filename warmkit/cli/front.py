@@ -11,9 +11,8 @@ import typer
 from warmkit.cli import policies as options
 from warmkit.cli.command import command
 from warmkit.cli.console import Console, table
-from warmkit.cli.evaluate import check_figure
 from warmkit.cli.options import given, numbers
-from warmkit.cli.output import DocumentPath, refuse_existing, write_document
+from warmkit.cli.output import DocumentPath, check_picture, draw_picture, refuse_existing, write_document
 from warmkit.cli.train import need_transformers
 from warmkit.errors import UsageError
 
@@ -95,6 +94,8 @@ def front(
     from warmkit.evaluation.front import check_sweep, count_evaluations, open_mergers, sweep
     from warmkit.evaluation.policies import PolicyTrial
     from warmkit.evaluation.side_by_side import short_names
+    from warmkit.report.page import charts_in
+    from warmkit.report.runs.fronts import front_charts, reward_charts
 
     how = options.evaluation_settings(
         recipe,
@@ -110,9 +111,8 @@ def front(
         stop=stop,
         chat=chat,
     )
-    for picture in (plot, plot_rewards):
-        if picture is not None:
-            check_figure(picture)
+    check_picture(plot)
+    check_picture(plot_rewards, "--plot-rewards")
     refuse_existing([output], force)
     _check_rewards(how, plot_rewards)
     names, mixes = short_names(policies), _mixes(len(policies), lambda_, grid)
@@ -130,7 +130,6 @@ def front(
         tick(0, total)
         for name, merger in mergers.items():
             fronts[name] = sweep(candidate, merger, etas, mixes, tick)
-    _draw(console, fronts, trajectories, plot, plot_rewards, names)
     document: dict[str, Any] = {
         "init": init,
         "policies": dict(zip(names, policies)),
@@ -142,6 +141,8 @@ def front(
         "best": _best(fronts),
         "trajectories": trajectories,
     }
+    draw_picture(console, lambda: charts_in(front_charts(document["fronts"], trajectories)), plot)
+    draw_picture(console, lambda: reward_charts(document["fronts"], names), plot_rewards)
     write_document(output, document)
     title = (
         f"{' and '.join(names)} from {init}; the KL is to {how.sft}, intervals are of 95% over {len(candidate.data)} prompts"
@@ -182,26 +183,6 @@ def _trajectories(console: Console, runs: Sequence[Path]) -> dict[str, list[dict
         if not evaluations(path):
             console.note(f"{path}: not evaluated on the way (policy.evaluate_every); its trajectory is of training batches")
     return found
-
-
-def _draw(
-    console: Console,
-    fronts: dict[str, list[FrontPoint]],
-    trajectories: dict[str, list[dict[str, float]]],
-    plot: Path | None,
-    plot_rewards: Path | None,
-    names: Sequence[str],
-) -> None:
-    if plot is not None:
-        from warmkit.report.policies import draw_front
-
-        draw_front(fronts, trajectories, plot)
-        console.note(f"drew {plot}")
-    if plot_rewards is not None:
-        from warmkit.report.policies import draw_rewards
-
-        draw_rewards(fronts, plot_rewards, names)
-        console.note(f"drew {plot_rewards}")
 
 
 def _best(fronts: dict[str, list[FrontPoint]]) -> dict[str, Any]:

@@ -15,14 +15,13 @@ from warmkit.cli.evaluate import (
     Plot,
     Precision,
     WithEqualPairs,
-    check_figure,
     data_sets,
     share,
     span,
     tell_reading,
 )
 from warmkit.cli.options import numbers
-from warmkit.cli.output import DocumentPath, refuse_existing, write_document
+from warmkit.cli.output import DocumentPath, check_picture, draw_picture, refuse_existing, write_document
 from warmkit.cli.policies import AsChats
 from warmkit.cli.score import MaxLength
 from warmkit.cli.train import need_transformers, tell_slow_precision
@@ -64,10 +63,10 @@ def lmc(
     need_transformers()
     from warmkit.evaluation.connectivity import connectivity
     from warmkit.evaluation.side_by_side import open_contest
+    from warmkit.report.runs.documents import lmc_charts
 
     places, sources = _places(points, lambdas), data_sets(data)
-    if plot is not None:
-        check_figure(plot)
+    check_picture(plot)
     refuse_existing([output], force)
     tell_slow_precision(console, precision.value)
     reading: dict[str, Any] = {"max_length": max_length, "chat": chat, "equal_pairs": equal_pairs.value}
@@ -76,13 +75,9 @@ def lmc(
     first, second = contest.members
     with console.progress("scoring", unit="places") as advance:
         found = connectivity(contest, first, second, places, advance or (lambda done, total: None))
-    if plot is not None:
-        from warmkit.report.reward_models import draw_connectivity
-
-        draw_connectivity(found, list(sources), (first, second), plot)
-        console.note(f"drew {plot}")
     described = {name: {"pairs": len(each), "truncated": each.truncated} for name, each in contest.data.items()}
     document = {"a": a, "b": b, "data": described, "points": [_document(point) for point in found]}
+    draw_picture(console, lambda: lmc_charts(document), plot)
     write_document(output, document)
     rows = [_cells(point) for name in sources for point in found if point.data == name]
     columns = ["data", "lambda", "WA", "ENS", "diagonal", "WA less diagonal (95%)"]

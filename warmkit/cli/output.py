@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +13,7 @@ from warmkit.cli.console import Console
 from warmkit.errors import OutputError
 
 if TYPE_CHECKING:
+    from warmkit.report.chart import Chart
     from warmkit.report.page import Page
 
 DocumentPath = Annotated[Path | None, typer.Option("--output", "-o", help="JSON file to create.")]
@@ -49,6 +50,31 @@ def write_rows(path: Path | None, rows: Iterable[dict[str, Any]]) -> None:
     """
     if path is not None:
         _write(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
+
+
+def check_picture(path: Path | None, option: str = "--plot") -> None:
+    """Refuse a picture that cannot be drawn, before anything is computed; None is one that was not asked for.
+
+    Raises:
+        UsageError: If the libraries that draw are not installed, or do not know the format.
+    """
+    if path is not None:
+        from warmkit.report.picture import check_picture
+
+        check_picture(path, option)
+
+
+def draw_picture(console: Console, charts: Callable[[], Sequence[Chart]], path: Path | None) -> None:
+    """Draw charts into a file, if one was asked for.
+
+    Raises:
+        OutputError: If it cannot be written.
+    """
+    if path is not None:
+        from warmkit.report.picture import draw
+
+        draw(charts(), path)
+        console.note(f"drew {path}")
 
 
 def write_page(console: Console, page: Callable[[], Page], path: Path) -> str | None:

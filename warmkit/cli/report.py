@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -53,8 +54,10 @@ def report(
     require_charts()
     target = output or _default(runs)
     _refuse(target, force)
+    given = [*map(str, runs), *(["-o", str(output)] if output else []), *(["--watch"] if watch else [])]
+    command = shlex.join(["warmkit", "report", *given])
     with console.counted("watching" if watch else "writing", "reports") as count:
-        parts = _watch(console, runs, target, every, count) if watch else _write(runs, target, None)
+        parts = _watch(console, runs, target, every, count, command) if watch else _write(runs, target, None, command)
     nbytes = target.stat().st_size
     document = {
         "report": str(target),
@@ -87,7 +90,7 @@ def _refuse(target: Path, force: bool) -> None:
         raise OutputError(f"{target}: already exists and is no report; choose another -o, or replace it with --force")
 
 
-def _write(runs: Sequence[Path], target: Path, every: float | None) -> list[Part]:
+def _write(runs: Sequence[Path], target: Path, every: float | None, command: str) -> list[Part]:
     """Write the page; with `every` it is live while a run is not done."""
     from dataclasses import replace
 
@@ -95,13 +98,16 @@ def _write(runs: Sequence[Path], target: Path, every: float | None) -> list[Part
     from warmkit.report.runs.open import report as collect
 
     page, parts = collect(runs)
+    page = replace(page, command=command)
     if every is not None and not all(part.done for part in parts):
         page = replace(page, live=True, every=max(1.0, every))
     write(page, target)
     return parts
 
 
-def _watch(console: Console, runs: Sequence[Path], target: Path, every: float, count: Callable[[int], None]) -> list[Part]:
+def _watch(
+    console: Console, runs: Sequence[Path], target: Path, every: float, count: Callable[[int], None], command: str
+) -> list[Part]:
     """Write the page whenever a file changes until every run is done; stopped before that, leave a page that is not live."""
     from warmkit.report.runs.watch import signature
 
@@ -110,13 +116,13 @@ def _watch(console: Console, runs: Sequence[Path], target: Path, every: float, c
     try:
         while not parts or not all(part.done for part in parts):
             if (now := signature(runs)) != seen:
-                seen, parts = now, _write(runs, target, every)
+                seen, parts = now, _write(runs, target, every, command)
                 count(1)
                 if not all(part.done for part in parts):
                     console.detail(f"wrote {target}")
                 continue
             time.sleep(every)
     except KeyboardInterrupt:
-        _write(runs, target, None)
+        _write(runs, target, None, command)
         raise
     return parts

@@ -14,10 +14,10 @@ import typer
 from warmkit.cli import policies as options
 from warmkit.cli.command import command
 from warmkit.cli.console import Console, say_error, table
-from warmkit.cli.evaluate import Plot, check_figure, share
+from warmkit.cli.evaluate import Plot, share
 from warmkit.cli.label import endpoint_options
 from warmkit.cli.options import numbers
-from warmkit.cli.output import DocumentPath, refuse_existing, write_document
+from warmkit.cli.output import DocumentPath, check_picture, draw_picture, refuse_existing, write_document
 from warmkit.cli.train import need_transformers
 from warmkit.errors import EndpointError, UsageError, listed
 
@@ -93,6 +93,7 @@ def sxs(
     need_transformers()
     from warmkit.evaluation.side_by_side import short_names
     from warmkit.evaluation.win_rates import THRESHOLDS, check_thresholds
+    from warmkit.report.runs.documents import sxs_chart
 
     if len(policies) < 2:
         raise UsageError("expected two policies or more, to compare them")
@@ -113,8 +114,7 @@ def sxs(
         chat=chat,
         needed=("prompts",) if asked else ("prompts", "rewards"),
     )
-    if plot is not None:
-        check_figure(plot)
+    check_picture(plot)
     refuse_existing([output, completions], force)
     with contextlib.ExitStack() as stack:  # judges open before the sampling, which takes longer
         if asked:
@@ -122,14 +122,10 @@ def sxs(
         else:
             play = _by_rewards(console, how, tie_margin or 0.0, thresholds)
         result, failed, judge = play(_pools(console, dict(zip(names, policies)), how))
-    if plot is not None:
-        from warmkit.report.side_by_side import draw_win_rates
-
-        draw_win_rates(names, result.matches, plot)
-        console.note(f"drew {plot}")
     if completions is not None:
         result.write(completions)
     document = _document(result, dict(zip(names, policies)), how, judge, failed)
+    draw_picture(console, lambda: [sxs_chart(document)], plot)
     write_document(output, document)
     console.result(document, *_tables(result, document), *_examples(result, examples))
     _fail(console, failed)

@@ -257,7 +257,7 @@ def _conclude(
     summary["notes"] = [*notes, *unrecorded(members), *summary["notes"]]
     for each in members.values():
         check_model(each)  # what was measured and averaged
-    _draw(out, summary, list(contest.data))
+    _draw(out, summary)
     write_whole(out / "summary.json", dump_json(summary))
     return WarmResult(out / "model", summary)
 
@@ -277,12 +277,14 @@ def _write_final(out: Path, paths: Sequence[Path]) -> None:
     merge([str(path) for path in paths], target, method="uniform", force=target.exists())
 
 
-def _draw(out: Path, summary: dict[str, Any], names: list[str]) -> None:
-    import importlib.util
+def _draw(out: Path, summary: dict[str, Any]) -> None:
+    from warmkit.report.chart import can_draw
 
-    if importlib.util.find_spec("matplotlib") is None:
+    if not can_draw():
         return
-    from warmkit.report.reward_models import draw_accuracies, draw_orders
+    from warmkit.report.picture import draw
+    from warmkit.report.runs.averaging import accuracy_charts, orders_chart
 
-    draw_accuracies(summary["accuracy"], names, out / "accuracy.png")
-    draw_orders(summary["orders"]["ranked"], summary["orders"]["random"], out / "orders.png", "validation")
+    draw(accuracy_charts(summary["accuracy"]), out / "accuracy.png")
+    if (orders := orders_chart(summary["orders"])) is not None:
+        draw([orders], out / "orders.png")

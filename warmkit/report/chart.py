@@ -12,7 +12,7 @@ import importlib.util
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 from warmkit.errors import UsageError
 
@@ -20,9 +20,9 @@ Theme = Literal["light", "dark", "page"]
 """What texts and rules are drawn in; `page` takes the colour of the text around, whatever that is."""
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#c06a9b", "#bd8000", "#7a6fd0", "#9c6b3c", "#7d858d")
-GREY = "#8f979f"
+GREY = "#808890"
 SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "triangle-right", "triangle-left")
-DASHES = ([1, 0], [6, 3], [2, 2], [8, 3, 2, 3])
+DASHES = ([1, 0], [7, 3], [2, 2], [9, 3, 2, 3])  # of lines beside each other, so that one can be seen through the next
 MARKED = 32  # points of a line that get a mark each
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
 
@@ -43,14 +43,15 @@ class Chart:
         order: Column that orders the points of a line (a trajectory is ordered by its step), by default x.
         low: Column of a band's lower end, of the upper one `high`.
         high: See `low`.
-        thin: Column that names single runs; rows that have it are drawn thin and faint behind. Where every row has it, the
-            line itself is their mean at every place.
-        kind: What is drawn.
-        caption: Below it.
+        thin: Column that names single runs; rows that have it are drawn thin and faint behind.
+        kind: What is drawn; points and bars whose x are names lie in rows, with the names on the left.
+        caption: How to read it.
+        says: What it shows, in one sentence; by default `sentences.sentence` finds one.
         log_x: Whether x is logarithmic.
         zero: Whether axes begin at 0.
         emphasised: Lines drawn thicker; the others are grey.
         label: Column of texts beside the points.
+        reference: Where a thin line crosses: a draw, a right angle.
         tips: More columns that are told on hover.
     """
 
@@ -68,10 +69,12 @@ class Chart:
     thin: str | None = None
     kind: Literal["lines", "points", "bars", "histogram"] = "lines"
     caption: str = ""
+    says: str = ""
     log_x: bool = False
     zero: bool = False
     emphasised: Sequence[str] = ()
     label: str | None = None
+    reference: float | None = None
     tips: Sequence[str] = ()
 
 
@@ -90,7 +93,7 @@ def require_charts() -> None:
         raise UsageError("reports need altair and vl-convert-python; install them: pip install 'warmkit[report]'")
 
 
-def specification(chart: Chart, theme: Theme = "light", compact: bool = False) -> dict[str, Any]:
+def specification(chart: Chart, theme: Theme = "light", compact: bool = False, width: int | None = None) -> dict[str, Any]:
     """Write a chart as Vega-Lite with its data inside.
 
     Columns get short names that need no escaping, and numbers six digits; `usermeta.columns` says what they are.
@@ -98,7 +101,8 @@ def specification(chart: Chart, theme: Theme = "light", compact: bool = False) -
     Args:
         chart: What to draw.
         theme: Colours of texts and rules.
-        compact: Lower, with a narrower legend, for charts side by side.
+        compact: Lower, for charts side by side.
+        width: Pixels of a picture, in which nothing can be pointed at; by default the chart is as wide as its page allows.
 
     Raises:
         UsageError: If Altair is not installed.
@@ -106,27 +110,15 @@ def specification(chart: Chart, theme: Theme = "light", compact: bool = False) -
     require_charts()
     from warmkit.report.drawing import drawing
 
-    columns = _columns(chart)
+    columns = columns_of(chart)
     lines = line_names(chart)
-    spec = drawing(chart, lines, compact)
+    spec = drawing(chart, lines, compact, width)
     return {
         **spec,
         "data": {"name": "rows", "values": _values(chart, columns, single=len(lines) < 2)},
-        "config": _config(theme),
+        "config": config(theme),
         "usermeta": {"columns": [[short, title] for short, (_, title) in columns.items()]},
     }
-
-
-def svg(chart: Chart) -> str:
-    """Draw a chart into a picture, without a browser.
-
-    Raises:
-        UsageError: If Altair or vl-convert is not installed.
-    """
-    require_charts()
-    import vl_convert
-
-    return vl_convert.vegalite_to_svg(specification(chart) | {"width": 620, "title": chart.title})
 
 
 def line_names(chart: Chart) -> list[str]:
@@ -134,7 +126,7 @@ def line_names(chart: Chart) -> list[str]:
     return list(dict.fromkeys(str(row[chart.line]) for row in chart.rows if row.get(chart.line) is not None))
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[int | float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
@@ -146,10 +138,10 @@ def numeric(chart: Chart, column: str) -> bool:
 # ---- data -----------------------------------------------------------------------------------------------------------
 
 
-def _columns(chart: Chart) -> dict[str, tuple[str, str]]:
+def columns_of(chart: Chart) -> dict[str, tuple[str, str]]:
     """Return short name -> (column, title) of all columns that the chart uses."""
     used = {
-        "line": (chart.line, chart.line if chart.line != "line" else "Line"),
+        "line": (chart.line, chart.line.capitalize()),
         "thin": (chart.thin, chart.thin),
         "label": (chart.label, chart.label),
         "order": (chart.order, chart.order),
@@ -170,25 +162,7 @@ def _values(chart: Chart, columns: Mapping[str, tuple[str, str]], single: bool) 
     ]
     if single:
         values = [{"line": chart.title, **each} for each in values]
-    if chart.thin is not None and values and all("thin" in each for each in values):
-        values += _means(values)
     return values
-
-
-def _means(values: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the mean over runs at every place of every line; a place is an x, or an order where there is one."""
-    places: dict[tuple[Any, Any], list[Mapping[str, Any]]] = {}
-    for each in values:
-        if is_number(each.get("y")):
-            places.setdefault((each.get("line"), each.get("order", each.get("x"))), []).append(each)
-    return [
-        {**{key: rows[0][key] for key in ("line", "order", "x") if key in rows[0]}, **_mean(rows)} for rows in places.values()
-    ]
-
-
-def _mean(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    numbers = {key: [row[key] for row in rows if is_number(row.get(key))] for key in ("x", "y")}
-    return {key: _round(sum(found) / len(found)) for key, found in numbers.items() if found}
 
 
 def _plain(value: Any) -> Any:
@@ -211,45 +185,40 @@ def _round(number: float) -> float:
 # ---- looks ----------------------------------------------------------------------------------------------------------
 
 
-def _config(theme: Theme) -> dict[str, Any]:
-    ink, paper = {"light": ("#2b3036", "#ffffff"), "dark": ("#d7dce1", "#15181c"), "page": ("currentColor", "transparent")}[
-        theme
-    ]
+def config(theme: Theme) -> dict[str, Any]:
+    """Return how all charts look."""
+    inks = {"light": ("#2b3036", "#ffffff"), "dark": ("#d7dce1", "#15181c"), "page": ("currentColor", "transparent")}
+    ink, paper = inks[theme]
+    text = {"labelColor": ink, "titleColor": ink, "labelFontSize": 12}
+    rules = {f"{part}Color": ink for part in ("domain", "tick", "grid")}
+    faint = {"gridOpacity": 0.12, "domainOpacity": 0.35, "tickOpacity": 0.35}
+    above = {
+        "titleAngle": 0,
+        "titleAlign": "left",
+        "titleAnchor": "end",
+        "titleBaseline": "bottom",
+        "titleX": -28,
+        "titleY": -9,
+    }
+    wrapped = {"orient": "top", "direction": "horizontal", "title": None, "columnPadding": 16, "rowPadding": 4}
+    heading = {"color": ink, "subtitleColor": ink, "fontSize": 14, "fontWeight": 600, "subtitleFontSize": 12}
     return {
         "background": paper,
         "font": FONT,
         "view": {"stroke": None},
-        "title": {"color": ink, "anchor": "start", "fontSize": 14, "fontWeight": 600, "offset": 12},
+        "title": {**heading, "subtitlePadding": 5, "anchor": "start", "offset": 12},
         "axis": {
-            "labelColor": ink,
-            "titleColor": ink,
-            "domainColor": ink,
-            "tickColor": ink,
-            "gridColor": ink,
-            "gridOpacity": 0.12,
-            "domainOpacity": 0.35,
-            "tickOpacity": 0.35,
-            "labelFontSize": 11,
+            **text,
+            **rules,
+            **faint,
             "titleFontSize": 12,
             "titleFontWeight": "normal",
             "titlePadding": 8,
-            "labelFlush": False,
+            "labelLimit": 130,
         },
         "axisX": {"grid": False},
-        "legend": {
-            "labelColor": ink,
-            "titleColor": ink,
-            "labelFontSize": 12,
-            "labelLimit": 260,
-            "symbolSize": 70,
-            "symbolStrokeWidth": 2,
-            "orient": "top",
-            "direction": "horizontal",
-            "title": None,
-            "columnPadding": 16,
-            "rowPadding": 4,
-            "offset": 10,
-        },
+        "axisY": above,
+        "legend": {**text, **wrapped, "symbolSize": 70, "symbolStrokeWidth": 2},
         "range": {"category": list(COLOURS)},
-        "text": {"color": ink, "fontSize": 10},
+        "text": {"color": ink, "fontSize": 11},
     }

@@ -17,7 +17,8 @@ from typing import Any, Literal
 
 from warmkit._version import __version__
 from warmkit.checkpoints.staging import writing
-from warmkit.report.chart import Chart, line_names, require_charts, specification
+from warmkit.report.chart import Chart, config, line_names, require_charts, specification
+from warmkit.report.sentences import sentence
 
 Tone = Literal["good", "bad", "open"]
 GENERATOR = '<meta name="generator" content="warmkit '
@@ -75,6 +76,12 @@ class Grid:
 Block = str | Table | Chart | Grid | Listing
 
 
+def charts_in(blocks: Sequence[Block]) -> list[Chart]:
+    """Return the charts among blocks."""
+    found = [chart for block in blocks for chart in (block.charts if isinstance(block, Grid) else [block])]
+    return [chart for chart in found if isinstance(chart, Chart)]
+
+
 @dataclass(frozen=True)
 class Section:
     """A part of a page; a paragraph may hold `code`, **bold** and [links](https://...).
@@ -103,6 +110,7 @@ class Page:
         live: Whether the run goes on: the page loads itself again every few seconds.
         every: Seconds between two loads.
         notes: Paragraphs below the subtitle that a reader must not miss.
+        command: That wrote the page, where one did.
     """
 
     title: str
@@ -111,6 +119,7 @@ class Page:
     live: bool = False
     every: float = 5.0
     notes: Sequence[str] = field(default=())
+    command: str = ""
 
 
 def write(page: Page, path: Path) -> None:
@@ -267,7 +276,7 @@ def _figure(chart: Chart, compact: bool = False) -> dict[str, Any]:
     """Return a chart with its words and its specification, without what all charts of a page share."""
     spec = specification(chart, "page", compact)
     del spec["config"], spec["$schema"]
-    return {"chart": chart, "alt": alternative(chart), "spec": _script(spec)}
+    return {"chart": chart, "says": sentence(chart), "alt": alternative(chart), "spec": _script(spec)}
 
 
 def alternative(chart: Chart) -> str:
@@ -311,11 +320,6 @@ def _script(value: Any) -> str:
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
-def page_config() -> dict[str, Any]:
-    """Return how all charts of a page look."""
-    return specification(Chart("none", "", [], "x", "y"), "page")["config"]
-
-
 @cache
 def _library() -> str:
     """Return Vega, Vega-Lite and Vega-Embed as one script, and the looks of the charts."""
@@ -323,7 +327,7 @@ def _library() -> str:
 
     bundle: str = vl_convert.javascript_bundle()  # pyright: ignore[reportCallIssue]
     assert "</script" not in bundle.lower()
-    return f"{bundle}\nwindow.warmkitConfig = {_script(page_config())};"
+    return f"{bundle}\nwindow.warmkitConfig = {_script(config('page'))};"
 
 
 @cache

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from warmkit.checkpoints.staging import writing
 from warmkit.checkpoints.whole_files import write_whole
-from warmkit.report.chart import svg
 from warmkit.report.page import Badge, Block, Cell, Grid, Page, Section, Table, Tone, slug
+from warmkit.report.picture import svg
+from warmkit.report.sentences import sentence
 from warmkit.reproduction.results import Result, charts
 from warmkit.reproduction.verdicts import Verdict
 
@@ -188,7 +189,7 @@ def markdown(found: Sequence[Result]) -> str:
         for block in section.blocks:
             if isinstance(block, Grid):
                 for chart in block.charts:
-                    parts += [f"![{chart.title}]({PICTURES}/{chart.name}.svg)", chart.caption]
+                    parts += [f"![{chart.title}]({PICTURES}/{chart.name}.svg)", f"{sentence(chart)} {chart.caption}"]
             elif isinstance(block, Table):
                 parts += [*([block.caption] if block.caption else []), _markdown(block)]
             else:

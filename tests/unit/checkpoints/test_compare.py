@@ -12,7 +12,7 @@ import torch
 import warmkit
 from tests.conftest import Family, Run, save
 from warmkit.errors import UsageError
-from warmkit.report.geometry import draw_comparison
+from warmkit.report.runs.documents import compare_charts
 
 
 def test_known_angles_norms_and_ratios(tmp_path: Path) -> None:
@@ -59,9 +59,6 @@ def test_the_command_prints_a_table_json_and_a_picture(family: Family, run: Run,
     assert len(document["mean_angles"]) == 3
 
 
-def test_a_picture_of_one_model_is_refused(family: Family, tmp_path: Path) -> None:
-    comparison = warmkit.compare([family.a], init=family.init)
+def test_a_picture_of_one_model_is_refused(family: Family) -> None:
     with pytest.raises(UsageError, match="at least two models"):
-        draw_comparison(comparison, tmp_path / "x.png")
-    with pytest.raises(UsageError, match="xyz"):
-        draw_comparison(warmkit.compare(family.models, init=family.init), tmp_path / "x.xyz")
+        compare_charts(warmkit.compare([family.a], init=family.init).as_document())

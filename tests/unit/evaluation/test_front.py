@@ -18,8 +18,6 @@ from warmkit.evaluation.accuracy import interval
 from warmkit.evaluation.answers import Answers
 from warmkit.evaluation.front import FrontPoint, best, evaluations, open_mergers, simplex, sweep, trajectory
 from warmkit.evaluation.policies import Candidate, EvaluationSettings, PolicyTrial
-from warmkit.report.figure import BLUE, GREY, RED
-from warmkit.report.policies import draw_front, draw_rewards
 from warmkit.training.policy import train_policy
 from warmkit.training.policy_recipe import RewardTerm
 
@@ -218,52 +216,3 @@ def test_directories_without_the_metrics_of_a_policy_have_no_trajectory(tmp_path
         (tmp_path / "metrics.jsonl").write_bytes(content)
         with pytest.raises(WarmkitError, match=r"metrics\.jsonl.*expected step, reward and kl_sft on every line"):
             trajectory(tmp_path)
-
-
-# ---- pictures -------------------------------------------------------------------------------------------------------
-
-
-def pixels(picture: Path) -> np.ndarray:
-    from matplotlib.image import imread
-
-    return np.round(255 * imread(picture)[..., :3])
-
-
-def ink(picture: Path) -> float:
-    """Return the share of a picture that is not white."""
-    return float((pixels(picture).min(-1) < 230).mean())
-
-
-def count(picture: Path, colour: str) -> int:
-    """Return how many pixels have a colour."""
-    return int((pixels(picture) == [*bytes.fromhex(colour[1:])]).all(-1).sum())
-
-
-def test_fronts_and_trajectories_are_drawn(policies: Policies, tmp_path: Path) -> None:
-    fronts = {name: sweep(policies.candidate, policies.merger(method=name), [0, 0.5, 1]) for name in ("slerp", "lerp")}
-    draw_front(fronts, {}, tmp_path / "alone.png")
-    draw_front(fronts, {run.name: trajectory(run) for run in policies.runs}, tmp_path / "beside.png")
-    for name in ("alone.png", "beside.png"):
-        assert min(count(tmp_path / name, BLUE), count(tmp_path / name, RED)) > 1000
-    assert count(tmp_path / "beside.png", GREY) > 10 * count(tmp_path / "alone.png", GREY) + 500
-
-
-@pytest.mark.parametrize(
-    ("members", "etas", "mixes"),
-    [(2, [1], simplex(2, 2)), (2, [0, 1], simplex(2, 2)), (3, [1], simplex(3, 1)), (2, [0, 1], [None])],
-    ids=["soup", "soup and eta", "three", "eta"],
-)
-def test_every_kind_of_front_can_be_drawn(
-    members: int, etas: list[float], mixes: list[Any], policies: Policies, tmp_path: Path
-) -> None:
-    fronts = {"lerp": sweep(policies.candidate, policies.merger(members, "lerp"), etas, mixes)}
-    draw_front(fronts, {}, tmp_path / "front.png")
-    draw_rewards(fronts, tmp_path / "rewards.png", ["a", "b", "c"])
-    for name in ("front.png", "rewards.png"):
-        assert 0.01 < ink(tmp_path / name) < 0.2
-
-
-def test_a_front_of_rewards_needs_two(policies: Policies, tmp_path: Path) -> None:
-    points = sweep(policies.candidate, policies.merger(), [1])
-    with pytest.raises(UsageError, match="needs two rewards or controls, found reward"):
-        draw_rewards({"slerp": points}, tmp_path / "rewards.png", rewards=["reward"])

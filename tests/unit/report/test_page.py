@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from tests.unit.report.test_chart import luminance
 from warmkit.errors import OutputError
+from warmkit.report import page as page_module
 from warmkit.report.chart import Chart
 from warmkit.report.page import Badge, Grid, Listing, Page, Section, Table, alternative, html, is_report, literal, spans, write
 
@@ -139,6 +141,28 @@ def test_a_page_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot be written"):
         write(Page("T", "", []), tmp_path / "file" / "report.html")
+
+
+def test_texts_can_be_read_in_both_themes() -> None:
+    style = (Path(page_module.__file__).parent / "templates" / "page.css").read_text()
+    found = re.findall(r"--([\w-]+): light-dark\((#\w+), (#\w+)\)", style)
+    for theme in (1, 2):
+        colour = {each[0]: each[theme] for each in found}
+        pairs = [(ink, paper) for ink in ("ink", "faint", "link") for paper in ("paper", "card", "code", "note")]
+        for ink, paper in [*pairs, *((name, f"{name}-paper") for name in ("good", "bad", "open"))]:
+            a, b = sorted((luminance(colour[ink]), luminance(colour[paper])))
+            assert (b + 0.05) / (a + 0.05) >= 4.5, (theme, ink, paper)
+
+
+def test_a_page_shows_the_command_that_wrote_it() -> None:
+    shown = html(Page("T", "", [Section("S", [])], command="warmkit report 'a b'"))
+    assert "Written by <code>warmkit report &#39;a b&#39;</code>, warmkit " in shown
+
+
+def test_a_chart_stands_below_its_sentence() -> None:
+    assert '<span class="says">From x 1 to 2: a from 1 to 2; b from 1 to 2.</span>' in html(
+        Page("T", "", [Section("S", [CHART])])
+    )
 
 
 def test_names_are_never_markup_of_the_page(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from warmkit.report.chart import Chart
@@ -11,6 +12,7 @@ from warmkit.report.runs.part import filled, percent, span
 from warmkit.units import size
 
 Row = Mapping[str, Any]
+MODELS, ACCURACY = "M, models that are averaged", "pairwise accuracy, %"
 
 
 def accuracy_charts(rows: Sequence[Row]) -> list[Chart]:
@@ -33,20 +35,13 @@ def _accuracy(rows: Sequence[Row], data: str) -> Chart:
             if row.get(key) is not None:
                 band = {"low": 100 * row["wa_low"], "high": 100 * row["wa_high"]} if key == "wa" and "wa_low" in row else {}
                 points.append({"line": line, "M": row["m"], "accuracy": 100 * row[key], **band})
-    caption = "The band is the bootstrap interval of WA, 95% over pairs."
-    title, y = f"Accuracy on {data}", "pairwise accuracy, %"
-    return Chart(
-        slug(f"accuracy {data}"),
-        title,
-        points,
-        "M",
-        "accuracy",
-        "M, models that are averaged",
-        y,
-        low="low",
-        high="high",
-        caption=caption,
+    last, caption = max(rows, key=lambda row: row["m"]), "The band is the bootstrap interval of WA, 95% over pairs."
+    ens, first = percent(last["ens"]), percent(rows[0]["individual"])
+    says = f"WA of {last['m']} has {percent(last['wa'])} %, ENS {ens} %, the first model alone {first} %."
+    chart = Chart(
+        slug(f"accuracy {data}"), f"Accuracy on {data}", points, "M", "accuracy", MODELS, ACCURACY, low="low", high="high"
     )
+    return replace(chart, says=says, caption=caption)
 
 
 def accuracy_table(rows: Sequence[Row]) -> Table:
@@ -107,8 +102,8 @@ def orders_chart(orders: Mapping[str, Any]) -> Chart | None:
     means = [sum(values) / len(values) for values in zip(*random)]
     rows += [{"line": "random orders", "M": m + 1, "accuracy": 100 * value} for m, value in enumerate(means)]
     caption = "Faint: single orders; their mean is the line."
-    x, y = "M, models that are averaged", "accuracy of WA on validation, %"
-    return Chart("orders", "Order of the members", rows, "M", "accuracy", x, y, thin="order", caption=caption)
+    y = "accuracy of WA on validation, %"
+    return Chart("orders", "Order of the members", rows, "M", "accuracy", MODELS, y, thin="order", caption=caption)
 
 
 def agreement_table(agreements: Mapping[str, Mapping[str, float]]) -> Table:
@@ -123,10 +118,7 @@ def partners_table(partners: Mapping[str, Any]) -> Table:
     """Lay out what every two runs gain by being averaged, and which run most others lose with."""
     gains, bad = partners["gains"], partners["bad"]
     rows: list[list[Cell]] = [
-        [
-            f"{a} (does not average)" if a in bad else a,
-            *(span(others[b], 100, "+.1f") if a != b else None for b in gains),
-        ]
+        [f"{a} (does not average)" if a in bad else a, *(span(others[b], 100, "+.1f") if a != b else None for b in gains)]
         for a, others in gains.items()
     ]
     caption = f"Average of two less the mean of the two, points of accuracy (95% over {partners['pairs']} ranking pairs)"

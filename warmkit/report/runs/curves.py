@@ -74,34 +74,20 @@ def _curve(runs: Mapping[str, Metrics], name: str, prefix: str) -> list[Chart]:
     chart = Chart(anchor, heading(name), whole, "step", name, "step", title, thin=thin, caption=caption)
     if single or not evaluated:
         return [chart]
-    return [
-        chart,
-        Chart(f"{anchor}-validation", f"{heading(name)} on validation data", evaluated, "step", name, "step", title),
-    ]
-
-
-def trajectories(runs: Mapping[str, Metrics], value: str = "reward") -> list[dict[str, Any]]:
-    """Return where policies went, by line, step, kl_sft and value: evaluations where there are, else blocks of steps."""
-    return [
-        {"line": name, "step": each["step"], "kl_sft": each["kl_sft"], value: each[value]}
-        for name, metrics in runs.items()
-        for each in _evaluated(metrics, value) or blocks(metrics.lines, ["kl_sft", value])
-    ]
-
-
-def _evaluated(metrics: Metrics, value: str) -> list[dict[str, float]]:
-    found = [each for each in metrics.evaluations() if "kl_sft" in each and value in each]
-    return found if len(found) > 1 else []
+    known = list(dict.fromkeys(row["line"] for row in evaluated))
+    whose = f"Of {known[0]}, which alone was evaluated on the way." if len(known) == 1 else ""
+    heads = f"{anchor}-validation", f"{heading(name)} on validation data"
+    return [chart, Chart(*heads, evaluated, "step", name, "step", title, caption=whose)]
 
 
 def plane(runs: Mapping[str, Metrics], prefix: str = "") -> list[Chart]:
-    """Draw the trajectories of policies in the plane of KL and reward, and of KL and every control."""
+    """Draw the paths of policies in the plane of KL and reward, and of KL and every control."""
     known = _known(runs)
     values = [name for name in known if name == "reward" or name.startswith("control_")] if "kl_sft" in known else []
     charts: list[Chart] = []
     for value in values:
-        rows, evaluated = trajectories(runs, value), all(_evaluated(metrics, value) for metrics in runs.values())
-        caption = f"{'Evaluations on the way' if evaluated else 'Means over blocks of steps'}, from start to end."
+        rows = [{"line": name, **each} for name, metrics in runs.items() for each in blocks(metrics.path(), ["kl_sft", value])]
+        caption = "Evaluations on the way, or means over blocks of steps, from start to end."
         name, title = slug(f"{prefix} plane {value}"), f"Path of training: {words(value)} against the KL"
         charts.append(Chart(name, title, rows, "kl_sft", value, KL, words(value), order="step", caption=caption))
     return [chart for chart in charts if chart.rows]

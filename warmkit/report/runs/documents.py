@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from warmkit.errors import DataError
+from warmkit.errors import DataError, UsageError
 from warmkit.report.chart import Chart, is_number
 from warmkit.report.page import Cell, Grid, Section, Table, literal, slug
-from warmkit.report.runs.averaging import accuracy_charts, accuracy_table, agreement_table, cost_table, individual_table
+from warmkit.report.runs.averaging import (
+    ACCURACY,
+    accuracy_charts,
+    accuracy_table,
+    agreement_table,
+    cost_table,
+    individual_table,
+)
 from warmkit.report.runs.fronts import front_charts, front_table, reward_charts
+from warmkit.report.runs.layers import layered
+from warmkit.report.runs.merge import ANGLES
 from warmkit.report.runs.part import Part, distinct, filled, heading, percent, read_document, short, span, words
 
 Document = Mapping[str, Any]
@@ -37,22 +47,22 @@ def document(file: Path) -> Part:
 
 
 def _front(content: Document) -> tuple[list[Section], str]:
-    fronts = content["fronts"]
-    paths = [{"line": name, **row} for name, rows in (content.get("trajectories") or {}).items() for row in rows]
-    top = content["best"]
+    fronts, top = content["fronts"], content["best"]
     best = f"Highest mean reward: **{span(top['values']['reward'])}** ({top['method']}, eta {top['eta']:g}), "
     best += f"KL {span(top['values']['kl_sft'])}."
     policies: list[list[Cell]] = [[name, f"`{path}`"] for name, path in content["policies"].items()]
     sections = [
-        Section("Reward against the KL", [best, *front_charts(fronts, paths), front_table(fronts, "All points")]),
-        Section("One reward against another", reward_charts(fronts)),
+        Section(
+            "Reward against the KL",
+            [best, *front_charts(fronts, content.get("trajectories")), front_table(fronts, "All points")],
+        ),
+        Section("One reward against another", reward_charts(fronts, list(content["policies"]))),
         Section(
             "What was merged", [Table(["policy", "path"], [["init", f"`{content['init']}`"], *policies]), *_settings(content)]
         ),
     ]
-    return [
-        each for each in sections if each.blocks
-    ], f"Front of {', '.join(content['policies'])} on {content['prompts']} prompts"
+    sections = [each for each in sections if each.blocks]
+    return sections, f"Front of {', '.join(content['policies'])} on {content['prompts']} prompts"
 
 
 def _settings(content: Document) -> list[Table]:
@@ -62,8 +72,13 @@ def _settings(content: Document) -> list[Table]:
     return [Table(["setting", "value"], rows, "How the policies were sampled", folded=True)] if rows else []
 
 
-def _lmc(content: Document) -> tuple[list[Section], str]:
-    a, b, points = content["a"], content["b"], content["points"]
+def lmc_charts(content: Document) -> list[Chart]:
+    """Draw WA, ENS and the diagonal between two reward models, a chart a data set.
+
+    Source: WARM (Ramé et al., 2024), figure 2.
+    """
+    x, points = f"lambda, from {short(content['a'])} (0) to {short(content['b'])} (1)", content["points"]
+    caption = "The band is the interval of WA less the diagonal, 95% over pairs: above the diagonal is connectivity."
     charts: list[Chart] = []
     for data in dict.fromkeys(point["data"] for point in points):
         rows: list[dict[str, Any]] = []
@@ -74,12 +89,26 @@ def _lmc(content: Document) -> tuple[list[Section], str]:
                 rows.append(
                     {"line": line, "lambda": point["lambda"], "accuracy": 100 * point[key], **(band if key == "wa" else {})}
                 )
-        x = f"lambda, from {short(a)} (0) to {short(b)} (1)"
-        caption = "The band is the interval of WA less the diagonal, 95% over pairs: above the diagonal is connectivity."
-        name, y = slug(f"lmc {data}"), "pairwise accuracy, %"
-        charts.append(
-            Chart(name, f"Accuracy on {data}", rows, "lambda", "accuracy", x, y, low="low", high="high", caption=caption)
+        chart = Chart(
+            slug(f"lmc {data}"), f"Accuracy on {data}", rows, "lambda", "accuracy", x, ACCURACY, low="low", high="high"
         )
+        charts.append(replace(chart, says=_connected([each for each in points if each["data"] == data]), caption=caption))
+    return charts
+
+
+def _connected(points: list[Any]) -> str:
+    """Say where the average is better than the mean of the two."""
+    inner = [point for point in points if 0 < point["lambda"] < 1]
+    gains = [100 * point["wa_less_diagonal"]["value"] for point in inner]
+    if not gains:
+        return ""
+    sure = sum(point["wa_less_diagonal"]["low"] > 0 for point in inner)
+    above = f"WA lies above the diagonal at {sum(gain > 0 for gain in gains)} of {len(gains)} places between the models"
+    return f"{above}, {sure} of them surely (95%), and at most {max(gains):+.1f} points."
+
+
+def _lmc(content: Document) -> tuple[list[Section], str]:
+    a, b, points, charts = content["a"], content["b"], content["points"], lmc_charts(content)
     cells: list[list[Cell]] = [
         [
             point["data"],
@@ -95,31 +124,35 @@ def _lmc(content: Document) -> tuple[list[Section], str]:
     return [Section("Linear mode connectivity", [*charts, Table(columns, cells)])], f"From `{a}` to `{b}`"
 
 
-def _bon(content: Document) -> tuple[list[Section], str]:
+def bon_charts(content: Document) -> list[Chart]:
+    """Draw a control's score of what every chooser takes of N, a chart a control, against the KL of best-of-N.
+
+    Source: WARM (Ramé et al., 2024), figure 13.
+    """
     points, charts = content["points"], list[Chart]()
     for control in dict.fromkeys(point["control"] for point in points):
+        shown = [each for each in points if each["control"] == control]
         rows = [
             {"line": each["chooser"], "kl": each["kl"], "score": each["score"]["value"], "N": each["n"], **_ends(each["score"])}
-            for each in points
-            if each["control"] == control
+            | ({"label": str(each["n"])} if each["chooser"] == shown[0]["chooser"] and each["n"].bit_count() == 1 else {})
+            for each in shown
         ]
-        caption = "Bands are bootstrap intervals of 95% over prompts; those of different choosers move together."
-        title, x = f"{control} of the best of N", "KL to the policy, nats: log N - (N-1)/N"
-        charts.append(
-            Chart(
-                slug(f"bon {control}"),
-                title,
-                rows,
-                "kl",
-                "score",
-                x,
-                control,
-                low="low",
-                high="high",
-                tips=("N",),
-                caption=caption,
-            )
-        )
+        caption = "Numbers: N. Bands are bootstrap intervals of 95% over prompts; those of different choosers move together."
+        name, title, x = slug(f"bon {control}"), f"{control} of the best of N", "KL to the policy, nats: log N - (N-1)/N"
+        chart = Chart(name, title, rows, "kl", "score", x, f"score of {control}", low="low", high="high", label="label")
+        charts.append(replace(chart, tips=("N",), says=_best(shown), caption=caption))
+    return charts
+
+
+def _best(points: list[Any]) -> str:
+    """Say which chooser does best at the largest N."""
+    n = max(each["n"] for each in points)
+    ranked = sorted((each for each in points if each["n"] == n), key=lambda each: -each["score"]["value"])
+    return f"Best of {n}: " + "; ".join(f"{each['chooser']} {span(each['score'])}" for each in ranked[:3]) + "."
+
+
+def _bon(content: Document) -> tuple[list[Section], str]:
+    points, charts = content["points"], bon_charts(content)
     cells: list[list[Cell]] = [
         [
             each["chooser"],
@@ -139,26 +172,25 @@ def _bon(content: Document) -> tuple[list[Section], str]:
     ], f"Best of N from {content['samples']} samples of {number} prompts"
 
 
-def _sxs(content: Document) -> tuple[list[Section], str]:
-    matches, names = content["matches"], list(content["policies"])
+def sxs_chart(content: Document) -> Chart:
+    """Draw who wins how often against whom."""
+    matches = content["matches"]
     rows = [
         {"pair": f"{each['a']} against {each['b']}", "rate": 100 * each["win_rate"]["value"], **_ends(each["win_rate"], 100)}
         for each in matches
     ]
+    sure = [each for each in matches if each["win_rate"]["low"] > 0.5 or each["win_rate"]["high"] < 0.5]
+    says = f"Of {len(matches)} pairs {len(sure)} {'has' if len(sure) == 1 else 'have'} a winner that is sure (95%)."
+    caption = "Ties are half a win; 50 is a draw. Lines are intervals of 95% over prompts."
+    y = "wins of the first, %"
     chart = Chart(
-        "win-rates",
-        "Win rates",
-        rows,
-        "pair",
-        "rate",
-        "pair",
-        "wins of the first, %",
-        low="low",
-        high="high",
-        kind="bars",
-        zero=True,
-        caption="Ties are half a win; 50 is a draw. The bar's line is the interval of 95% over prompts.",
+        "win-rates", "Win rates", rows, "pair", "rate", "pair", y, low="low", high="high", kind="points", reference=50
     )
+    return replace(chart, zero=True, says=says, caption=caption)
+
+
+def _sxs(content: Document) -> tuple[list[Section], str]:
+    matches, names, chart = content["matches"], list(content["policies"]), sxs_chart(content)
     cells: list[list[Cell]] = [
         [
             each["a"],
@@ -195,7 +227,9 @@ def _eval_policy(content: Document) -> tuple[list[Section], str]:
                 for each in policies
             ]
             title, x = f"{heading(name)} against the KL", words("kl_sft")
-            charts.append(Chart(slug(f"policies {name}"), title, rows, "kl", name, x, words(name), kind="points", label="line"))
+            charts.append(
+                Chart(slug(f"policies {name}"), title, rows, "kl", name, x, words(name), kind="points", low="low", high="high")
+            )
     means: list[list[Cell]] = [[words(name), *(span(each[name]) for each in policies)] for name in shown]
     tables = [Table(["number", *names.values()], means, "Means (95% over prompts)")]
     first, others = names[paths[0]], [each for each in policies if each["less_first"]]
@@ -222,34 +256,41 @@ def _eval_rm(content: Document) -> tuple[list[Section], str]:
     return sections, f"{len(content['individuals'])} reward models"
 
 
-def _compare(content: Document) -> tuple[list[Section], str]:
+def compare_charts(content: Document) -> list[Chart]:
+    """Draw angles over the layers, and cosines and norm ratios of every pair.
+
+    Raises:
+        UsageError: If there is no pair.
+
+    Source: WARP (Ramé et al., 2024), figure 11.
+    """
+    if len(content["models"]) < 2:
+        raise UsageError("a comparison is drawn of pairs: give at least two models")
     titles = {
         "task_vector_cosine": "Cosine of task vectors",
         "weight_cosine": "Cosine of weights",
         "task_vector_norm_ratio": "Norm ratio of task vectors",
         "weight_norm_ratio": "Norm ratio of weights",
     }
-    groups = content["groups"]
-    places = [
-        (place, group["name"], f"{short(pair['first'])} / {short(pair['second'])}", pair)
-        for place, group in enumerate(groups)
+    kind, names = content["granularity"], dict(zip(content["models"], distinct(content["models"])))
+    pairs = [
+        {"line": f"{names[pair['first']]} / {names[pair['second']]}", "group": group["name"], **pair}
+        for group in content["groups"]
         for pair in group["pairs"]
     ]
-    angles = [
-        {"line": line, "place": place, "group": name, "angle": pair["task_vector_angle"]}
-        for place, name, line, pair in places
-        if is_number(pair.get("task_vector_angle"))
-    ]
-    x = f"place in the order of the {content['granularity']}s"
-    charts = (
-        [Chart("angles", "Angles between task vectors", angles, "place", "angle", x, "angle, degrees", tips=("group",))]
-        if angles
-        else []
-    )
+    rows = [pair for pair in pairs if is_number(pair["task_vector_angle"])]
+    more: dict[str, Any] = {"kind": kind, "reference": 90, "caption": "90 degrees are orthogonal."}
+    charts = [layered("angles", ANGLES, rows, "task_vector_angle", "angle, degrees", **more)] if rows else []
     for key, title in titles.items():
-        rows = [{"line": line, "value": pair[key]} for _, _, line, pair in places if is_number(pair.get(key))]
-        y = f"{content['granularity']}s"
-        charts += [Chart(slug(key), title, rows, "value", "value", title.lower(), y, kind="histogram")] if rows else []
+        values = [{"line": pair["line"], "value": pair[key]} for pair in pairs if is_number(pair.get(key))]
+        caption = f"A mark a {kind}." if len({pair["line"] for pair in pairs}) > 1 else ""
+        chart = Chart(slug(key), title, values, "value", "value", title.lower(), f"{kind}s", kind="histogram", caption=caption)
+        charts += [chart] if values else []
+    return charts
+
+
+def _compare(content: Document) -> tuple[list[Section], str]:
+    charts = compare_charts(content) if len(content["models"]) > 1 else []
     cells: list[list[Cell]] = [
         [
             short(each["first"]),
@@ -260,9 +301,8 @@ def _compare(content: Document) -> tuple[list[Section], str]:
     ]
     columns = ["first", "second", "angle of task vectors, degrees", "angle of weights, degrees"]
     table = Table(columns, cells, "Means over the groups, weighted by parameters")
-    return [
-        Section("Geometry", [table, *charts[: bool(angles)], Grid(charts[bool(angles) :])])
-    ], f"{len(content['models'])} models from `{content['init']}`"
+    sections = [Section("Geometry", [table, *charts[:1], Grid(charts[1:])])]
+    return sections, f"{len(content['models'])} models from `{content['init']}`"
 
 
 def _ends(estimate: Mapping[str, float], scale: float = 1) -> dict[str, float]:

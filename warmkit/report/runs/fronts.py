@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
 from warmkit.report.chart import Chart
 from warmkit.report.page import Cell, Grid, Table, slug
+from warmkit.report.runs.metrics import Line, blocks
 from warmkit.report.runs.part import filled, heading, span, words
 
 Point = Mapping[str, Any]
 """`{"eta", "coefficients", "values": {name: {"value", "low", "high"}}}`, as `FrontPoint.to_dict` writes it."""
 KL = "KL to the SFT model, nats"
 PATHS = "paths of training"
+SMOOTH = 14  # points of a path of training
+APART = 0.09  # how far numbers stand apart, as a share of the chart
 
 
 def front_charts(
-    fronts: Mapping[str, Sequence[Point]], trajectories: Sequence[Mapping[str, Any]] = (), prefix: str = "front"
+    fronts: Mapping[str, Sequence[Point]], trajectories: Mapping[str, Sequence[Line]] | None = None, prefix: str = "front"
 ) -> list[Chart | Grid]:
     """Draw reward and controls against the KL with the trajectories beside them, and what the knob does.
 
     Args:
         fronts: By what the legend calls them.
-        trajectories: Rows of line, step, kl_sft and values.
+        trajectories: Of training runs, by name: step, kl_sft and values.
         prefix: Of the charts' names.
 
     Source: WARP (Ramé et al., 2024), figures 3, 4 and 8-10.
@@ -33,15 +38,15 @@ def front_charts(
         return []
     knob, lines = knob_of(everything), _lines(fronts)
     charts: list[Chart | Grid] = [
-        _against_kl(lines, trajectories, name, knob, prefix) for name in ["reward", *_names(everything, "control_")]
+        _against_kl(lines, trajectories or {}, name, knob, prefix) for name in ["reward", *_names(everything, "control_")]
     ]
     if knob in ("eta", "lambda"):
         charts.append(Grid([_against_knob(lines, name, knob, prefix) for name in ("reward", "kl_sft")]))
     return charts
 
 
-def reward_charts(fronts: Mapping[str, Sequence[Point]], prefix: str = "rewards") -> list[Chart]:
-    """Draw one reward or control against another.
+def reward_charts(fronts: Mapping[str, Sequence[Point]], policies: Sequence[str] = (), prefix: str = "rewards") -> list[Chart]:
+    """Draw one reward or control against another; policies alone are named.
 
     Source: Rewarded soups (Ramé et al., 2023), figures 1 and 2.
     """
@@ -49,17 +54,22 @@ def reward_charts(fronts: Mapping[str, Sequence[Point]], prefix: str = "rewards"
     names = _names([point for points in lines.values() for point in points], "reward_", "control_")
     charts: list[Chart] = []
     for first, second in combinations(names, 2):
-        rows = [
-            {"line": line, first: _value(point, first), second: _value(point, second), "order": _knob(point), "mix": mix(point)}
-            for line, points in lines.items()
-            for point in points
-        ]
-        title, name = f"{words(second)} against {words(first)}", slug(f"{prefix} {first} {second}")
+        rows: list[dict[str, Any]] = []
+        for line, points in lines.items():
+            for point in points:
+                row = {"line": line, first: _value(point, first), second: _value(point, second), "order": _knob(point)}
+                rows.append(row | {"mix": mix(point)} | _alone(point, policies))
+        title, name = f"{heading(second)} against {words(first)}", slug(f"{prefix} {first} {second}")
         kind = "lines" if _joined(lines) else "points"
-        charts.append(
-            Chart(name, title, rows, first, second, words(first), words(second), order="order", kind=kind, tips=("mix",))
-        )
+        chart = Chart(name, title, rows, first, second, words(first), words(second), order="order", kind=kind, label="label")
+        charts.append(replace(chart, tips=("mix",), caption="Names: policies alone." if policies else ""))
     return charts
+
+
+def _alone(point: Point, policies: Sequence[str]) -> dict[str, str]:
+    """Return the name of the policy that a point is, if it is one."""
+    shares = list(point["coefficients"] or [])
+    return {"label": policies[shares.index(1)]} if policies and 1 in shares and point["eta"] == 1 else {}
 
 
 def front_table(fronts: Mapping[str, Sequence[Point]], caption: str = "") -> Table:
@@ -125,44 +135,39 @@ def _value(point: Point, name: str) -> float:
 
 
 def _against_kl(
-    lines: Mapping[str, Sequence[Point]], trajectories: Sequence[Mapping[str, Any]], name: str, knob: str | None, prefix: str
+    lines: Mapping[str, Sequence[Point]], trajectories: Mapping[str, Sequence[Line]], name: str, knob: str | None, prefix: str
 ) -> Chart:
-    few = len(lines) == 1 and all(len(points) <= 12 for points in lines.values())
     rows: list[dict[str, Any]] = []
+    told = knob if knob in ("eta", "lambda") else None
+    spaced = _spaced([point for points in lines.values() for point in points], name) if told else set()
     for line, points in lines.items():
         for point in points:
-            value, at = point["values"][name], f"eta {point['eta']:g}" if knob == "eta" else mix(point)
-            row = {"line": line, "kl_sft": _value(point, "kl_sft"), name: value["value"], "order": _knob(point), "at": at}
-            rows.append(row | {"low": value["low"], "high": value["high"]} | ({"label": f"{point['eta']:g}"} if few else {}))
-    rows += [_step(row, name) for row in trajectories if name in row]
-    behind = bool(trajectories)
-    caption = "The band is the bootstrap interval of 95% over prompts"
-    caption += "; grey: where training passed." if behind else "."
-    title = f"{heading(name)} against the KL"
-    return Chart(
-        slug(f"{prefix} {name}"),
-        title,
-        rows,
-        "kl_sft",
-        name,
-        KL,
-        words(name),
-        order="order",
-        low="low",
-        high="high",
-        kind="lines" if _joined(lines) else "points",
-        caption=caption,
-        thin="run" if behind else None,
-        emphasised=list(lines) if behind else (),
-        label="label" if few and knob == "eta" else None,
-        tips=("at",),
-    )
+            at = f"eta {point['eta']:g}" if knob == "eta" else mix(point)
+            row = {"line": line, "kl_sft": _value(point, "kl_sft"), name: _value(point, name), "order": _knob(point), "at": at}
+            label = {"label": f"{_at(point, told):.3g}"} if told and id(point) in spaced else {}
+            rows.append(row | _ends(point["values"][name]) | label)
+    paths = {run: blocks(found, ["kl_sft", name], SMOOTH) for run, found in trajectories.items()}
+    for run, found in paths.items():
+        rows += [{"line": PATHS, "run": run, "order": each["step"], "at": f"step {each['step']:g}", **each} for each in found]
+    behind = [run for run, found in paths.items() if found]
+    caption = f"{f'Numbers: {told}. ' if told else ''}Bands are bootstrap intervals of 95% over prompts"
+    caption += f"; faint: means along the training of {', '.join(behind)}." if behind else "."
+    kind = "lines" if _joined(lines) else "points"
+    chart = Chart(slug(f"{prefix} {name}"), f"{heading(name)} against the KL", rows, "kl_sft", name, KL, words(name), kind=kind)
+    faint: dict[str, Any] = {"thin": "run", "emphasised": list(lines)} if behind else {}
+    return replace(chart, order="order", low="low", high="high", label="label", tips=("at",), caption=caption, **faint)
 
 
-def _step(row: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Return one place of a path of training."""
-    place = {"line": PATHS, "run": row["line"], "kl_sft": row["kl_sft"], name: row[name]}
-    return {**place, "order": row["step"], "at": f"step {row['step']:g}"}
+def _spaced(points: Sequence[Point], name: str) -> set[int]:
+    """Return the ids of points that have room for a number beside the others' numbers; the last one of all has."""
+    places = [(_value(point, "kl_sft"), _value(point, name)) for point in points]
+    wide, high = (max(each) - min(each) or 1.0 for each in zip(*places))
+    kept: list[int] = []
+    for number in reversed(range(len(places))):
+        x, y = places[number]
+        if all(math.hypot((x - places[other][0]) / wide, (y - places[other][1]) / high) >= APART for other in kept):
+            kept.append(number)
+    return {id(points[number]) for number in kept}
 
 
 def _against_knob(lines: Mapping[str, Sequence[Point]], name: str, knob: str, prefix: str) -> Chart:

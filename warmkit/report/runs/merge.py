@@ -11,10 +11,11 @@ from typing import Any
 from warmkit.checkpoints.manifest import MANIFEST, GroupReport, mean_angle, read_groups, read_manifest
 from warmkit.report.chart import Chart
 from warmkit.report.page import Badge, Block, Cell, Grid, Section, Table, literal, slug
+from warmkit.report.runs.layers import layered
 from warmkit.report.runs.part import Part, distinct, short
 
 PAIRS = 6  # lines of angles; more pairs are drawn by their mean and range
-NAMED = 8  # groups whose names fit on an axis
+ANGLES = "Angles between task vectors"
 
 
 def is_merge(folder: Path) -> bool:
@@ -117,64 +118,48 @@ def _models(manifest: Mapping[str, Any]) -> Table:
 # ---- geometry -------------------------------------------------------------------------------------------------------
 
 
-def _place(group: GroupReport, place: int, few: bool) -> dict[str, Any]:
-    name = group.name.removeprefix("model.")
-    return {"layer": name if few else place, "group": group.name}
-
-
-def _layered(name: str, title: str, rows: Sequence[Mapping[str, Any]], y: str, y_title: str, **more: Any) -> Chart:
-    few = all(isinstance(row["layer"], str) for row in rows)
-    x_title = "" if few else "place in the order of the layers"
-    return Chart(name, title, rows, "layer", y, x_title or "layer", y_title, tips=() if few else ("group",), **more)
-
-
 def _angles(groups: Sequence[GroupReport], names: Sequence[str], prefix: str) -> Chart | None:
-    few, rows = len(groups) <= NAMED, list[dict[str, Any]]()
+    rows = list[dict[str, Any]]()
     many = math.comb(len(names), 2) > PAIRS
-    for place, group in enumerate(groups):
+    for group in groups:
         pairs = [
             (f"{names[i]} / {names[j]}", angle)
             for i, line in enumerate(group.angles or [])
             for j, angle in enumerate(line)
             if i < j and angle is not None
         ]
-        where = _place(group, place, few)
         if many and pairs:
             values = [angle for _, angle in pairs]
-            mean = sum(values) / len(values)
-            rows.append({**where, "line": "mean of all pairs", "angle": mean, "low": min(values), "high": max(values)})
+            ends = {"angle": sum(values) / len(values), "low": min(values), "high": max(values)}
+            rows.append({"group": group.name, "line": "mean of all pairs", **ends})
         else:
-            rows += [{**where, "line": pair, "angle": angle} for pair, angle in pairs]
+            rows += [{"group": group.name, "line": pair, "angle": angle} for pair, angle in pairs]
     if not rows:
         return None
     band: dict[str, Any] = {"low": "low", "high": "high"} if many else {}
     caption = "90 degrees are orthogonal" + ("; the band is the range over pairs." if many else ".")
-    return _layered(f"{prefix}-angles", "Angles between task vectors", rows, "angle", "angle, degrees", caption=caption, **band)
+    return layered(f"{prefix}-angles", ANGLES, rows, "angle", "angle, degrees", caption=caption, reference=90, **band)
 
 
 def _norms(groups: Sequence[GroupReport], names: Sequence[str], prefix: str) -> Chart | None:
-    few = len(groups) <= NAMED
     rows = [
-        {**_place(group, place, few), "line": name, "norm": norm}
-        for place, group in enumerate(groups)
-        for name, norm in zip(names, group.norms or [])
+        {"group": group.name, "line": name, "norm": norm} for group in groups for name, norm in zip(names, group.norms or [])
     ]
-    caption = "Euclidean norms, as the method saw them."
-    return _layered(f"{prefix}-norms", "Norms", rows, "norm", "norm", zero=not few, caption=caption) if rows else None
+    caption = "Euclidean norms of what the method merged: task vectors where there is an init, else weights."
+    return layered(f"{prefix}-norms", "Norms", rows, "norm", "Euclidean norm", zero=True, caption=caption) if rows else None
 
 
 def _coefficients(groups: Sequence[GroupReport], names: Sequence[str], prefix: str) -> Chart | None:
     """Draw what multiplies each model; None where it is the same in all layers."""
     spread = max((max(row) - min(row) for row in zip(*(group.coefficients for group in groups))), default=0)
-    few = len(groups) <= NAMED
-    rows = [
-        {**_place(group, place, few), "line": name, "coefficient": share}
-        for place, group in enumerate(groups)
-        for name, share in zip(names, group.coefficients)
-    ]
     if spread < 1e-9:
         return None
-    return _layered(f"{prefix}-coefficients", "Coefficients", rows, "coefficient", "coefficient of the weights")
+    rows = [
+        {"group": group.name, "line": name, "coefficient": share}
+        for group in groups
+        for name, share in zip(names, group.coefficients)
+    ]
+    return layered(f"{prefix}-coefficients", "Coefficients", rows, "coefficient", "coefficient of the weights")
 
 
 def _table(groups: Sequence[GroupReport], names: Sequence[str]) -> Table:

@@ -52,6 +52,11 @@ class Metrics:
             if any(name.startswith(prefix) for name in line)
         ]
 
+    def path(self) -> Sequence[Line]:
+        """Return where a policy was, for charts beside the KL: its evaluations where there are several, else every step."""
+        found = [each for each in self.evaluations() if "kl_sft" in each]
+        return found if len(found) > 1 else self.lines
+
 
 def read_metrics(file: Path) -> Metrics:
     """Read the metrics of a run up to the first line that is none.

@@ -68,17 +68,27 @@ def short(source: str) -> str:
 
 
 def distinct(sources: Sequence[str]) -> list[str]:
-    """Return short names that tell paths apart, as many folders as that takes.
+    """Return short names that tell paths apart: of runs of one name, with the folder that differs.
 
     Example:
         >>> distinct(["a/runs/run-1", "b/runs/run-1", "c"])
-        ['a/runs/run-1', 'b/runs/run-1', 'c']
+        ['run-1 (a)', 'run-1 (b)', 'c']
     """
     named = [short(each) for each in sources]
-    if len(set(named)) == len(named):
-        return named
-    longer = [each.removesuffix("/model") for each in sources]
-    return longer if len(set(longer)) == len(longer) else list(sources)
+    return [
+        _told(each, [other for other, other_name in zip(sources, named) if other_name == name])
+        for each, name in zip(sources, named)
+    ]
+
+
+def _told(source: str, namesakes: Sequence[str]) -> str:
+    """Return the name of a path, with the first folder that none of its namesakes has in that place."""
+    folders = [each.rstrip("/").removesuffix("/model").split("/")[:-1][::-1] for each in namesakes]
+    own = source.rstrip("/").removesuffix("/model").split("/")[:-1][::-1]
+    if len(namesakes) < 2:
+        return short(source)
+    telling = [folder for place, folder in enumerate(own) if sum(each[place : place + 1] == [folder] for each in folders) == 1]
+    return f"{short(source)} ({telling[0]})" if telling else source
 
 
 def span(estimate: Mapping[str, Any], scale: float = 1, form: str = ".3g") -> str:
@@ -112,7 +122,7 @@ def words(name: str) -> str:
         "kl_sft_sampled": "KL to the SFT model, sampled, nats",
         "kl_anchor": "KL to the anchor, nats",
         "kl_anchor_sampled": "KL to the anchor, sampled, nats",
-        "entropy": "entropy, nats",
+        "entropy": "entropy, nats a token",
         "length": "length, tokens",
         "without_eos": "share without an end",
         "lr": "learning rate",

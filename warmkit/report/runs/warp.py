@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from warmkit.checkpoints.manifest import MANIFEST, GroupReport, mean_angle, read_groups, read_manifest
-from warmkit.report.chart import Chart
+from warmkit.checkpoints.manifest import MANIFEST, mean_angle, read_groups, read_manifest
 from warmkit.report.page import Block, Cell, Listing, Section, Table, literal
-from warmkit.report.runs.curves import trajectories
 from warmkit.report.runs.fronts import Point, front_charts, front_table, reward_charts
-from warmkit.report.runs.merge import NAMED, named_groups
+from warmkit.report.runs.layers import layered
+from warmkit.report.runs.merge import ANGLES, named_groups
 from warmkit.report.runs.part import Part, read_document, read_whole_document, short, span, state_badge
 from warmkit.report.runs.training import Run, curve_sections, overview, recipe_keys
 from warmkit.report.runs.warm import runs_of
@@ -89,9 +88,7 @@ def _iterations(merges: Mapping[str, Path], runs: Mapping[str, Run]) -> list[Blo
 
 def _fronts(folder: Path, summary: Mapping[str, Any] | None, runs: Mapping[str, Run]) -> list[Section]:
     """Return the fronts of all iterations that have one, each with the paths of training beside it."""
-    known = _known_fronts(folder, summary)
-    values = ["reward", *_controls(known)]
-    paths = [row for value in values for row in trajectories({name: run.metrics for name, run in runs.items()}, value)]
+    known, paths = _known_fronts(folder, summary), {name: run.metrics.path() for name, run in runs.items()}
     sections = []
     if known:
         sections.append(Section("Fronts of KL and reward", [*front_charts(known, paths), front_table(known, "All points")]))
@@ -111,35 +108,14 @@ def _known_fronts(folder: Path, summary: Mapping[str, Any] | None) -> dict[str, 
     return {name: points for name, points in fronts.items() if points}
 
 
-def _controls(fronts: Mapping[str, Sequence[Point]]) -> list[str]:
-    points = [point for each in fronts.values() for point in each]
-    return list(dict.fromkeys(name for point in points for name in point["values"] if name.startswith("control_")))
-
-
 def _geometry(merges: Mapping[str, Path]) -> list[Section]:
     """Draw the mean angle between the policies of every iteration, layer by layer."""
-    rows: list[dict[str, Any]] = []
-    for name, merge in merges.items():
-        groups = named_groups(merge)
-        rows += [_row(name, group, place, len(groups) <= NAMED) for place, group in enumerate(groups) if mean_angle([group])]
-    if not rows:
-        return []
-    few = all(isinstance(row["layer"], str) for row in rows)
+    rows = [
+        {"line": name, "group": group.name, "angle": angle}
+        for name, merge in merges.items()
+        for group in named_groups(merge)
+        if (angle := mean_angle([group])) is not None
+    ]
     caption = "Mean over the pairs of policies; 90 degrees are orthogonal."
-    chart = Chart(
-        "angles",
-        "Angles between task vectors",
-        rows,
-        "layer",
-        "angle",
-        "layer" if few else "place in the order of the layers",
-        "angle, degrees",
-        caption=caption,
-        tips=() if few else ("group",),
-    )
-    return [Section("Geometry by layer", [chart])]
-
-
-def _row(line: str, group: GroupReport, place: int, few: bool) -> dict[str, Any]:
-    layer = group.name.removeprefix("model.") if few else place
-    return {"line": line, "layer": layer, "group": group.name, "angle": mean_angle([group])}
+    chart = layered("angles", ANGLES, rows, "angle", "angle, degrees", caption=caption, reference=90)
+    return [Section("Geometry by layer", [chart])] if rows else []

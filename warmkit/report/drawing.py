@@ -13,7 +13,7 @@ from altair.utils.schemapi import debug_mode
 from warmkit.report.axes import axis_of
 from warmkit.report.chart import COLOURS, DASHES, GREY, MARKED, SHAPES, Chart, columns_of, numeric
 
-HEIGHT, COMPACT, ROW = 280, 200, 24  # pixels; of a row with a name
+HEIGHT, COMPACT, ROW, NAMES = 280, 200, 24, 170  # pixels; of a row with a name, and beside it
 LETTER, SYMBOL = 6.8, 34  # pixels in a legend
 ROOM = "(0 * width + containerSize()[0] - 50)"  # of a page, in Vega's words; `width` alone changes while it lays out
 SCIENTIFIC = "datum.value == 0 ? '0' : format(datum.value, '~e')"
@@ -33,7 +33,7 @@ def drawing(chart: Chart, lines: Sequence[str], compact: bool = False, width: in
     draw = {"lines": _lines, "points": _lines, "bars": _rows, "histogram": _histogram}[chart.kind]
     encoding = _Encoding(chart, list(lines) or [chart.title], width)
     with debug_mode(False):
-        height = {"step": ROW} if encoding.in_rows else COMPACT if compact else HEIGHT
+        height = encoding.rows or (COMPACT if compact else HEIGHT)
         whole = alt.layer(*draw(chart, encoding), data=alt.NamedData(name="rows"))
         return whole.properties(width=width or "container", height=height).to_dict(validate=False)
 
@@ -46,7 +46,11 @@ class _Encoding:
         self.pixels = str(width) if width else ROOM
         self.named = chart.kind != "histogram" and bool(chart.rows) and not numeric(chart, chart.x)
         self.strips = chart.kind == "histogram" and len(lines) > 1
-        self.in_rows = self.strips or (self.named and chart.kind in ("points", "bars"))
+        in_rows = self.named and chart.kind in ("points", "bars")
+        names = {str(row.get(chart.x)) for row in chart.rows} if in_rows else lines if self.strips else ()
+        self.rows = len(names) * (max(ROW, 15 * len(lines)) if in_rows else ROW)  # pixels; 0: values stand upright
+        if names and not self.still:
+            self.pixels = f"({ROOM} - {min(NAMES, LETTER * max(map(len, names)))})"
         self.legend: Any = self._legend() if len(lines) > 1 and not self.strips else None
         self.picked = alt.selection_point(name="picked", fields=["line"], bind="legend")
         self.near = alt.selection_point(name="near", on="pointerover", clear="pointerout", nearest=True, empty=False)
@@ -55,7 +59,7 @@ class _Encoding:
         """Return a legend of as many columns as there is room for."""
         widths = [LETTER * len(name) + SYMBOL for name in self.lines]
         columns = f"{self.pixels} >= {sum(widths)} ? {len(widths)} : max(1, floor({self.pixels} / {max(widths)}))"
-        title = 15 * len(axis_of(self.chart, "y").title)  # which lies below, above the axis
+        title = 0 if self.rows else 15 * len(axis_of(self.chart, "y").title)  # which lies below, above the axis
         return alt.Legend(
             offset=10 + title, columns=alt.expr(columns), labelLimit=alt.expr(f"max(120, {self.pixels} - 20)"), symbolOpacity=1
         )
@@ -92,6 +96,7 @@ class _Encoding:
         if axis.domain:
             low, high = axis.domain
             extra |= {"domain": [low, high], "nice": not -0.02 * high < low < 0}
+            extra |= {"padding": 8} if self.rows and self.chart.kind == "points" else {}
         else:
             extra |= {"zero": chart.zero, "nice": False, "padding": 12 if which == "x" else 6}
         return channel(f"{which}:Q", title=axis.title, axis=alt.Axis(**ticks), scale=alt.Scale(type=axis.kind, **extra))
@@ -175,7 +180,7 @@ def _tip(chart: Chart, short: str, column: str, title: str) -> Any:
 
 
 def _lines(chart: Chart, encoding: _Encoding) -> list[Any]:
-    if encoding.in_rows:
+    if encoding.rows:
         return _rows(chart, encoding)
     main = alt.Chart().transform_filter("!isValid(datum.thin)") if chart.thin else alt.Chart()
     base = main.encode(x=encoding.x, y=encoding.y(alt.Y), color=encoding.colour)
@@ -245,7 +250,7 @@ def _rows(chart: Chart, encoding: _Encoding) -> list[Any]:
 
 
 def _names_on_rows(column: str) -> Any:
-    return alt.Y(column, title=None, sort=None, axis=alt.Axis(labelLimit=170, grid=True, ticks=False, labelPadding=6))
+    return alt.Y(column, title=None, sort=None, axis=alt.Axis(labelLimit=NAMES, grid=True, ticks=False, labelPadding=6))
 
 
 def _histogram(chart: Chart, encoding: _Encoding) -> list[Any]:

@@ -36,7 +36,7 @@ CHARTS = [
     Chart("bars", "Bars", ROWS, "x", "y", kind="bars", zero=True),
     Chart("histogram", "Histogram", ROWS, "y", "", kind="histogram"),
     Chart("band", "Band", [{**row, "a": row["y"] - 1, "b": row["y"] + 1} for row in ROWS], "x", "y", low="a", high="b"),
-    Chart("paths", "Paths", [{**row, "run": row["line"]} for row in ROWS], "x", "y", order="x", thin="run"),
+    Chart("paths", "Paths", [*ROWS, *({**row, "run": row["line"]} for row in ROWS)], "x", "y", order="x", thin="run"),
 ]
 
 

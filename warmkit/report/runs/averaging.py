@@ -8,7 +8,7 @@ from typing import Any
 
 from warmkit.report.chart import Chart
 from warmkit.report.page import Cell, Table, slug
-from warmkit.report.runs.part import filled, percent, span
+from warmkit.report.runs.part import BAND, filled, percent, span
 from warmkit.units import size
 
 Row = Mapping[str, Any]
@@ -38,9 +38,7 @@ def _accuracy(rows: Sequence[Row], data: str) -> Chart:
     last, caption = max(rows, key=lambda row: row["m"]), "The band is the bootstrap interval of WA, 95% over pairs."
     ens, first = percent(last["ens"]), percent(rows[0]["individual"])
     says = f"WA of {last['m']} has {percent(last['wa'])} %, ENS {ens} %, the first model alone {first} %."
-    chart = Chart(
-        slug(f"accuracy {data}"), f"Accuracy on {data}", points, "M", "accuracy", MODELS, ACCURACY, low="low", high="high"
-    )
+    chart = Chart(slug(f"accuracy {data}"), f"Accuracy on {data}", points, "M", "accuracy", MODELS, ACCURACY, **BAND)
     return replace(chart, says=says, caption=caption)
 
 

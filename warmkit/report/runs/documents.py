@@ -21,7 +21,7 @@ from warmkit.report.runs.averaging import (
 from warmkit.report.runs.fronts import front_charts, front_table, reward_charts
 from warmkit.report.runs.layers import layered
 from warmkit.report.runs.merge import ANGLES
-from warmkit.report.runs.part import Part, distinct, filled, heading, percent, read_document, short, span, words
+from warmkit.report.runs.part import BAND, Part, distinct, filled, heading, percent, read_document, short, span, words
 
 Document = Mapping[str, Any]
 
@@ -89,9 +89,7 @@ def lmc_charts(content: Document) -> list[Chart]:
                 rows.append(
                     {"line": line, "lambda": point["lambda"], "accuracy": 100 * point[key], **(band if key == "wa" else {})}
                 )
-        chart = Chart(
-            slug(f"lmc {data}"), f"Accuracy on {data}", rows, "lambda", "accuracy", x, ACCURACY, low="low", high="high"
-        )
+        chart = Chart(slug(f"lmc {data}"), f"Accuracy on {data}", rows, "lambda", "accuracy", x, ACCURACY, **BAND)
         charts.append(replace(chart, says=_connected([each for each in points if each["data"] == data]), caption=caption))
     return charts
 
@@ -138,8 +136,8 @@ def bon_charts(content: Document) -> list[Chart]:
             for each in shown
         ]
         caption = "Numbers: N. Bands are bootstrap intervals of 95% over prompts; those of different choosers move together."
-        name, title, x = slug(f"bon {control}"), f"{control} of the best of N", "KL to the policy, nats: log N - (N-1)/N"
-        chart = Chart(name, title, rows, "kl", "score", x, f"score of {control}", low="low", high="high", label="label")
+        name, title, x = slug(f"bon {control}"), f"Best of N by {control}", "KL to the policy, nats: log N - (N-1)/N"
+        chart = Chart(name, title, rows, "kl", "score", x, f"score of {control}", **BAND, label="label")
         charts.append(replace(chart, tips=("N",), says=_best(shown), caption=caption))
     return charts
 
@@ -183,9 +181,7 @@ def sxs_chart(content: Document) -> Chart:
     says = f"Of {len(matches)} pairs {len(sure)} {'has' if len(sure) == 1 else 'have'} a winner that is sure (95%)."
     caption = "Ties are half a win; 50 is a draw. Lines are intervals of 95% over prompts."
     y = "wins of the first, %"
-    chart = Chart(
-        "win-rates", "Win rates", rows, "pair", "rate", "pair", y, low="low", high="high", kind="points", reference=50
-    )
+    chart = Chart("win-rates", "Win rates", rows, "pair", "rate", "pair", y, **BAND, kind="points", reference=50)
     return replace(chart, zero=True, says=says, caption=caption)
 
 
@@ -227,9 +223,7 @@ def _eval_policy(content: Document) -> tuple[list[Section], str]:
                 for each in policies
             ]
             title, x = f"{heading(name)} against the KL", words("kl_sft")
-            charts.append(
-                Chart(slug(f"policies {name}"), title, rows, "kl", name, x, words(name), kind="points", low="low", high="high")
-            )
+            charts.append(Chart(slug(f"policies {name}"), title, rows, "kl", name, x, words(name), kind="points", **BAND))
     means: list[list[Cell]] = [[words(name), *(span(each[name]) for each in policies)] for name in shown]
     tables = [Table(["number", *names.values()], means, "Means (95% over prompts)")]
     first, others = names[paths[0]], [each for each in policies if each["less_first"]]

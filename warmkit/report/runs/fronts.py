@@ -11,7 +11,7 @@ from typing import Any
 from warmkit.report.chart import Chart
 from warmkit.report.page import Cell, Grid, Table, slug
 from warmkit.report.runs.metrics import Line, blocks
-from warmkit.report.runs.part import filled, heading, span, words
+from warmkit.report.runs.part import BAND, filled, heading, span, words
 
 Point = Mapping[str, Any]
 """`{"eta", "coefficients", "values": {name: {"value", "low", "high"}}}`, as `FrontPoint.to_dict` writes it."""
@@ -150,12 +150,12 @@ def _against_kl(
     for run, found in paths.items():
         rows += [{"line": PATHS, "run": run, "order": each["step"], "at": f"step {each['step']:g}", **each} for each in found]
     behind = [run for run, found in paths.items() if found]
-    caption = f"{f'Numbers: {told}. ' if told else ''}Bands are bootstrap intervals of 95% over prompts"
+    caption = f"{f'Numbers: {told}. ' if told else ''}Intervals are of 95%, bootstrap over prompts"
     caption += f"; faint: means along the training of {', '.join(behind)}." if behind else "."
     kind = "lines" if _joined(lines) else "points"
     chart = Chart(slug(f"{prefix} {name}"), f"{heading(name)} against the KL", rows, "kl_sft", name, KL, words(name), kind=kind)
     faint: dict[str, Any] = {"thin": "run", "emphasised": list(lines)} if behind else {}
-    return replace(chart, order="order", low="low", high="high", label="label", tips=("at",), caption=caption, **faint)
+    return replace(chart, order="order", **BAND, label="label", tips=("at",), caption=caption, **faint)
 
 
 def _spaced(points: Sequence[Point], name: str) -> set[int]:
@@ -178,7 +178,7 @@ def _against_knob(lines: Mapping[str, Sequence[Point]], name: str, knob: str, pr
     ]
     x = "lambda, share of the second policy" if knob == "lambda" else "eta: 0 is the init, 1 the merge"
     title = f"{heading(name)} against {knob}"
-    return Chart(slug(f"{prefix} {knob} {name}"), title, rows, knob, name, x, words(name), low="low", high="high")
+    return Chart(slug(f"{prefix} {knob} {name}"), title, rows, knob, name, x, words(name), **BAND)
 
 
 def _at(point: Point, knob: str) -> float:

@@ -10,6 +10,9 @@ from typing import Any
 from warmkit.records import read_record
 from warmkit.report.page import Badge, Section, Table, literal
 
+BAND: dict[str, Any] = {"low": "low", "high": "high"}
+"""Columns of a band, as fields of a chart."""
+
 
 @dataclass(frozen=True)
 class Part:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -30,7 +31,9 @@ OPTIONS = (
     *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
     *("--host-resolver-rules=MAP * ~NOTFOUND", "--proxy-server=127.0.0.1:9"),  # no way out
 )
-ROWS = [{"line": name, "x": x, "y": x * (place + 1)} for place, name in enumerate(("warp", "sft")) for x in range(5)]
+ROWS: list[dict[str, Any]] = [
+    {"line": name, "x": x, "y": x * (place + 1)} for place, name in enumerate(("warp", "sft")) for x in range(5)
+]
 CHARTS = [
     Chart("lines", "Lines", ROWS, "x", "y"),
     Chart("bars", "Bars", ROWS, "x", "y", kind="bars", zero=True),
@@ -54,12 +57,13 @@ def look(file: Path, height: int = 6000, script: str = "") -> Seen:
         file.write_text(file.read_text() + f'<script type="module">{script}</script>')
     how = [f"--user-data-dir={file.parent / 'profile'}", f"--window-size=1280,{height}", "--virtual-time-budget=6000"]
     command = [str(BROWSER), *OPTIONS, "--enable-logging=stderr", "--v=0", *how, "--dump-dom", file.as_uri()]
+    dom, done = "", None
     for _ in range(3):  # a loaded machine may give the browser no frame in all its virtual time
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
         dom = re.sub(r"<script.*?</script>", "", done.stdout, flags=re.DOTALL)
         if "<figure" not in dom or "data-drawn" in dom:
             break
-    return Seen(dom, [line for line in done.stderr.splitlines() if "CONSOLE" in line])
+    return Seen(dom, [line for line in (done.stderr if done else "").splitlines() if "CONSOLE" in line])
 
 
 class Figures(HTMLParser):
@@ -84,7 +88,7 @@ class Figures(HTMLParser):
             self._open = None
 
 
-def written(folder: Path, **more: bool) -> Path:
+def written(folder: Path, **more: Any) -> Path:
     file = folder / "report.html"
     table = Table(["a", "b"], [["x", 1]], "A table")
     sections = [Section("Charts", ["Text.", table, CHARTS[0], Grid(CHARTS[1:])]), Section("More", ["Text."])]

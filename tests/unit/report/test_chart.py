@@ -19,7 +19,9 @@ from warmkit.report.picture import svg
 altair = pytest.importorskip("altair")
 pytest.importorskip("vl_convert")
 
-ROWS = [{"line": line, "x": x, "y": x * x + place} for place, line in enumerate(("warp", "sft")) for x in range(5)]
+ROWS: list[dict[str, Any]] = [
+    {"line": line, "x": x, "y": x * x + place} for place, line in enumerate(("warp", "sft")) for x in range(5)
+]
 LINES = Chart("c", "Title", ROWS, "x", "y")
 BAND = replace(LINES, rows=[{**row, "a": row["y"] - 1, "b": row["y"] + 1} for row in ROWS], low="a", high="b")
 RUNS = [{**row, "seed": seed, "y": row["y"] + seed} for row in ROWS for seed in (0, 2)]

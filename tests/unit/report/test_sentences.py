@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,9 +12,10 @@ from warmkit.report.chart import Chart
 from warmkit.report.sentences import sentence
 
 
-def chart(lines: dict[str, Sequence[tuple[Any, float]]], **more: Any) -> Chart:
+def chart(lines: Mapping[str, Sequence[tuple[Any, float]]], **more: Any) -> Chart:
     rows = [{"line": name, "x": x, "y": y, "at": at} for name, points in lines.items() for at, (x, y) in enumerate(points)]
-    return Chart("c", "C", rows, "x", "y", **{"x_title": "step", "y_title": "accuracy, %", **more})
+    named: dict[str, Any] = {"x_title": "step", "y_title": "accuracy, %", **more}
+    return Chart("c", "C", rows, "x", "y", **named)
 
 
 COURSE = {"a": [(0, 50.0), (10, 61.239)], "b": [(0, 50.0), (10, 40.0)]}
@@ -23,7 +24,7 @@ MIDDLE = {"WA": [(0.0, 70.0), (0.5, 80.0), (1.0, 70.0)], "ENS": [(0.0, 70.0), (0
 LEVEL = {**MIDDLE, "probe": [(0.0, 99.0), (0.5, 99.0), (1.0, 99.0)]}
 BEST = "WA (80 %) is highest, ENS (75 %) lowest."
 PATHS = {"a": [(0.0, 0.0), (5.0, 2.0), (9.0, 1.0)], "b": [(0.0, 0.0), (2.0, 1.5)]}
-KL = {"x_title": "KL to the SFT model, nats", "y_title": "reward", "order": "at"}
+KL: dict[str, Any] = {"x_title": "KL to the SFT model, nats", "y_title": "reward", "order": "at"}
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from warmkit.checkpoints.groups import layer_of
 from warmkit.checkpoints.identities import check_unchanged, identity_of
 from warmkit.checkpoints.memory_names import check_modules, names_in_memory, no_module, stacks
 from warmkit.checkpoints.orientation import is_conv1d
-from warmkit.checkpoints.prepare import check_apart
+from warmkit.checkpoints.prepare import check_apart, small_files
 from warmkit.checkpoints.safetensors_format import build_header
 from warmkit.checkpoints.staging import Staging, writing
 from warmkit.checkpoints.tensors import Tensor
@@ -273,7 +273,7 @@ def _write(
             (staging.result / CONFIG).write_bytes(dump_json(config))
         for each in inputs:
             each.check()
-            check_unchanged(each.identities, [each.path / "config.json"])
+            check_unchanged(each.identities, small_files(each))
     except BaseException:
         staging.remove()
         raise

@@ -13,9 +13,9 @@ import xxhash
 
 from warmkit._version import __version__
 from warmkit.checkpoints.adapter_config import CONFIG as ADAPTER_CONFIG
-from warmkit.checkpoints.checkpoint import INDEX, Checkpoint, open_checkpoint
+from warmkit.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from warmkit.checkpoints.choice import kept
-from warmkit.checkpoints.companions import companion_donor, companion_files, own_tokenizer
+from warmkit.checkpoints.companions import companion_donor, companion_files
 from warmkit.checkpoints.compatibility import Aligned, align
 from warmkit.checkpoints.digests import ALGORITHM
 from warmkit.checkpoints.doubts import doubts_before, refuse_doubts
@@ -161,7 +161,7 @@ def prepare(
         matched,
         doubts,
         companion_files(companions),
-        {path: known for each in inputs for path, known in _small(each).items()},
+        {path: known for each in inputs for path, known in small_files(each).items()},
         ends,
         own,
     )
@@ -175,14 +175,13 @@ def _aligned(checkpoints: Sequence[Checkpoint], kept: frozenset[str], mode: str,
         raise MismatchError(f"{error}{advice}") from None
 
 
-def _small(checkpoint: Checkpoint) -> dict[Path, Identity]:
-    """Return the files beside the weights that are compared or copied, as they were."""
-    home = checkpoint.directory
-    places = [*checkpoint.adapters, *([home] if home else [])]
-    found = [home / file for file in companion_files(checkpoint)] if home else []
-    found += own_tokenizer(checkpoint)
-    found += [place / name for place in places for name in (ADAPTER_CONFIG, INDEX)]
-    return {path: checkpoint.identities[path] for path in found if path in checkpoint.identities}
+def small_files(checkpoint: Checkpoint) -> dict[Path, Identity]:
+    """Return the files beside the weights that are read, compared or copied, as they were."""
+    home, known = checkpoint.directory, checkpoint.identities
+    places = {home, *checkpoint.adapters}
+    found = {home / file for file in companion_files(checkpoint)} if home else set[Path]()
+    found |= {path for path in known if path.parent in places and path.name.endswith((ADAPTER_CONFIG, ".index.json"))}
+    return {path: known[path] for path in found if path in known}
 
 
 def _chosen(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import warnings
 from collections.abc import Callable
@@ -13,7 +15,7 @@ import pytest
 import torch
 
 import warmkit
-from tests.conftest import Family, make_family, save, weights
+from tests.conftest import CONFIG, Family, make_family, save, weights
 from tests.unit.checkpoints import lora
 from warmkit.checkpoints.identities import identities_at, identity
 from warmkit.checkpoints.merger import Merger
@@ -91,10 +93,17 @@ def test_a_config_or_tokenizer_that_changes_is_noticed(name: str, which: str, fa
 
 
 def test_what_a_training_run_goes_on_writing_beside_the_weights_is_no_change(family: Family, tmp_path: Path) -> None:
-    for name in ("trainer_state.json", "optimizer.pt"):
+    names = (
+        "trainer_state.json",
+        "optimizer.pt",
+        "checkpoint-1/model.safetensors.index.json",
+        "checkpoint-1/model.safetensors",
+    )
+    (family.a / "checkpoint-1").mkdir()
+    for name in names:
         (family.a / name).write_text("{}")
-    for name in ("trainer_state.json", "optimizer.pt"):
-        out = tmp_path / f"out-{name}"
+    for number, name in enumerate(names):
+        out = tmp_path / f"out-{number}"
         warmkit.soup([family.a, family.b], out, threads=1, advance=once(replaced, family.a / name))
         warmkit.verify(out)
 
@@ -136,6 +145,99 @@ def test_what_torch_saved_is_noticed(kind: str, tmp_path: Path) -> None:
         [tmp_path / "a", tmp_path / "b"], out, allow_pickle=True, threads=1, advance=once(replaced, file)
     )
     untouched(tmp_path, out, merge, f"b/{file.name}: was replaced")
+
+
+# ---- every way of reading ------------------------------------------------------------------------------------------------
+
+BESIDE = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+TOKENS = '{"model": {"vocab": {"a": 0, "b": 1}}, "added_tokens": []}'
+
+
+def complete(path: Path) -> Path:
+    """Put beside weights what a merge compares or copies."""
+    for name in BESIDE:
+        if not (path / name).exists():
+            (path / name).write_text(TOKENS if name == "tokenizer.json" else "{}" if name.endswith("json") else "{{ 1 }}")
+    return path
+
+
+def two(folder: Path, **options: Any) -> list[Path]:
+    return [complete(save(folder / name, weights(seed), **options)) for seed, name in ((1, "a"), (2, "b"))]
+
+
+def merged(folder: Path, output: Path, advance: Callable[[int, int], None]) -> None:
+    warmkit.merge(two(folder), output, method="lerp", threads=1, advance=advance)
+
+
+def averaged(folder: Path, output: Path, advance: Callable[[int, int], None]) -> None:
+    warmkit.ema(two(folder, shards=2), output, threads=1, advance=advance)
+
+
+def sliced(folder: Path, output: Path, advance: Callable[[int, int], None]) -> None:
+    one, other = two(folder, config={**CONFIG, "num_hidden_layers": 3})
+    slices = [warmkit.Slice((warmkit.LayerRange(one, 0, 2),)), warmkit.Slice((warmkit.LayerRange(other, 1, 3),))]
+    warmkit.merge_slices(slices, output, threads=1, advance=advance)
+
+
+def united(folder: Path, output: Path, advance: Callable[[int, int], None]) -> None:
+    warmkit.merge(two(folder), output, method="lerp", vocabulary="union", threads=1, advance=advance)
+
+
+def unpickled(folder: Path, output: Path, advance: Callable[[int, int], None]) -> None:
+    for seed, name in ((1, "a"), (2, "b")):
+        complete(save(folder / name, {}, shards=1))
+        (folder / name / "model.safetensors").unlink()
+        first, second = dict(list(weights(seed).items())[:5]), dict(list(weights(seed).items())[5:])
+        mapping = dict.fromkeys(first, "pytorch_model-00001-of-00002.bin") | dict.fromkeys(
+            second, "pytorch_model-00002-of-00002.bin"
+        )
+        torch.save(first, folder / name / "pytorch_model-00001-of-00002.bin")
+        torch.save(second, folder / name / "pytorch_model-00002-of-00002.bin")
+        (folder / name / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": mapping}))
+    warmkit.soup([folder / "a", folder / "b"], output, allow_pickle=True, threads=1, advance=advance)
+
+
+def adapted(folder: Path, output: Path, advance: Callable[[int, int], None]) -> None:
+    base = complete(lora.base(folder / "a"))
+    adapter = lora.adapter(folder / "b", base, r=2, target_modules=["q_proj"])
+    warmkit.merge([f"{base}+{adapter}", base], output, method="lerp", threads=1, advance=advance)
+
+
+def extracted(folder: Path, output: Path, advance: Callable[[int, int], None]) -> None:
+    base, tuned = (complete(lora.base(folder / name, seed=seed)) for seed, name in ((0, "a"), (1, "b")))
+    warmkit.extract_lora(tuned, output, init=base, rank=2, advance=advance)
+
+
+def chosen(folder: Path, output: Path, advance: Callable[[int, int], None]) -> None:
+    warmkit.greedy_soup(two(folder), output, score="echo {} >/dev/null; echo 1", threads=1, advance=advance)
+
+
+WEIGHTS = {
+    averaged: ("model-00002-of-00002.safetensors", "model.safetensors.index.json"),
+    unpickled: ("pytorch_model-00002-of-00002.bin", "pytorch_model.bin.index.json"),
+    adapted: ("adapter_model.safetensors", "adapter_config.json"),
+}
+READERS = (merged, averaged, sliced, united, unpickled, adapted, extracted, chosen)
+
+
+@pytest.mark.parametrize(
+    ("read", "which", "name"),
+    [
+        (read, which, name)
+        for read in READERS
+        for which in "ab"
+        for name in (*WEIGHTS.get(read, ("model.safetensors",)), *BESIDE)
+        if (name in WEIGHTS[adapted]) == (which == "b") or read is not adapted
+    ],
+    ids=lambda each: getattr(each, "__name__", each),
+)
+def test_whatever_is_compared_copied_or_read_is_watched(
+    read: Callable[..., None], which: str, name: str, tmp_path: Path
+) -> None:
+    out, file = tmp_path / "out", tmp_path / which / name
+    with pytest.raises(ChangedError, match=f"{which}/{re.escape(name)}: was replaced by another file"):
+        read(tmp_path, out, once(replaced, file))
+    assert not out.exists()
 
 
 def test_extract_lora_notices(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from warmkit.cli.train import need_transformers
 
 if TYPE_CHECKING:
     from warmkit.report.page import Table
+    from warmkit.reproduction.demo import Story
 
 
 @command(resumes=True)
@@ -21,27 +22,61 @@ def demo(
     console: Console,
     output: Annotated[Path, typer.Option("--output", "-o", help="Everything goes here.")] = Path("warmkit-demo"),
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of everything.")] = 0,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many seeds, from --seed on; shows their spread.")] = 1,
 ) -> None:
     """Show the point in three minutes: six reward models become one, two policies are merged, and the front is drawn.
 
-    Everything is made from a seed, a tiny language included. Needs the `train` extra, and `report` for the page.
+    Everything is made from a seed, a tiny language included. The same command goes on where it was stopped. Needs the `train`
+    extra, and `report` for the page.
 
     Examples:
 
     - `warmkit demo`
     - `warmkit demo -o demo-1 --seed 1`
+    - `warmkit demo -o demos --seeds 3`
     """
     need_transformers()
-    from warmkit.reproduction.demo import run_demo
-    from warmkit.reproduction.demo_page import accuracy_table, memory_table, page_of, policy_table
+    from warmkit.reproduction.demo import folders_of, run_demos
 
-    with console.progress("telling", unit="seconds of work") as advance:
-        story = run_demo(output, seed, advance)
-    report = write_page(console, lambda: page_of(story.document), story.path / "report.html")
-    tables = [_shown(each(story.document)) for each in (accuracy_table, memory_table, policy_table)]
-    for note in story.document["notes"]:
-        console.note(note)
-    console.result({"path": str(output), "report": report, **story.document}, *tables, report or str(output))
+    with console.progress("demo", unit="steps") as advance:
+        stories = run_demos(folders_of(output, range(seed, seed + seeds)), advance, console.stage)
+    for story in stories:
+        _write(console, story)
+        for note in story.document["notes"]:
+            console.note(note if seeds == 1 else f"seed {story.document['seed']}: {note}")
+    (_tell if seeds == 1 else _tell_spread)(console, output, stories)
+
+
+def _write(console: Console, story: Story) -> None:
+    from warmkit.reproduction.demo_page import page_of, write_front
+
+    if write_page(console, lambda: page_of(story.document), story.path / "report.html") is not None:
+        write_front(story.document, story.path / "front.svg")
+
+
+def _tell(console: Console, output: Path, stories: list[Story]) -> None:
+    """Print the tables of one seed, each with what it says below."""
+    from warmkit.reproduction.demo_page import told
+
+    document, report = stories[0].document, _report(output)
+    parts = [part for each, says in told(document) for part in (_shown(each), f"{says}\n")]
+    result = {"path": str(output), "report": report, "seconds": stories[0].seconds, **document}
+    console.result(result, *parts, report or str(output))
+
+
+def _tell_spread(console: Console, output: Path, stories: list[Story]) -> None:
+    """Print the tables of several seeds, and what they say together."""
+    from warmkit.reproduction.demo_spread import conclusion, page_of_seeds, spread_tables
+
+    documents: list[Any] = [story.document for story in stories]
+    report = write_page(console, lambda: page_of_seeds(documents), output / "report.html")
+    tables = [_shown(each) for each in spread_tables(documents)]
+    result = {"path": str(output), "report": report, "seeds": documents}
+    console.result(result, *tables, f"{conclusion(documents)}\n", report or str(output))
+
+
+def _report(output: Path) -> str | None:
+    return str(output / "report.html") if (output / "report.html").exists() else None
 
 
 def _shown(found: Table) -> Any:

@@ -5,7 +5,7 @@ Source: WARM (Ramé et al., 2024), appendix C.3.1 and figure 6.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,17 +65,18 @@ class Choice:
         return [f"warm.final: connected left out {names}" if names else "warm.final: connected left nothing out"]
 
 
-def choose(contest: Contest, names: Sequence[str], warm: WarmSection) -> Choice:
+def choose(contest: Contest, names: Sequence[str], warm: WarmSection, tick: Callable[[], None] = lambda: None) -> Choice:
     """Rank runs on the ranking pairs, find those that do not average, and choose what becomes the final model.
 
     Args:
         contest: Of the runs, whose data has `ranking`.
         names: Of at least two runs.
         warm: Says what is chosen, by `final` and `m`.
+        tick: Called after every average of two runs; these take most of the time.
     """
     ranked = sorted(names, key=lambda name: -accuracy(contest, [name], RANKING))
     averages = [ranked[:count] for count in range(1, len(ranked) + 1)]
-    found, greedy = partners(contest, ranked, RANKING), greedy_members(contest, ranked, RANKING)
+    found, greedy = partners(contest, ranked, RANKING, tick=tick), greedy_members(contest, ranked, RANKING)
     members = {
         "all": lambda: ranked,
         "best": lambda: max(averages, key=lambda chosen: accuracy(contest, chosen, RANKING)),

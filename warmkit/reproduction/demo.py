@@ -3,53 +3,105 @@
     DEMO/sft/at-100                         the SFT model, a tiny decoder of the testbed's language
     DEMO/reward-models/demo/runs/run-1/...  six reward models; a quarter of their labels are swapped
     DEMO/merged/warm                        the average of the three best: the reward of the policies
-    DEMO/reward-models/memorising/runs/...  four reward models that learn a few pairs by heart
-    DEMO/policies/policy-1/model, ...       two policies with an EMA anchor, and one that nothing holds back
+    DEMO/reward-models/memorising/runs/...  reward models that learn a few pairs by heart
+    DEMO/policies/policy-1/model, ...       two policies with an EMA anchor, and the first once more without it
     DEMO/merged/slerp, DEMO/merged/liti     SLERP of the two, and the same drawn back towards the SFT model
-    DEMO/demo.json, DEMO/report.html        what was found
+    DEMO/found/NAME.json                    what each task found
+    DEMO/demo.json, DEMO/report.html        what all found
+
+The tasks are in `demo_stages`, which processes import that this one starts; it needs no torch itself.
 
 Source: WARM (Ramé et al., 2024), section 3; WARP (Ramé et al., 2024), algorithm 1.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
-
 from warmkit.checkpoints.checkpoint import dump_json
+from warmkit.checkpoints.devices import cores
 from warmkit.checkpoints.staging import writing
 from warmkit.checkpoints.whole_files import write_whole
 from warmkit.errors import OutputError
-from warmkit.evaluation.accuracy import Scores, pairwise_accuracy
-from warmkit.evaluation.averaging import Contest
-from warmkit.evaluation.ranking_pairs import RANKING, VALIDATION, with_ranking
-from warmkit.pipelines.warm_choice import choose
-from warmkit.records import parsed
-from warmkit.reproduction.claims import warm_corruption
-from warmkit.reproduction.claims.proxies import proxy
-from warmkit.testbed.bed import Testbed
-from warmkit.testbed.judge import Judge
-from warmkit.testbed.settings import PoliciesSection, RewardModelsSection, TestbedSettings
-from warmkit.training.policy import PolicyResult
-from warmkit.training.recipe import WarmSection
+from warmkit.recipes import plain
+from warmkit.records import is_natural, read_record
+from warmkit.reproduction.tasks import Advance, Task, carry_out
+from warmkit.reproduction.workers import forking
+from warmkit.testbed.settings import PoliciesSection, PretrainingSection, RewardModelsSection, TestbedSettings
+from warmkit.training.recipe import number_in
 
-Advance = Callable[[int, int], None]
-DOCUMENT = "demo.json"
+DOCUMENT, MARK = "demo.json", "setting.json"
 MEMBERS = 6
 ETAS = (0.0, 0.3, 0.5, 0.8, 1.0, 1.2)
-SECONDS = {"sft": 45, "reward models": 45, "memorising": 20, "policies": 50, "front": 15}
-"""What parts take, about: the places of the progress bar."""
-SETTINGS = TestbedSettings(
-    reward_models=RewardModelsSection(pairs=6000, held_out=4000, lr=[1e-3, 7e-4, 1.4e-3], steps=300, batch_size=8),
-    warp_policies=PoliciesSection(steps=150, batch_size=4, samples=2, lr=1e-3, anchor="ema", beta=1.0, watched=6),
-    evaluated=64,
-)
-MEMORISING = warm_corruption.Settings(models=4)
+LITI = 0.3
+POLICIES: dict[str, dict[str, Any]] = {
+    "policy 1": {"order": 1},
+    "policy 2": {"order": 2},
+    "no anchor": {"order": 1, "anchor": "none"},
+}
+"""What is particular to each: the last one is the first without its anchor, and like it in everything else."""
+MOST = 8
+"""Processes at a time; there are never more tasks to do."""
+IMPORTS = ("warmkit.reproduction.demo_stages", "transformers.models.llama.modeling_llama")
+
+
+@dataclass(frozen=True)
+class HeartSection:
+    """Reward models that learn a few pairs by heart.
+
+    Attributes:
+        models: How many.
+        pairs: To learn from.
+        corrupt: Share whose labels are swapped.
+        lr: Learning rate, the same for all.
+        steps: Of a run.
+    """
+
+    models: int = number_in(2, default=4)
+    pairs: int = number_in(1, default=400)
+    corrupt: float = number_in(0, 1, default=0.25)
+    lr: float = number_in(0, default=1.5e-3)
+    steps: int = number_in(1, default=400)
+
+
+@dataclass(frozen=True)
+class DemoSettings:
+    """How large the demo is.
+
+    Attributes:
+        testbed: Its models and runs.
+        heart: What is learned by heart.
+        saved: Steps between states that a killed run goes on from.
+    """
+
+    testbed: TestbedSettings = TestbedSettings(
+        pretraining=PretrainingSection(steps=1200, batch_size=32, spread=0.1),
+        reward_models=RewardModelsSection(pairs=6000, held_out=4000, lr=[1e-3, 7e-4, 1.4e-3], steps=300, batch_size=8),
+        warp_policies=PoliciesSection(steps=150, batch_size=4, samples=2, lr=1e-3, anchor="ema", beta=1.0, watched=6),
+        evaluated=64,
+    )
+    heart: HeartSection = HeartSection()
+    saved: int = number_in(1, default=50)
+
+
+SETTINGS = DemoSettings()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A demo that is told in a folder."""
+
+    folder: Path
+    seed: int
+    settings: DemoSettings = SETTINGS
+
+    def __hash__(self) -> int:
+        return hash((self.folder, self.seed))
 
 
 @dataclass(frozen=True)
@@ -58,130 +110,141 @@ class Story:
 
     Attributes:
         path: Its folder.
-        document: `reward_models` (accuracies in percent), `members` (runs that are averaged), `measured` (how many pairs chose
-            them, how many others measured), `notes`, `memorised` (accuracies of models that learned few pairs by heart),
-            `policies` (each with its numbers), `points` (trajectories and the front), `examples` (what three policies answer).
+        document: `reward_models` (accuracies, shares), `members` (runs that are averaged), `measured` (how many pairs chose
+            them, how many others measured), `notes`, `memorised` (the same of models that learned few pairs by heart),
+            `differences` and `memorised_differences` (between two rows, with 95% intervals), `policies` (each with its
+            numbers), `points` (trajectories and the front), `examples` (answers).
+        seconds: Seconds of a processor that each task took, of those that were done now.
     """
 
     path: Path
     document: dict[str, Any]
+    seconds: dict[str, float]
 
 
 def run_demo(
     folder: Path,
     seed: int = 0,
-    advance: Advance | None = None,
-    settings: TestbedSettings = SETTINGS,
-    memorising: warm_corruption.Settings = MEMORISING,
+    advance: Callable[[int, int], None] | None = None,
+    tell: Callable[[str], None] | None = None,
+    *,
+    settings: DemoSettings = SETTINGS,
+    jobs: int | None = None,
 ) -> Story:
-    """Tell the story, or go on where a killed demo stopped.
+    """Tell the story, or go on where a killed demo stopped: see `run_demos`."""
+    return run_demos({seed: folder}, advance, tell, settings=settings, jobs=jobs)[0]
 
-    Args:
-        folder: Where everything goes.
-        seed: Of everything.
-        advance: Progress callback, in seconds that are expected.
-        settings: Of the testbed.
-        memorising: How much is learned by heart.
+
+def folders_of(output: Path, seeds: Sequence[int]) -> dict[int, Path]:
+    """Return the folder of every seed: the output itself where there is one, else `seed-N` inside.
 
     Raises:
-        OutputError: If the folder holds something else, or a demo of another seed.
+        OutputError: If there are several, and the output holds something else.
     """
-    _enter(folder, seed)
-    total, tick = sum(SECONDS.values()), advance or (lambda done, of: None)
-    tick(0, total)
-    bed = Testbed(folder, seed, settings)
-    assert bed.sft
-    tick(SECONDS["sft"], total)
-    models = _reward_models(bed)
-    warm = bed.average("warm", models.pop("paths"))
-    tick(SECONDS["reward models"], total)
-    memorised = _memorised(bed, memorising)
-    tick(SECONDS["memorising"], total)
-    reward = proxy(bed, [warm])
-    runs = {
-        "policy 1": bed.policy("policy-1", [reward], settings.warp_policies, order=1),
-        "policy 2": bed.policy("policy-2", [reward], settings.warp_policies, order=2),
-        "no anchor": bed.policy("no-anchor", [reward], settings.warp_policies, order=1, anchor="none", beta=0.0),
-    }
-    tick(SECONDS["policies"], total)
-    document = {"seed": seed, **models, "memorised": memorised, **_policies(bed, Judge(bed, reward), runs)}
-    write_whole(folder / DOCUMENT, dump_json(document))
-    tick(SECONDS["front"], total)
-    return Story(folder, document)
+    if len(seeds) == 1:
+        return {seeds[0]: output}
+    with writing(output):
+        if output.exists() and not output.is_dir():
+            raise OutputError(f"{output}: expected an empty directory or none; choose another -o")
+        strange = [each.name for each in output.iterdir() if not _of_seeds(each.name)] if output.exists() else []
+    if strange:
+        raise OutputError(f"{output}: holds {strange[0]}, which is of no seed; choose another -o")
+    return {seed: output / f"seed-{seed}" for seed in seeds}
 
 
-def _enter(folder: Path, seed: int) -> None:
-    mark = folder / "seed.json"
+def _of_seeds(name: str) -> bool:
+    return name == "report.html" or (name.startswith("seed-") and name.removeprefix("seed-").isdigit())
+
+
+def run_demos(
+    folders: dict[int, Path],
+    advance: Callable[[int, int], None] | None = None,
+    tell: Callable[[str], None] | None = None,
+    *,
+    settings: DemoSettings = SETTINGS,
+    jobs: int | None = None,
+) -> list[Story]:
+    """Tell the story of several seeds, or go on where it was stopped.
+
+    Args:
+        folders: Where everything of each seed goes.
+        advance: Progress callback, in hundredths of a second that a core takes, about.
+        tell: Called with what is done now.
+        settings: How large it is.
+        jobs: Processes at a time, by default one a core; 0 does everything in this one. Numbers are the same.
+
+    Raises:
+        OutputError: If a folder holds something else, or a demo of another seed or other settings.
+        TrainingError: If a process ended without a result; what is finished stays.
+    """
+    plans = [Plan(folder, seed, settings) for seed, folder in folders.items()]
+    for plan in plans:
+        _enter(plan)
+    waiting = [plan for plan in plans if not (plan.folder / DOCUMENT).exists()]
+    tasks = [task for plan in waiting for task in tasks_of(plan)]
+    jobs = min(cores(), MOST * len(plans)) if jobs is None else jobs
+    seconds = carry_out(tasks, jobs, forking(IMPORTS), advance, tell)
+    return [_story(plan, seconds) for plan in plans]
+
+
+def _enter(plan: Plan) -> None:
+    folder, mark, setting = plan.folder, plan.folder / MARK, dump_json({"seed": plan.seed, **plain(plan.settings)})
     with writing(folder):
         if mark.exists():
-            if parsed(mark.read_bytes(), mark) != seed:
-                raise OutputError(f"{folder}: holds a demo of another seed than {seed}; choose another -o")
+            known = read_record(mark, {"seed": is_natural})
+            if known != json.loads(setting):
+                other = f"another seed than {plan.seed}" if known["seed"] != plan.seed else "other settings"
+                raise OutputError(f"{folder}: holds a demo of {other}; choose another -o")
             return
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if folder.exists() and (not folder.is_dir() or {each.name for each in folder.iterdir()} - {f".{MARK}.partial"}):
             raise OutputError(f"{folder}: expected an empty directory or none; choose another -o")
         folder.mkdir(parents=True, exist_ok=True)
-    write_whole(mark, json.dumps(seed).encode())
+    write_whole(mark, setting)
 
 
-def _reward_models(bed: Testbed) -> dict[str, Any]:
-    """Train six reward models; choose and measure as `warmkit warm` does with its defaults."""
-    pool = bed.pool("demo", MEMBERS, inits=[bed.sft])
-    everything = bed.contest(pool)
-    contest = Contest(everything.model, with_ranking(everything.data), everything.members, everything.cache)
-    choice = choose(contest, list(pool.runs), WarmSection(runs=MEMBERS))
-    scored = {
-        "probe only": contest.individual("probe"),
-        **{name: contest.individual(name) for name in pool.runs},
-        "WARM": contest.average(choice.members),
-        "ensemble": contest.ensemble(choice.members),
-    }
-    return {
-        "reward_models": _accuracies(scored),
-        "members": choice.members,
-        "measured": {name: len(contest.data[name]) for name in (RANKING, VALIDATION)},
-        "notes": choice.notes,
-        "paths": [pool.runs[name] for name in choice.members],
-    }
+def tasks_of(plan: Plan) -> list[Task]:
+    """Return what there is to do, what others wait for first; costs are hundredths of a second of an idle core, about."""
+    settings = plan.settings
+    members = [f"run-{number + 1}" for number in range(MEMBERS)]
+    hearts = [f"run-{number + 1}" for number in range(settings.heart.models)]
+
+    def task(stage: str, part: str, cost: float, after: Sequence[str] = (), *arguments: Any) -> Task:
+        name = " ".join([stage, *arguments])
+        return Task(f"{before}{name}", part, cost, _Stage(plan, stage, arguments), [before + each for each in after])
+
+    before, names = f"seed {plan.seed}: ", list(POLICIES)
+    return [
+        task("sft", "SFT model", 2500),
+        task("preferences", "SFT model", 80),
+        task("others", "reward models", 250, ["sft"]),
+        task("probe", "reward models", 200, ["sft", "preferences"]),
+        *(task("member", "reward models", 300, ["probe"], run) for run in members),
+        task("scores", "reward models", 100, ["others", "probe"], "probe"),
+        *(task("scores", "reward models", 100, ["others", f"member {run}"], run) for run in members),
+        task("choice", "reward models", 500, [f"scores {run}" for run in ("probe", *members)]),
+        *(task("policy", "policies", 500, ["choice"], name) for name in names),
+        task("front", "policies", 350, [f"policy {name}" for name in names[:2]]),
+        *(task("heart", "what is memorised", 300, ["sft", "preferences"], run) for run in hearts),
+        task("memory", "what is memorised", 200, [f"heart {run}" for run in hearts] + ["others"]),
+        task("answers", "policies", 50, ["front", *(f"policy {name}" for name in names)]),
+        task("whole", "policies", 1, ["choice", "memory", "answers", *(f"policy {name}" for name in names)]),
+    ]
 
 
-def _memorised(bed: Testbed, how: warm_corruption.Settings) -> list[dict[str, Any]]:
-    """Let reward models learn a few pairs by heart, swapped labels too: accuracies in percent, of each, WA and ENS of all."""
-    pool = warm_corruption.memorising(bed, how)
-    contest, names = bed.contest(pool), list(pool.runs)
-    scored = {name: contest.individual(name) for name in names}
-    return _accuracies({**scored, "WARM": contest.average(names), "ensemble": contest.ensemble(names)})
+@dataclass(frozen=True)
+class _Stage:
+    """A task as processes are given it: they import what it needs, the process that starts them does not."""
+
+    plan: Plan
+    name: str
+    arguments: tuple[Any, ...]
+
+    def __call__(self, advance: Advance) -> None:
+        stages = importlib.import_module("warmkit.reproduction.demo_stages")
+        getattr(stages, self.name)(self.plan, *self.arguments, advance)
 
 
-def _accuracies(scored: Mapping[str, Mapping[str, Scores]]) -> list[dict[str, Any]]:
-    return [{"model": name, **{data: 100 * pairwise_accuracy(each[data]) for data in each}} for name, each in scored.items()]
-
-
-def _policies(bed: Testbed, judge: Judge, runs: dict[str, PolicyResult]) -> dict[str, Any]:
-    """Merge the two policies, and evaluate them, the merge, and the way back to the SFT model."""
-    pair = [runs[name].path for name in ("policy 1", "policy 2")]
-    bed.average("slerp", pair, init=str(bed.sft), method="slerp")
-    bed.average("liti", pair, init=str(bed.sft), method="slerp", eta=0.3)
-    front = judge.sweep(pair, ETAS, bed.sft)
-    points = [{"line": name, **point} for name, run in runs.items() for point in judge.trajectory(run)]
-    points += [{"line": "SLERP and LITI", **point} for point in front]
-    ends = {name: [point for point in points if point["line"] == name][-1] for name in runs}
-    rows = {"SFT": judge.sft, **ends, "SLERP": _at(front, 1.0), "LITI 0.3": _at(front, 0.3)}
-    places = {"SFT": bed.sft, "no anchor": runs["no anchor"].path, "LITI 0.3": bed.folder / "merged" / "liti"}
-    return {
-        "policies": [{"policy": name, **numbers} for name, numbers in rows.items()],
-        "points": points,
-        "examples": _examples(judge, places),
-    }
-
-
-def _at(front: list[dict[str, float]], eta: float) -> dict[str, float]:
-    return next(point for point in front if point["at"] == eta)
-
-
-def _examples(judge: Judge, places: dict[str, Path]) -> list[dict[str, str]]:
-    rows: list[dict[str, str]] = []
-    for name, path in places.items():
-        judge.measure(load_file(path / "model.safetensors"))
-        answers = judge.candidate.answers(samples=1)
-        rows.append({"policy": name, "prompt": answers.prompts[0], "answer": answers.texts[0][0]})
-    return rows
+def _story(plan: Plan, seconds: dict[str, float]) -> Story:
+    mine = f"seed {plan.seed}: "
+    document = read_record(plan.folder / DOCUMENT, {"seed": is_natural})
+    return Story(plan.folder, document, {name.removeprefix(mine): each for name, each in seconds.items() if mine in name})

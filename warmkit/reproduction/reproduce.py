@@ -6,14 +6,10 @@ import contextlib
 import fcntl
 import os
 import shutil
-import signal
-import threading
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +18,12 @@ from warmkit.checkpoints.devices import cores
 from warmkit.checkpoints.staging import writing
 from warmkit.checkpoints.whole_files import write_whole
 from warmkit.errors import OutputError, TrainingError, WarmkitError, listed
-from warmkit.pipelines.processes import ORPHANED
 from warmkit.records import parsed
 from warmkit.reproduction.recipe import FOLDER
 from warmkit.reproduction.seed_file import Document, read_seed, text_of
 from warmkit.reproduction.table import CLAIMS
 from warmkit.reproduction.units import Unit, differences
+from warmkit.reproduction.workers import ENDED, workers
 from warmkit.testbed.settings import Size
 
 ABOUT = "reproduction.json"
@@ -176,10 +172,7 @@ def _keep_seed(unit: Unit, documents: Sequence[Document]) -> None:
 
 def _measure(units: Sequence[Unit], jobs: int, done: Callable[[Unit, bool], None]) -> None:
     failed: list[str] = []
-    context = get_context("spawn")
-    listening, held = context.Pipe(duplex=False)
-    pool = ProcessPoolExecutor(jobs, context, _start, (listening,))
-    try:
+    with workers(jobs) as pool:
         running = {pool.submit(unit.measure): unit for unit in units}
         for future in as_completed(running):
             unit, measured = running[future], False
@@ -187,29 +180,9 @@ def _measure(units: Sequence[Unit], jobs: int, done: Callable[[Unit, bool], None
                 future.result()
                 measured = True
             except BrokenProcessPool:
-                why = "a process ended without a result; was it killed, or is memory short? The same command goes on"
-                raise TrainingError(why) from None
+                raise TrainingError(ENDED) from None
             except WarmkitError as error:
                 failed.append(f"{unit.claim}, seed {unit.seed}: {error}")
             done(unit, measured)
-        pool.shutdown()
-    finally:
-        held.close()  # ends processes that still work
-        pool.shutdown(cancel_futures=True)
     if failed:
         raise TrainingError(f"{len(failed)} of {len(units)} were not measured; the others stay:\n{listed(failed)}")
-
-
-def _start(parent: Connection) -> None:
-    """Prepare a process: one thread, no word about interrupts, and its end when its parent lets go, however that ends."""
-    import torch
-
-    def follow() -> None:
-        with contextlib.suppress(EOFError, OSError):
-            parent.recv_bytes()
-        os._exit(ORPHANED)
-
-    threading.Thread(target=follow, daemon=True).start()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    torch.set_num_threads(1)

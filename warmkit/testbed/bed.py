@@ -28,6 +28,7 @@ from warmkit.random_streams import generator, run_seed
 from warmkit.testbed import language, oracle, out_of_distribution, pretraining
 from warmkit.testbed.products import Products
 from warmkit.testbed.settings import PoliciesSection, TestbedSettings
+from warmkit.training.loop import Advance
 from warmkit.training.policy import PolicyResult, train_policy
 from warmkit.training.policy_recipe import PolicyModelSection, PolicyRecipe, PolicySection, PromptsSection
 from warmkit.training.recipe import (
@@ -56,7 +57,7 @@ class Pool:
         name: Of the pool.
         probe: The shared head on the frozen SFT model, never fine-tuned.
         runs: The fine-tuned models, by name, in the order in which they were started.
-        data: What they learned from and are evaluated on.
+        data: What they learn from; on what they are evaluated `Testbed.contest` says, all of them in one way.
         recipes: How the runs were trained, by name.
     """
 
@@ -153,6 +154,10 @@ class Testbed:
     @cached_property
     def trajectory(self) -> dict[float, Path]:
         """Checkpoints along the SFT run, by their shares of it; the last is the SFT model."""
+        return self.pretrained()
+
+    def pretrained(self, advance: Advance | None = None) -> dict[float, Path]:
+        """Train the SFT model, if it is not there yet; return `trajectory`."""
         how, shares = self.settings.pretraining, (*EARLY, *SHARES)
         paths = self.products.once(
             "sft",
@@ -162,9 +167,10 @@ class Testbed:
                 steps=how.steps,
                 batch_size=how.batch_size,
                 lr=how.lr,
-                shape=pretraining.Shape(how.width, how.layers, how.heads),
+                shape=pretraining.Shape(how.width, how.layers, how.heads, how.spread or pretraining.Shape.spread),
                 keep=shares,
                 ending=self.ending,
+                advance=advance,
             ),
         )
         return dict(zip(shares, paths))
@@ -178,7 +184,7 @@ class Testbed:
     def sft(self) -> Path:
         return self.inits[-1]
 
-    def pool(
+    def prepared(
         self,
         name: str,
         runs: int,
@@ -190,7 +196,7 @@ class Testbed:
         skip: int = 0,
         **how: Any,
     ) -> Pool:
-        """Train the reward models of a WARM run: the probe, and a grid of rates and inits, as `warmkit warm` does.
+        """Prepare the reward models of a WARM run as `warmkit warm` does: the probe, and a grid of rates and inits to train.
 
         Args:
             name: Of the pool.
@@ -207,8 +213,6 @@ class Testbed:
             ModelSection(str(self.sft)),
             DataSection(
                 train or self.train,
-                self.validation,
-                self.ood,
                 corrupt=shared.corrupt if corrupt is None else corrupt,
                 corrupt_seed=self.seed,
             ),
@@ -233,9 +237,19 @@ class Testbed:
         recipe = replace(recipe, data=self.products.once(f"{name}/data", lambda: warm.prepared_data(recipe, out)))
         probe = self.products.once(f"{name}/probe", lambda: warm.train_probe(recipe, out))
         recipes = dict(list(warm.run_recipes(recipe, out).items())[skip : skip + runs])
-        works = {f"reward-models/{name}/{each}": partial(train_reward_model, _unheld(run)) for each, run in recipes.items()}
-        paths = [result.path for result in self.products.all(works)]
-        return Pool(name, probe, dict(zip(recipes, paths)), recipe.data, recipes)
+        paths = {each: Path(run.output.path) / "model" for each, run in recipes.items()}
+        return Pool(name, probe, paths, recipe.data, recipes)
+
+    def pool(self, name: str, runs: int, **how: Any) -> Pool:
+        """Prepare a pool and train its runs; see `prepared`."""
+        pool = self.prepared(name, runs, **how)
+        works = {f"reward-models/{name}/{run}": partial(train_reward_model, each) for run, each in pool.recipes.items()}
+        self.products.all(works)
+        return pool
+
+    def member(self, pool: Pool, run: str, advance: Advance | None = None) -> None:
+        """Train a run of a pool."""
+        self.reward_model(f"{pool.name}/{run}", pool.recipes[run], advance)
 
     def variant(
         self,
@@ -267,14 +281,15 @@ class Testbed:
         )
         return self.reward_model(f"{name}/{run}", recipe).path
 
-    def reward_model(self, name: str, recipe: RewardModelRecipe) -> Any:
+    def reward_model(self, name: str, recipe: RewardModelRecipe, advance: Advance | None = None) -> Any:
         """Train a reward model; return its result."""
-        return self.products.once(f"reward-models/{name}", lambda: train_reward_model(_unheld(recipe)))
+        return self.products.once(f"reward-models/{name}", lambda: train_reward_model(recipe, advance=advance))
 
     def contest(self, pool: Pool, only: Sequence[str] = (), **others: Path) -> Contest:
         """Return what scores the models of a pool, other models, and averages of them, on the pool's data or some of it."""
         model = open_for_training(ModelSection(str(pool.probe)))
-        data = split(load_comparisons(pool.data, ModelSection(str(pool.probe)), model))
+        section = replace(pool.data, validation=self.validation, ood=self.ood)
+        data = split(load_comparisons(section, ModelSection(str(pool.probe)), model))
         data = {name: each for name, each in data.items() if not only or name in only}
         return Contest(model, data, {**pool.runs, "probe": pool.probe, **others}, self.folder / "scores" / pool.name)
 
@@ -301,6 +316,7 @@ class Testbed:
         init: Path | None = None,
         runs: int = 1,
         order: int = 1,
+        advance: Advance | None = None,
         **how: Any,
     ) -> PolicyResult:
         """Train a policy.
@@ -312,6 +328,7 @@ class Testbed:
             init: Where it starts; by default the SFT model.
             runs: Its length in T.
             order: Of the prompts, and seed of the sampling.
+            advance: Progress callback, in steps.
             how: Other keys of `policy:`.
         """
         settings: dict[str, Any] = {
@@ -334,9 +351,4 @@ class Testbed:
             RunOutput(str(self.folder / "policies" / name)),
             PolicySection(**{**settings, **how}),
         )
-        return self.products.once(f"policies/{name}", lambda: train_policy(recipe))
-
-
-def _unheld(recipe: RewardModelRecipe) -> RewardModelRecipe:
-    """Return a recipe without held-out data, on which a `Contest` scores models, all of them in one way."""
-    return replace(recipe, data=replace(recipe.data, validation=None, ood=None))
+        return self.products.once(f"policies/{name}", lambda: train_policy(recipe, advance=advance))

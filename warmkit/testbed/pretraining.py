@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import numpy as np
 import torch
 
 from warmkit.checkpoints.staging import writing
+from warmkit.checkpoints.whole_files import write_whole
 from warmkit.errors import UsageError
 from warmkit.modeling.saving import save_new_model
 from warmkit.random_streams import generator, seed_torch
@@ -35,6 +38,7 @@ TAG_SHARES = {"relevance": 0.5, "hype": 0.2, "cues": 0.3}
 NOISE = 0.2
 """Share of the texts whose relevance tag says nothing."""
 PROMPT_TOKENS = 3
+STATE, SAVE_EVERY = "state.pt", 100
 
 
 @dataclass(frozen=True)
@@ -45,11 +49,13 @@ class Shape:
         width: Of the residual stream.
         layers: Blocks.
         heads: Of attention.
+        spread: Deviation of the initial weights.
     """
 
     width: int = 64
     layers: int = 2
     heads: int = 4
+    spread: float = 0.02
 
 
 def pretrain(
@@ -63,6 +69,7 @@ def pretrain(
     keep: Sequence[float] = (0.8, 0.9, 1.0),
     ending: bool = False,
     device: str | None = None,
+    advance: Callable[[int, int], None] | None = None,
 ) -> list[Path]:
     """Train a decoder on the language; write the SFT model and earlier checkpoints of its trajectory.
 
@@ -71,7 +78,7 @@ def pretrain(
 
     Args:
         folder: Gets a directory for each checkpoint that is kept, `at-80` for instance; whole or not there at all. Where it is
-            there, nothing is trained.
+            there, nothing is trained; a killed training goes on.
         seed: Of weights and texts.
         steps: Updates.
         batch_size: Texts in an update.
@@ -80,6 +87,7 @@ def pretrain(
         keep: Shares of the steps whose weights are kept, ascending; the last is 1, the SFT model.
         ending: Whether responses end; see `language.write_response`.
         device: `cpu` or `cuda`; by default a GPU where there is one.
+        advance: Called with the steps done since the last call, and their total.
 
     Returns:
         The checkpoints that are kept, in the order of `keep`.
@@ -94,31 +102,83 @@ def pretrain(
         raise UsageError(f"keep: expected ascending shares of the steps that end with 1, found {list(keep)}")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     names = {f"at-{100 * share:g}": max(1, round(share * steps)) for share in keep}
-    found = [folder / name for name in names]
+    found, tick = [folder / name for name in names], advance or (lambda done, total: None)
     if folder.exists():
         return found
-    partial = folder.with_name(f".{folder.name}.partial")
+    setting = f"seed {seed}, {steps} steps of {batch_size}, lr {lr}, {shape}, keep {list(keep)}, ending {ending}"
+    seed_torch("initial weights", seed)
+    model = new_model(shape or Shape()).to(device)
+    course = _Course(folder.with_name(f".{folder.name}.partial"), setting, model, seed, steps, lr)
     with writing(folder):
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        seed_torch("initial weights", seed)
-        model = new_model(shape or Shape()).to(device)
-        optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.0)
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: min(1.0, step / 100, (steps - step) / (0.3 * steps))
-        )
-        draw = generator("pretraining texts", seed)
-        for step in range(1, steps + 1):
-            error = loss(model, *(each.to(device) for each in batch(batch_size, draw, ending)))
-            error.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            schedule.step()
-            optimizer.zero_grad()
+        first = course.resume()
+        tick(first, steps)
+        for step in range(first + 1, steps + 1):
+            course.step(*(each.to(device) for each in batch(batch_size, course.draw, ending)))
             for name in (name for name, kept in names.items() if kept == step):
-                save_new_model(model, tokenizer(), partial / name)
-        partial.rename(folder)
+                save_new_model(model, tokenizer(), course.partial / name)
+            if step % SAVE_EVERY == 0 and step < steps:
+                course.save(step)
+            tick(1, steps)
+        course.finish(folder)
     return found
+
+
+class _Course:
+    """A pre-training on its way, in a folder that becomes the result at the end.
+
+    Args:
+        partial: The folder.
+        setting: What it is; a state of another one is not taken up.
+        model: Trained here.
+        seed: Of the texts.
+        steps: In all.
+        lr: At its highest.
+
+    Attributes:
+        draw: Where texts come from.
+    """
+
+    def __init__(self, partial: Path, setting: str, model: Any, seed: int, steps: int, lr: float) -> None:
+        self.partial, self.setting, self.model = partial, setting, model
+        self.optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.0)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer, lambda step: min(1.0, step / 100, (steps - step) / (0.3 * steps))
+        )
+        self.draw = generator("pretraining texts", seed)
+
+    def step(self, ids: torch.Tensor, tags: torch.Tensor) -> None:
+        loss(self.model, ids, tags).backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.schedule.step()
+        self.optimizer.zero_grad()
+
+    def save(self, step: int) -> None:
+        """Write the state that a killed training goes on from."""
+        parts = {name: each.state_dict() for name, each in self._parts().items()}
+        drawn, content = json.dumps(self.draw.bit_generator.state), io.BytesIO()
+        torch.save({"setting": self.setting, "step": step, "draw": drawn, **parts}, content)
+        write_whole(self.partial / STATE, content.getvalue())
+
+    def resume(self) -> int:
+        """Take up the last state and return its step; 0 where there is none of this setting."""
+        file = self.partial / STATE
+        state = torch.load(file, map_location="cpu", weights_only=True) if file.exists() else {}
+        if state.get("setting") != self.setting:
+            shutil.rmtree(self.partial, ignore_errors=True)
+            self.partial.mkdir(parents=True)
+            return 0
+        for name, each in self._parts().items():
+            each.load_state_dict(state[name])
+        self.draw.bit_generator.state = json.loads(state["draw"])
+        return int(state["step"])
+
+    def finish(self, folder: Path) -> None:
+        self.partial.rename(folder)
+        (folder / STATE).unlink(missing_ok=True)
+
+    def _parts(self) -> dict[str, Any]:
+        return {"model": self.model, "optimizer": self.optimizer, "schedule": self.schedule}
 
 
 def new_model(shape: Shape) -> Any:
@@ -132,6 +192,7 @@ def new_model(shape: Shape) -> Any:
     }
     ends: dict[str, Any] = {"pad_token_id": 0, "eos_token_id": PLACES[END], "bos_token_id": None, "tie_word_embeddings": False}
     rest: dict[str, Any] = {"vocab_size": len(VOCABULARY), "num_hidden_layers": shape.layers, "max_position_embeddings": 32}
+    rest["initializer_range"] = shape.spread
     return LlamaForCausalLM(LlamaConfig(**sizes, **ends, **rest))
 
 
@@ -152,16 +213,16 @@ def batch(size: int, draw: np.random.Generator, ending: bool = False) -> tuple[t
         Ids of prompt, response, end and padding, [size, 20], and the distribution of tags after the end, [size, V].
     """
     prompts = all_prompts()
-    texts = torch.zeros(size, PROMPT_TOKENS + LENGTH + 1, dtype=torch.long)
-    tags = torch.zeros(size, len(VOCABULARY))
+    texts = np.zeros((size, PROMPT_TOKENS + LENGTH + 1), dtype=np.int64)
+    tags = np.zeros((size, len(VOCABULARY)), dtype=np.float32)
     for row in range(size):
         prompt = prompts[draw.integers(len(prompts))]
         words = write_response(prompt, draw, ending)
         ids = [PLACES[token] for token in (*prompt.split(), *words, END)]
-        texts[row, : len(ids)] = torch.tensor(ids)
-        for tag, share in _tags(prompt, words, draw).items():
-            tags[row, PLACES[tag]] += share
-    return texts, tags
+        texts[row, : len(ids)] = ids
+        shares = _tags(prompt, words, draw)
+        tags[row, [PLACES[tag] for tag in shares]] = list(shares.values())
+    return torch.from_numpy(texts), torch.from_numpy(tags)
 
 
 def loss(model: Any, ids: torch.Tensor, tags: torch.Tensor) -> torch.Tensor:

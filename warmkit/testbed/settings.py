@@ -22,6 +22,8 @@ class PretrainingSection:
         width: Of the hidden states.
         layers: Of the decoder.
         heads: Of the attention.
+        spread: Deviation of the initial weights; by default 0.02, with which models of this width learn nothing about the tags
+            for a thousand steps.
     """
 
     steps: int = number_in(1, default=2500)
@@ -30,6 +32,7 @@ class PretrainingSection:
     width: int = number_in(8, default=64)
     layers: int = number_in(1, default=2)
     heads: int = number_in(1, default=4)
+    spread: float | None = number_in(0, default=None)
 
 
 @dataclass(frozen=True)

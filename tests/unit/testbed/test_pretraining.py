@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from warmkit.errors import UsageError
 from warmkit.modeling.causal_model import load_causal_model
 from warmkit.modeling.reward_model import load_reward_model
 from warmkit.modeling.tokens import tokenizer_of
+from warmkit.random_streams import generator
 from warmkit.testbed import pretraining
 from warmkit.testbed.language import END, LENGTH, VOCABULARY
 from warmkit.testbed.pretraining import PLACES, Shape, batch, pretrain
@@ -42,16 +45,48 @@ def test_what_is_there_is_not_trained_again(tmp_path: Path) -> None:
     assert (found[-1] / "model.safetensors").stat().st_mtime_ns == before
 
 
-def test_a_killed_training_leaves_nothing_and_is_started_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = iter([batch(2, np.random.default_rng(0))])
-    with monkeypatch.context() as patch:
-        patch.setattr(pretraining, "batch", lambda *_: next(made))
-        with pytest.raises(StopIteration):
-            pretrain(tmp_path / "sft", 0, 10, 2, shape=TINY, keep=[0.1, 1.0])
-    assert (tmp_path / ".sft.partial" / "at-10").exists()
+def _killed_at(step: int, folder: Path, patch: pytest.MonkeyPatch, **how: Any) -> None:
+    """Train until a step, and die there; a state is saved every third step."""
+
+    def die(done: int, total: int) -> None:
+        nonlocal step
+        step -= done
+        if step == 0:
+            raise KeyboardInterrupt
+
+    patch.setattr(pretraining, "SAVE_EVERY", 3)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(folder, 0, 10, 2, shape=TINY, advance=die, **how)
+
+
+def test_a_killed_training_goes_on_from_its_last_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = pretrain(tmp_path / "whole", 0, 10, 2, shape=TINY)
+    _killed_at(9, tmp_path / "sft", monkeypatch)
+    assert (tmp_path / ".sft.partial" / "at-90").exists()
     assert not (tmp_path / "sft").exists()
-    assert all((each / "model.safetensors").exists() for each in pretrain(tmp_path / "sft", 0, 2, 2, shape=TINY))
-    assert [each.name for each in tmp_path.iterdir()] == ["sft"]
+    calls: list[tuple[int, int]] = []
+    found = pretrain(tmp_path / "sft", 0, 10, 2, shape=TINY, advance=lambda *call: calls.append(call))
+    assert [bytes_of(each) for each in found] == [bytes_of(each) for each in whole]
+    assert calls == [(9, 10), (1, 10)]
+    assert sorted(each.name for each in tmp_path.rglob("*") if each.parent.name in (tmp_path.name, "sft")) == sorted(
+        ["whole", "sft", "at-80", "at-90", "at-100"]
+    )
+
+
+def test_a_state_of_other_settings_is_not_taken_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = pretrain(tmp_path / "whole", 1, 10, 2, shape=TINY)
+    _killed_at(9, tmp_path / "sft", monkeypatch)
+    assert [bytes_of(each) for each in pretrain(tmp_path / "sft", 1, 10, 2, shape=TINY)] == [bytes_of(each) for each in whole]
+
+
+def test_batches_are_what_they_were_since_this_version_of_the_language() -> None:
+    """Another digest is another language: raise `language.VERSION`."""
+    digest = hashlib.sha256()
+    for ending in (False, True):
+        draw = generator("pretraining texts", 3)
+        for each in (tensor for _ in range(5) for tensor in batch(64, draw, ending)):
+            digest.update(each.numpy().tobytes())
+    assert digest.hexdigest() == "06ac96f78ec9f4fd6632239e5a4e4db1d61e0aacc6988135534118aed0cb6783"
 
 
 def test_the_loss_falls(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def llamas(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from transformers import AutoModelForCausalLM
 
     folder = tmp_path_factory.mktemp("llamas")
-    tokenizer = tiny.tokenizer("llama")
+    tokenizer = tiny.llama_tokenizer()
     for seed, name in enumerate("abc"):
         torch.manual_seed(3)
         config = tiny.config("llama", len(tokenizer), initializer_range=0.2, num_hidden_layers=2)

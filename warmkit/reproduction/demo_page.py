@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from warmkit.checkpoints.staging import writing
-from warmkit.report.chart import Chart, svg
+from warmkit.report.chart import Chart
 from warmkit.report.page import Cell, Page, Section, Table
+from warmkit.report.picture import svg
 from warmkit.reproduction.demo_answers import POLICY_NAMES, answers, language
 from warmkit.reproduction.demo_conclusions import number, of_memory, of_policies, of_reward_models
 

@@ -16,7 +16,7 @@ import pytest
 import warmkit
 from tests.conftest import make_family
 from tests.unit.training import tiny, toy
-from warmkit.errors import DataError
+from warmkit.errors import DataError, WarmkitError
 from warmkit.pipelines.warm import run_warm
 from warmkit.pipelines.warp import run_warp
 from warmkit.report.chart import Chart
@@ -276,7 +276,7 @@ def test_what_is_no_run_is_refused_with_advice(policies: Sequence[Path], tmp_pat
         with pytest.raises(DataError, match=said):
             kind_of(path)
     for name, said in (("other", "found the keys a"), ("list", "expected a JSON object"), ("broken", "expected JSON")):
-        with pytest.raises(DataError, match=said):
+        with pytest.raises(WarmkitError, match=said):
             report([tmp_path / f"{name}.json"])
 
 

@@ -22,11 +22,24 @@ from tests import forks
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and so would what we start
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side
-os.environ.setdefault("PYTHONPATH", str(Path(__file__).parents[1]))  # what we start finds `tests`, too
+ROOT, FOUND = str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "").split(os.pathsep)
+if ROOT not in FOUND:  # what we start finds `tests`, too
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [ROOT, *FOUND]))
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))  # here too: what we start must compute the same bytes
 
 settings.register_profile("here", deadline=None)  # shared machines pause
 settings.load_profile("here")
+
+
+@pytest.fixture(autouse=True)
+def environment() -> Iterator[None]:
+    """Take back what a test, or what it imported, set in the environment: commands would no longer be forks."""
+    before = dict(os.environ)
+    yield
+    if os.environ != before:
+        os.environ.clear()
+        os.environ.update(before)
+
 
 CONFIG = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "tie_word_embeddings": False}
 SHAPES = {

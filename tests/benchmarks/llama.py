@@ -12,6 +12,7 @@ from warmkit.checkpoints.dtypes import BY_TORCH_NAME
 from warmkit.checkpoints.plan import Output, parse_size, plan_output
 
 SIZES = {
+    "0.03B": {"hidden_size": 512, "intermediate_size": 1024, "num_hidden_layers": 8, "vocab_size": 8000},
     "0.1B": {"hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 8, "vocab_size": 32000},
     "0.3B": {"hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 22, "vocab_size": 32000},
     "1.1B": {"hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 22, "vocab_size": 32000},

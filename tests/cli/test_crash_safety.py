@@ -24,17 +24,17 @@ from tests.conftest import Family, Run
 from tests.unit.checkpoints.lora import adapter
 from warmkit.errors import OutputError
 
-# journals every megabyte, so that a model of a test's size leaves something to resume
-EAGER = "import sys, warmkit.checkpoints.sink as sink; sink.FLUSH_BYTES = 1 << 20; from warmkit.cli.app import main; main()"
+# journals every quarter of a megabyte, so that a model of a test's size leaves something to resume
+EAGER = "import sys, warmkit.checkpoints.sink as sink; sink.FLUSH_BYTES = 1 << 18; from warmkit.cli.app import main; main()"
 KILLS = 20
 
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three models of 100 million parameters in shards."""
+    """Three models of 30 million parameters in shards."""
     folder = tmp_path_factory.mktemp("large")
     for seed, name in enumerate(("sft", "a", "b")):
-        build(folder / name, "0.1B", seed, shards=2)
+        build(folder / name, "0.03B", seed, shards=2)
     return folder
 
 

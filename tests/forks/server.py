@@ -89,11 +89,11 @@ def serve(file: int, place: str) -> None:
 def _import_everything() -> None:
     import warmkit.cli.app
 
-    for found in pkgutil.walk_packages(warmkit.__path__, "warmkit."):
-        if not found.name.endswith("__main__"):
-            importlib.import_module(found.name)
-    for name in MODULES:
-        importlib.import_module(name)
+    ours = [found.name for found in pkgutil.walk_packages(warmkit.__path__, "warmkit.")]
+    for name in (*ours, *MODULES):
+        with contextlib.suppress(ImportError):  # whoever needs it says so
+            if not name.endswith("__main__"):
+                importlib.import_module(name)
     warmkit.cli.app.app(["methods"], standalone_mode=False)  # what the command line and its tables import late
     with contextlib.suppress(ImportError):  # of a later version: patterns that every loading of a model would compile
         importlib.import_module("transformers.conversion_mapping").get_checkpoint_conversion_mapping("bert")

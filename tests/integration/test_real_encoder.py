@@ -22,7 +22,7 @@ from tests.unit.checkpoints import reference
 from warmkit.merging.methods import METHODS
 
 transformers = pytest.importorskip("transformers")
-STEPS, BATCH, HELD_OUT = 6, 8, 32
+STEPS, BATCH, HELD_OUT, LENGTH = 6, 8, 12, 32
 
 
 @functools.cache
@@ -49,7 +49,7 @@ def package() -> Path:
 
 
 def embed(model: torch.nn.Module, tokenizer, texts: list[str]) -> torch.Tensor:
-    batch = tokenizer(texts, padding=True, truncation=True, max_length=64, return_tensors="pt")
+    batch = tokenizer(texts, padding=True, truncation=True, max_length=LENGTH, return_tensors="pt")
     hidden = model(**batch).last_hidden_state
     mask = batch["attention_mask"].unsqueeze(-1)
     return torch.nn.functional.normalize((hidden * mask).sum(1) / mask.sum(1), dim=-1)

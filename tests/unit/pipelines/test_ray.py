@@ -42,14 +42,12 @@ class Cluster:
     """Two nodes of one CPU each."""
 
     def __init__(self) -> None:
-        here = str(Path(__file__).parents[3])
         self.process = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name("cluster.py")), "1", "1"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
-            env={**os.environ, "PYTHONPATH": here},
         )
         self.address = self._line()
 

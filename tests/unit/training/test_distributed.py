@@ -37,7 +37,7 @@ KINDS = {"ddp": ["--multi_gpu"], "fsdp": ["--use_fsdp", "--fsdp_version", "2"]}
 TOLERANCE = 2e-5  # rounding, through six steps of Adam
 
 
-ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[3]), "CUDA_VISIBLE_DEVICES": ""}
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
 Recipe = RewardModelRecipe | SftRecipe | PolicyRecipe

@@ -163,7 +163,10 @@ def train_apart(recipe: PolicyRecipe, **environment: str) -> subprocess.Complete
     file.write_text(recipe_text(recipe))
     command = [sys.executable, "-m", "warmkit", "train", "policy", str(file), "--json"]
     plain = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
-    where = {**plain, "NO_COLOR": "1", "HOME": str(home(recipe).with_name("home")), **environment}
+    own = (
+        {"HOME": str(home(recipe).with_name("home"))} if "wandb" in recipe.output.trackers else {}
+    )  # where wandb keeps what it knows
+    where = {**plain, "NO_COLOR": "1", **own, **environment}
     return forks.run(command, env=where, stdin=subprocess.DEVNULL, text=True)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from warmkit.checkpoints.checkpoint import Checkpoint
     from warmkit.checkpoints.tensors import Tensor
 
+GATHERER = "zero_to_fp32.py"  # which DeepSpeed puts beside its parts
 SHARDING = "DCP_SHARDING_INFO"  # torch's HuggingFaceStorageWriter: which part of each tensor a file holds
 
 _QUANTISED = frozenset(("quantization_config", "quantization", "compression_config", "quant_config"))  # keys of configs
@@ -43,12 +44,16 @@ _FORMS = {
 }
 
 
-def refuse_form(names: Iterable[str], place: object) -> None:
+def refuse_form(names: Collection[str], place: object) -> None:
     """Refuse files that hold weights in a form that is not read, where there are no others.
 
     Raises:
         UnsupportedError: Naming the first.
     """
+    if GATHERER in names:
+        raise UnsupportedError(
+            f"{place}: DeepSpeed's parts of a model; python {GATHERER} DIR OUT, which lies there, unites them"
+        )
     for name in names:
         if form := _FORMS.get(Path(name).suffix):
             raise UnsupportedError(
@@ -143,7 +148,7 @@ def _empty(checkpoint: Checkpoint) -> None:
     what = f"{hollow!r} has shape [0]" if hollow else "not one number in its tensors"
     raise FormatError(
         f"{checkpoint.source}: no weights ({what}), as DeepSpeed's ZeRO-3 leaves them: they lie in the files of the optimizer; "
-        "python zero_to_fp32.py DIR OUT, which lies beside them, puts them together"
+        f"python {GATHERER} DIR OUT, which lies beside them, puts them together"
     )
 
 

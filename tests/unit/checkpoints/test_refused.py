@@ -137,6 +137,13 @@ def test_a_part_of_a_distributed_checkpoint_is_refused_alone(tmp_path: Path) -> 
     assert "give the folder with all of them" in refusal(tmp_path / "__0_0.distcp")
 
 
+def test_the_folder_of_a_deepspeed_run_is_refused_with_what_puts_it_together(tmp_path: Path) -> None:
+    (tmp_path / "zero_to_fp32.py").touch()
+    (tmp_path / "latest").write_text("global_step3")
+    (tmp_path / "global_step3").mkdir()
+    assert "DeepSpeed's parts of a model; python zero_to_fp32.py DIR OUT" in refusal(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["_flat_param", "model.layers.0._flat_param", "flat_param_0"])
 def test_flat_parameters_are_refused(name: str, tmp_path: Path) -> None:
     torch.save({name: torch.ones(5)}, tmp_path / "rank0.pt")

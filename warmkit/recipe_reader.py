@@ -148,6 +148,15 @@ class RecipeReader:
         return RecipeError(f"{place}: {message}")
 
 
+def written_keys(node: Any, prefix: str = "") -> Iterator[str]:
+    """Yield every key of a tree with its sections: `warm.runs`."""
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                yield f"{prefix}{key.value}"
+                yield from written_keys(value, f"{prefix}{key.value}.")
+
+
 def _short(value: Any) -> str:
     return reprlib.repr(value) if isinstance(value, (list, dict)) else repr(value)[:200]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 import typing
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -19,7 +19,7 @@ import yaml
 
 from warmkit.errors import RecipeError, UsageError
 from warmkit.recipe_kinds import command_of, missing_recipe
-from warmkit.recipe_reader import RecipeReader
+from warmkit.recipe_reader import RecipeReader, written_keys
 from warmkit.recipe_types import dotted_keys
 
 T = TypeVar("T")
@@ -153,13 +153,16 @@ class Recipe(typing.Generic[T]):
         return RecipeError(f"{self.path}:{next(named, 1)}: {text}")
 
 
-def read_recipe(path: Path, schema: type[T], overrides: Sequence[str] = ()) -> Recipe[T]:
+def read_recipe(
+    path: Path, schema: type[T], overrides: Sequence[str] = (), instead: Mapping[str, type[T]] | None = None
+) -> Recipe[T]:
     """Read a YAML file as `schema`, a dataclass of sections.
 
     Args:
         path: The file; `-` is standard input.
         schema: What it must hold.
         overrides: `section.key=value`, each laid over the file.
+        instead: What it must hold where it has a certain key (`warm.members`).
 
     Raises:
         RecipeError: If it is not YAML, has unknown, repeated or missing keys, or values of the wrong type or range.
@@ -170,6 +173,9 @@ def read_recipe(path: Path, schema: type[T], overrides: Sequence[str] = ()) -> R
     if node is None:
         raise RecipeError(f"{path}:1: the recipe is empty")
     _refuse_other_kind(path, node, schema)
+    keys = [*written_keys(node), *(override.partition("=")[0] for override in overrides)]
+    if (key := next((key for key in instead or {} if key in keys), None)) is not None:
+        _refuse_left_out(path, keys, key, schema, schema := (instead or {})[key])
     for override in overrides:
         _refuse_short_key(override, schema)
         reader.lay_over(node, override)
@@ -182,6 +188,13 @@ def _refuse_other_kind(path: Path, node: Any, schema: type[Any]) -> None:
     kind, command = command_of(keys) or ("", "")
     if kind and kind not in {each.name for each in dataclasses.fields(schema)}:
         raise RecipeError(f"{path}: a recipe of another command; give it to that: warmkit {command} {path}")
+
+
+def _refuse_left_out(path: Path, keys: Collection[str], key: str, usual: type[Any], schema: type[Any]) -> None:
+    """Refuse keys that mean nothing beside `key`, which makes the recipe another."""
+    here, there = set(dotted_keys(usual)), set(dotted_keys(schema))
+    if odd := next((each for each in keys if each in here - there), None):
+        raise RecipeError(f"{path}: {odd} means nothing beside {key}; leave one of them out")
 
 
 def _refuse_short_key(override: str, schema: type[Any]) -> None:

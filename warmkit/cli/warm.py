@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from warmkit.cli.command import command
 from warmkit.cli.console import Console, table
-from warmkit.cli.evaluate import worse
+from warmkit.cli.evaluate import tell_reading, worse
 from warmkit.cli.executor import Address, ExecutorName, chosen
 from warmkit.cli.train import DryRun, Force, Overrides, RecipePath, need_transformers, tell_slow_precision
 from warmkit.units import number
+
+if TYPE_CHECKING:
+    from warmkit.pipelines.warm import WarmResult
+    from warmkit.training.recipe import PoolRecipe
 
 
 @command(resumes=True)
@@ -28,6 +32,9 @@ def warm(
     averaged, and a run that most averages are worse with is named; `--set warm.final=connected` leaves it out. Accuracies are
     shares from 0 to 1.
 
+    Reward models that are trained already, by TRL for instance, are ranked and averaged in the same way: list them as
+    `warm.members`, with `data.validation` and `output.path`; nothing is trained then.
+
     A killed pipeline goes on where it was when the same command is given again; finished runs are not repeated. A run
     that failed can be left out with `--set 'warm.exclude=[run-3]'`.
 
@@ -38,10 +45,14 @@ def warm(
     - `warmkit warm recipe.yaml --executor ray --address 10.0.0.1:6379`
     """
     from warmkit.recipes import plain, read_recipe, recipe_text
-    from warmkit.training.recipe import WarmRecipe
+    from warmkit.training.recipe import PoolRecipe, WarmRecipe
 
-    content = read_recipe(recipe, WarmRecipe, [*(overrides or ()), *chosen("warm", executor)]).content
+    instead: dict[str, type[WarmRecipe | PoolRecipe]] = {"warm.members": PoolRecipe}
+    content = read_recipe(recipe, WarmRecipe, [*(overrides or ()), *chosen("warm", executor)], instead).content
     need_transformers()
+    if isinstance(content, PoolRecipe):
+        _pool(console, content, dry_run, force)
+        return
     from pathlib import Path
 
     from warmkit.pipelines.warm import check, run_recipes, run_warm
@@ -63,6 +74,27 @@ def warm(
     tell_slow_precision(console, content.rm.precision)
     with console.progress("fine-tuning", unit="steps") as advance:
         result = run_warm(content, force=force, advance=advance, address=address, tell=console.note, stage=console.stage)
+    _tell(console, result)
+
+
+def _pool(console: Console, recipe: PoolRecipe, dry_run: bool, force: bool) -> None:
+    """Average reward models that are trained already."""
+    from warmkit.pipelines.warm_pool import open_pool, run_pool
+    from warmkit.recipes import plain, recipe_text
+
+    if dry_run:
+        contest = open_pool(recipe)
+        tell_reading(console, contest)
+        ranking, rest = (len(contest.data[name]) for name in ("ranking", "validation"))
+        what = f"{len(contest.members)} models; {ranking} pairs rank them, {rest} others validate"
+        models = {name: str(path) for name, path in contest.members.items()}
+        document = {"recipe": plain(recipe), "models": models, "ranking": ranking, "validation": rest}
+        console.result(document, recipe_text(recipe), what)
+        return
+    _tell(console, run_pool(recipe, force=force, stage=console.stage, look=lambda contest: tell_reading(console, contest)))
+
+
+def _tell(console: Console, result: WarmResult) -> None:
     for note in result.summary["notes"]:
         console.note(note)
     console.result({"path": str(result.path), **result.summary}, *_tables(result.summary), str(result.path))
@@ -80,14 +112,16 @@ def _tables(summary: dict[str, Any]) -> list[Any]:
             str(row["m"]),
             f"{row['wa']:.3f}",
             f"{row['wa_low']:.3f}-{row['wa_high']:.3f}",
-            *(f"{row[key]:.3f}" for key in ("ens", "individual", "probe")),
+            *(f"{row[key]:.3f}" for key in ("ens", "individual", "probe") if row[key] is not None),
         ]
         for name in names
         for row in summary["accuracy"]
         if row["data"] == name
     ]
+    pool = "model" in summary["runs"][0]  # nothing was trained
+    columns, probe = (["model", "path"], []) if pool else (["run", "lr", "dropout", "init"], ["probe only"])
     runs = [
-        [each["name"], f"{each['lr']:g}", _text(each["dropout"]), each["init"]]
+        [each["name"], *([each["model"]] if pool else [f"{each['lr']:g}", _text(each["dropout"]), each["init"]])]
         + [f"{summary['individuals'][each['name']][name]['accuracy']:.3f}" for name in names]
         + [worse(summary["partners"], each["name"])]
         for each in summary["runs"]
@@ -101,8 +135,8 @@ def _tables(summary: dict[str, Any]) -> list[Any]:
     split = f"{ranking} pairs rank and choose, and are flattered by it; validation is {rest} others"
     worth = "{accuracy:.3f} ({low:.3f} to {high:.3f})".format(**final["validation"])
     return [
-        table(f"Runs, best first; {split}", ["run", "lr", "dropout", "init", *names, "worse averaged with"], runs),
-        table("Accuracy", ["data", "M", "WA of M best", "95%", "ENS", "number M alone", "probe only"], rows),
+        table(f"{'Models' if pool else 'Runs'}, best first; {split}", [*columns, *names, "worse averaged with"], runs),
+        table("Accuracy", ["data", "M", "WA of M best", "95%", "ENS", "number M alone", *probe], rows),
         table(
             f"Final model ({final['choice']}): {', '.join(final['members'])}",
             ["data", "calibration error", "corr. with length", "ties"],

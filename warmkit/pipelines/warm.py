@@ -16,8 +16,7 @@ Source: WARM (Ramé et al., 2024), section 3 and appendix C.3.
 from __future__ import annotations
 
 import itertools
-import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -45,7 +44,7 @@ from warmkit.training.distributed import refuse_group
 from warmkit.training.identity import run_identity
 from warmkit.training.loop import Advance
 from warmkit.training.precision import with_precision
-from warmkit.training.recipe import DataSection, RewardModelRecipe, WarmRecipe
+from warmkit.training.recipe import Choosing, DataSection, RewardModelRecipe, WarmRecipe
 from warmkit.training.reward_modeling import (
     describe,
     load_comparisons,
@@ -240,23 +239,48 @@ def _conclude(
     data: dict[str, Comparisons],
     notes: Sequence[str],
 ) -> WarmResult:
-    names, members = list(runs), {name: out / "runs" / name / "model" for name in runs}
+    members = {name: out / "runs" / name / "model" for name in runs}
     paths = {**members, PROBE: out / "probe" / "model"}
     contest = Contest(model, with_ranking(data), paths, out / "evaluation", recipe.rm.precision)
-    choice = choose(contest, names, recipe.warm)
-    _write_final(out, [paths[name] for name in choice.members])
+    differ = {name: {"lr": each.rm.lr, "dropout": each.rm.dropout, "init": each.model.path} for name, each in runs.items()}
+
+    def recheck() -> None:
+        for each in members.values():
+            check_model(each)
+
+    return average_pool(contest, recipe.warm, differ, out, recheck, [*notes, *unrecorded(members)], recipe.warm.exclude)
+
+
+def average_pool(
+    contest: Contest,
+    warm: Choosing,
+    differ: Mapping[str, Mapping[str, Any]],
+    out: Path,
+    recheck: Callable[[], object],
+    notes: Sequence[str] = (),
+    excluded: Sequence[str] = (),
+) -> WarmResult:
+    """Choose models of a pool, write their average, and say what it is worth.
+
+    Args:
+        contest: Of the pool; its data has `ranking`.
+        warm: How to choose.
+        differ: What tells the models apart, by name.
+        out: Directory of the pipeline.
+        recheck: Raises an error if a model is no longer what was measured and averaged.
+        notes: What a user has to know, beside what is found.
+        excluded: Names that were left out of the pool.
+    """
+    choice = choose(contest, list(differ), warm)
+    _write_final(out, [str(contest.members[name]) for name in choice.members])
     summary = {
         "data": {name: describe(each) for name, each in contest.data.items()},
-        "runs": [
-            {"name": name, "lr": runs[name].rm.lr, "dropout": runs[name].rm.dropout, "init": runs[name].model.path}
-            for name in choice.ranked
-        ],
-        "excluded": recipe.warm.exclude,
-        **findings(contest, choice, random_orders(names, recipe.warm.orders, recipe.warm.seed)),
+        "runs": [{"name": name, **differ[name]} for name in choice.ranked],
+        "excluded": list(excluded),
+        **findings(contest, choice, random_orders(list(differ), warm.orders, warm.seed)),
     }
-    summary["notes"] = [*notes, *unrecorded(members), *summary["notes"]]
-    for each in members.values():
-        check_model(each)  # what was measured and averaged
+    summary["notes"] = [*notes, *summary["notes"]]
+    recheck()
     _draw(out, summary)
     write_whole(out / "summary.json", dump_json(summary))
     return WarmResult(out / "model", summary)
@@ -268,13 +292,9 @@ def random_orders(names: Sequence[str], count: int, seed: int) -> list[list[str]
     return [[names[int(place)] for place in draw.permutation(len(names))] for _ in range(count)]
 
 
-def _write_final(out: Path, paths: Sequence[Path]) -> None:
+def _write_final(out: Path, models: Sequence[str]) -> None:
     target = out / "model"
-    if len(paths) == 1:
-        shutil.rmtree(target, ignore_errors=True)
-        shutil.copytree(paths[0], target)
-        return
-    merge([str(path) for path in paths], target, method="uniform", force=target.exists())
+    merge(models, target, method="uniform", force=target.exists())
 
 
 def _draw(out: Path, summary: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from warmkit.evaluation.cost import inference_cost
 from warmkit.evaluation.partners import Partners, partners
 from warmkit.evaluation.ranking_pairs import FEW, RANKING, VALIDATION
 from warmkit.evaluation.side_by_side import PROBE, averages_row
-from warmkit.training.recipe import WarmSection
+from warmkit.training.recipe import Choosing
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Choice:
         return [f"warm.final: connected left out {names}" if names else "warm.final: connected left nothing out"]
 
 
-def choose(contest: Contest, names: Sequence[str], warm: WarmSection, tick: Callable[[], None] = lambda: None) -> Choice:
+def choose(contest: Contest, names: Sequence[str], warm: Choosing, tick: Callable[[], None] = lambda: None) -> Choice:
     """Rank runs on the ranking pairs, find those that do not average, and choose what becomes the final model.
 
     Args:
@@ -82,7 +82,7 @@ def choose(contest: Contest, names: Sequence[str], warm: WarmSection, tick: Call
         "best": lambda: max(averages, key=lambda chosen: accuracy(contest, chosen, RANKING)),
         "connected": lambda: found.connected(ranked),
         "greedy": lambda: greedy,
-        "top": lambda: ranked[: warm.members(len(ranked))],
+        "top": lambda: ranked[: warm.top(len(ranked))],
     }[warm.final]()
     return Choice(ranked, found, greedy, members, warm.final, len(contest.data[RANKING]))
 
@@ -111,7 +111,7 @@ def findings(contest: Contest, choice: Choice, orders: Sequence[Sequence[str]]) 
     Everything is measured on every data set; what is told of `ranking` is flattered by the choice.
 
     Args:
-        contest: Of the runs and the probe.
+        contest: Of the runs, and of the probe if there is one.
         choice: Of the ranking pairs.
         orders: Random ones, to hold the ranking against.
     """
@@ -119,7 +119,7 @@ def findings(contest: Contest, choice: Choice, orders: Sequence[Sequence[str]]) 
     averages = [ranked[:count] for count in range(1, len(ranked) + 1)]
     return {
         "accuracy": [row for chosen in averages for row in _rows(contest, chosen)],
-        "individuals": {name: _reports(contest, [name]) for name in [*ranked, PROBE]},
+        "individuals": {name: _reports(contest, [name]) for name in [*ranked, *_probe(contest)]},
         "final": {
             "choice": choice.final,
             "members": choice.members,
@@ -141,8 +141,13 @@ def findings(contest: Contest, choice: Choice, orders: Sequence[Sequence[str]]) 
 
 def _rows(contest: Contest, chosen: Sequence[str]) -> list[dict[str, Any]]:
     wa, ens = contest.average(chosen), contest.ensemble(chosen)
-    last, probe = contest.individual(chosen[-1]), contest.individual(PROBE)
+    last = contest.individual(chosen[-1])
+    probe = contest.individual(PROBE) if _probe(contest) else None
     return [averages_row(name, len(chosen), wa[name], ens[name], last[name], probe) for name in contest.data]
+
+
+def _probe(contest: Contest) -> list[str]:
+    return [name for name in (PROBE,) if name in contest.members]
 
 
 def _along(contest: Contest, order: Sequence[str]) -> list[float]:

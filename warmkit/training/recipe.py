@@ -201,18 +201,11 @@ class RewardModelRecipe:
 
 
 @dataclass(frozen=True)
-class WarmSection:
-    """`warm:`, how many runs, how they differ, and what becomes of them.
+class Choosing:
+    """Which reward models of a pool are averaged.
 
     Attributes:
-        runs: Fine-tunings.
-        lr: Rates of the grid; by default `rm.lr` alone.
-        dropout: Probabilities of the grid; by default `rm.dropout` alone.
-        inits: Checkpoints of one SFT trajectory (Baklava); by default `model.path` alone.
-        seed: Of the grid's order and of the random soups.
-        jobs: Runs at the same time, each a process; by default as many as cores or GPUs allow.
-        executor: Where they go: `processes` of this machine, or tasks of a `ray` cluster.
-        exclude: Names of runs to leave out.
+        seed: Of the random soups, and of the grid's order.
         orders: Random orders of the runs to compare the ranking with (WARM, figure 6).
         final: What becomes the final model, chosen on half of the validation pairs and measured on the other: the average of
             the M best runs (`top`, the paper's), of the best M of every M (`best`), of all runs (`all`), of all that average
@@ -220,14 +213,7 @@ class WarmSection:
         m: Of `top`; by default half of the runs that are not excluded, rounded up, and at least 2.
     """
 
-    runs: int = number_in(2, default=6)
-    lr: list[float] | None = number_in(0, default=None)
-    dropout: list[float] | None = number_in(0, 0.99, default=None)
-    inits: list[str] | None = None
     seed: int = number_in(0, default=0)
-    jobs: int | None = number_in(1, default=None)
-    executor: Executor = "processes"
-    exclude: list[str] = field(default_factory=lambda: [])
     orders: int = number_in(0, default=5)
     final: Literal["top", "best", "all", "greedy", "connected"] = "top"
     m: int | None = number_in(1, default=None)
@@ -235,12 +221,38 @@ class WarmSection:
     def __post_init__(self) -> None:
         if self.m is not None and self.final != "top":
             raise UsageError(f"m is the number of models of final: top, and final is {self.final}; leave m out")
+
+    def top(self, pool: int) -> int:
+        """Return how many models of a pool `top` averages."""
+        return self.m or max(2, -(-pool // 2))
+
+
+@dataclass(frozen=True)
+class WarmSection(Choosing):
+    """`warm:`, how many runs, how they differ, and what becomes of them.
+
+    Attributes:
+        runs: Fine-tunings.
+        lr: Rates of the grid; by default `rm.lr` alone.
+        dropout: Probabilities of the grid; by default `rm.dropout` alone.
+        inits: Checkpoints of one SFT trajectory (Baklava); by default `model.path` alone.
+        jobs: Runs at the same time, each a process; by default as many as cores or GPUs allow.
+        executor: Where they go: `processes` of this machine, or tasks of a `ray` cluster.
+        exclude: Names of runs to leave out.
+    """
+
+    runs: int = number_in(2, default=6)
+    lr: list[float] | None = number_in(0, default=None)
+    dropout: list[float] | None = number_in(0, 0.99, default=None)
+    inits: list[str] | None = None
+    jobs: int | None = number_in(1, default=None)
+    executor: Executor = "processes"
+    exclude: list[str] = field(default_factory=lambda: [])
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.m is not None and self.m > self.runs:
             raise UsageError(f"m {self.m} is more than the {self.runs} runs")
-
-    def members(self, pool: int) -> int:
-        """Return how many runs of a pool `top` averages."""
-        return self.m or max(2, -(-pool // 2))
 
 
 @dataclass(frozen=True)
@@ -254,3 +266,57 @@ class WarmRecipe:
     warm: WarmSection = WarmSection()
     probe: ProbeSection = ProbeSection()
     lora: LoraSection | None = None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """`model:` of finished reward models: what is read of a text.
+
+    Attributes:
+        max_length: Tokens of prompt and answer together; by default what the models allow.
+    """
+
+    max_length: int | None = number_in(8, default=None)
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """`data:` of finished reward models: files or `datasets` names.
+
+    Attributes:
+        validation: Held out. The models are ranked on half of it and measured on the other.
+        ood: Held out, of another distribution.
+        chat: Make chats of rows that are texts, for the models' chat template.
+        equal_pairs: Whether pairs of two equal answers are refused, or left out and counted.
+    """
+
+    validation: str
+    ood: str | None = None
+    chat: bool = False
+    equal_pairs: Literal["refuse", "skip"] = "refuse"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pool(Choosing):
+    """`warm:` of finished reward models, whoever trained them.
+
+    Attributes:
+        members: Directories or Hub repositories, of one architecture.
+    """
+
+    members: list[str]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.members) < max(2, self.m or 0):
+            raise UsageError(f"expected at least {max(2, self.m or 0)} members, found {len(self.members)}")
+
+
+@dataclass(frozen=True)
+class PoolRecipe:
+    """A recipe of `warmkit warm` whose reward models are trained already."""
+
+    data: HeldOut
+    output: RunOutput
+    warm: Pool
+    model: Reading = Reading()

@@ -382,8 +382,8 @@ def test_more_models_than_are_left_and_too_few_pairs_to_divide_are_refused_befor
 @pytest.mark.parametrize(("pool", "members"), [(2, 2), (3, 2), (4, 2), (5, 3), (6, 3), (10, 5)])
 def test_half_of_the_pool_is_averaged_by_default(pool: int, members: int) -> None:
     assert WarmSection().final == "top"
-    assert WarmSection().members(pool) == members
-    assert WarmSection(runs=10, m=4).members(pool) == 4
+    assert WarmSection().top(pool) == members
+    assert WarmSection(runs=10, m=4).top(pool) == 4
 
 
 def test_inits_that_cannot_be_averaged_are_refused_before_training(tmp_path: Path) -> None:

@@ -38,14 +38,17 @@ def warm(folder: Path) -> Part:
     sections = [Section("The pipeline", [*_state(folder, summary, runs, wanted)])]
     if summary is not None:
         sections += _found(folder, summary)
+    if "members" not in wanted:  # which are trained already
+        sections += [
+            Section("The runs", [overview(runs)] if runs else ["No run has begun."]),
+            *curve_sections({name: run.metrics for name, run in runs.items()}, 3, "runs"),
+        ]
     sections += [
-        Section("The runs", [overview(runs)] if runs else ["No run has begun."]),
-        *curve_sections({name: run.metrics for name, run in runs.items()}, 3, "runs"),
         Section("Recipe", [Listing("recipe.yaml", (folder / "recipe.yaml").read_text("utf-8"))]),
     ]
     notes = [f"{name}: {run.metrics.cut}" for name, run in runs.items() if run.metrics.cut]
     notes += (summary or {}).get("notes", [])
-    subtitle = f"WARM: weight average of {len(runs)} reward models: `{literal(str(folder))}`"
+    subtitle = f"WARM: weight average of {len(wanted.get('members', runs))} reward models: `{literal(str(folder))}`"
     return Part("WARM pipeline", short(str(folder)), subtitle, sections, summary is not None, notes)
 
 
@@ -59,7 +62,7 @@ def _state(folder: Path, summary: Mapping[str, Any] | None, runs: Mapping[str, R
     finished = sum(run.summary is not None for run in runs.values())
     rows: list[Sequence[Cell]] = [
         ["state", state_badge(summary is not None, is_going(folder))],
-        ["runs finished", f"{finished} of {wanted.get('runs', len(runs))}"],
+        *([] if "members" in wanted else [["runs finished", f"{finished} of {wanted.get('runs', len(runs))}"]]),
     ]
     if summary is not None:
         final = summary["final"]
@@ -88,9 +91,7 @@ def _choice(summary: Mapping[str, Any]) -> list[Sequence[Cell]]:
 
 def _found(folder: Path, summary: Mapping[str, Any]) -> list[Section]:
     order, model = orders_chart(summary["orders"]), folder / "model"
-    runs: list[list[Cell]] = [
-        [each["name"], f"{each['lr']:g}", each["dropout"], f"`{each['init']}`"] for each in summary["runs"]
-    ]
+    how = _trained(summary["runs"]) if "lr" in summary["runs"][0] else _pool(summary["runs"])
     sections = [
         Section(
             "WA against ENS and the individuals",
@@ -99,7 +100,7 @@ def _found(folder: Path, summary: Mapping[str, Any]) -> list[Section]:
         Section(
             "The individuals",
             [
-                Table(["run, best first", "learning rate", "dropout", "init"], runs, "How they differ"),
+                how,
                 individual_table(summary["individuals"], "Every model on every data set"),
                 *([order] if order else []),
                 *([partners_table(summary["partners"])] if "partners" in summary else []),
@@ -109,3 +110,12 @@ def _found(folder: Path, summary: Mapping[str, Any]) -> list[Section]:
         Section("Cost", [cost_table(summary["cost"])]),
     ]
     return sections + (geometry_sections(model, title="The final merge by layer") if (model / MANIFEST).exists() else [])
+
+
+def _trained(runs: Sequence[Mapping[str, Any]]) -> Table:
+    rows = [[each["name"], f"{each['lr']:g}", each["dropout"], f"`{each['init']}`"] for each in runs]
+    return Table(["run, best first", "learning rate", "dropout", "init"], rows, "How they differ")
+
+
+def _pool(models: Sequence[Mapping[str, Any]]) -> Table:
+    return Table(["model, best first", "path"], [[each["name"], f"`{each['model']}`"] for each in models], "The pool")

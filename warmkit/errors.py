@@ -28,6 +28,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from warmkit.words import VALUES
+
 
 class WarmkitError(Exception):
     """Base of all errors that a user can cause and mend; the command line maps these and nothing else."""
@@ -110,8 +112,10 @@ class RecipeError(UsageError):
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
-    """Return `; did you mean 'x'?` for the closest valid name, else the list of valid names."""
+    """Return `; did you mean 'x'?` for the closest valid name, or the same in another word; else list the valid names."""
     names = list(valid)
+    if (word := VALUES.get(str(name).lower())) in names:
+        return f"; did you mean {word!r}?"
     close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.6)
     if close:
         return f"; did you mean {close[0]!r}?"

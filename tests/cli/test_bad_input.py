@@ -338,10 +338,10 @@ def test_a_link_to_an_input_is_no_destination(family: Family, run: Run, tmp_path
 
 USAGE: dict[str, tuple[list[object], str]] = {
     "unknown method": (["--method", "slrp"], "unknown method 'slrp'; did you mean 'slerp'?"),
-    "unknown option": (["--etta", "0.3"], "No such option: --etta"),
+    "unknown option": (["--etta", "0.3"], "warmkit merge has no --etta; did you mean --eta?"),
     "unknown dtype": (["--dtype", "bfloat"], "unknown dtype 'bfloat'; did you mean 'bfloat16'?"),
     "unknown granularity": (["--granularity", "layers"], "did you mean 'layer'?"),
-    "unknown device": (["--device", "gpu"], "unknown device 'gpu'"),
+    "unknown device": (["--device", "gpu"], "unknown device 'gpu'; did you mean 'cuda'?"),
     "eta not finite": (["--eta", "nan"], "eta must be a finite number"),
     "eta no number": (["--eta", "0.3,x"], "--eta: expected numbers"),
     "eta twice": (["--eta", "0.3,0.30"], "different etas"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Protocol
 
-from warmkit.errors import UsageError
+from warmkit.errors import UsageError, nearest
 from warmkit.merging.kernels import Block, Space
 from warmkit.merging.types import Coefficients, Gram
 
@@ -40,7 +40,7 @@ def find_kernels(device: str) -> Kernels:
 
         return NumbaKernels()
     if not device.startswith("cuda"):
-        raise UsageError(f"unknown device {device!r}; choose cpu or cuda")
+        raise UsageError(f"unknown device {device!r}{nearest(device, ('cpu', 'cuda'))}")
     from warmkit.merging.kernels_torch import TorchKernels
 
     return TorchKernels(device)

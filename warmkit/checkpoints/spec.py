@@ -188,6 +188,7 @@ def merge_spec(
         UsageError: If one of them is unknown, out of range, or does not fit the others.
     """
     found = find_method(method)
+    method = found.name
     if count < found.fewest:
         raise UsageError(f"{method} needs at least {found.fewest} models, found {count}")
     granularity = _granularity(found, granularity)

@@ -37,9 +37,11 @@ from warmkit.cli import (
     warm,
     warp,
 )
+from warmkit.cli.usage import Commands
 
 app = typer.Typer(
     name="warmkit",
+    cls=Commands,
     help="Weight averaging for aligning language models: merge checkpoints of one architecture into a better one.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

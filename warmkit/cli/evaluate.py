@@ -17,6 +17,7 @@ from warmkit.cli.output import check_picture, draw_picture
 from warmkit.cli.policies import AsChats
 from warmkit.cli.score import MaxLength, RewardModels
 from warmkit.cli.train import need_transformers, tell_slow_precision
+from warmkit.cli.usage import Commands
 from warmkit.errors import UsageError
 from warmkit.units import size
 
@@ -49,7 +50,7 @@ class Number(str, Enum):
 
 Precision = Annotated[Number, typer.Option("--precision", help="bfloat16 is faster and a little less exact.")]
 
-app = typer.Typer(help="Evaluate reward models and policies.", no_args_is_help=True)
+app = typer.Typer(cls=Commands, help="Evaluate reward models and policies.", no_args_is_help=True)
 
 
 @command()

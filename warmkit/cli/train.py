@@ -10,6 +10,7 @@ import typer
 from warmkit.cli.command import command
 from warmkit.cli.console import Console, table
 from warmkit.cli.policies import tell_truncated_prompts
+from warmkit.cli.usage import Commands
 from warmkit.records import is_number
 from warmkit.units import number
 
@@ -20,7 +21,7 @@ Overrides = Annotated[
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the resolved recipe, the size and the steps; train nothing.")]
 Force = Annotated[bool, typer.Option("--force", help="Start again where a run of another recipe lies.")]
 
-app = typer.Typer(help="Train reward models, language models and policies from recipes.", no_args_is_help=True)
+app = typer.Typer(cls=Commands, help="Train reward models, language models and policies from recipes.", no_args_is_help=True)
 
 
 @command(resumes=True)

@@ -108,7 +108,8 @@ class Scopes:
             if rules and rules[-1].pattern is None:
                 break
         if not rules and default is None:
-            raise self.error("merge_method", f"{self.known.name} needs {name!r}, which is said nowhere")
+            whose = "of the recipe" if name in self.known.shared else "of each model"
+            raise self.error("merge_method", f"{self.known.name} needs {name!r}; add it to parameters {whose}, as {name}: 0.5")
         if default is not None and (not rules or rules[-1].pattern is not None):
             rules.append(Rule((default,)))
         return tuple(rules)

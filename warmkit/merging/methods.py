@@ -38,6 +38,7 @@ from warmkit.merging.ties import ties
 from warmkit.merging.tsv_m import tsv_m
 from warmkit.merging.types import Coefficients
 from warmkit.merging.uniform import uniform
+from warmkit.words import method_word
 
 
 @dataclass(frozen=True)
@@ -250,14 +251,15 @@ METHODS: dict[str, AnyMethod] = {method.name: method for method in (*_TABLE, *_E
 
 
 def find_method(name: str) -> AnyMethod:
-    """Return the method called `name`.
+    """Return the method called `name`, in any case, with dashes or underscores.
 
     Raises:
-        UsageError: With the nearest valid name, if there is none.
+        UsageError: With what it is called here, or the nearest valid name, if there is none.
     """
-    if name not in METHODS:
-        raise UsageError(f"unknown method {name!r}{nearest(name, METHODS)}")
-    return METHODS[name]
+    known = METHODS.get(name.lower().replace("_", "-"))
+    if known is None:
+        raise UsageError(f"unknown method {name!r}{method_word(name) or nearest(name, METHODS)}")
+    return known
 
 
 def method_parameters(method: AnyMethod, given: Mapping[str, Any], count: int) -> dict[str, Any]:

@@ -303,7 +303,7 @@ REFUSED: dict[str, tuple[str, str]] = {
         LINEAR.replace("0.7", "[{pattern: mlp, value: 1}]"),
         ":3: models[0].parameters.weight: unknown key 'pattern'",
     ),
-    "no weight": ("merge_method: linear\n" + PLAIN, ":1: linear needs 'weight', which is said nowhere"),
+    "no weight": ("merge_method: linear\n" + PLAIN, ":1: linear needs 'weight'; add it to parameters of each model"),
     "no base": ("merge_method: slerp\n" + PLAIN + T, ":1: slerp needs a base_model"),
     "three for slerp": ("merge_method: slerp\nbase_model: @a\n" + THREE + T, ":3: slerp takes two models"),
     "t past the end": (

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from inspect import cleandoc
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -46,6 +47,8 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
+    epilog="Documentation: the folder docs/ of the repository. docs/quickstart.md to begin, docs/mergekit.md for recipes of "
+    "mergekit, docs/troubleshooting.md for errors.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -68,23 +71,36 @@ def _alias(name: str, of: str, text: str | None) -> str:
     return f"The same as `warmkit {of}`.\n\n{own}"
 
 
-for verb in (merge.merge, liti.liti, soup.soup, ema.ema, compare.compare, inspect.inspect, verify.verify, methods.methods):
-    app.command(verb.__name__)(verb)
+_PANELS: dict[str, dict[str, Callable[..., Any]]] = {
+    "Merge": {
+        "merge": merge.merge,
+        "liti": liti.liti,
+        "soup": soup.soup,
+        "ema": ema.ema,
+        "extract-lora": extract_lora.extract_lora,
+        "methods": methods.methods,
+    },
+    "Look, check and share": {
+        "inspect": inspect.inspect,
+        "compare": compare.compare,
+        "verify": verify.verify,
+        "push": push.push,
+        "report": report.report,
+    },
+    "Train": {"warm": warm.warm, "warp": warp.warp, "recipes": recipes.recipes},
+    "Evaluate": {"front": front.front, "bon": bon.bon, "sxs": sxs.sxs, "lmc": lmc.lmc, "score": score.score},
+    "Preference data": {"label": label.label, "corrupt": corrupt.corrupt, "docstrings": docstrings.docstrings},
+    "Evidence": {"demo": demo.demo, "reproduce": reproduce.reproduce},
+}
+
+for panel, verbs in _PANELS.items():
+    for name, verb in verbs.items():
+        app.command(name, rich_help_panel=panel)(verb)
+for name, of, verb in (("train-rm", "train rm", train.rm), ("train-policy", "train policy", train.policy)):
+    app.command(name, help=_alias(name, of, verb.__doc__), rich_help_panel="Train")(verb)
 app.command("merge-part", hidden=True)(merge_part.merge_part)
-app.command("push")(push.push)
-app.command("recipes")(recipes.recipes)
-app.command("extract-lora")(extract_lora.extract_lora)
-app.add_typer(train.app, name="train")
-app.command("train-rm", help=_alias("train-rm", "train rm", train.rm.__doc__))(train.rm)
-app.command("train-policy", help=_alias("train-policy", "train policy", train.policy.__doc__))(train.policy)
-app.command("warm")(warm.warm)
-app.command("warp")(warp.warp)
-app.add_typer(evaluate.app, name="eval")
-app.command("front")(front.front)
-app.command("reproduce")(reproduce.reproduce)
-app.command("report")(report.report)
-for verb in (bon.bon, sxs.sxs, lmc.lmc, score.score, label.label, corrupt.corrupt, docstrings.docstrings, demo.demo):
-    app.command(verb.__name__)(verb)
+app.add_typer(train.app, name="train", rich_help_panel="Train")
+app.add_typer(evaluate.app, name="eval", rich_help_panel="Evaluate")
 
 
 def main() -> None:

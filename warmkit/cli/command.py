@@ -17,6 +17,7 @@ from warmkit.cli.console import Console
 from warmkit.errors import WarmkitError, out_of_memory
 
 INTERRUPTED, TERMINATED = 130, 143
+OUTPUT_PANEL = "What is printed"
 
 
 class Terminated(BaseException):
@@ -24,9 +25,11 @@ class Terminated(BaseException):
 
 
 def console_options(
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", rich_help_panel=OUTPUT_PANEL, help="Say nothing but errors.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", rich_help_panel=OUTPUT_PANEL, help="Say more.")] = False,
+    json: Annotated[
+        bool, typer.Option("--json", rich_help_panel=OUTPUT_PANEL, help="Print one JSON document on stdout.")
+    ] = False,
 ) -> None:
     """Options that every command takes."""
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from warmkit.cli import completions
 from warmkit.cli.command import command
 from warmkit.cli.console import Console, table
 from warmkit.cli.options import AllowPickle, Models, Stream
@@ -20,7 +21,9 @@ def compare(
     console: Console,
     models: Models,
     init: Annotated[str, typer.Option("--init", help="What the models were fine-tuned from.", show_default=False)],
-    granularity: Annotated[str, typer.Option("--granularity", help="layer, tensor or model.")] = "layer",
+    granularity: Annotated[
+        str, typer.Option("--granularity", help="layer, tensor or model.", autocompletion=completions.granularity)
+    ] = "layer",
     plot: Annotated[
         Path | None, typer.Option("--plot", help="Draw angles, cosines and norms (WARP, figure 11) into a picture.")
     ] = None,

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from warmkit.cli import merged
+from warmkit.cli import completions, merged
 from warmkit.cli.command import command
 from warmkit.cli.console import Console, table
 from warmkit.cli.options import Models, OutputPath, output_options, writing
@@ -24,7 +24,13 @@ def ema(
         ),
     ] = None,
     sort: Annotated[
-        str, typer.Option("--sort", metavar="given|natural", help="natural: step-200 before step-1000, whatever the order.")
+        str,
+        typer.Option(
+            "--sort",
+            metavar="given|natural",
+            autocompletion=completions.order,
+            help="natural: step-200 before step-1000, whatever the order.",
+        ),
     ] = "given",
     **options: Any,
 ) -> None:

@@ -6,16 +6,25 @@ from typing import Annotated
 
 import typer
 
+from warmkit.cli.completions import among
+
 ExecutorName = Annotated[
     str | None,
     typer.Option(
-        "--executor", metavar="processes|ray", help="Where the runs go: the recipe's key `executor`.", show_default=False
+        "--executor",
+        metavar="processes|ray",
+        autocompletion=among("processes", "ray"),
+        help="Where the runs go: the recipe's key `executor`.",
+        show_default=False,
     ),
 ]
 Address = Annotated[
     str | None,
     typer.Option(
-        "--address", metavar="HOST:PORT", help="Head of the Ray cluster; else RAY_ADDRESS, else the one running here."
+        "--address",
+        rich_help_panel="Where it runs",
+        metavar="HOST:PORT",
+        help="Head of the Ray cluster; else RAY_ADDRESS, else the one running here.",
     ),
 ]
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from warmkit.cli.command import command
+from warmkit.cli.completions import among
 from warmkit.cli.console import Console, table
 from warmkit.cli.options import OutputPath
 from warmkit.units import number
@@ -32,7 +33,14 @@ def extract_lora(
     save_rest: Annotated[
         bool, typer.Option("--save-rest", help="Save changed norms, biases, embeddings and heads whole.")
     ] = False,
-    dtype: Annotated[str, typer.Option("--dtype", help="Of the factors: float32, bfloat16, float16.")] = "float32",
+    dtype: Annotated[
+        str,
+        typer.Option(
+            "--dtype",
+            help="Of the factors: float32, bfloat16, float16.",
+            autocompletion=among("float32", "bfloat16", "float16"),
+        ),
+    ] = "float32",
     force: Annotated[bool, typer.Option("--force", help="Replace an adapter at OUT, in one step at the end.")] = False,
 ) -> None:
     """Turn a model, a merge for instance, into a LoRA adapter on its base, and report what is lost.

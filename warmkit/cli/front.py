@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from warmkit.cli import completions
 from warmkit.cli import policies as options
 from warmkit.cli.command import command
 from warmkit.cli.console import Console, table
@@ -34,7 +35,11 @@ def front(
     method: Annotated[
         list[str] | None,
         typer.Option(
-            "--method", "-m", help="See `warmkit methods`; again to compare.", show_default="slerp; of one alone lerp"
+            "--method",
+            "-m",
+            help="See `warmkit methods`; again to compare.",
+            show_default="slerp; of one alone lerp",
+            autocompletion=completions.method,
         ),
     ] = None,
     eta: Annotated[
@@ -47,10 +52,22 @@ def front(
         int | None, typer.Option("--grid", metavar="N", min=1, help="All mixes of the policies in steps of 1/N.")
     ] = None,
     granularity: Annotated[
-        str | None, typer.Option("--granularity", help="What shares one angle: layer, tensor or model.", show_default="layer")
+        str | None,
+        typer.Option(
+            "--granularity",
+            help="What shares one angle: layer, tensor or model.",
+            show_default="layer",
+            autocompletion=completions.granularity,
+        ),
     ] = None,
     antiparallel: Annotated[
-        str | None, typer.Option("--antiparallel", help="Opposite task vectors: error, or lerp.", show_default="error")
+        str | None,
+        typer.Option(
+            "--antiparallel",
+            help="Opposite task vectors: error, or lerp.",
+            show_default="error",
+            autocompletion=completions.antiparallel,
+        ),
     ] = None,
     prompts: options.PromptFile = None,
     reward: options.Rewards = None,

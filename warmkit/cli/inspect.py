@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from warmkit.cli import completions
 from warmkit.cli.command import command
 from warmkit.cli.console import Console, table
 from warmkit.cli.options import AllowPickle, Stream
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 def inspect(
     console: Console,
     path: Annotated[str, typer.Argument(metavar="PATH", help="Directory, .safetensors file or Hub repository.")],
-    granularity: Annotated[str, typer.Option("--granularity", help="One row per layer, tensor or model.")] = "layer",
+    granularity: Annotated[
+        str, typer.Option("--granularity", help="One row per layer, tensor or model.", autocompletion=completions.granularity)
+    ] = "layer",
     allow_pickle: AllowPickle = False,
     stream: Stream = False,
 ) -> None:

@@ -9,12 +9,14 @@ from typing import Annotated, Any
 
 import typer
 
-from warmkit.cli import merged
+from warmkit.cli import completions, merged
 from warmkit.cli.command import command
 from warmkit.cli.console import Console
 from warmkit.cli.executor import Address
 from warmkit.cli.merge_recipe import note_template, read, read_slices, show_recipe
 from warmkit.cli.options import (
+    METHOD_PANEL,
+    PLACE_PANEL,
     Eta,
     Init,
     Models,
@@ -36,7 +38,10 @@ def merge(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Directory to create.", show_default="the recipe's")
     ] = None,
-    method: Annotated[str | None, typer.Option("--method", "-m", help="See `warmkit methods`.", show_default="slerp")] = None,
+    method: Annotated[
+        str | None,
+        typer.Option("--method", "-m", help="See `warmkit methods`.", show_default="slerp", autocompletion=completions.method),
+    ] = None,
     init: Init = None,
     lambda_: Annotated[float | None, typer.Option("--lambda", help="Of two models, the share of the second.")] = None,
     coefficients: Annotated[str | None, typer.Option("--coefficients", help="One per model: 0.5,0.3,0.2.")] = None,
@@ -44,22 +49,42 @@ def merge(
     granularity: Annotated[
         str | None,
         typer.Option(
-            "--granularity", help="What shares one angle or ranking: layer, tensor or model.", show_default="the method's"
+            "--granularity",
+            help="What shares one angle or ranking: layer, tensor or model.",
+            show_default="the method's",
+            autocompletion=completions.granularity,
+            rich_help_panel=METHOD_PANEL,
         ),
     ] = None,
     antiparallel: Annotated[
         str | None,
-        typer.Option("--antiparallel", help="Opposite task vectors: error, or lerp.", show_default="error"),
+        typer.Option(
+            "--antiparallel",
+            help="Opposite task vectors: error, or lerp.",
+            show_default="error",
+            autocompletion=completions.antiparallel,
+            rich_help_panel=METHOD_PANEL,
+        ),
     ] = None,
     angles: Annotated[
-        bool | None, typer.Option("--angles", help="Measure angles even if the method needs none (reads the init).")
+        bool | None,
+        typer.Option(
+            "--angles", rich_help_panel=METHOD_PANEL, help="Measure angles even if the method needs none (reads the init)."
+        ),
     ] = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Print the recipe, one of mergekit's as warmkit's; merge nothing.")
     ] = False,
     executor: Annotated[
         str | None,
-        typer.Option("--executor", metavar="threads|ray", help="Where groups are merged.", show_default="threads"),
+        typer.Option(
+            "--executor",
+            metavar="threads|ray",
+            autocompletion=completions.among("threads", "ray"),
+            rich_help_panel=PLACE_PANEL,
+            help="Where groups are merged.",
+            show_default="threads",
+        ),
     ] = None,
     address: Address = None,
     **options: Any,

@@ -8,7 +8,14 @@ from typing import Annotated, Any
 
 import typer
 
+from warmkit.cli import completions
 from warmkit.errors import UsageError
+
+METHOD_PANEL = "Parameters of methods"
+INPUT_PANEL = "What is read"
+TENSOR_PANEL = "Which tensors"
+RESULT_PANEL = "What is written"
+PLACE_PANEL = "Where it runs"
 
 Models = Annotated[
     list[str], typer.Argument(metavar="MODEL", help="Directories, .safetensors files, Hub repositories or addresses.")
@@ -16,7 +23,12 @@ Models = Annotated[
 Init = Annotated[str | None, typer.Option("--init", help="What the models were fine-tuned from.")]
 OutputPath = Annotated[Path, typer.Option("--output", "-o", help="Directory to create.", show_default=False)]
 Stream = Annotated[
-    bool, typer.Option("--stream", help="Read Hub repositories by byte ranges; their weights never touch the disk.")
+    bool,
+    typer.Option(
+        "--stream",
+        rich_help_panel=INPUT_PANEL,
+        help="Read Hub repositories by byte ranges; their weights never touch the disk.",
+    ),
 ]
 Eta = Annotated[
     str | None,
@@ -25,49 +37,96 @@ Eta = Annotated[
 
 AllowPickle = Annotated[
     bool,
-    typer.Option("--allow-pickle", help="Also read what torch saved: .bin, .pt, .ckpt and distributed checkpoints."),
+    typer.Option(
+        "--allow-pickle",
+        rich_help_panel=INPUT_PANEL,
+        help="Also read what torch saved: .bin, .pt, .ckpt and distributed checkpoints.",
+    ),
 ]
 
 
 def output_options(
     dtype: Annotated[
         str | None,
-        typer.Option("--dtype", help="float32, bfloat16, float16 or float64.", show_default="each tensor's own"),
+        typer.Option(
+            "--dtype",
+            rich_help_panel=RESULT_PANEL,
+            autocompletion=completions.dtype,
+            help="float32, bfloat16, float16 or float64.",
+            show_default="each tensor's own",
+        ),
     ] = None,
     max_shard_size: Annotated[
-        str | None, typer.Option("--max-shard-size", help="Largest weight file.", show_default="5GB")
+        str | None,
+        typer.Option("--max-shard-size", rich_help_panel=RESULT_PANEL, help="Largest weight file.", show_default="5GB"),
     ] = None,
-    threads: Annotated[int | None, typer.Option("--threads", help="Worker threads.", show_default="one a core")] = None,
-    device: Annotated[str | None, typer.Option("--device", help="cpu or cuda.", show_default="cpu")] = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", rich_help_panel=PLACE_PANEL, help="Worker threads.", show_default="one a core")
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            "--device", rich_help_panel=PLACE_PANEL, autocompletion=completions.device, help="cpu or cuda.", show_default="cpu"
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, print the plan, write nothing.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace a checkpoint at OUT, in one step at the end.")] = False,
     resume: Annotated[
-        bool, typer.Option("--resume/--no-resume", help="Go on where an interrupted run of the same command stopped.")
+        bool,
+        typer.Option(
+            "--resume/--no-resume",
+            rich_help_panel=RESULT_PANEL,
+            help="Go on where an interrupted run of the same command stopped.",
+        ),
     ] = True,
-    allow_nonfinite: Annotated[bool, typer.Option("--allow-nonfinite", help="Let NaN and infinity pass.")] = False,
+    allow_nonfinite: Annotated[
+        bool, typer.Option("--allow-nonfinite", rich_help_panel=INPUT_PANEL, help="Let NaN and infinity pass.")
+    ] = False,
     stream: Stream = False,
-    sha256: Annotated[bool, typer.Option("--sha256", help="Record SHA-256 of every file; slower than the merge.")] = False,
+    sha256: Annotated[
+        bool,
+        typer.Option("--sha256", rich_help_panel=RESULT_PANEL, help="Record SHA-256 of every file; slower than the merge."),
+    ] = False,
     allow_pickle: AllowPickle = False,
     strict: Annotated[
         bool,
-        typer.Option("--strict", help="Errors, not notes: a model that is there twice or equals its init, a lambda of 30."),
+        typer.Option(
+            "--strict",
+            rich_help_panel=INPUT_PANEL,
+            help="Errors, not notes: a model that is there twice or equals its init, a lambda of 30.",
+        ),
     ] = False,
     vocabulary: Annotated[
         str | None,
-        typer.Option("--vocabulary", help="Rows by token: strict, union, init or common.", show_default="strict"),
+        typer.Option(
+            "--vocabulary",
+            rich_help_panel=TENSOR_PANEL,
+            autocompletion=completions.vocabulary,
+            help="Rows by token: strict, union, init or common.",
+            show_default="strict",
+        ),
     ] = None,
     only: Annotated[
         list[str] | None,
         typer.Option(
-            "--only", help="Merge only tensors like this ('model.layers.*'), copy the others from the init, or first model."
+            "--only",
+            rich_help_panel=TENSOR_PANEL,
+            help="Merge only tensors like this ('model.layers.*'), copy the others from the init, or first model.",
         ),
     ] = None,
     exclude: Annotated[
-        list[str] | None, typer.Option("--exclude", help="Copy tensors like this ('lm_head.*') from there.")
+        list[str] | None,
+        typer.Option("--exclude", rich_help_panel=TENSOR_PANEL, help="Copy tensors like this ('lm_head.*') from there."),
     ] = None,
     heads: Annotated[
         str | None,
-        typer.Option("--heads", help="Whose heads: of the init, or of the models, averaged.", show_default="init"),
+        typer.Option(
+            "--heads",
+            rich_help_panel=TENSOR_PANEL,
+            autocompletion=completions.heads,
+            help="Whose heads: of the init, or of the models, averaged.",
+            show_default="init",
+        ),
     ] = None,
 ) -> None:
     """How results are written."""
@@ -75,39 +134,70 @@ def output_options(
 
 def method_options(
     scale: Annotated[
-        float | None, typer.Option("--scale", help="Factor of the merged task vector (lambda).", show_default="1")
+        float | None,
+        typer.Option(
+            "--scale", rich_help_panel=METHOD_PANEL, help="Factor of the merged task vector (lambda).", show_default="1"
+        ),
     ] = None,
     density: Annotated[
         str | None,
         typer.Option(
-            "--density", help="Share of each task vector that is kept: 0.5, or one per model.", show_default="the method's"
+            "--density",
+            rich_help_panel=METHOD_PANEL,
+            help="Share of each task vector that is kept: 0.5, or one per model.",
+            show_default="the method's",
         ),
     ] = None,
     gamma: Annotated[
         str | None,
-        typer.Option("--gamma", help="Share of the largest elements that is left out; or one per model.", show_default="0.01"),
+        typer.Option(
+            "--gamma",
+            rich_help_panel=METHOD_PANEL,
+            help="Share of the largest elements that is left out; or one per model.",
+            show_default="0.01",
+        ),
     ] = None,
     epsilon: Annotated[
         str | None,
         typer.Option(
             "--epsilon",
+            rich_help_panel=METHOD_PANEL,
             help="DELLA: chances go this far from the density. RAM: the smallest change that counts. Or one per model.",
             show_default="the method's",
         ),
     ] = None,
     select_topk: Annotated[
-        float | None, typer.Option("--select-topk", help="Share of the elements, those that vary most.", show_default="1")
+        float | None,
+        typer.Option(
+            "--select-topk", rich_help_panel=METHOD_PANEL, help="Share of the elements, those that vary most.", show_default="1"
+        ),
     ] = None,
     normalize: Annotated[
         bool | None,
-        typer.Option("--normalize/--no-normalize", help="Divide by the coefficients summed over.", show_default="the method's"),
+        typer.Option(
+            "--normalize/--no-normalize",
+            rich_help_panel=METHOD_PANEL,
+            help="Divide by the coefficients summed over.",
+            show_default="the method's",
+        ),
     ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Of random masks.", show_default="0")] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", rich_help_panel=METHOD_PANEL, help="Of random masks.", show_default="0")
+    ] = None,
     r: Annotated[
-        float | None, typer.Option("--r", help="RAM+: how much larger what is one model's own becomes.", show_default="0.1")
+        float | None,
+        typer.Option(
+            "--r",
+            rich_help_panel=METHOD_PANEL,
+            help="RAM+: how much larger what is one model's own becomes.",
+            show_default="0.1",
+        ),
     ] = None,
     alpha: Annotated[
-        float | None, typer.Option("--alpha", help="RAM+: largest ratio of shared to own changes.", show_default="0.2")
+        float | None,
+        typer.Option(
+            "--alpha", rich_help_panel=METHOD_PANEL, help="RAM+: largest ratio of shared to own changes.", show_default="0.2"
+        ),
     ] = None,
 ) -> None:
     """Parameters of methods that edit task vectors; `warmkit methods` says which have them."""

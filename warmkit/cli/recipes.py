@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from warmkit.cli import completions
 from warmkit.cli.command import command
 from warmkit.cli.console import Console, table
 from warmkit.cli.output import refuse_existing
@@ -18,7 +19,12 @@ def recipes(
     console: Console,
     name: Annotated[
         str | None,
-        typer.Argument(metavar="[NAME]", help="Recipe to print or to copy; without a name all are listed.", show_default=False),
+        typer.Argument(
+            metavar="[NAME]",
+            help="Recipe to print or to copy; without a name all are listed.",
+            show_default=False,
+            autocompletion=completions.shipped_recipe,
+        ),
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Copy the recipe to this file or folder.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a file at OUT.")] = False,

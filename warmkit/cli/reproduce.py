@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from warmkit.cli import completions
 from warmkit.cli.command import command
 from warmkit.cli.console import Console, table
 from warmkit.cli.output import write_page
@@ -21,7 +22,12 @@ if TYPE_CHECKING:
 @command(resumes=True)
 def reproduce(
     console: Console,
-    claims: Annotated[list[str], typer.Argument(metavar="CLAIM...", help="Names of claims, or `all`.", show_default=False)],
+    claims: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="CLAIM...", help="Names of claims, or `all`.", show_default=False, autocompletion=completions.claim
+        ),
+    ],
     size: Annotated[
         Literal["nano", "small", "large"],
         typer.Option("--size", help="`nano` for CI, `small` for two cores, `large` for a GPU."),

@@ -294,7 +294,7 @@ def _check_numbers(name: str, option: str, rest: Sequence[str]) -> None:
     if len(found) < 2:
         return
     said = f"{option} {' '.join(rest[: len(found)])}"
-    if option in LISTS or (name, option) == ("warmkit lmc", "--lambda"):
+    if option in LISTS or (option == "--lambda" and name != "warmkit merge"):
         raise UsageError(f"{said}: numbers have commas between them and no spaces: {option} {','.join(found)}")
     if option == "--lambda":
         raise UsageError(

@@ -105,3 +105,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'warmkit' has no attribute {name!r}")
     return getattr(importlib.import_module(f"warmkit.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__  # what completion offers: neither modules nor what this file imports

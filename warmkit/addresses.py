@@ -21,7 +21,7 @@ _DIRECTIONS = frozenset(map(chr, (0x200E, 0x200F, 0x061C, *range(0x202A, 0x202F)
 def without_secrets(text: str) -> str:
     """Return a text with every address in it cut at its query, and without user and password.
 
-    Example:
+    Examples:
         >>> without_secrets("cannot read https://host/model?X-Signature=abc (HTTP 403)")
         'cannot read https://host/model (HTTP 403)'
     """
@@ -31,7 +31,7 @@ def without_secrets(text: str) -> str:
 def without_assigned_secrets(text: str) -> str:
     """Return a shell command without what it assigns to names like API_KEY, and without the secrets of its addresses.
 
-    Example:
+    Examples:
         >>> without_assigned_secrets("API_KEY=abc python score.py {}")
         'API_KEY=[secret] python score.py {}'
     """
@@ -59,7 +59,7 @@ def refuse_password(source: str) -> None:
 def shown(source: str | os.PathLike[str]) -> str:
     """Return a path, repository or address as it may be written down: without secrets, and printable.
 
-    Example:
+    Examples:
         >>> shown("https://host/model?sig=abc"), shown("runs/a")
         ('https://host/model', 'runs/a')
     """
@@ -70,7 +70,7 @@ def shown(source: str | os.PathLike[str]) -> str:
 def markdown_code(text: str) -> str:
     r"""Return a name as code in markdown, also in a cell of a table, whatever stands in it.
 
-    Example:
+    Examples:
         >>> markdown_code("runs/a"), markdown_code("a`b|c")
         ('`runs/a`', '``a`b\\|c``')
     """
@@ -88,7 +88,7 @@ def printable(text: str, keep: str = "") -> str:
         text: Any text.
         keep: Control characters that stay.
 
-    Example:
+    Examples:
         >>> printable("a\x1b[31mb"), printable("caf\udce9")
         ('a\\x1b[31mb', 'caf\\xe9')
     """

@@ -52,7 +52,7 @@ def generator(purpose: Purpose, *key: int | str) -> np.random.Generator:
         purpose: What the numbers are for.
         key: Seed and counters, such as epoch or step. `1`, `"1"` and `(1, 0)` are three streams.
 
-    Example:
+    Examples:
         >>> generator("data order", 0).permutation(5).tolist() == generator("label noise", 0).permutation(5).tolist()
         False
     """
@@ -79,7 +79,7 @@ def run_seed(seed: int, number: int) -> int:
     Raises:
         UsageError: If the pipeline has more runs.
 
-    Example:
+    Examples:
         >>> run_seed(0, 3), run_seed(1, 3)
         (3, 1003)
     """

@@ -15,7 +15,7 @@ def size(count: float) -> str:
 def duration(seconds: float) -> str:
     """Write a time as people read it.
 
-    Example:
+    Examples:
         >>> duration(0.42), duration(75), duration(4000), duration(200000)
         ('0.42 s', '1 min 15 s', '1 h 7 min', '2 d 8 h')
     """

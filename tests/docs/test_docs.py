@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import griffe
 import pytest
 
 from tests.conftest import Run
@@ -94,3 +97,22 @@ def test_a_merge_on_the_cpu_imports_no_torch(run: Run, tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip().endswith("False")
+
+
+def test_the_site_draws_no_part_of_a_docstring_as_a_note() -> None:
+    """`Examples:` is a section of Google's style, and `Example:` is a note; so is `Source:` before lines that are indented."""
+    package = griffe.load("warmkit", search_paths=[ROOT], resolve_aliases=False)
+    notes = [each.path for each in _documented(package) if any(_is_note(part) for part in each.docstring.parse("google"))]
+    assert [each for each in notes if not each.startswith("warmkit.reproduction.")] == []
+
+
+def _is_note(part: griffe.DocstringSection) -> bool:
+    return part.kind is griffe.DocstringSectionKind.admonition
+
+
+def _documented(found: griffe.Object) -> Iterator[Any]:
+    if found.docstring is not None:
+        yield found
+    for member in found.members.values():
+        if isinstance(member, griffe.Object):
+            yield from _documented(member)

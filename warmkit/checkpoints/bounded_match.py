@@ -43,7 +43,7 @@ def ends_with(expression: str, name: str) -> bool:
         re.error: If it is no expression.
         UnsupportedError: If it asks for more than states can follow.
 
-    Example:
+    Examples:
         >>> ends_with(r"layers\.[0-3]\.(q|k)_proj", "model.layers.2.k_proj"), ends_with("q", "model.xq")
         (True, False)
     """

@@ -22,7 +22,7 @@ def kept(
     Raises:
         UsageError: If a pattern matches nothing, or nothing is left to merge.
 
-    Example:
+    Examples:
         >>> sorted(kept(["lm_head.weight", "h.0.mlp", "h.1.mlp"], only=["h.*"], exclude=["*.0.*"]))
         ['h.0.mlp', 'lm_head.weight']
     """

@@ -19,7 +19,7 @@ def layer_of(name: str) -> str:
 
     A name without one is a layer of its own.
 
-    Example:
+    Examples:
         >>> layer_of("model.layers.3.mlp.up_proj.weight")
         'model.layers.3'
         >>> layer_of("lm_head.weight")

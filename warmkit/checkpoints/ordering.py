@@ -18,7 +18,7 @@ def in_order(names: Sequence[str | os.PathLike[str]], sort: str) -> list[str | o
     Raises:
         UsageError: If `sort` is neither `given` nor `natural`.
 
-    Example:
+    Examples:
         >>> in_order(["step-1000", "step-200"], "natural")
         ['step-200', 'step-1000']
     """

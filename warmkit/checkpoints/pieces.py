@@ -21,7 +21,7 @@ MOST_READ = 1 << 20  # bytes read at once to pick elements with gaps between the
 def row_major(shape: Sequence[int]) -> Index:
     """Return the strides, in elements, of a tensor whose last dimension runs fastest.
 
-    Example:
+    Examples:
         >>> row_major((2, 3, 4))
         (12, 4, 1)
     """
@@ -38,7 +38,7 @@ def contiguous(shape: Sequence[int], strides: Sequence[int]) -> bool:
 def boxes(shape: Sequence[int], start: int, count: int) -> Iterator[tuple[Index, Index]]:
     """Cut the elements [start, start + count) of a row-major tensor into boxes, (first corner, corner past the end) each.
 
-    Example:
+    Examples:
         >>> list(boxes((4, 3), 2, 8))
         [((0, 2), (1, 3)), ((1, 0), (3, 3)), ((3, 0), (4, 1))]
     """

@@ -124,7 +124,7 @@ def value_at(setting: Setting, tensor: str, depth: float, name: str) -> tuple[in
 def layer_number(tensor: str) -> tuple[str, int] | None:
     """Return the stack of layers that a tensor is in and its layer there, None for a tensor outside.
 
-    Example:
+    Examples:
         >>> layer_number("model.layers.3.mlp.up_proj.weight")
         ('model.layers.', 3)
     """

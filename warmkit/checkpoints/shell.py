@@ -87,7 +87,7 @@ def with_argument(line: str, placeholder: str, value: str) -> str:
     Raises:
         ScoreError: If such a text belongs into the middle of a quoted one, which another program may read as a program.
 
-    Example:
+    Examples:
         >>> with_argument("score.py {}", "{}", "runs/a"), with_argument("score.py '{}'", "{}", "a $(b)")
         ('score.py runs/a', 'score.py "$1"')
     """

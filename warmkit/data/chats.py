@@ -79,7 +79,7 @@ def as_chat(prompt: str) -> Messages:
     Raises:
         DataError: If it is blank.
 
-    Example:
+    Examples:
         >>> as_chat("2 + 2?")
         [{'role': 'user', 'content': '2 + 2?'}]
     """

@@ -28,7 +28,7 @@ def corrupt(pairs: Sequence[Pair], rate: float, seed: int) -> list[Pair]:
 
     Source: WARM (Ramé et al., 2024), whose corruption experiments swap a quarter of the labels.
 
-    Example:
+    Examples:
         >>> corrupt([Pair("2 + 2", "4", "5")], rate=1, seed=0)
         [Pair(prompt='2 + 2', chosen='5', rejected='4', corrupt=True, subset=None, where='')]
     """

@@ -171,7 +171,7 @@ def split(text: str) -> tuple[str, str] | None:
     Returns:
         Both without markup; None if either is missing, too short, too long or no prose.
 
-    Example:
+    Examples:
         >>> split("return the `name` of it\n\nNames are what people call things by, in most places.\n\n>>> name(1)")
         ('Return the name of it.', 'Names are what people call things by, in most places.')
     """

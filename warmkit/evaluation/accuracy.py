@@ -51,7 +51,7 @@ def pairwise_accuracy(scores: Scores) -> float:
 
     Source: WARM (Ramé et al., 2024), section 3.2.
 
-    Example:
+    Examples:
         >>> pairwise_accuracy(Scores(np.array([1.0, 0.0]), np.array([0.0, 1.0])))
         0.5
     """

@@ -22,7 +22,7 @@ def kl_of_best_of(n: int) -> float:
 
     Source: Hilton (2023), "KL divergence of max-of-n"; Beirami et al. (2024); WARM (Ramé et al., 2024), appendix D.2.
 
-    Example:
+    Examples:
         >>> round(kl_of_best_of(4), 4)
         0.6363
     """
@@ -45,7 +45,7 @@ def choice_probabilities(proxy: Array, n: int) -> Array:
 
     Source: Nakano et al. (2021, WebGPT), appendix I; there without ties.
 
-    Example:
+    Examples:
         >>> choice_probabilities(np.array([[3.0, 1.0, 2.0, 3.0]]), 2)
         array([[0.41666667, 0.        , 0.16666667, 0.41666667]])
     """
@@ -81,7 +81,7 @@ def best_of_n(proxy: Array, scores: Array, n: int) -> Array:
 
     Source: Nakano et al. (2021, WebGPT), appendix I; WARM (Ramé et al., 2024), appendix D.2, figure 13.
 
-    Example:
+    Examples:
         >>> gold = np.array([[0.0, 6.0, 3.0]])
         >>> best_of_n(np.array([[1.0, 2.0, 3.0]]), gold, 2)  # the third of two subsets, the second of one
         array([4.])
@@ -141,7 +141,7 @@ def best_of_curves(choosers: Mapping[str, Array], controls: Mapping[str, Array],
 def default_sizes(samples: int) -> list[int]:
     """Return 1, 2, 4, ... and K.
 
-    Example:
+    Examples:
         >>> default_sizes(12)
         [1, 2, 4, 8, 12]
     """

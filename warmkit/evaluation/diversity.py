@@ -42,9 +42,9 @@ def similarity(texts: Sequence[Sequence[str]]) -> Array:
         UsageError: If there are fewer than two samples a prompt, or sacrebleu is not installed.
 
     Source: WARP (Ramé et al., 2024), appendix F, at temperature 0.9 and with BLEURT, a learned similarity of meanings, where
-        this one is of spellings; chrF: Popović (2015), computed by sacrebleu (Post, 2018).
+    this one is of spellings; chrF: Popović (2015), computed by sacrebleu (Post, 2018).
 
-    Example:
+    Examples:
         >>> similarity([["the cat sleeps", "the cat sleeps"], ["sun", "moor"]]).tolist()
         [100.0, 0.0]
     """
@@ -75,7 +75,7 @@ def semantic_similarity(texts: Sequence[Sequence[str]], embed: Embed) -> Array:
         UsageError: If there are fewer than two samples a prompt.
 
     Source: WARP (Ramé et al., 2024), appendix F, with the cosine of a sentence encoder (Reimers and Gurevych, 2019) in the
-        place of BLEURT.
+    place of BLEURT.
     """
     _require_two(texts)
     vectors = embed([text for row in texts for text in row])

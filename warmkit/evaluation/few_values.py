@@ -44,7 +44,7 @@ def student_interval(values: Sequence[float], level: float = 0.95) -> Estimate:
 
     Source: Student (1908).
 
-    Example:
+    Examples:
         >>> found = student_interval([1.0, 2.0, 3.0])
         >>> round(found.low, 2), round(found.high, 2)
         (-0.48, 4.48)
@@ -67,7 +67,7 @@ def wilson_interval(right: int, count: int, level: float = 0.95) -> Estimate:
 
     Source: Wilson (1927).
 
-    Example:
+    Examples:
         >>> found = wilson_interval(0, 10)
         >>> found.low, round(found.high, 3)
         (0.0, 0.278)
@@ -87,7 +87,7 @@ def student_quantile(freedom: int, level: float) -> float:
         freedom: Degrees of freedom, at least 1.
         level: The probability, above 0 and below 1.
 
-    Example:
+    Examples:
         >>> round(student_quantile(4, 0.95), 3)
         2.776
     """

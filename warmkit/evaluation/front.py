@@ -48,7 +48,7 @@ class FrontPoint:
     def from_dict(cls, known: Mapping[str, Any]) -> FrontPoint:
         """Return what `to_dict` was of.
 
-        Example:
+        Examples:
             >>> FrontPoint.from_dict({"eta": 1.0, "coefficients": None, "values": {}})
             FrontPoint(eta=1.0, coefficients=None, values={})
         """
@@ -152,7 +152,7 @@ def simplex(models: int, steps: int) -> list[list[float]]:
     Raises:
         UsageError: If there is nothing to mix.
 
-    Example:
+    Examples:
         >>> simplex(2, 4)
         [[1.0, 0.0], [0.75, 0.25], [0.5, 0.5], [0.25, 0.75], [0.0, 1.0]]
         >>> len(simplex(3, 4))

@@ -86,7 +86,7 @@ def ratio(above: Array, below: Array) -> Array:
 
     Source: Cochran (1977), section 6.4.
 
-    Example:
+    Examples:
         >>> ratio(np.array([2.0, 1.0]), np.array([1.0, 2.0])).mean().item()
         1.0
     """

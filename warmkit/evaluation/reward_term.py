@@ -77,7 +77,7 @@ def parse_reward_term(text: str) -> RewardTerm:
     Raises:
         UsageError: If there is nothing to score with.
 
-    Example:
+    Examples:
         >>> parse_reward_term("gold=0.5*rewards:gold")
         RewardTerm(name='gold', weight=0.5, model=None, function='rewards:gold', command=None, endpoint=None)
     """

@@ -133,7 +133,7 @@ def texts_of(row: Row, chat: bool = False) -> Texts:
     Raises:
         DataError: If it has none of these, or a field is of the wrong type.
 
-    Example:
+    Examples:
         >>> texts_of({"prompt": "2 + 2?", "response": "4"}).texts
         [('2 + 2?', '4')]
     """

@@ -89,7 +89,7 @@ def short_names(paths: Sequence[str]) -> list[str]:
     Raises:
         UsageError: If two are the same.
 
-    Example:
+    Examples:
         >>> short_names(["runs/run-1/model", "runs/run-2/model"])
         ['run-1', 'run-2']
         >>> short_names(["runs/run-1/model", "sft"])

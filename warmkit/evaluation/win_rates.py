@@ -84,7 +84,7 @@ def match_by_scores(a: Array, b: Array, tie_margin: float = 0.0, thresholds: Seq
     Raises:
         UsageError: If the shapes differ, or the margin or a threshold is out of range.
 
-    Example:
+    Examples:
         >>> match_by_scores(np.array([[1.0], [0.0]]), np.array([[0.0], [0.0]])).win_rate.value
         0.75
     """
@@ -112,7 +112,7 @@ def seven_steps(margins: Array, thresholds: Sequence[float] = THRESHOLDS) -> Arr
 
     Source: WARP (Ramé et al., 2024), table 1, for the scale; the thresholds are ours.
 
-    Example:
+    Examples:
         >>> seven_steps(np.array([-3.0, -0.1, 0.5, 2.0]))
         array([-1.5,  0. ,  0.5,  1. ])
     """

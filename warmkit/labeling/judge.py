@@ -183,7 +183,7 @@ def _key(prompt: Text, answer: Text) -> str:
 def render_prompt(question: Question, criteria: str = CRITERIA, decision: str = DECISION) -> str:
     """Write the question as a language model reads it; `decision` says how to answer.
 
-    Example:
+    Examples:
         >>> print(render_prompt(Question([{"role": "user", "content": "2 + 2?"}], "4", "5")).split("<prompt>")[1][:15])
         <BLANKLINE>
         user: 2 + 2?
@@ -204,7 +204,7 @@ def parse_preference(answer: str) -> Preference:
     Raises:
         ValueError: If that line is anything else.
 
-    Example:
+    Examples:
         >>> parse_preference("Both are fine, the first is shorter.\n\n**Preferred: 1**")
         1
     """

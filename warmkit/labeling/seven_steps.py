@@ -43,7 +43,7 @@ def parse_verdict(answer: str) -> float:
 
     Source: WARP (Ramé et al., 2024), table 1: 1.5, 1 and 0.5 for "much better", "better" and "slightly better", 0 for a tie.
 
-    Example:
+    Examples:
         >>> parse_verdict("Both are right, the second is shorter.\n\n**Verdict: 2 is slightly better**")
         -0.5
     """

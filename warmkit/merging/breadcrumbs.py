@@ -23,7 +23,7 @@ def breadcrumbs(scales: Coefficients, density: Sequence[float], gamma: Sequence[
         gamma: [M], each at least 0 and below 1.
 
     Source: Davari and Belilovsky, 2023, "Model breadcrumbs", section 3; density is the paper's gamma less its beta, gamma
-        1 less its gamma, as in mergekit.
+    1 less its gamma, as in mergekit.
     """
     return _breadcrumbs(density, gamma, summed(scales))
 

@@ -37,7 +37,7 @@ def della(scales: Coefficients, density: Sequence[float], epsilon: Sequence[floa
         UsageError: If the chances leave (0, 1].
 
     Source: Deep et al., 2024, "DELLA-Merging", section 3; the window is written as in mergekit: the paper's has half its
-        width on each side of its drop rate.
+    width on each side of its drop rate.
     """
     return _della(density, epsilon, seed, elected(scales, scales, normalize))
 

@@ -10,7 +10,7 @@ from warmkit.merging.types import Coefficients
 def usual_rate(count: int) -> float:
     """Return the update rate that gives a moving average the mean age of a plain mean over `count` checkpoints, 2 / (T + 1).
 
-    Example:
+    Examples:
         >>> usual_rate(3)
         0.5
     """
@@ -32,7 +32,7 @@ def ema(count: int, mu: float) -> Coefficients:
 
     Source: WARP (Ramé et al., 2024), equation (EMA), there per step with mu = 0.01; Izmailov et al., 2018.
 
-    Example:
+    Examples:
         >>> ema(3, 0.5).tolist()
         [0.25, 0.25, 0.5]
     """

@@ -33,9 +33,9 @@ def karcher(gram: Gram, shares: Coefficients, antiparallel: Antiparallel = "erro
         DegenerateError: If the directions have no unique mean and `antiparallel` is `error`.
 
     Source: Karcher, 1977; Buss and Fillmore, 2001, "Spherical averages", algorithm A1. The length is ours: the mean
-        norm, so that equal norms are preserved as with SLERP.
+    norm, so that equal norms are preserved as with SLERP.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> karcher(np.eye(3), np.full(3, 1 / 3)).round(6).tolist()
         [0.57735, 0.57735, 0.57735]

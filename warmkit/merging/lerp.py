@@ -22,7 +22,7 @@ def lerp(gram: Gram | None, shares: Coefficients) -> Coefficients:
 
     Source: Utans, 1996; WARP (Ramé et al., 2024), appendix B, equation (LERP) and lemma 2.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> lerp(None, np.array([0.7, 0.3])).tolist()
         [0.7, 0.3]

@@ -24,7 +24,7 @@ def liti(coefficients: Coefficients, eta: float) -> Coefficients:
 
     Source: WARP (Ramé et al., 2024), equation (LITI); Wortsman et al., 2022, WiSE-FT; Zheng et al., 2024, for eta > 1.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> liti(np.array([0.5, 0.5]), 0.5).tolist()
         [0.5, 0.25, 0.25]

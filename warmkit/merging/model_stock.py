@@ -25,7 +25,7 @@ def model_stock(gram: Gram, shares: Coefficients) -> Coefficients:
 
     Source: Jang et al., 2024, "Model Stock", equations 2 (M = 2) and 6 (any M). The clamp at 0 is ours.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> model_stock(np.array([[1.0, 0.5], [0.5, 1.0]]), np.ones(2)).round(6).tolist()
         [0.333333, 0.333333]

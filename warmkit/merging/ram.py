@@ -24,7 +24,7 @@ def ram(epsilon: Sequence[float]) -> Edit:
         epsilon: [M], the smallest change that counts, in units of the weights.
 
     Source: Yuan et al., 2026, "Behavior knowledge merge in reinforced agentic models", arXiv:2601.13572; epsilon as in
-        mergekit.
+    mergekit.
     """
     writing = Masked(everything, _Average(epsilon, np.ones(len(epsilon))))
     return lambda elements: writing

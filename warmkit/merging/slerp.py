@@ -33,9 +33,9 @@ def slerp(gram: Gram, shares: Coefficients, antiparallel: Antiparallel = "error"
         DegenerateError: If two vectors are antiparallel and `antiparallel` is `error`.
 
     Source: Shoemake, 1985; WARP (Ramé et al., 2024), equations (SLERP) and (26). We extend (26) from uniform to any
-        shares: with equal ones, w_k / (w_1 + ... + w_k) = 1/k.
+    shares: with equal ones, w_k / (w_1 + ... + w_k) = 1/k.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> slerp(np.eye(2), np.array([0.5, 0.5])).round(6).tolist()
         [0.707107, 0.707107]

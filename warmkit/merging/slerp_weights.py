@@ -24,7 +24,7 @@ def slerp_weights(gram: Gram, shares: Coefficients, antiparallel: Antiparallel =
 
     Source: WARP (Ramé et al., 2024), appendix C.2 and figure 10(c).
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> slerp_weights(np.ones((2, 2)), np.array([0.5, 0.5])).tolist()
         [0.5, 0.5]

@@ -21,7 +21,7 @@ def task_arithmetic(gram: Gram | None, scales: Coefficients) -> Coefficients:
 
     Source: Ilharco et al., 2023, "Editing models with task arithmetic", section 2.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> task_arithmetic(None, np.array([1.0, -0.5])).tolist()
         [1.0, -0.5]

@@ -24,7 +24,7 @@ def ties(scales: Coefficients, density: Sequence[float], normalize: bool) -> Edi
         normalize: Whether to divide.
 
     Source: Yadav et al., 2023, "TIES-Merging: Resolving interference when merging models", section 4 and algorithm 1;
-        weights as in mergekit.
+    weights as in mergekit.
     """
     from warmkit.merging.selection import Target, UpperHalves, largest
 

@@ -19,7 +19,7 @@ def uniform(gram: Gram | None, shares: Coefficients) -> Coefficients:
 
     Source: Wortsman et al., 2022, "Model soups", section 2 (uniform soup); WARM (Ramé et al., 2024), equation 2.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> uniform(None, np.ones(4)).tolist()
         [0.25, 0.25, 0.25, 0.25]

@@ -22,7 +22,7 @@ def log_distribution(logits: torch.Tensor, temperature: float, banned: Sequence[
     Returns:
         [..., V], float32 or better.
 
-    Example:
+    Examples:
         >>> log_distribution(torch.zeros(3), 0.9, banned=[1]).exp().tolist()
         [0.5, 0.0, 0.5]
     """
@@ -51,7 +51,7 @@ def completion_log_probability(spoken: torch.Tensor, tokens: torch.Tensor, count
 def entropy(spoken: torch.Tensor) -> torch.Tensor:
     """Return the entropy of the next token, -sum_v pi(v) log pi(v), [...], in nats.
 
-    Example:
+    Examples:
         >>> round(float(entropy(log_distribution(torch.zeros(4), 1.0))), 4)
         1.3863
     """

@@ -324,7 +324,7 @@ def by_length(lengths: Sequence[int], most: int, waste: float = 0.2, least: int 
         waste: Share of padding that a single text may have.
         least: Texts that a group takes whatever their lengths.
 
-    Example:
+    Examples:
         >>> by_length([5, 90, 6, 100], most=1000, waste=0.2)
         [[3, 1, 2, 0]]
         >>> by_length([10] * 4 + [100] * 4, most=10_000)

@@ -19,7 +19,7 @@ def note_on_texts(
         chat: Whether texts should become chats, as a recipe or an option says; None where neither says so or otherwise.
         advice: How to say it.
 
-    Example:
+    Examples:
         >>> note_on_texts([("2 + 2?", "4"), ("", "hi")], "pairs", ["rm"], None, "--chat")
         '2 of 2 pairs are texts, read without the chat template of rm (--chat)'
     """

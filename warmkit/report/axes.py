@@ -90,7 +90,7 @@ def _bend(chart: Chart, column: str) -> float | None:
 def _ticks(low: float, high: float) -> list[float]:
     """Return 1, 2, 5, 10, ... between two positive numbers; of many decades only the first of each.
 
-    Example:
+    Examples:
         >>> _ticks(0.3, 12)
         [0.5, 1.0, 2.0, 5.0, 10.0]
     """

@@ -174,7 +174,7 @@ def html(page: Page) -> str:
 def literal(value: Any) -> Any:
     """Return names, or a document full of them, whose signs of code, bold and links are only shown: `html` puts them back.
 
-    Example:
+    Examples:
         >>> spans(literal("[a](https://b)")) == "[a](https://b)", literal(["a", 1])
         (False, ['a', 1])
     """
@@ -188,7 +188,7 @@ def literal(value: Any) -> Any:
 def spans(text: str) -> str:
     """Write a paragraph as HTML: `code`, **bold** and links are known, everything else is text.
 
-    Example:
+    Examples:
         >>> spans("1 < 2, **so** run `warmkit merge`")
         '1 &lt; 2, <strong>so</strong> run <code>warmkit merge</code>'
     """
@@ -243,7 +243,7 @@ def _distinct(sections: Sequence[Section]) -> list[Section]:
 def slug(text: str) -> str:
     """Return a text as an anchor: lower-case letters, digits and dashes.
 
-    Example:
+    Examples:
         >>> slug("KL to the SFT model, nats")
         'kl-to-the-sft-model-nats'
     """

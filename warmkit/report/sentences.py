@@ -17,7 +17,7 @@ FEW = 3  # lines that are all told
 def sentence(chart: Chart) -> str:
     """Say what a chart shows: its own words, or else where its lines begin and end, peak, or differ most.
 
-    Example:
+    Examples:
         >>> rows = [{"line": name, "step": step, "loss": step * loss} for name, loss in (("a", 1), ("b", 2)) for step in (1, 9)]
         >>> sentence(Chart("loss", "Loss", rows, "step", "loss"))
         'From step 1 to 9: a from 1 to 9; b from 2 to 18.'
@@ -36,7 +36,7 @@ def sentence(chart: Chart) -> str:
 def short_title(title: str) -> str:
     """Return what an axis is about in a word or a few.
 
-    Example:
+    Examples:
         >>> short_title("KL to the SFT model, nats"), short_title("eta: 0 is the init, 1 the merge")
         ('KL', 'eta')
     """
@@ -138,7 +138,7 @@ def _number(chart: Chart, value: float) -> str:
 def _text(value: Any) -> str:
     """Write a number with three digits; what is a millionth of a unit or less is rounding.
 
-    Example:
+    Examples:
         >>> _text(0.12345), _text(1234567.0), _text(-1e-8), _text(3e-5)
         ('0.123', '1,234,567', '0', '3e-05')
     """

@@ -29,7 +29,7 @@ def gold(prompts: Sequence[str], completions: Sequence[str]) -> list[float]:
     Style is what fine-tuning is needed for: texts of the language have four function words in the mean, so that their number
     says nothing linearly, and a probe of the frozen model hardly sees it.
 
-    Example:
+    Examples:
         >>> gold(["sea wood :"], ["the wave of salt and moss"])
         [0.35]
     """
@@ -42,7 +42,7 @@ def simple_gold(prompts: Sequence[str], completions: Sequence[str]) -> list[floa
 
     A probe of frozen features learns nearly all of it, and is hacked less than fine-tuned reward models are.
 
-    Example:
+    Examples:
         >>> simple_gold(["sea wood :"], ["great great great wave"])
         [-0.25]
     """

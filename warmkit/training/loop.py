@@ -163,7 +163,7 @@ def batch_rows(examples: int, size: int, order: int, step: int) -> list[int]:
 
     Batches run over the end of an epoch, so that every example is seen equally often.
 
-    Example:
+    Examples:
         >>> sorted(batch_rows(6, 3, order=0, step=0) + batch_rows(6, 3, order=0, step=1))
         [0, 1, 2, 3, 4, 5]
     """

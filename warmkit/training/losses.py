@@ -18,7 +18,7 @@ def bradley_terry(chosen: torch.Tensor, rejected: torch.Tensor) -> torch.Tensor:
 
     Source: Bradley & Terry (1952); WARM (Ramé et al., 2024), section 2.1.
 
-    Example:
+    Examples:
         >>> round(float(bradley_terry(torch.tensor([1.0]), torch.tensor([1.0]))), 4)
         0.6931
     """
@@ -36,7 +36,7 @@ def completion_nll(logits: torch.Tensor, ids: torch.Tensor, learned: torch.Tenso
     Returns:
         A scalar, in nats per token.
 
-    Example:
+    Examples:
         >>> uniform = torch.zeros(1, 3, 8)
         >>> round(float(completion_nll(uniform, torch.tensor([[1, 2, 3]]), torch.tensor([[0, 1, 1]]).bool())), 4)
         2.0794

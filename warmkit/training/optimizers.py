@@ -56,7 +56,7 @@ def check_warmup(how: Optimization, steps: int, section: str, before: int = 0) -
 def rate(how: Optimization, step: int, steps: int) -> float:
     """Return the learning rate of a step, counted from 0: a linear warm-up, then the schedule.
 
-    Example:
+    Examples:
         >>> how = Optimization(lr=1.0, steps=10, warmup=2, schedule="linear")
         >>> [round(rate(how, step, 10), 3) for step in (0, 1, 2, 6, 9)]
         [0.5, 1.0, 1.0, 0.5, 0.125]

@@ -42,7 +42,7 @@ def advantages(rewards: torch.Tensor, baseline: str, values: torch.Tensor | None
 
     Source: Williams (1992); leave-one-out: Kool et al. (2019), Ahmadian et al. (2024); value: WARM, appendix C.4.
 
-    Example:
+    Examples:
         >>> advantages(torch.tensor([[1.0, 2.0, 6.0]]), "leave-one-out").tolist()
         [[-3.0, -1.5, 4.5]]
     """

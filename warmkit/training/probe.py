@@ -22,7 +22,7 @@ def train_probe(chosen: torch.Tensor, rejected: torch.Tensor, l2: float) -> torc
 
     Source: Kumar et al. (2022); WARM (Ramé et al., 2024), remark 1 and appendix C.3.1.
 
-    Example:
+    Examples:
         >>> head = train_probe(torch.tensor([[1.0, 0.0], [2.0, 1.0]]), torch.tensor([[0.0, 1.0], [0.0, 0.0]]), l2=0.1)
         >>> head.shape, bool(head[0, 0] > 0)
         (torch.Size([1, 2]), True)

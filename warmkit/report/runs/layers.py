@@ -38,7 +38,7 @@ def layered(
 def layer_names(groups: Sequence[str]) -> list[str]:
     """Return short names: the number of a layer, the last telling part of anything else.
 
-    Example:
+    Examples:
         >>> layer_names(["model.embed_tokens.weight", "model.layers.0", "model.layers.1", "lm_head.weight"])
         ['embed_tokens', '0', '1', 'lm_head']
         >>> layer_names(["encoder.block.0", "decoder.block.0"])

@@ -99,7 +99,7 @@ def _cut(file: Path, number: int, steps: int, lines: int) -> str:
 def smoothed(points: Sequence[tuple[int, float]]) -> tuple[list[tuple[int, float]], int]:
     """Return the running mean of noisy steps, at most `POINTS` of them, and its window; few steps stay as they are.
 
-    Example:
+    Examples:
         >>> smoothed([(1, 2.0), (2, 4.0)])
         ([(1, 2.0), (2, 4.0)], 1)
     """

@@ -60,7 +60,7 @@ def state_badge(done: bool, going: bool) -> Badge:
 def short(source: str) -> str:
     """Return the last telling part of a path: `runs/run-1/model` is run-1.
 
-    Example:
+    Examples:
         >>> short("out/runs/run-1/model"), short("hf://meta/llama")
         ('run-1', 'llama')
     """
@@ -73,7 +73,7 @@ def short(source: str) -> str:
 def distinct(sources: Sequence[str]) -> list[str]:
     """Return short names that tell paths apart: of runs of one name, with the folder that differs.
 
-    Example:
+    Examples:
         >>> distinct(["a/runs/run-1", "b/runs/run-1", "c"])
         ['run-1 (a)', 'run-1 (b)', 'c']
     """
@@ -116,7 +116,7 @@ def percent(value: float | None) -> str:
 def words(name: str) -> str:
     """Write the name of a value as people read it.
 
-    Example:
+    Examples:
         >>> words("control_length"), words("kl_sft")
         ('control length', 'KL to the SFT model, nats')
     """
@@ -140,7 +140,7 @@ def words(name: str) -> str:
 def heading(name: str) -> str:
     """Write the name of a value as a title has it, without its unit.
 
-    Example:
+    Examples:
         >>> heading("kl_sft")
         'KL to the SFT model'
     """

@@ -22,7 +22,9 @@ from warmkit.checkpoints.model_index import check_index, inside, read_index
 from warmkit.checkpoints.refused import refuse, refuse_form, sharded
 from warmkit.checkpoints.safetensors_format import read_header, read_object
 from warmkit.checkpoints.tensors import StoredTensor, Tensor
+from warmkit.display import Displayed
 from warmkit.errors import CheckpointError, FormatError, UnsupportedError
+from warmkit.units import number, size
 
 if TYPE_CHECKING:
     import torch
@@ -32,11 +34,19 @@ SINGLE = "model.safetensors"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 
 
-@dataclass(frozen=True)
-class LazyTensor:
+@dataclass(frozen=True, repr=False)
+class LazyTensor(Displayed):
     """One tensor of a checkpoint, not read yet."""
 
     entry: Tensor
+
+    def _facts(self) -> Mapping[str, object]:
+        return {
+            "name": self.name,
+            "dtype": self.dtype.torch_name,
+            "shape": str(list(self.shape)),
+            "size": size(self.entry.nbytes),
+        }
 
     @property
     def name(self) -> str:
@@ -67,8 +77,8 @@ class LazyTensor:
         return torch.frombuffer(buffer, dtype=dtype).reshape(self.shape)
 
 
-@dataclass(frozen=True)
-class Checkpoint(Mapping[str, LazyTensor]):
+@dataclass(frozen=True, repr=False)
+class Checkpoint(Displayed, Mapping[str, LazyTensor]):
     """Model on disk: its tensors, which are read when they are asked for, and its config and tokenizer files.
 
     Attributes:
@@ -94,6 +104,20 @@ class Checkpoint(Mapping[str, LazyTensor]):
     adapters: tuple[Path, ...] = ()
     identities: Mapping[Path, Identity] = field(default_factory=lambda: {})
     own_config: dict[str, Any] | None = None
+
+    def _facts(self) -> Mapping[str, object]:
+        kinds = sorted({each.dtype.torch_name for each in self.entries.values()})
+        return {
+            "source": self.source,
+            "architecture": self.config.get("architectures") or None,
+            "tensors": len(self.entries),
+            "parameters": number(self.parameters),
+            "types": kinds,
+            "size": size(self.nbytes),
+            "files": len(self.files),
+            "adapters": self.adapters or None,
+            "notes": len(self.notes) or None,
+        }
 
     def __getitem__(self, name: str) -> LazyTensor:
         return LazyTensor(self.entries[name])

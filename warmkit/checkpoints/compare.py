@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,13 +20,14 @@ from warmkit.checkpoints.job import Job
 from warmkit.checkpoints.options import Advance
 from warmkit.checkpoints.sources import FileSource
 from warmkit.checkpoints.stream import Stream
+from warmkit.display import Displayed
 from warmkit.errors import UsageError
 from warmkit.merging.geometry import angles, cosines, norms
 from warmkit.merging.types import Coefficients, Gram
 
 
-@dataclass(frozen=True)
-class Pair:
+@dataclass(frozen=True, repr=False)
+class Pair(Displayed):
     """Two models in one group; angles in degrees, None beside a zero vector.
 
     Attributes:
@@ -54,8 +55,8 @@ class Pair:
     weight_norm_ratio: float | None
 
 
-@dataclass(frozen=True)
-class GroupComparison:
+@dataclass(frozen=True, repr=False)
+class GroupComparison(Displayed):
     """One group: norms of the initialisation, of every model and of its task vector, and every pair."""
 
     name: str
@@ -65,9 +66,15 @@ class GroupComparison:
     task_vector_norms: list[float]
     pairs: list[Pair]
 
+    def _facts(self) -> Mapping[str, object]:
+        return {**super()._facts(), "pairs": len(self.pairs)}
 
-@dataclass(frozen=True)
-class Comparison:
+    def _rows(self) -> Sequence[Displayed]:
+        return self.pairs
+
+
+@dataclass(frozen=True, repr=False)
+class Comparison(Displayed):
     """Norms and angles that `compare` measured."""
 
     init: str
@@ -99,6 +106,22 @@ class Comparison:
         if not kept:
             return None
         return float(np.average([value for value, _ in kept], weights=[weight for _, weight in kept]))
+
+    def _facts(self) -> Mapping[str, object]:
+        return {
+            "init": self.init,
+            "models": self.models,
+            "groups": len(self.groups),
+            "granularity": self.granularity,
+            "mean angles of task vectors in degrees": [each["task_vectors"] for each in self.mean_angles()] or None,
+        }
+
+    def _rows(self) -> Sequence[Mapping[str, object]]:
+        return [
+            {"first": each["first"], "second": each["second"]}
+            | {f"angle of {what} in degrees": each[what.replace(" ", "_")] for what in ("task vectors", "weights")}
+            for each in self.mean_angles()
+        ]
 
     def summary(self) -> str:
         """Return one line per pair of models."""

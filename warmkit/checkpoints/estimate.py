@@ -19,14 +19,16 @@ from warmkit.checkpoints.job import Job
 from warmkit.checkpoints.sources import Source
 from warmkit.checkpoints.staging import writing
 from warmkit.checkpoints.stream import Stream
+from warmkit.display import Displayed
 from warmkit.merging.types import Gram
+from warmkit.units import duration, size
 
 SAMPLE_BYTES = 1 << 29
 LARGEST = 1 << 25  # elements of a tensor that are read
 
 
-@dataclass(frozen=True)
-class Estimate:
+@dataclass(frozen=True, repr=False)
+class Estimate(Displayed):
     """The time of a merge, from a sample of it.
 
     Attributes:
@@ -38,6 +40,9 @@ class Estimate:
     seconds: float
     bytes_per_second: float
     sampled: int
+
+    def _facts(self) -> Mapping[str, object]:
+        return {"time": duration(self.seconds), "speed": f"{size(self.bytes_per_second)}/s", "sampled": size(self.sampled)}
 
 
 def estimate(job: Job, kernels: Kernels, destination: Path, threads: int, sample: int = SAMPLE_BYTES) -> Estimate | None:

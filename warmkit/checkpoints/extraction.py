@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from warmkit.display import Displayed
+from warmkit.units import duration, number
 
-@dataclass(frozen=True)
-class ModuleLoss:
+
+@dataclass(frozen=True, repr=False)
+class ModuleLoss(Displayed):
     """One module of the adapter.
 
     Attributes:
@@ -27,8 +31,8 @@ class ModuleLoss:
     exact: bool
 
 
-@dataclass(frozen=True)
-class RestLoss:
+@dataclass(frozen=True, repr=False)
+class RestLoss(Displayed):
     """A tensor that no factors hold. Attributes: its name, the squared norm of its task vector, whether it was saved whole."""
 
     name: str
@@ -36,8 +40,8 @@ class RestLoss:
     saved: bool
 
 
-@dataclass(frozen=True)
-class Extraction:
+@dataclass(frozen=True, repr=False)
+class Extraction(Displayed):
     """What `extract_lora` wrote.
 
     Attributes:
@@ -57,6 +61,20 @@ class Extraction:
     parameters: int
     notes: tuple[str, ...]
     seconds: float
+
+    def _facts(self) -> Mapping[str, object]:
+        return {
+            "path": self.path,
+            "base": self.base,
+            "modules": len(self.modules),
+            "rank": " to ".join(map(str, sorted({*(f([each.rank for each in self.modules]) for f in (min, max))}))),
+            "parameters": number(self.parameters),
+            "lost": f"{self.lost:.2%} of the squared norm",
+            "time": duration(self.seconds),
+        }
+
+    def _rows(self) -> Sequence[Displayed]:
+        return self.modules
 
     @property
     def squared_norm(self) -> float:

@@ -25,14 +25,16 @@ from warmkit.checkpoints.shell import run_shell, with_argument
 from warmkit.checkpoints.spec import MergeSpec, merge_spec
 from warmkit.checkpoints.staging import Staging, make_own_directory, writing
 from warmkit.checkpoints.write import MergeResult, write, write_prepared
+from warmkit.display import Displayed
 from warmkit.errors import FormatError, OutputError, ScoreError, UsageError
 from warmkit.records import checked, dict_of, is_number, read_record
+from warmkit.units import number
 
 PLACEHOLDER = "{}"
 
 
-@dataclass(frozen=True)
-class Trial:
+@dataclass(frozen=True, repr=False)
+class Trial(Displayed):
     """One step of the recipe: the score of the soup with this model added, and whether the model stays."""
 
     name: str
@@ -40,8 +42,8 @@ class Trial:
     stays: bool
 
 
-@dataclass(frozen=True)
-class GreedySoup:
+@dataclass(frozen=True, repr=False)
+class GreedySoup(Displayed):
     """Greedy soup: the merge, its members, and every score.
 
     Attributes:
@@ -57,6 +59,18 @@ class GreedySoup:
     scores: dict[str, float]
     score: float
     trials: list[Trial]
+
+    def _facts(self) -> Mapping[str, object]:
+        return {
+            "path": self.result.path,
+            "score": self.score,
+            "members": self.members,
+            "of": f"{len(self.scores)} models",
+            "parameters": number(self.result.parameters),
+        }
+
+    def _rows(self) -> Sequence[Displayed]:
+        return self.trials
 
 
 def greedy_soup(

@@ -16,17 +16,19 @@ from warmkit.addresses import shown
 from warmkit.checkpoints.checkpoint import dump_json
 from warmkit.checkpoints.digests import ALGORITHM, Digests, file_digest
 from warmkit.checkpoints.safetensors_format import read_object
+from warmkit.display import Displayed
 from warmkit.errors import FormatError
 from warmkit.merging.geometry import angles, norms
 from warmkit.merging.types import Coefficients, Gram
 from warmkit.records import Form, checked, dict_of, having, is_natural, is_number, is_text, list_of, maybe
+from warmkit.units import number
 
 MANIFEST = "warmkit.json"
 FORMAT = 1
 
 
-@dataclass(frozen=True)
-class GroupReport:
+@dataclass(frozen=True, repr=False)
+class GroupReport(Displayed):
     """The geometry of one group and what was made of it.
 
     Attributes:
@@ -44,6 +46,16 @@ class GroupReport:
     coefficients: list[float]
     norms: list[float] | None
     angles: list[list[float | None]] | None
+
+    def _facts(self) -> Mapping[str, object]:
+        pairs = [angle for i, line in enumerate(self.angles or []) for angle in line[i + 1 :]]
+        return {
+            "group": self.name,
+            "parameters": number(self.parameters),
+            "coefficients": self.coefficients,
+            "norms": self.norms,
+            "angles in degrees": None if self.angles is None else pairs,
+        }
 
 
 def report_group(name: str, tensors: int, parameters: int, row: Coefficients, gram: Gram | None) -> GroupReport:
@@ -65,6 +77,15 @@ def mean_angle(groups: Sequence[GroupReport]) -> float | None:
     ]
     weight = sum(parameters for _, parameters in pairs)
     return float(np.sum([angle * parameters for angle, parameters in pairs]) / weight) if weight else None
+
+
+def span(groups: Sequence[GroupReport]) -> list[str] | None:
+    """Return each row's coefficient, or its smallest and largest over the groups; None where groups have other rows."""
+    if len({len(group.coefficients) for group in groups}) != 1:
+        return None
+    columns = zip(*(group.coefficients for group in groups))
+    ends = [(f"{min(each):.3g}", f"{max(each):.3g}") for each in columns]
+    return [low if low == high else f"{low} to {high}" for low, high in ends]
 
 
 def write_manifest(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -16,7 +17,9 @@ from warmkit.checkpoints.options import PathLike
 from warmkit.checkpoints.sources import FileSource, MemorySource, check_state_dicts
 from warmkit.checkpoints.spec import MergeSpec, merge_spec
 from warmkit.checkpoints.stream import Stream
+from warmkit.display import Displayed
 from warmkit.merging.types import Gram
+from warmkit.units import number
 
 if TYPE_CHECKING:
     import torch
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
 Weights: TypeAlias = "PathLike | Mapping[str, torch.Tensor]"
 
 
-class Merger:
+class Merger(Displayed):
     """Merges in memory, many times over: Gram matrices are taken once, at the first merge that needs them.
 
     Args:
@@ -66,6 +69,17 @@ class Merger:
         self._allow_nonfinite = allow_nonfinite
         self._grams: dict[bool, dict[str, Gram]] = {}  # with the init among the rows, or without
         self.spec()
+
+    def _facts(self) -> Mapping[str, object]:
+        first = self._models[0]
+        return {
+            "method": self._method,
+            "init": self._init and self._init.name,
+            "models": [each.name for each in self._models],
+            "tensors": len(first.names),
+            "parameters": number(sum(math.prod(first.shape(name)) for name in first.names)),
+            **self._parameters,
+        }
 
     def spec(self, **parameters: Any) -> MergeSpec:
         """Return the checked parameters of one merge."""

@@ -17,14 +17,16 @@ from warmkit.checkpoints.manifest import MANIFEST, read_manifest
 from warmkit.checkpoints.model_index import stays_inside
 from warmkit.checkpoints.options import Advance
 from warmkit.checkpoints.verify import verify
+from warmkit.display import Displayed
 from warmkit.errors import ChangedError, CheckpointError, HubError, UsageError
+from warmkit.units import size
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo
 
 
-@dataclass(frozen=True)
-class Pushed:
+@dataclass(frozen=True, repr=False)
+class Pushed(Displayed):
     """Upload to the Hub: where to, which commit, how much.
 
     Attributes:
@@ -40,6 +42,9 @@ class Pushed:
     url: str
     files: int
     nbytes: int
+
+    def _facts(self) -> Mapping[str, object]:
+        return {**super()._facts(), "nbytes": None, "size": size(self.nbytes)}
 
 
 def push(

@@ -26,13 +26,14 @@ from warmkit.checkpoints.stacking import (
 )
 from warmkit.checkpoints.variation import Mix, Place, Variation
 from warmkit.checkpoints.write import MergeResult, write
+from warmkit.display import Displayed
 from warmkit.errors import UsageError
 from warmkit.merging.methods import find_method
 from warmkit.merging.parameters import MethodParameters
 
 
-@dataclass(frozen=True)
-class Slice:
+@dataclass(frozen=True, repr=False)
+class Slice(Displayed):
     """Some layers of the result, merged or copied from layers of other models.
 
     Attributes:

@@ -15,14 +15,15 @@ from warmkit.checkpoints.layer_kinds import LAYER_COUNTS, Origin, other_kind, re
 from warmkit.checkpoints.orientation import parts as nested
 from warmkit.checkpoints.settings import layer_number
 from warmkit.checkpoints.tensors import Tensor
+from warmkit.display import Displayed
 from warmkit.errors import MismatchError, UnsupportedError, listed
 
 FIRST = ("embed", "wte.", "wpe.")
 """What stands before the layers has one of these in its name; every other tensor outside stands after them."""
 
 
-@dataclass(frozen=True)
-class LayerRange:
+@dataclass(frozen=True, repr=False)
+class LayerRange(Displayed):
     """Layers of one model, from `first` up to and without `end`."""
 
     model: str | os.PathLike[str]
@@ -37,7 +38,7 @@ class LayerRange:
         return f"{shown(self.model)}[{self.first}:{self.end}]"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Stacked(Checkpoint):
     """A checkpoint whose tensors come from other checkpoints, under new names.
 

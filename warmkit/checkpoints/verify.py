@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,27 +14,39 @@ from warmkit.checkpoints.devices import cores
 from warmkit.checkpoints.digests import BLOCK, block_digests, file_digest, tensor_digest
 from warmkit.checkpoints.files import Files
 from warmkit.checkpoints.manifest import MANIFEST, read_manifest
-from warmkit.checkpoints.options import Advance
+from warmkit.checkpoints.options import Advance, PathLike
 from warmkit.checkpoints.tensors import Tensor
+from warmkit.display import Displayed
 from warmkit.errors import CheckpointError, FormatError, VerificationError, listed
+from warmkit.units import size
 
 
-@dataclass(frozen=True)
-class VerifyReport:
-    """What was checked."""
+@dataclass(frozen=True, repr=False)
+class VerifyReport(Displayed):
+    """Numbers of what was checked, all of it as it was written; else `verify` raises.
+
+    Attributes:
+        tensors: How many.
+        files: How many.
+        nbytes: Bytes of the files.
+    """
 
     tensors: int
     files: int
     nbytes: int
 
+    def _facts(self) -> Mapping[str, object]:
+        return {"tensors": self.tensors, "files": self.files, "size": size(self.nbytes)}
 
-def verify(output: Path, *, threads: int | None = None, advance: Advance | None = None) -> VerifyReport:
+
+def verify(output: PathLike, *, threads: int | None = None, advance: Advance | None = None) -> VerifyReport:
     """Check every tensor and file of a result, or of every eta of a sweep, against its manifest.
 
     Raises:
         FormatError: If `output` was not written by warmkit.
         VerificationError: Listing what is missing, altered or extra.
     """
+    output = Path(output)
     if not output.is_dir():
         raise CheckpointError(f"{output}: expected a directory that warmkit wrote")
     sweep = sorted(child for child in output.glob("eta-*") if (child / MANIFEST).is_file())

@@ -20,7 +20,7 @@ from warmkit.checkpoints.ends import write_ends
 from warmkit.checkpoints.estimate import Estimate, estimate
 from warmkit.checkpoints.identities import Identity
 from warmkit.checkpoints.job import Done, input_rows
-from warmkit.checkpoints.manifest import GroupReport, mean_angle, read_groups, report_group, write_manifest
+from warmkit.checkpoints.manifest import GroupReport, mean_angle, read_groups, report_group, span, write_manifest
 from warmkit.checkpoints.options import OutputOptions, PathLike
 from warmkit.checkpoints.prepare import Prepared, check_disk, fingerprint, prepare, room
 from warmkit.checkpoints.sink import FileSink, still_there
@@ -28,12 +28,14 @@ from warmkit.checkpoints.spec import MergeSpec
 from warmkit.checkpoints.staging import Staging, writing
 from warmkit.checkpoints.stream import Stream
 from warmkit.checkpoints.tokenizers import write_template
+from warmkit.display import Displayed
 from warmkit.errors import OutputError, TransferError, WarmkitError
 from warmkit.merging.methods import EditMethod
+from warmkit.units import duration, number, size
 
 
-@dataclass(frozen=True)
-class MergeResult:
+@dataclass(frozen=True, repr=False)
+class MergeResult(Displayed):
     """Result of a merge, or with `dry_run` what it would be.
 
     Attributes:
@@ -71,6 +73,23 @@ class MergeResult:
     written: bool
     estimate: Estimate | None = None
     lacking: int = 0
+
+    def _facts(self) -> Mapping[str, object]:
+        first = f" at eta {next(iter(self.outputs)):g}" if len(self.outputs) > 1 else ""
+        return {
+            "path": self.path,
+            "method": self.method,
+            "etas" if first else "eta": list(self.outputs),
+            f"coefficients{first}": span(self.groups),
+            "parameters": number(self.parameters),
+            "mean angle": None if self.mean_angle is None else f"{self.mean_angle:.1f} degrees",
+            "written" if self.written else "would write": size(self.bytes_written),
+            "time": duration(self.seconds) if self.written else self.estimate and duration(self.estimate.seconds),
+            "notes": len(self.notes) or None,
+        }
+
+    def _rows(self) -> Sequence[Displayed]:
+        return self.groups
 
 
 def write(
@@ -183,10 +202,10 @@ def _write_small_files(
     prepared: Prepared, staging: Staging, stream: Stream, options: OutputOptions, extra: Mapping[str, Any]
 ) -> None:
     dtype = parse_output_dtype(name) if (name := options.get("dtype")) else None
-    for number, (folder, eta) in enumerate(zip(prepared.folders, prepared.spec.etas)):
+    for place, (folder, eta) in enumerate(zip(prepared.folders, prepared.spec.etas)):
         target = staging.result / folder
         description = _describe(prepared, eta, dtype, extra)
-        groups = _reports(prepared, stream, number)
+        groups = _reports(prepared, stream, place)
         with writing(staging.destination):
             copy_companions(prepared.companions, prepared.small_files, target, dtype)
             write_ends(prepared.ends, prepared.companions, target)
@@ -200,7 +219,7 @@ def _write_small_files(
             card = model_card(staging.destination.name, description, mean_angle(groups))
             (target / "README.md").write_text(card, "utf-8", "backslashreplace")
             rows = [row.name for row in prepared.job.rows]
-            write_manifest(target, description, rows, groups, stream.digests, number, options.get("sha256", False))
+            write_manifest(target, description, rows, groups, stream.digests, place, options.get("sha256", False))
 
 
 def _describe(prepared: Prepared, eta: float, dtype: DType | None, extra: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import json
 import reprlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from warmkit.data.chats import ASSISTANT, Message, Messages, as_answer, as_chat, columns_of, is_dialogue, part
+from warmkit.data.chats import ASSISTANT, Message, Messages, as_answer, as_chat, columns_of, is_dialogue, part, spoken
 from warmkit.data.fields import check_answer, content, flag, has, text
 from warmkit.data.rows import Row, read_rows
 from warmkit.data.whole_files import whole_file
+from warmkit.display import Displayed, shortened
 from warmkit.errors import DataError
 
 
-@dataclass(frozen=True)
-class Pair:
+@dataclass(frozen=True, repr=False)
+class Pair(Displayed):
     """Preference pair: a prompt x, the preferred answer y+ and the other answer y-.
 
     Attributes:
@@ -37,8 +38,13 @@ class Pair:
     subset: str | None = None
     where: str = ""
 
+    def _facts(self) -> Mapping[str, object]:
+        texts = {"prompt": self.prompt, "chosen": self.chosen, "rejected": self.rejected}
+        said = {name: shortened(each if isinstance(each, str) else spoken(each)) for name, each in texts.items()}
+        return {**said, "corrupt": self.corrupt or None, "subset": self.subset, "where": self.where or None}
 
-class Pairs(list[Pair]):
+
+class Pairs(Displayed, list[Pair]):
     """Pairs of a file.
 
     Args:
@@ -49,6 +55,12 @@ class Pairs(list[Pair]):
     def __init__(self, pairs: Iterable[Pair], skipped: int = 0) -> None:
         super().__init__(pairs)
         self.skipped = skipped
+
+    def _facts(self) -> Mapping[str, object]:
+        return {"pairs": len(self), "skipped": self.skipped, "corrupt": sum(each.corrupt for each in self)}
+
+    def _rows(self) -> Sequence[Displayed]:
+        return self
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from warmkit.display import Displayed
 from warmkit.evaluation.few_values import Estimate, student_interval, wilson_interval
 from warmkit.random_streams import generator
 
@@ -16,8 +17,8 @@ FEW = 50
 """Values below which a bootstrap covers less than it says by a point or more."""
 
 
-@dataclass(frozen=True)
-class Scores:
+@dataclass(frozen=True, repr=False)
+class Scores(Displayed):
     """Rewards of one model on one data set.
 
     Attributes:

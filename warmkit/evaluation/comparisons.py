@@ -11,6 +11,7 @@ import numpy as np
 import xxhash
 
 from warmkit.data.preferences import Pair, Pairs
+from warmkit.display import Displayed
 from warmkit.errors import DataError, listed
 from warmkit.evaluation.accuracy import Array, Scores
 from warmkit.modeling.reward_model import RewardModel
@@ -19,8 +20,8 @@ from warmkit.modeling.tokens import Encoder, Tokens
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Comparisons:
+@dataclass(frozen=True, repr=False)
+class Comparisons(Displayed):
     """Encoded pairs.
 
     Attributes:

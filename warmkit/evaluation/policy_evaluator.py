@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from warmkit.data.prompts import Prompt, read_prompts
+from warmkit.display import Displayed
 from warmkit.errors import DataError, UnsupportedError, listed
 from warmkit.evaluation.answers import Answers
 from warmkit.evaluation.rewards import Term, weighted_sum
@@ -32,8 +33,8 @@ class Prompts:
         return len(self.ids)
 
 
-@dataclass(frozen=True)
-class Rollout:
+@dataclass(frozen=True, repr=False)
+class Rollout(Displayed):
     """Completions, each beside its prompt, and what they are worth.
 
     Attributes:

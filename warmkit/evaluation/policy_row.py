@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from warmkit.display import Displayed
 from warmkit.evaluation.accuracy import Estimate, interval
 from warmkit.evaluation.answers import Answers
 from warmkit.evaluation.best_of_n import best_of_n
@@ -17,8 +18,8 @@ from warmkit.evaluation.win_rates import match_by_scores
 Array = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class PolicyRow:
+@dataclass(frozen=True, repr=False)
+class PolicyRow(Displayed):
     """One policy.
 
     Attributes:

@@ -16,6 +16,7 @@ from warmkit.data.chats import as_chat, columns_of
 from warmkit.data.fields import content, has
 from warmkit.data.prompts import Prompt
 from warmkit.data.rows import Row, is_json, kind_at, read_rows
+from warmkit.display import Displayed
 from warmkit.errors import DataError, MismatchError
 from warmkit.evaluation.policies import Candidate
 from warmkit.evaluation.rewards import Term
@@ -28,8 +29,8 @@ Advance = Callable[[int, int], None]
 AT_A_TIME = 512  # completions between two reports of progress; how many are in memory is the settings' `batch_size`
 
 
-@dataclass(frozen=True)
-class Pool:
+@dataclass(frozen=True, repr=False)
+class Pool(Displayed):
     """K completions of each of N prompts.
 
     Attributes:

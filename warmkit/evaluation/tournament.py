@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from warmkit.checkpoints.staging import writing
+from warmkit.display import Displayed
 from warmkit.evaluation.pool import Advance, Array, Pool, check_comparable
 from warmkit.evaluation.rewards import Term
 from warmkit.evaluation.win_rates import THRESHOLDS, Match, match_by_scores
@@ -20,8 +21,8 @@ from warmkit.evaluation.win_rates import THRESHOLDS, Match, match_by_scores
 Pair = tuple[str, str]
 
 
-@dataclass(frozen=True)
-class Tournament:
+@dataclass(frozen=True, repr=False)
+class Tournament(Displayed):
     """Answers and verdicts.
 
     Attributes:

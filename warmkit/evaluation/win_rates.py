@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from warmkit.display import Displayed
 from warmkit.errors import UsageError
 from warmkit.evaluation.accuracy import Estimate, interval
 
@@ -20,8 +21,8 @@ THRESHOLDS = (0.6, 0.8, 0.95)
 """Probabilities of winning from which a reward's verdict is slightly better, better, much better; a choice of ours."""
 
 
-@dataclass(frozen=True)
-class Match:
+@dataclass(frozen=True, repr=False)
+class Match(Displayed):
     """Verdicts about the answers of policies A and B, K to each of N prompts; NaN where there is none.
 
     Attributes:

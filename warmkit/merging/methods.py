@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+from warmkit.display import Displayed
 from warmkit.errors import UsageError, nearest
 from warmkit.merging.breadcrumbs import breadcrumbs, breadcrumbs_ties
 from warmkit.merging.dare import dare_linear, dare_ties
@@ -41,8 +42,8 @@ from warmkit.merging.uniform import uniform
 from warmkit.words import method_word
 
 
-@dataclass(frozen=True)
-class Method:
+@dataclass(frozen=True, repr=False)
+class Method(Displayed):
     """One way to find the coefficients of a merge: a linear combination of weights.
 
     Attributes:
@@ -66,14 +67,17 @@ class Method:
     summary: str
     paper: str
 
+    def _facts(self) -> Mapping[str, object]:
+        return {"name": self.name, "summary": self.summary, "needs init": self.needs_init, "paper": self.paper}
+
     @property
     def follows_arc(self) -> bool:
         """Whether it interpolates angles, and so can meet antiparallel vectors."""
         return self.solve in (slerp, slerp_weights, karcher)
 
 
-@dataclass(frozen=True)
-class EditMethod:
+@dataclass(frozen=True, repr=False)
+class EditMethod(Displayed):
     """One way to edit task vectors before they are summed; the other family. See `merging.edits`.
 
     Attributes:
@@ -101,6 +105,10 @@ class EditMethod:
     needs_init: bool = True
     fewest: int = 1
     follows_arc: bool = False
+
+    def _facts(self) -> Mapping[str, object]:
+        own = {each.name: each.default for each in self.parameters}
+        return {"name": self.name, "summary": self.summary, "parameters": own, "paper": self.paper}
 
 
 AnyMethod: TypeAlias = "Method | EditMethod"

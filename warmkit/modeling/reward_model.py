@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from warmkit.checkpoints.checkpoint import LazyTensor, open_checkpoint
+from warmkit.display import Displayed
 from warmkit.errors import UnsupportedError
 from warmkit.modeling.dropout import set_dropout
 from warmkit.modeling.plain_llama import plain_llama
@@ -22,13 +23,14 @@ from warmkit.modeling.quiet import evaluating, loading, quiet
 from warmkit.modeling.tokens import Batch, Encoder, Text, Tokens, by_length, longest, padding_token, tokenizer_of
 from warmkit.modeling.weights import home_of, load_adapters, load_weights, tokenizer_home
 from warmkit.random_streams import seed_torch
+from warmkit.units import number
 
 HEADS = ("score.weight", "classifier.weight", "classifier.out_proj.weight", "classifier.dense.weight")
 SCORING_TOKENS = 16_384  # padded tokens in one batch without gradients
 NO_PADDING = -1  # no id of a token: the last token is read, as transformers does for one text of a model without padding
 
 
-class RewardModel:
+class RewardModel(Displayed):
     """Reward model r(x, y) with its tokenizer.
 
     Args:
@@ -40,6 +42,15 @@ class RewardModel:
     def __init__(self, model: Any, encoder: Encoder, path: str) -> None:
         self.model, self.encoder, self.path = model, encoder, path
         self.head = head_of(model)
+
+    def _facts(self) -> Mapping[str, object]:
+        return {
+            "path": self.path,
+            "architecture": type(self.model).__name__,
+            "parameters": number(sum(each.numel() for each in self.model.parameters())),
+            "longest text": f"{self.encoder.max_length:,} tokens",
+            "device": str(self.device),
+        }
 
     @property
     def device(self) -> torch.device:

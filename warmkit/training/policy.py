@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from warmkit.display import Displayed
 from warmkit.errors import UsageError
 from warmkit.modeling.generation_config import not_followed
 from warmkit.modeling.saving import check_savable
@@ -42,8 +43,8 @@ SUMMARY = {
 """What `summary.json` holds at least."""
 
 
-@dataclass(frozen=True)
-class PolicyResult:
+@dataclass(frozen=True, repr=False)
+class PolicyResult(Displayed):
     """What a run left.
 
     Attributes:

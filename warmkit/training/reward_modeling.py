@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import torch
 
 from warmkit.data.corruption import corrupt
 from warmkit.data.preferences import Pairs, read_pairs
+from warmkit.display import Displayed
 from warmkit.errors import DataError, MismatchError, UnsupportedError
 from warmkit.evaluation.accuracy import pairwise_accuracy, report
 from warmkit.evaluation.comparisons import Comparisons, encode_pairs, same_after_encoding, score
@@ -42,8 +43,8 @@ SUMMARY = {
 MOST_PARTS = 3  # each part brings a gradient of the whole embedding, which costs more than some padding
 
 
-@dataclass(frozen=True)
-class RewardModelResult:
+@dataclass(frozen=True, repr=False)
+class RewardModelResult(Displayed):
     """What a run left.
 
     Attributes:
@@ -55,6 +56,9 @@ class RewardModelResult:
     path: Path
     summary: dict[str, Any]
     resumed: int
+
+    def _rows(self) -> Sequence[Mapping[str, object]]:
+        return [{"data": name, **found} for name, found in self.summary["evaluation"].items()]
 
 
 class RewardModelTask:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from warmkit.data.texts import Text, read_texts
+from warmkit.display import Displayed
 from warmkit.errors import DataError, UsageError, listed
 from warmkit.modeling.causal_model import load_causal_model
 from warmkit.modeling.checkpointing import recompute_activations
@@ -36,8 +37,8 @@ SUMMARY = {"steps": is_natural, "validation_loss": maybe(is_number), "opened_oth
 """What `summary.json` holds at least."""
 
 
-@dataclass(frozen=True)
-class SftResult:
+@dataclass(frozen=True, repr=False)
+class SftResult(Displayed):
     """What a run left.
 
     Attributes:

@@ -142,11 +142,12 @@ def _merge(gain: MergeGain, rows: Mapping[str, Any]) -> str:
 def _liti(rows: Mapping[str, Any]) -> str:
     name = next(each for each in rows if each.startswith("LITI"))
     start, merge, back = rows["SFT"], rows["SLERP"], rows[name]
-    gain = merge["gold"] - start["gold"]
-    if gain <= 0 or merge["kl"] <= 0:
-        return f"SLERP is worth no more than the SFT model ({merge['gold']:.2f} against {start['gold']:.2f})."
-    kept, kl = (back["gold"] - start["gold"]) / gain, back["kl"] / merge["kl"]
-    return f"{name} keeps {100 * kept:.0f}% of what SLERP gained, at {100 * kl:.0f}% of its KL."
+    kl = f"{100 * back['kl'] / merge['kl']:.0f}% of its KL" if merge["kl"] > 0 else "no KL"
+    gain = student_interval([after - before for after, before in zip(merge["golds"], start["golds"])])
+    if gain.low <= 0:  # a share of nothing
+        said = f"SLERP's gold reward is {'below' if gain.high < 0 else 'not told apart from'} the SFT model's"
+        return f"{said} ({merge['gold']:.2f} and {start['gold']:.2f}); {name} has {back['gold']:.2f}, at {kl}."
+    return f"{name} keeps {100 * (back['gold'] - start['gold']) / gain.value:.0f}% of what SLERP gained, at {kl}."
 
 
 def _free(rows: Mapping[str, Any], points: Sequence[Mapping[str, Any]]) -> str:

@@ -105,8 +105,21 @@ def test_a_front_that_ends_before_the_policies_is_told_by_its_merge() -> None:
 def test_liti_is_told_by_what_it_keeps() -> None:
     document = demo_document()
     assert "LITI 0.3 keeps 50% of what SLERP gained, at 20% of its KL." in of_policies(document)
-    document["policies"][4]["gold"] = 0.1
-    assert "SLERP is worth no more than the SFT model (0.10 against 0.30)." in of_policies(document)
+
+
+@pytest.mark.parametrize(
+    ("golds", "said"),
+    [
+        ([0.1, 0.12], "SLERP's gold reward is below the SFT model's (0.11 and 0.30); LITI 0.3 has 0.80, at 20% of its KL."),
+        ([0.5, 0.12], "SLERP's gold reward is not told apart from the SFT model's (0.31 and 0.30); LITI 0.3 has 0.80, at 20%"),
+    ],
+)
+def test_a_share_of_a_gain_that_may_be_none_is_not_told(golds: list[float], said: str) -> None:
+    document = demo_document()
+    slerp = document["policies"][4]
+    slerp["golds"] = golds * (len(slerp["golds"]) // 2)
+    slerp["gold"] = sum(golds) / 2
+    assert said in of_policies(document)
 
 
 @pytest.mark.parametrize(

@@ -17,13 +17,13 @@ from warmkit.checkpoints.devices import cores, find_kernels
 from warmkit.checkpoints.files import Files
 from warmkit.checkpoints.groups import group
 from warmkit.checkpoints.job import Job
-from warmkit.checkpoints.options import Advance
 from warmkit.checkpoints.sources import FileSource
 from warmkit.checkpoints.stream import Stream
 from warmkit.display import Displayed
 from warmkit.errors import UsageError
 from warmkit.merging.geometry import angles, cosines, norms
 from warmkit.merging.types import Coefficients, Gram
+from warmkit.progress import Wanted, progress
 
 
 @dataclass(frozen=True, repr=False)
@@ -145,7 +145,7 @@ def compare(
     device: str = "cpu",
     allow_pickle: bool = False,
     stream: bool = False,
-    advance: Advance | None = None,
+    advance: Wanted = None,
 ) -> Comparison:
     """Measure norms and pairwise angles, group by group, in one pass.
 
@@ -174,10 +174,10 @@ def compare(
         solve=_no_outputs,
     )
     total = sum(map(job.bytes_read, floats))
-    report = (lambda size: advance(size, total)) if advance else (lambda size: None)
     try:
-        measured = Stream(job, find_kernels(device), None, advance=report)
-        measured.run(threads or cores())
+        with progress(advance, "comparing") as report:
+            measured = Stream(job, find_kernels(device), None, advance=lambda size: report(size, total))
+            measured.run(threads or cores())
         for checkpoint in checkpoints:
             checkpoint.check()
     finally:

@@ -33,6 +33,7 @@ from warmkit.checkpoints.tensors import Tensor
 from warmkit.errors import UsageError, nearest
 from warmkit.merging.kernels import NumbaKernels
 from warmkit.merging.truncated_svd import truncated_svd
+from warmkit.progress import Wanted, progress
 
 PREFIX = "base_model.model."
 LOOKUPS = (*EMBEDDINGS, "relative_attention_bias.weight", "wpe.weight", "position_embeddings.weight")
@@ -50,7 +51,7 @@ def extract_lora(
     save_rest: bool = False,
     dtype: str = "float32",
     force: bool = False,
-    advance: Callable[[int, int], None] | None = None,
+    advance: Wanted = None,
 ) -> Extraction:
     """Write the adapter that is nearest to a model, W - W0 ~ B A for every matrix of its layers.
 
@@ -85,9 +86,12 @@ def extract_lora(
     if not finished:
         staging.check()
     total = 2 * base.nbytes
-    report = (lambda tensor: advance(2 * tensor.nbytes, total)) if advance else (lambda tensor: None)
     factors, modules = dict[str, NDArray[Any]](), list[ModuleLoss]()
-    with Files({**base.identities, **tuned.identities}) as files:
+    with Files({**base.identities, **tuned.identities}) as files, progress(advance, "extracting") as tell:
+
+        def report(tensor: Tensor) -> None:
+            tell(2 * tensor.nbytes, total)
+
         for name in chosen:
             difference = _difference(files, base.entries[name], aligned.entries[1][name])
             module = named[name].removesuffix(".weight")

@@ -137,7 +137,7 @@ class _Kitchen:
     def check(self, models: Sequence[Checkpoint]) -> None:
         """Find every problem that headers show; a destination that is taken may be what a killed run of this command wrote."""
         place = self.candidate if self._cache else self.destination
-        write(_uniform(len(models)), models, None, place, {**self.options, "dry_run": True, "advance": None})
+        write(_uniform(len(models)), models, None, place, {**self.options, "dry_run": True, "advance": False})
         with writing(self.root):
             self.root.parent.mkdir(parents=True, exist_ok=True)
             make_own_directory(self.root)
@@ -199,7 +199,7 @@ class _Kitchen:
             **self.options,
             "dry_run": False,
             "resume": False,
-            "advance": None,
+            "advance": False,
             "sha256": False,
             "strict": False,
         }

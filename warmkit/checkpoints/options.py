@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 from typing_extensions import TypedDict
 
 from warmkit.merging.parameters import MethodParameters
+from warmkit.progress import Wanted
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
 Varying: TypeAlias = "float | Sequence[float] | Sequence[Mapping[str, Any]]"
 """A number that may change over the model; see `checkpoints.settings`."""
 ZERO = "zero"  # as an init: a model of zeros, which nobody stores
-Advance: TypeAlias = Callable[[int, int], None]
-"""Called now and then, from any thread, with the bytes moved since the last call and the total to move."""
 
 
 class OutputOptions(TypedDict, total=False):
@@ -42,7 +41,8 @@ class OutputOptions(TypedDict, total=False):
         chat_template: A Jinja template, the path of one, or `auto`: the one that most inputs have; by default the tokenizer's.
         vocabulary: `strict`, `union`, `init` or `common`, as `match_vocabularies` says.
         strict: Take what is allowed and seldom meant (the same model twice, a lambda of 30) for an error, not for a note.
-        advance: Progress callback.
+        advance: Called with the bytes moved since the last call and the total; True draws a bar, False none; by default there
+            is one in a notebook.
     """
 
     dtype: str | None
@@ -64,7 +64,7 @@ class OutputOptions(TypedDict, total=False):
     chat_template: str | None
     vocabulary: str
     strict: bool
-    advance: Advance | None
+    advance: Wanted
 
 
 class MergeOptions(OutputOptions, MethodParameters, total=False):

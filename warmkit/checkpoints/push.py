@@ -15,10 +15,10 @@ from warmkit.checkpoints.hub_client import hub_errors, without_bars
 from warmkit.checkpoints.identities import Identity, check_unchanged, identities_at
 from warmkit.checkpoints.manifest import MANIFEST, read_manifest
 from warmkit.checkpoints.model_index import stays_inside
-from warmkit.checkpoints.options import Advance
 from warmkit.checkpoints.verify import verify
 from warmkit.display import Displayed
 from warmkit.errors import ChangedError, CheckpointError, HubError, UsageError
+from warmkit.progress import Wanted
 from warmkit.units import size
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def push(
     message: str | None = None,
     create_pr: bool = False,
     threads: int | None = None,
-    advance: Advance | None = None,
+    advance: Wanted = None,
     stage: Callable[[str], None] = lambda name: None,
 ) -> Pushed:
     """Upload a result of warmkit with its card and manifest, in one commit.

@@ -14,10 +14,11 @@ from warmkit.checkpoints.devices import cores
 from warmkit.checkpoints.digests import BLOCK, block_digests, file_digest, tensor_digest
 from warmkit.checkpoints.files import Files
 from warmkit.checkpoints.manifest import MANIFEST, read_manifest
-from warmkit.checkpoints.options import Advance, PathLike
+from warmkit.checkpoints.options import PathLike
 from warmkit.checkpoints.tensors import Tensor
 from warmkit.display import Displayed
 from warmkit.errors import CheckpointError, FormatError, VerificationError, listed
+from warmkit.progress import Wanted, progress
 from warmkit.units import size
 
 
@@ -39,7 +40,7 @@ class VerifyReport(Displayed):
         return {"tensors": self.tensors, "files": self.files, "size": size(self.nbytes)}
 
 
-def verify(output: PathLike, *, threads: int | None = None, advance: Advance | None = None) -> VerifyReport:
+def verify(output: PathLike, *, threads: int | None = None, advance: Wanted = None) -> VerifyReport:
     """Check every tensor and file of a result, or of every eta of a sweep, against its manifest.
 
     Raises:
@@ -53,14 +54,14 @@ def verify(output: PathLike, *, threads: int | None = None, advance: Advance | N
     folders = [output] if (output / MANIFEST).is_file() or not sweep else sweep
     manifests = {folder: read_manifest(folder) for folder in folders}
     total = sum(record["bytes"] for manifest in manifests.values() for record in manifest["files"].values())
-    report = (lambda size: advance(size, total)) if advance else (lambda size: None)
     problems: list[str] = []
     tensors = files = 0
-    for folder, manifest in manifests.items():
-        problems += _check_files(folder, manifest)
-        problems += _check_tensors(folder, manifest, threads or cores(), report)
-        tensors += len(manifest["tensors"])
-        files += len(manifest["files"])
+    with progress(advance, "verifying") as report:
+        for folder, manifest in manifests.items():
+            problems += _check_files(folder, manifest)
+            problems += _check_tensors(folder, manifest, threads or cores(), lambda size: report(size, total))
+            tensors += len(manifest["tensors"])
+            files += len(manifest["files"])
     if problems:
         raise VerificationError(f"{output} is not what was written:\n{listed(problems)}")
     return VerifyReport(tensors, files, total)

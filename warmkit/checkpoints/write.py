@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -31,6 +32,7 @@ from warmkit.checkpoints.tokenizers import write_template
 from warmkit.display import Displayed
 from warmkit.errors import OutputError, TransferError, WarmkitError
 from warmkit.merging.methods import EditMethod
+from warmkit.progress import progress
 from warmkit.units import duration, number, size
 
 
@@ -187,14 +189,11 @@ def _stream(
     prepared: Prepared, staging: Staging, kernels: Kernels, done: Done, options: OutputOptions
 ) -> tuple[Stream, Mapping[Path, Identity]]:
     """Merge; return the stream that did it, and the files that it wrote."""
-    total, report = prepared.bytes_read + prepared.bytes_written, options.get("advance")
+    total = prepared.bytes_read + prepared.bytes_written
     sink = FileSink(staging, prepared.plan, prepared.folders)
-    advance = (lambda size: report(size, total)) if report else (lambda size: None)
-    stream = Stream(prepared.job, kernels, sink, done, advance)
-    try:
+    with contextlib.closing(sink), progress(options.get("advance"), "merging") as report:
+        stream = Stream(prepared.job, kernels, sink, done, lambda size: report(size, total))
         stream.run(options.get("threads") or cores())
-    finally:
-        sink.close()
     return stream, sink.written
 
 

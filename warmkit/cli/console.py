@@ -10,13 +10,10 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from warmkit.addresses import json_escaped, printable, without_secrets
 from warmkit.cli.narrator import Narrator
+from warmkit.progress import Advance, Bar
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, ProgressColumn, TaskID
     from rich.table import Table
-
-Advance = Callable[[int, int], None]
-"""Takes what was done since the last call, and of how much; 0 where nobody knows."""
 
 WIDTH = 120  # of tables where stdout is no terminal
 
@@ -34,7 +31,7 @@ class Console:
         self.quiet, self.verbose, self.json = quiet, verbose, json
         self._told = False  # the one document
         self._narrator = Narrator(self.say)
-        self._bar: tuple[Progress, TaskID] | None = None
+        self._bar: Bar | None = None
 
     def result(self, document: Any, *parts: str | Table) -> None:
         """Print the result: `document` with --json, else the parts."""
@@ -101,8 +98,12 @@ class Console:
         elif self.quiet:
             yield None
         else:
-            with self._drawn(label, unit) as advance:
-                yield advance
+            self._bar = Bar(label, unit)
+            try:
+                with self._bar.drawn():
+                    yield self._bar.advance
+            finally:
+                self._bar = None
 
     @contextlib.contextmanager
     def counted(self, label: str, unit: str) -> Generator[Callable[[int], None], None, None]:
@@ -116,24 +117,9 @@ class Console:
     def stage(self, label: str) -> None:
         """Name the part of the work in `progress` that begins now."""
         if self._bar is not None:
-            bar, task = self._bar
-            bar.update(task, description=printable(label))
+            self._bar.rename(label)
         elif self._narrates:
             self._narrator.rename(printable(label))
-
-    @contextlib.contextmanager
-    def _drawn(self, label: str, unit: str) -> Generator[Advance, None, None]:
-        from rich.console import Console as Rich
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (TextColumn("{task.description}", markup=False), BarColumn(), *_counters(unit), TimeRemainingColumn())
-        with Progress(*columns, console=Rich(stderr=True, markup=False, emoji=False), transient=True) as bar:
-            task = bar.add_task(printable(label), total=None)
-            self._bar = bar, task
-            try:
-                yield lambda size, total: bar.update(task, advance=size, total=total or None)
-            finally:
-                self._bar = None
 
 
 def say_error(text: str) -> None:
@@ -156,14 +142,6 @@ def _write(text: str, stream: TextIO) -> None:
     """Print a text, with escapes for what the stream's encoding lacks."""
     encoding = stream.encoding or "utf-8"
     print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream)
-
-
-def _counters(unit: str) -> tuple[ProgressColumn, ...]:
-    from rich.progress import DownloadColumn, MofNCompleteColumn, TaskProgressColumn, TextColumn, TransferSpeedColumn
-
-    if unit == "bytes":
-        return DownloadColumn(), TransferSpeedColumn()
-    return TaskProgressColumn(), MofNCompleteColumn(), TextColumn(unit)
 
 
 def table(title: str | None, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:

@@ -17,6 +17,7 @@ from warmkit.display import Displayed
 from warmkit.errors import UsageError
 from warmkit.modeling.generation_config import not_followed
 from warmkit.modeling.saving import check_savable
+from warmkit.progress import Wanted, progress
 from warmkit.records import dict_of, either, having, is_anything, is_natural, is_number, is_text, list_of, maybe
 from warmkit.training.distributed import agreed, group
 from warmkit.training.loop import Advance, Outcome
@@ -61,14 +62,15 @@ class PolicyResult(Displayed):
 
 
 def train_policy(
-    recipe: PolicyRecipe, *, force: bool = False, advance: Advance | None = None, tell: Tell | None = None
+    recipe: PolicyRecipe, *, force: bool = False, advance: Wanted = None, tell: Tell | None = None
 ) -> PolicyResult:
     """Train a policy, or go on where a killed run stopped; a finished run is returned as it is.
 
     Args:
         recipe: Of the run.
         force: Delete a run of another recipe that lies there.
-        advance: Progress callback.
+        advance: Called with the steps since the last call and the total; True draws a bar, False none; by default there is
+            one in a notebook.
         tell: Called with a line about prompts that may be meant otherwise.
 
     Raises:
@@ -92,7 +94,8 @@ def train_policy(
             run.trackers = Trackers(recipe)
             check_savable(recipe.model.path)
             task = open_policy(recipe, tell)
-        outcome = train(task, run, advance)
+        with progress(advance, "training", "steps") as tick:
+            outcome = train(task, run, tick)
         task.save(run, run.model.name)
         summary = run.finish(_summary(task, run, outcome))
         resumed = outcome.resumed

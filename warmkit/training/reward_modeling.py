@@ -21,10 +21,11 @@ from warmkit.modeling.precision import autocast
 from warmkit.modeling.quiet import evaluating
 from warmkit.modeling.reward_model import NO_PADDING, RewardModel, load_reward_model, pooled_around, trained_head
 from warmkit.modeling.saving import SCALAR, check_savable, save_model
+from warmkit.progress import Wanted, progress
 from warmkit.records import dict_of, having, is_natural, is_number
 from warmkit.training.adapters import add_adapters, merged
 from warmkit.training.distributed import agreed, group
-from warmkit.training.loop import Advance, train
+from warmkit.training.loop import train
 from warmkit.training.losses import bradley_terry
 from warmkit.training.precision import with_precision
 from warmkit.training.probe import train_probe
@@ -102,14 +103,15 @@ class RewardModelTask:
 
 
 def train_reward_model(
-    recipe: RewardModelRecipe, *, force: bool = False, advance: Advance | None = None, tell: Tell | None = None
+    recipe: RewardModelRecipe, *, force: bool = False, advance: Wanted = None, tell: Tell | None = None
 ) -> RewardModelResult:
     """Train a reward model, or go on where a killed run stopped; a finished run is returned as it is.
 
     Args:
         recipe: Of the run.
         force: Delete a run of another recipe that lies there.
-        advance: Progress callback.
+        advance: Called with the steps since the last call and the total; True draws a bar, False none; by default there is
+            one in a notebook.
         tell: Called with a line about data that may be meant otherwise.
 
     Raises:
@@ -140,7 +142,8 @@ def train_reward_model(
         probe = set_head(reward_model, recipe, data)
         prepare(reward_model, recipe)
     task = RewardModelTask(reward_model, data)
-    outcome = train(task, recipe.rm, run, advance)
+    with progress(advance, "training", "steps") as tick:
+        outcome = train(task, recipe.rm, run, tick)
     reward_model.model = merged(reward_model.model)
     save_reward_model(reward_model, run.model)
     summary = {

@@ -19,10 +19,11 @@ from warmkit.modeling.generation_config import ends_of, saved_ends
 from warmkit.modeling.quiet import evaluating
 from warmkit.modeling.saving import check_savable, save_model
 from warmkit.modeling.tokens import Encoder, Tokens, by_length, longest, masked_padding, tokenizer_of
+from warmkit.progress import Wanted, progress
 from warmkit.records import is_natural, is_number, is_text, maybe
 from warmkit.training.adapters import add_adapters, merged
 from warmkit.training.distributed import agreed, group
-from warmkit.training.loop import Advance, train
+from warmkit.training.loop import train
 from warmkit.training.losses import completion_nll
 from warmkit.training.precision import with_precision
 from warmkit.training.recipe import SftRecipe
@@ -105,13 +106,14 @@ class SftTask:
             save_model(model, self.path, run.path / name, weights=weights, generation=ends)
 
 
-def train_sft(recipe: SftRecipe, *, force: bool = False, advance: Advance | None = None, tell: Tell | None = None) -> SftResult:
+def train_sft(recipe: SftRecipe, *, force: bool = False, advance: Wanted = None, tell: Tell | None = None) -> SftResult:
     """Fine-tune a language model, or go on where a killed run stopped; a finished run is returned as it is.
 
     Args:
         recipe: Of the run.
         force: Delete a run of another recipe that lies there.
-        advance: Progress callback.
+        advance: Called with the steps since the last call and the total; True draws a bar, False none; by default there is
+            one in a notebook.
         tell: Called with a line about data that may be meant otherwise.
 
     Raises:
@@ -142,7 +144,8 @@ def train_sft(recipe: SftRecipe, *, force: bool = False, advance: Advance | None
         task.model = add_adapters(task.model, recipe.lora, "CAUSAL_LM", recipe.sft.seed)
     if recipe.sft.gradient_checkpointing:
         recompute_activations(task.model)
-    outcome = train(task, recipe.sft, run, advance)
+    with progress(advance, "training", "steps") as tick:
+        outcome = train(task, recipe.sft, run, tick)
     task.save(run, run.model.name)
     data = {
         name: {"texts": len(tokens), "truncated": sum(bool(each.truncated) for each in tokens)}

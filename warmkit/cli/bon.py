@@ -32,8 +32,8 @@ Choosers = Annotated[
     typer.Option(
         "--reward",
         metavar="[NAME=]WHAT",
-        help="Who chooses: a reward model (several with commas: ENS), module:function, 'command: LINE', or http://host/score; "
-        "again for another.",
+        help="Who chooses: a reward model (several with commas: ENS), module:function, 'command: LINE', or http://host/score. "
+        "Repeatable.",
     ),
 ]
 
@@ -48,7 +48,7 @@ def bon(
     reward: Choosers = None,
     control: Annotated[
         list[str] | None,
-        typer.Option("--control", metavar="[NAME=]WHAT", help="Who says what a choice is worth; again for more."),
+        typer.Option("--control", metavar="[NAME=]WHAT", help="Another reward, which judges what was chosen. Repeatable."),
     ] = None,
     samples: Annotated[
         int | None, typer.Option("--samples", min=1, help="Completions of every prompt, K.", show_default=str(SAMPLES))

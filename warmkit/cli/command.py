@@ -25,8 +25,8 @@ class Terminated(BaseException):
 
 
 def console_options(
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", rich_help_panel=OUTPUT_PANEL, help="Say nothing but errors.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", rich_help_panel=OUTPUT_PANEL, help="Say more.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", rich_help_panel=OUTPUT_PANEL, help="Print errors only.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", rich_help_panel=OUTPUT_PANEL, help="Print more.")] = False,
     json: Annotated[
         bool, typer.Option("--json", rich_help_panel=OUTPUT_PANEL, help="Print one JSON document on stdout.")
     ] = False,

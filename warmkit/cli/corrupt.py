@@ -17,7 +17,7 @@ def corrupt(
     data: Annotated[str, typer.Argument(metavar="DATA", help=".jsonl or .parquet file, or data set (name:split).")],
     output: Annotated[Path, typer.Option("--output", "-o", help="JSON lines file to create.", show_default=False)],
     rate: Annotated[float, typer.Option("--rate", help="Share of the pairs to swap, 0 to 1.", show_default=False)],
-    seed: Annotated[int, typer.Option("--seed", help="Of the draw.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the draw.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace a file at OUT, in one step at the end.")] = False,
 ) -> None:
     """Swap chosen and rejected in a share of preference pairs, to measure what label noise does.

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 @command(resumes=True)
 def demo(
     console: Console,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Everything goes here.")] = Path("warmkit-demo"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for all results.")] = Path("warmkit-demo"),
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of everything.")] = 0,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many seeds, from --seed on; shows their spread.")] = 1,
 ) -> None:
-    """Show the point in three minutes: six reward models become one, two policies are merged, and the front is drawn.
+    """Run a demo of three minutes: average six reward models (WARM), train and merge two policies (WARP), write a page about it.
 
     Everything is made from a seed, a tiny language included. The same command goes on where it was stopped. Needs the `train`
     extra, and `report` for the page.

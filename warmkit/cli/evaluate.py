@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 DataSets = Annotated[
     list[str],
-    typer.Option("--data", metavar="[NAME=]FILE", help="Preference pairs; again for more.", show_default=False),
+    typer.Option("--data", metavar="[NAME=]FILE", help="Preference pairs. Repeatable.", show_default=False),
 ]
 
 

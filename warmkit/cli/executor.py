@@ -24,7 +24,7 @@ Address = Annotated[
         "--address",
         rich_help_panel="Where it runs",
         metavar="HOST:PORT",
-        help="Head of the Ray cluster; else RAY_ADDRESS, else the one running here.",
+        help="Address of the Ray cluster. Default: RAY_ADDRESS, else the cluster running here.",
     ),
 ]
 

@@ -22,7 +22,7 @@ def extract_lora(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Directory, .safetensors file or Hub repository.")],
     output: OutputPath,
     init: Annotated[str, typer.Option("--init", help="The dense base that the adapter goes on.", show_default=False)],
-    rank: Annotated[int | None, typer.Option("--rank", help="Of every module.", show_default="16")] = None,
+    rank: Annotated[int | None, typer.Option("--rank", help="Rank of the adapter in every module.", show_default="16")] = None,
     energy: Annotated[
         float | None, typer.Option("--energy", help="Instead, the share of each module's squared norm to keep: 0.99.")
     ] = None,
@@ -37,7 +37,7 @@ def extract_lora(
         str,
         typer.Option(
             "--dtype",
-            help="Of the factors: float32, bfloat16, float16.",
+            help="Number format of the factors: float32, bfloat16 or float16.",
             autocompletion=among("float32", "bfloat16", "float16"),
         ),
     ] = "float32",

@@ -37,7 +37,7 @@ def front(
         typer.Option(
             "--method",
             "-m",
-            help="See `warmkit methods`; again to compare.",
+            help="Merge method; `warmkit methods` lists them. Repeatable, to compare several.",
             show_default="slerp; of one alone lerp",
             autocompletion=completions.method,
         ),
@@ -55,7 +55,7 @@ def front(
         str | None,
         typer.Option(
             "--granularity",
-            help="What shares one angle: layer, tensor or model.",
+            help="What is merged as one vector, with one angle: each layer, each tensor, or the model.",
             show_default="layer",
             autocompletion=completions.granularity,
         ),
@@ -64,7 +64,7 @@ def front(
         str | None,
         typer.Option(
             "--antiparallel",
-            help="Opposite task vectors: error, or lerp.",
+            help="Where task vectors are opposite: stop with an error, or use lerp.",
             show_default="error",
             autocompletion=completions.antiparallel,
         ),
@@ -84,7 +84,7 @@ def front(
     seed: options.Seed = 0,
     batch_size: options.BatchSize = 64,
     run: Annotated[
-        list[Path] | None, typer.Option("--run", metavar="RUN", help="Training run to draw beside the front; again for more.")
+        list[Path] | None, typer.Option("--run", metavar="RUN", help="Training run to draw beside the front. Repeatable.")
     ] = None,
     plot: Annotated[Path | None, typer.Option("--plot", help="Draw rewards against the KL.")] = None,
     plot_rewards: Annotated[

@@ -12,7 +12,7 @@ from warmkit.errors import ScoreError, UsageError, nearest
 
 AtLeast = Annotated[
     list[str] | None,
-    typer.Option("--at-least", metavar="NAME=NUMBER", help="Exit 1 where this number is lower; again for more."),
+    typer.Option("--at-least", metavar="NAME=NUMBER", help="Exit 1 where this number is lower. Repeatable."),
 ]
 
 

@@ -36,7 +36,7 @@ def endpoint_options(
         typer.Option("--criteria", help="What makes an answer better.", show_default="accuracy, coverage, clarity, no harm"),
     ] = None,
     concurrency: Annotated[int, typer.Option("--concurrency", min=1, help="Questions in flight at a time.")] = 8,
-    retries: Annotated[int, typer.Option("--retries", min=0, help="Further attempts for each question.")] = 5,
+    retries: Annotated[int, typer.Option("--retries", min=0, help="Attempts after the first, for each question.")] = 5,
     timeout: Annotated[float, typer.Option("--timeout", min=0.001, help="Seconds for one attempt.")] = 60,
     backoff: Annotated[float, typer.Option("--backoff", min=0, help="Seconds before a retry, doubled each time.")] = 1,
     key_variable: Annotated[

@@ -38,9 +38,9 @@ def lmc(
     b: Annotated[str, typer.Argument(metavar="B", help="Reward model at lambda 1.", show_default=False)],
     data: DataSets,
     points: Annotated[
-        int | None, typer.Option("--points", min=2, help="Places on the line, at equal distances.", show_default="11")
+        int | None, typer.Option("--points", min=2, help="Number of points on the line, evenly spaced.", show_default="11")
     ] = None,
-    lambdas: Annotated[str | None, typer.Option("--lambda", help="The places themselves: 0,0.5,1.")] = None,
+    lambdas: Annotated[str | None, typer.Option("--lambda", help="The points on the line: 0,0.5,1.")] = None,
     plot: Plot = None,
     output: DocumentPath = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a file at OUT.")] = False,

@@ -80,7 +80,7 @@ def output_options(
         ),
     ] = True,
     allow_nonfinite: Annotated[
-        bool, typer.Option("--allow-nonfinite", rich_help_panel=INPUT_PANEL, help="Let NaN and infinity pass.")
+        bool, typer.Option("--allow-nonfinite", rich_help_panel=INPUT_PANEL, help="Accept NaN and infinity in the weights.")
     ] = False,
     stream: Stream = False,
     sha256: Annotated[
@@ -169,7 +169,10 @@ def method_options(
     select_topk: Annotated[
         float | None,
         typer.Option(
-            "--select-topk", rich_help_panel=METHOD_PANEL, help="Share of the elements, those that vary most.", show_default="1"
+            "--select-topk",
+            rich_help_panel=METHOD_PANEL,
+            help="Share of the elements to merge: those that vary most.",
+            show_default="1",
         ),
     ] = None,
     normalize: Annotated[
@@ -177,19 +180,19 @@ def method_options(
         typer.Option(
             "--normalize/--no-normalize",
             rich_help_panel=METHOD_PANEL,
-            help="Divide by the coefficients summed over.",
+            help="Divide by the sum of the coefficients.",
             show_default="the method's",
         ),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option("--seed", rich_help_panel=METHOD_PANEL, help="Of random masks.", show_default="0")
+        int | None, typer.Option("--seed", rich_help_panel=METHOD_PANEL, help="Seed of the random masks.", show_default="0")
     ] = None,
     r: Annotated[
         float | None,
         typer.Option(
             "--r",
             rich_help_panel=METHOD_PANEL,
-            help="RAM+: how much larger what is one model's own becomes.",
+            help="RAM+: how much the changes of a single model are enlarged.",
             show_default="0.1",
         ),
     ] = None,

@@ -31,11 +31,11 @@ Rewards = Annotated[
     ),
 ]
 Controls = Annotated[
-    list[str] | None, typer.Option("--control", metavar="[NAME=]WHAT", help="A reward that is only reported; again for more.")
+    list[str] | None, typer.Option("--control", metavar="[NAME=]WHAT", help="A reward that is only reported. Repeatable.")
 ]
 Sft = Annotated[str | None, typer.Option("--sft", help="The model that the KL is reported to.")]
 Samples = Annotated[int, typer.Option("--samples", min=1, help="Completions of every prompt.")]
-Temperature = Annotated[float | None, typer.Option("--temperature", min=1e-3, help="Of sampling.", show_default="0.9")]
+Temperature = Annotated[float | None, typer.Option("--temperature", min=1e-3, help="Sampling temperature.", show_default="0.9")]
 NewTokens = Annotated[
     int | None, typer.Option("--max-new-tokens", min=1, help="Tokens of a completion, its end included.", show_default="64")
 ]
@@ -44,12 +44,12 @@ Stop = Annotated[
     typer.Option(
         "--stop",
         metavar="TOKEN",
-        help="A token that ends a completion, beside EOS and those of the checkpoint's generation config and chat template; "
-        "again for more.",
+        help="A token that ends a completion, beside EOS and those of the checkpoint's generation config and chat template. "
+        "Repeatable.",
     ),
 ]
 AsChats = Annotated[bool, typer.Option("--chat", help="Make chats of rows that are texts, for the model's chat template.")]
-Seed = Annotated[int, typer.Option("--seed", help="Of sampling, the same for every policy.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of sampling, the same for every policy.")]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Completions at a time.")]
 
 

@@ -24,7 +24,7 @@ def push(
     revision: Annotated[
         str | None, typer.Option("--revision", help="Branch, created where it is not there.", show_default="main")
     ] = None,
-    message: Annotated[str | None, typer.Option("--message", help="Of the commit.", show_default="the method")] = None,
+    message: Annotated[str | None, typer.Option("--message", help="Message of the commit.", show_default="the method")] = None,
     create_pr: Annotated[bool, typer.Option("--create-pr", help="Open a pull request instead.")] = False,
     threads: Annotated[int | None, typer.Option("--threads", help="Worker threads.", show_default="one a core")] = None,
 ) -> None:

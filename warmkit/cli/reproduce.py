@@ -33,10 +33,10 @@ def reproduce(
         typer.Option("--size", help="`nano` for CI, `small` for two cores, `large` for a GPU."),
     ] = "small",
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many seeds; 3 and more decide something.")] = 1,
-    first_seed: Annotated[int, typer.Option("--first-seed", min=0, help="The first of them.")] = 0,
+    first_seed: Annotated[int, typer.Option("--first-seed", min=0, help="First seed.")] = 0,
     jobs: Annotated[int | None, typer.Option("--jobs", min=1, help="Processes at a time.", show_default="one a core")] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Everything goes here.", show_default="reproduction-SIZE")
+        Path | None, typer.Option("--output", "-o", help="Folder for all results.", show_default="reproduction-SIZE")
     ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Measure again what was measured with other recipes.")] = False,
     gate: Annotated[bool, typer.Option("--gate", help="Exit 1 where a robust claim is on the wrong side of its rule.")] = False,

@@ -43,7 +43,9 @@ def score(
     source: Annotated[
         Path | None, typer.Option("--input", "-i", help="JSON lines or array, .gz too, or Parquet.", show_default="stdin")
     ] = None,
-    window: Annotated[int, typer.Option("--window", min=1, help="Rows that are sorted by length together.")] = 512,
+    window: Annotated[
+        int, typer.Option("--window", min=1, help="Rows that are sorted by length together, to save padding.")
+    ] = 512,
     on_error: Annotated[
         OnError, typer.Option("--on-error", help="At a bad row: stop, or write it with `error` and go on. Both exit with 1.")
     ] = OnError.stop,

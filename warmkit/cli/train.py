@@ -16,7 +16,7 @@ from warmkit.units import number
 
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML file, or - for standard input.", show_default=False)]
 Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Lay a key over the recipe; again for more.")
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the recipe: rm.lr=1e-5. Repeatable.")
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the resolved recipe, the size and the steps; train nothing.")]
 Force = Annotated[bool, typer.Option("--force", help="Start again where a run of another recipe lies.")]

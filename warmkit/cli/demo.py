@@ -24,7 +24,7 @@ def demo(
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of everything.")] = 0,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many seeds, from --seed on; shows their spread.")] = 1,
 ) -> None:
-    """Run a demo of three minutes: average six reward models (WARM), train and merge two policies (WARP), write a page about it.
+    """Run a demo of three minutes: average six reward models (WARM), train and merge two policies (WARP), write a page.
 
     Everything is made from a seed, a tiny language included. The same command goes on where it was stopped. Needs the `train`
     extra, and `report` for the page.

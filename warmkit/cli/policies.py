@@ -26,8 +26,8 @@ Rewards = Annotated[
     typer.Option(
         "--reward",
         metavar="[NAME=][WEIGHT*]WHAT",
-        help="A reward model (several with commas: their mean), module:function, 'command: LINE', or http://host/score; repeatable: "
-        "they are added.",
+        help="A reward model (several with commas: their mean), module:function, 'command: LINE', or http://host/score. "
+        "Repeatable: they are added.",
     ),
 ]
 Controls = Annotated[

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 Advance: TypeAlias = Callable[[int, int], None]
 """Called now and then, from any thread, with what was done since the last call and how much there is to do; 0: unknown."""
-Wanted: TypeAlias = "Advance | bool | None"
-"""A callback of the caller's; True for a bar, False for none; None for one where a notebook is."""
 
 INTERVAL = 0.2  # seconds between two pictures in a notebook
 WIDTH = 100  # characters of a line there
@@ -105,8 +103,14 @@ def in_notebook() -> bool:
 
 
 @contextlib.contextmanager
-def progress(wanted: Wanted, label: str, unit: str = "bytes") -> Generator[Advance, None, None]:
-    """Yield what is to be told how far the block is: the caller's own callback, a bar's, or one that does nothing."""
+def progress(wanted: Advance | bool | None, label: str, unit: str = "bytes") -> Generator[Advance, None, None]:
+    """Yield what is to be told how far the block is.
+
+    Args:
+        wanted: A callback of the caller's; True for a bar, False for none; None for a bar in a notebook alone.
+        label: As of `Bar`.
+        unit: The same.
+    """
     if callable(wanted):
         yield wanted
     elif wanted or (wanted is None and in_notebook()):

@@ -146,10 +146,12 @@ class Checkpoint(Displayed, Mapping[str, LazyTensor]):
 
     @property
     def parameters(self) -> int:
+        """How many numbers the tensors hold."""
         return sum(entry.elements for entry in self.entries.values())
 
     @property
     def nbytes(self) -> int:
+        """Bytes of the tensors."""
         return sum(entry.nbytes for entry in self.entries.values())
 
     @cached_property

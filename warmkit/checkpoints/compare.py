@@ -23,12 +23,12 @@ from warmkit.display import Displayed
 from warmkit.errors import UsageError
 from warmkit.merging.geometry import angles, cosines, norms
 from warmkit.merging.types import Coefficients, Gram
-from warmkit.progress import Wanted, progress
+from warmkit.progress import Advance, progress
 
 
 @dataclass(frozen=True, repr=False)
 class Pair(Displayed):
-    """Two models in one group; angles in degrees, None beside a zero vector.
+    """Angles between two models in one group, in degrees; None beside a zero vector.
 
     Attributes:
         first: Source of the first model.
@@ -57,7 +57,16 @@ class Pair(Displayed):
 
 @dataclass(frozen=True, repr=False)
 class GroupComparison(Displayed):
-    """One group: norms of the initialisation, of every model and of its task vector, and every pair."""
+    """Norms and angles in one group of tensors.
+
+    Attributes:
+        name: The group.
+        parameters: How many numbers it has.
+        init_norm: ||x0||.
+        weight_norms: ||x_m||, one per model.
+        task_vector_norms: ||x_m - x0||, one per model.
+        pairs: Every two models.
+    """
 
     name: str
     parameters: int
@@ -75,7 +84,15 @@ class GroupComparison(Displayed):
 
 @dataclass(frozen=True, repr=False)
 class Comparison(Displayed):
-    """Norms and angles that `compare` measured."""
+    """Norms and angles of models, as `compare` measured them.
+
+    Attributes:
+        init: Source of the initialisation.
+        models: Sources of the models.
+        granularity: What a group is: `layer`, `tensor` or `model`.
+        groups: In the order of the checkpoint.
+        notes: Harmless differences between the models.
+    """
 
     init: str
     models: list[str]
@@ -145,12 +162,23 @@ def compare(
     device: str = "cpu",
     allow_pickle: bool = False,
     stream: bool = False,
-    advance: Wanted = None,
+    advance: Advance | bool | None = None,
 ) -> Comparison:
-    """Measure norms and pairwise angles, group by group, in one pass.
+    """Measure norms of models and angles between them, group by group, in one pass.
 
     Both come from the Gram matrix of (x0, d_1, ..., d_M): <x_i, x_j> = <x0 + d_i, x0 + d_j> loses no digits, where
     recovering small task vectors from the products of large weights would.
+
+    Args:
+        models: Checkpoints, as `open_checkpoint` takes them; one alone has norms and no angles.
+        init: What they were fine-tuned from, x0.
+        granularity: What shares one angle: `layer`, `tensor` or `model`.
+        threads: Worker threads; by default one per core.
+        device: `cpu`, or `cuda` for the sums.
+        allow_pickle: Also read what torch saved, as `open_checkpoint` says.
+        stream: Read Hub repositories by byte ranges.
+        advance: Called with the bytes read since the last call and the total; True draws a bar, False none; by default there
+            is one in a notebook.
 
     Raises:
         WarmkitError: If the checkpoints cannot be read or do not fit together.

@@ -33,7 +33,7 @@ from warmkit.checkpoints.tensors import Tensor
 from warmkit.errors import UsageError, nearest
 from warmkit.merging.kernels import NumbaKernels
 from warmkit.merging.truncated_svd import truncated_svd
-from warmkit.progress import Wanted, progress
+from warmkit.progress import Advance, progress
 
 PREFIX = "base_model.model."
 LOOKUPS = (*EMBEDDINGS, "relative_attention_bias.weight", "wpe.weight", "position_embeddings.weight")
@@ -51,9 +51,9 @@ def extract_lora(
     save_rest: bool = False,
     dtype: str = "float32",
     force: bool = False,
-    advance: Wanted = None,
+    advance: Advance | bool | None = None,
 ) -> Extraction:
-    """Write the adapter that is nearest to a model, W - W0 ~ B A for every matrix of its layers.
+    """Extract a LoRA adapter from a model: B A is the nearest of its rank to W - W0, for every matrix of the layers.
 
     Args:
         model: The model, a merge for instance.
@@ -65,7 +65,11 @@ def extract_lora(
         save_rest: Save other tensors that changed (norms, biases, embeddings, heads) whole, as modules_to_save.
         dtype: Of the factors.
         force: Replace an adapter that is there, in one step at the end.
-        advance: Progress callback, in bytes read.
+        advance: Called with the bytes read since the last call and the total; True draws a bar, False none; by default there
+            is one in a notebook.
+
+    Returns:
+        The adapter's modules, and the share of the squared norm of W - W0 that each does not hold.
 
     Raises:
         WarmkitError: Any of its kinds; the destination is untouched then.

@@ -14,7 +14,7 @@ from warmkit.units import duration, number
 
 @dataclass(frozen=True, repr=False)
 class ModuleLoss(Displayed):
-    """One module of the adapter.
+    """Rank and loss of one module of an extracted adapter.
 
     Attributes:
         name: The module.
@@ -33,7 +33,13 @@ class ModuleLoss(Displayed):
 
 @dataclass(frozen=True, repr=False)
 class RestLoss(Displayed):
-    """A tensor that no factors hold. Attributes: its name, the squared norm of its task vector, whether it was saved whole."""
+    """Tensor that no factors hold.
+
+    Attributes:
+        name: The tensor.
+        squared_norm: Of its task vector.
+        saved: Whether it was saved whole.
+    """
 
     name: str
     squared_norm: float
@@ -42,7 +48,7 @@ class RestLoss(Displayed):
 
 @dataclass(frozen=True, repr=False)
 class Extraction(Displayed):
-    """What `extract_lora` wrote.
+    """LoRA adapter that `extract_lora` wrote, and what it does not hold of the model.
 
     Attributes:
         path: The adapter.

@@ -35,7 +35,13 @@ PLACEHOLDER = "{}"
 
 @dataclass(frozen=True, repr=False)
 class Trial(Displayed):
-    """One step of the recipe: the score of the soup with this model added, and whether the model stays."""
+    """Trial of one model in a greedy soup: the soup's score with it, and whether it stays.
+
+    Attributes:
+        name: Source of the model.
+        score: Of the soup with it.
+        stays: Whether the soup scores no worse with it.
+    """
 
     name: str
     score: float

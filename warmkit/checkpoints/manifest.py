@@ -29,7 +29,7 @@ FORMAT = 1
 
 @dataclass(frozen=True, repr=False)
 class GroupReport(Displayed):
-    """The geometry of one group and what was made of it.
+    """Coefficients, norms and angles of one group of tensors in a merge.
 
     Attributes:
         name: The group.
@@ -37,7 +37,7 @@ class GroupReport(Displayed):
         parameters: How many numbers.
         coefficients: One per input row, the initialisation first where it takes part; they multiply weights.
         norms: Of the task vectors (or weights), one per model; None where the method does not measure them.
-        angles: Pairwise, in degrees, [M][M]; None as above, or for a pair with a zero vector.
+        angles: Pairwise, in degrees, M lists of M; None as above, or for a pair with a zero vector.
     """
 
     name: str

@@ -50,6 +50,9 @@ def merge(
         angles: Measure norms and angles even if the method does not need them.
         **options: See `OutputOptions` and `MethodParameters`.
 
+    Returns:
+        What was written: paths, sizes, coefficients and angles.
+
     Raises:
         WarmkitError: Any of its kinds; the destination is untouched then.
 
@@ -87,7 +90,22 @@ def liti(
     eta: float | Sequence[float],
     **options: Unpack[OutputOptions],
 ) -> MergeResult:
-    """Interpolate a model towards its initialisation, (1 - eta) x0 + eta x; several etas from one reading.
+    """Interpolate a model towards its initialisation (LITI).
+
+        result = (1 - eta) x0 + eta x
+
+    Args:
+        model: Checkpoint x, as `open_checkpoint` takes it.
+        output: Directory to create.
+        init: What it was fine-tuned from, x0.
+        eta: 0 is the init, 1 the model; above 1 goes beyond it. Several numbers write `output/eta-0.3`, ... from one reading.
+        **options: See `OutputOptions`.
+
+    Returns:
+        What was written; `outputs` has the directory of every eta.
+
+    Raises:
+        WarmkitError: Any of its kinds; the destination is untouched then.
 
     Source: WARP (Ramé et al., 2024), equation (LITI).
     """
@@ -95,7 +113,15 @@ def liti(
 
 
 def soup(models: Sequence[PathLike], output: PathLike, **options: Unpack[OutputOptions]) -> MergeResult:
-    """Average models uniformly.
+    """Average models with equal weights (model soup): result = (x_1 + ... + x_M) / M.
+
+    Args:
+        models: Checkpoints, as `open_checkpoint` takes them.
+        output: Directory to create.
+        **options: See `OutputOptions`.
+
+    Raises:
+        WarmkitError: Any of its kinds; the destination is untouched then.
 
     Source: Wortsman et al., 2022, "Model soups"; `greedy_soup` chooses the members by a score.
     """
@@ -111,7 +137,9 @@ def ema(
     sort: str = "given",
     **options: Unpack[OutputOptions],
 ) -> MergeResult:
-    """Average checkpoints of one run exponentially, in order: theta <- (1 - mu) theta + mu x_t from the first on.
+    """Average checkpoints of one run exponentially (EMA), in order.
+
+        theta <- (1 - mu) theta + mu x_t, from the first checkpoint on
 
     Args:
         checkpoints: The oldest first.
@@ -119,6 +147,9 @@ def ema(
         mu: Update rate; by default 2/(T+1), with which T checkpoints count about alike.
         sort: `natural` puts step-200 before step-1000, whatever the order given.
         **options: See `OutputOptions`.
+
+    Raises:
+        WarmkitError: Any of its kinds; the destination is untouched then.
 
     Source: WARP (Ramé et al., 2024), equation (EMA).
     """

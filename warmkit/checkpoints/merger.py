@@ -28,10 +28,12 @@ Weights: TypeAlias = "PathLike | Mapping[str, torch.Tensor]"
 
 
 class Merger(Displayed):
-    """Merges in memory, many times over: Gram matrices are taken once, at the first merge that needs them.
+    """Merger of models in memory, for many etas or mixes of the same models; nothing is written.
+
+    The products of the task vectors are computed once, at the first merge that needs them.
 
     Args:
-        models: Checkpoints, or state dicts; checkpoints alone are compared as for a merge on disk.
+        models: Checkpoints, or state dicts (tensors by name); checkpoints alone are compared as for a merge on disk.
         init: What they were fine-tuned from.
         method: A name in `warmkit.METHODS`.
         threads: Worker threads; by default one per core.
@@ -39,6 +41,10 @@ class Merger(Displayed):
         allow_nonfinite: Let NaN and infinity pass.
         allow_pickle: Also read what torch saved, as `open_checkpoint` says.
         **parameters: `granularity`, `antiparallel` and those of the method, as for `merge`.
+
+    Raises:
+        MismatchError: If the models do not hold the same tensors.
+        WarmkitError: What `merge` raises of its inputs.
 
     Examples:
         >>> import torch
@@ -102,6 +108,9 @@ class Merger(Displayed):
             coefficients: One per model instead.
             dtype: Of the result; by default the models'.
             out: What an earlier call returned, to be overwritten: fresh memory costs more than the sums.
+
+        Returns:
+            Tensors by name, with the shapes of the models'.
         """
         import torch
 
@@ -135,7 +144,20 @@ def merged_state_dict(
     dtype: str | None = None,
     **parameters: Any,
 ) -> dict[str, torch.Tensor]:
-    """Return a merge as a state dict, nothing written; for a sweep, keep a `Merger`.
+    """Merge models in memory and return the state dict; for several etas or mixes, keep a `Merger`.
+
+    Args:
+        models: As of `Merger`.
+        init: What they were fine-tuned from.
+        method: A name in `warmkit.METHODS`.
+        eta: LITI's update rate.
+        lambda_: Of two models, the share of the second.
+        coefficients: One per model instead.
+        dtype: Of the result; by default the models'.
+        **parameters: As of `Merger`.
+
+    Returns:
+        Tensors by name, on the CPU.
 
     Examples:
         >>> import torch

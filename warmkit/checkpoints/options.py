@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from typing_extensions import TypedDict
 
 from warmkit.merging.parameters import MethodParameters
-from warmkit.progress import Wanted
+from warmkit.progress import Advance
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
 Varying: TypeAlias = "float | Sequence[float] | Sequence[Mapping[str, Any]]"
@@ -64,7 +64,7 @@ class OutputOptions(TypedDict, total=False):
     chat_template: str | None
     vocabulary: str
     strict: bool
-    advance: Wanted
+    advance: Advance | bool | None
 
 
 class MergeOptions(OutputOptions, MethodParameters, total=False):

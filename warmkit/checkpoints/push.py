@@ -18,7 +18,7 @@ from warmkit.checkpoints.model_index import stays_inside
 from warmkit.checkpoints.verify import verify
 from warmkit.display import Displayed
 from warmkit.errors import ChangedError, CheckpointError, HubError, UsageError
-from warmkit.progress import Wanted
+from warmkit.progress import Advance
 from warmkit.units import size
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False)
 class Pushed(Displayed):
-    """Upload to the Hub: where to, which commit, how much.
+    """Upload to the Hub that was made: repository, commit and size.
 
     Attributes:
         repository: `owner/name`.
@@ -56,7 +56,7 @@ def push(
     message: str | None = None,
     create_pr: bool = False,
     threads: int | None = None,
-    advance: Wanted = None,
+    advance: Advance | bool | None = None,
     stage: Callable[[str], None] = lambda name: None,
 ) -> Pushed:
     """Upload a result of warmkit with its card and manifest, in one commit.
@@ -73,7 +73,8 @@ def push(
         message: Of the commit.
         create_pr: Open a pull request instead of writing to the branch.
         threads: Worker threads of the comparison.
-        advance: Progress of the comparison; without it, or a terminal, huggingface_hub draws no bars for the upload either.
+        advance: Progress of the comparison, as of `verify`; without it, or a terminal, huggingface_hub draws no bars for the
+            upload either.
         stage: Called with a name when the upload begins.
 
     Raises:

@@ -34,7 +34,7 @@ from warmkit.merging.parameters import MethodParameters
 
 @dataclass(frozen=True, repr=False)
 class Slice(Displayed):
-    """Some layers of the result, merged or copied from layers of other models.
+    """Slice of a model that is put together: layers merged, or copied, from layers of other models.
 
     Attributes:
         sources: What is merged, layer by layer; one source is copied.

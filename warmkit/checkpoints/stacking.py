@@ -24,7 +24,13 @@ FIRST = ("embed", "wte.", "wpe.")
 
 @dataclass(frozen=True, repr=False)
 class LayerRange(Displayed):
-    """Layers of one model, from `first` up to and without `end`."""
+    """Range of layers of one model.
+
+    Attributes:
+        model: Checkpoint, as `open_checkpoint` takes it.
+        first: The first layer, counted from 0.
+        end: The layer after the last one.
+    """
 
     model: str | os.PathLike[str]
     first: int

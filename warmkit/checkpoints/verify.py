@@ -18,17 +18,17 @@ from warmkit.checkpoints.options import PathLike
 from warmkit.checkpoints.tensors import Tensor
 from warmkit.display import Displayed
 from warmkit.errors import CheckpointError, FormatError, VerificationError, listed
-from warmkit.progress import Wanted, progress
+from warmkit.progress import Advance, progress
 from warmkit.units import size
 
 
 @dataclass(frozen=True, repr=False)
 class VerifyReport(Displayed):
-    """Numbers of what was checked, all of it as it was written; else `verify` raises.
+    """Report of a check that found everything as it was written; `verify` raises where something is not.
 
     Attributes:
-        tensors: How many.
-        files: How many.
+        tensors: How many were read.
+        files: How many were read.
         nbytes: Bytes of the files.
     """
 
@@ -40,11 +40,18 @@ class VerifyReport(Displayed):
         return {"tensors": self.tensors, "files": self.files, "size": size(self.nbytes)}
 
 
-def verify(output: PathLike, *, threads: int | None = None, advance: Wanted = None) -> VerifyReport:
-    """Check every tensor and file of a result, or of every eta of a sweep, against its manifest.
+def verify(output: PathLike, *, threads: int | None = None, advance: Advance | bool | None = None) -> VerifyReport:
+    """Verify a result on disk, or every eta of a sweep: read every tensor and file, and compare them with the manifest.
+
+    Args:
+        output: A directory that warmkit wrote.
+        threads: Worker threads; by default one per core.
+        advance: Called with the bytes read since the last call and the total; True draws a bar, False none; by default there
+            is one in a notebook.
 
     Raises:
-        FormatError: If `output` was not written by warmkit.
+        CheckpointError: If `output` is no directory.
+        FormatError: If it was not written by warmkit.
         VerificationError: Listing what is missing, altered or extra.
     """
     output = Path(output)

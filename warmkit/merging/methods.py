@@ -44,7 +44,7 @@ from warmkit.words import method_word
 
 @dataclass(frozen=True, repr=False)
 class Method(Displayed):
-    """One way to find the coefficients of a merge: a linear combination of weights.
+    """Merge method that averages weights: it finds the coefficients of a linear combination.
 
     Attributes:
         name: As written on the command line; `docs/methods/<name>.md` describes it.
@@ -78,7 +78,7 @@ class Method(Displayed):
 
 @dataclass(frozen=True, repr=False)
 class EditMethod(Displayed):
-    """One way to edit task vectors before they are summed; the other family. See `merging.edits`.
+    """Merge method that edits task vectors before they are summed; see `merging.edits`.
 
     Attributes:
         name: As written on the command line; `docs/methods/<name>.md` describes it.

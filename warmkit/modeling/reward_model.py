@@ -31,7 +31,7 @@ NO_PADDING = -1  # no id of a token: the last token is read, as transformers doe
 
 
 class RewardModel(Displayed):
-    """Reward model r(x, y) with its tokenizer.
+    """Reward model r(x, y) with its tokenizer; `load_reward_model` makes one.
 
     Args:
         model: A transformers sequence classifier with one label.
@@ -54,6 +54,7 @@ class RewardModel(Displayed):
 
     @property
     def device(self) -> torch.device:
+        """Where its weights are."""
         return next(self.model.parameters()).device
 
     def _groups(self, tokens: Sequence[Tokens], most: int, least: int = 4) -> list[list[int]]:
@@ -95,7 +96,17 @@ class RewardModel(Displayed):
         load_weights(self.model, weights, self.path, optional=["classifier.bias"])
 
     def score(self, texts: Sequence[tuple[Text, Text]]) -> list[float]:
-        """Return the scores of (prompt, answer) pairs."""
+        """Score answers: return r(x, y) of every (prompt, answer).
+
+        Args:
+            texts: Each part is text, or messages for the chat template.
+
+        Returns:
+            One number per pair, in order; higher is better.
+
+        Raises:
+            DataError: If a text cannot be encoded.
+        """
         return self.score_tokens(self.encoder.encode(texts)).tolist()
 
     @torch.no_grad()

@@ -17,10 +17,10 @@ from warmkit.display import Displayed
 from warmkit.errors import UsageError
 from warmkit.modeling.generation_config import not_followed
 from warmkit.modeling.saving import check_savable
-from warmkit.progress import Wanted, progress
+from warmkit.progress import Advance, progress
 from warmkit.records import dict_of, either, having, is_anything, is_natural, is_number, is_text, list_of, maybe
 from warmkit.training.distributed import agreed, group
-from warmkit.training.loop import Advance, Outcome
+from warmkit.training.loop import Outcome
 from warmkit.training.optimizers import build_optimizer, check_warmup
 from warmkit.training.policy_opening import open_policy
 from warmkit.training.policy_recipe import PolicyRecipe
@@ -46,7 +46,7 @@ SUMMARY = {
 
 @dataclass(frozen=True, repr=False)
 class PolicyResult(Displayed):
-    """What a run left.
+    """Result of training a policy.
 
     Attributes:
         path: The policy's directory.
@@ -62,7 +62,7 @@ class PolicyResult(Displayed):
 
 
 def train_policy(
-    recipe: PolicyRecipe, *, force: bool = False, advance: Wanted = None, tell: Tell | None = None
+    recipe: PolicyRecipe, *, force: bool = False, advance: Advance | bool | None = None, tell: Tell | None = None
 ) -> PolicyResult:
     """Train a policy, or go on where a killed run stopped; a finished run is returned as it is.
 

@@ -21,7 +21,7 @@ from warmkit.modeling.precision import autocast
 from warmkit.modeling.quiet import evaluating
 from warmkit.modeling.reward_model import NO_PADDING, RewardModel, load_reward_model, pooled_around, trained_head
 from warmkit.modeling.saving import SCALAR, check_savable, save_model
-from warmkit.progress import Wanted, progress
+from warmkit.progress import Advance, progress
 from warmkit.records import dict_of, having, is_natural, is_number
 from warmkit.training.adapters import add_adapters, merged
 from warmkit.training.distributed import agreed, group
@@ -46,7 +46,7 @@ MOST_PARTS = 3  # each part brings a gradient of the whole embedding, which cost
 
 @dataclass(frozen=True, repr=False)
 class RewardModelResult(Displayed):
-    """What a run left.
+    """Result of training a reward model.
 
     Attributes:
         path: The model's directory.
@@ -103,7 +103,7 @@ class RewardModelTask:
 
 
 def train_reward_model(
-    recipe: RewardModelRecipe, *, force: bool = False, advance: Wanted = None, tell: Tell | None = None
+    recipe: RewardModelRecipe, *, force: bool = False, advance: Advance | bool | None = None, tell: Tell | None = None
 ) -> RewardModelResult:
     """Train a reward model, or go on where a killed run stopped; a finished run is returned as it is.
 

@@ -19,7 +19,7 @@ from warmkit.modeling.generation_config import ends_of, saved_ends
 from warmkit.modeling.quiet import evaluating
 from warmkit.modeling.saving import check_savable, save_model
 from warmkit.modeling.tokens import Encoder, Tokens, by_length, longest, masked_padding, tokenizer_of
-from warmkit.progress import Wanted, progress
+from warmkit.progress import Advance, progress
 from warmkit.records import is_natural, is_number, is_text, maybe
 from warmkit.training.adapters import add_adapters, merged
 from warmkit.training.distributed import agreed, group
@@ -40,7 +40,7 @@ SUMMARY = {"steps": is_natural, "validation_loss": maybe(is_number), "opened_oth
 
 @dataclass(frozen=True, repr=False)
 class SftResult(Displayed):
-    """What a run left.
+    """Result of supervised fine-tuning.
 
     Attributes:
         path: The model's directory.
@@ -106,7 +106,9 @@ class SftTask:
             save_model(model, self.path, run.path / name, weights=weights, generation=ends)
 
 
-def train_sft(recipe: SftRecipe, *, force: bool = False, advance: Wanted = None, tell: Tell | None = None) -> SftResult:
+def train_sft(
+    recipe: SftRecipe, *, force: bool = False, advance: Advance | bool | None = None, tell: Tell | None = None
+) -> SftResult:
     """Fine-tune a language model, or go on where a killed run stopped; a finished run is returned as it is.
 
     Args:

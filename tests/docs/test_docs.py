@@ -106,6 +106,32 @@ def test_the_site_draws_no_part_of_a_docstring_as_a_note() -> None:
     assert [each for each in notes if not each.startswith("warmkit.reproduction.")] == []
 
 
+def test_every_argument_on_the_page_of_the_api_is_described() -> None:
+    package = griffe.load("warmkit", search_paths=[ROOT], resolve_aliases=False)
+    names = re.findall(r"^::: warmkit\.(\S+)$", (ROOT / "docs" / "api.md").read_text(), re.MULTILINE)
+    assert len(names) >= 35
+    for found in (package[name] for name in names):
+        for each in [found, *(found.functions.values() if found.is_class else [])]:
+            assert each.name.startswith("_") or _arguments(each) <= _described(each), each.path
+
+
+def _arguments(found: griffe.Object) -> set[str]:
+    """Return the arguments of a function, or what a class holds: the fields of a dataclass, the arguments of `__init__`."""
+    if found.is_module:
+        return set()
+    if found.is_function:
+        return {each.name for each in found.parameters} - {"self", "cls"}
+    if found.is_class and "__init__" in found.functions:
+        return _arguments(found.functions["__init__"])
+    return {name for name, each in found.attributes.items() if not {"property", "module"} & each.labels}
+
+
+def _described(found: griffe.Object) -> set[str]:
+    parts = found.docstring.parse("google") if found.docstring else []
+    listed = [each for each in parts if each.kind.value in ("parameters", "attributes")]
+    return {each.name.lstrip("*") for part in listed for each in part.value}
+
+
 def _is_note(part: griffe.DocstringSection) -> bool:
     return part.kind is griffe.DocstringSectionKind.admonition
 

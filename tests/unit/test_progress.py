@@ -47,3 +47,10 @@ def test_a_callback_is_told_every_byte(family: Family) -> None:
         call(lambda size, total, told=told: told.append((size, total)))
         assert sum(size for size, _ in told) > 0
         assert {total for _, total in told} == {told[0][1]}
+
+
+def test_a_greedy_soup_counts_scores(family: Family) -> None:
+    told: list[tuple[int, int]] = []
+    score = "echo {} > /dev/null; echo 1"
+    warmkit.greedy_soup(family.models, family.a.parent / "soup", score=score, advance=lambda done, of: told.append((done, of)))
+    assert told == [(1, 5)] * 5

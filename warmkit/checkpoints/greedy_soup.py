@@ -27,6 +27,7 @@ from warmkit.checkpoints.staging import Staging, make_own_directory, writing
 from warmkit.checkpoints.write import MergeResult, write, write_prepared
 from warmkit.display import Displayed
 from warmkit.errors import FormatError, OutputError, ScoreError, UsageError
+from warmkit.progress import progress
 from warmkit.records import checked, dict_of, is_number, read_record
 from warmkit.units import number
 
@@ -100,7 +101,7 @@ def greedy_soup(
         score: Shell command; `{}` is replaced by a candidate's directory, the last line of its output is the score.
         minimize: Whether smaller scores are better.
         report: Called with a line per score, of which there are two for every model but one.
-        **options: See `OutputOptions`; with `dry_run` models and soups are scored and nothing is kept.
+        **options: See `OutputOptions`; with `dry_run` models and soups are scored and nothing is kept. `advance` counts scores.
 
     Raises:
         UsageError: If the command has no `{}`.
@@ -117,12 +118,18 @@ def greedy_soup(
         raise UsageError(f"a greedy soup scores directories on this machine, and {streamed[0]} is streamed; fetch it first")
     if len({json.dumps(each.fingerprint()) for each in opened}) < len(opened):
         raise UsageError("the same model is listed twice")
-    kitchen = _Kitchen(Path(output), score, minimize, report, options)
-    kitchen.check(opened)
-    try:
-        return kitchen.cook(opened)
-    finally:
-        kitchen.leave()
+    with progress(options.get("advance"), "scoring", "candidates") as advance:
+
+        def scored(line: str) -> None:
+            report(line)
+            advance(1, 2 * len(models) - 1)
+
+        kitchen = _Kitchen(Path(output), score, minimize, scored, {**options, "advance": False})
+        kitchen.check(opened)
+        try:
+            return kitchen.cook(opened)
+        finally:
+            kitchen.leave()
 
 
 class _Kitchen:
@@ -143,7 +150,7 @@ class _Kitchen:
     def check(self, models: Sequence[Checkpoint]) -> None:
         """Find every problem that headers show; a destination that is taken may be what a killed run of this command wrote."""
         place = self.candidate if self._cache else self.destination
-        write(_uniform(len(models)), models, None, place, {**self.options, "dry_run": True, "advance": False})
+        write(_uniform(len(models)), models, None, place, {**self.options, "dry_run": True})
         with writing(self.root):
             self.root.parent.mkdir(parents=True, exist_ok=True)
             make_own_directory(self.root)
@@ -205,7 +212,6 @@ class _Kitchen:
             **self.options,
             "dry_run": False,
             "resume": False,
-            "advance": False,
             "sha256": False,
             "strict": False,
         }

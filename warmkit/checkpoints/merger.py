@@ -88,7 +88,14 @@ class Merger(Displayed):
         }
 
     def spec(self, **parameters: Any) -> MergeSpec:
-        """Return the checked parameters of one merge."""
+        """Return the checked parameters of one merge.
+
+        Args:
+            **parameters: `eta`, `lambda_` and `coefficients`, as of `state_dict`.
+
+        Raises:
+            UsageError: If one is unknown or out of range.
+        """
         return merge_spec(self._method, len(self._models), **self._parameters, **parameters)
 
     def state_dict(

@@ -49,13 +49,9 @@ def soup(
     from warmkit.checkpoints.greedy_soup import greedy_soup
 
     with console.progress("scoring", unit="candidates") as advance:
-
-        def scored(line: str) -> None:
-            console.say(line)
-            if advance is not None:
-                advance(1, 2 * len(models) - 1)
-
-        chosen = greedy_soup(models, output, score=score, minimize=minimize, report=scored, **given(options))
+        chosen = greedy_soup(
+            models, output, score=score, minimize=minimize, report=console.say, advance=advance, **given(options)
+        )
     rows = [[trial.name, f"{trial.score:.6g}", "stays" if trial.stays else "left out"] for trial in chosen.trials]
     merged.show(console, chosen.result, trials=[vars(trial) for trial in chosen.trials], members=chosen.members)
     if not console.json:

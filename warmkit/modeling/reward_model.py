@@ -65,7 +65,16 @@ class RewardModel(Displayed):
         return by_length(lengths, most, least=least)
 
     def forward(self, tokens: Sequence[Tokens], most: int = SCORING_TOKENS, least: int = 4) -> torch.Tensor:
-        """Return the scores [n] of encoded texts, differentiable; texts of similar length share a batch (see `by_length`)."""
+        """Return the scores of encoded texts, with gradients; texts of similar length share a batch.
+
+        Args:
+            tokens: From `encoder.encode`.
+            most: Tokens of a batch, padding included.
+            least: Texts of a batch, where there are as many.
+
+        Returns:
+            float32 [n], on the model's device.
+        """
         scores = torch.empty(len(tokens), device=self.device)
         parts: list[torch.Tensor] = []
         order: list[int] = []
@@ -83,12 +92,22 @@ class RewardModel(Displayed):
 
     @torch.no_grad()
     def score_tokens(self, tokens: Sequence[Tokens]) -> torch.Tensor:
-        """Return the scores [n] of encoded texts, without dropout or gradients, on the CPU."""
+        """Return the scores of encoded texts, without dropout or gradients.
+
+        Args:
+            tokens: From `encoder.encode`.
+
+        Returns:
+            float32 [n], on the CPU.
+        """
         with evaluating(self.model):
             return self.forward(tokens).cpu()
 
     def load_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
-        """Take over weights in the names of the checkpoint, of a merge in memory for instance.
+        """Load other weights into the model, those of a merge in memory for instance.
+
+        Args:
+            weights: Tensors by their names in the checkpoint.
 
         Raises:
             MismatchError: If they are not those of this architecture.
@@ -111,7 +130,14 @@ class RewardModel(Displayed):
 
     @torch.no_grad()
     def features(self, tokens: Sequence[Tokens]) -> torch.Tensor:
-        """Return what the head reads, [n, hidden], without dropout."""
+        """Return the features that the head reads, without dropout.
+
+        Args:
+            tokens: From `encoder.encode`.
+
+        Returns:
+            float32 [n, hidden], on the CPU.
+        """
         caught: list[torch.Tensor] = []
         hook = self.head.register_forward_pre_hook(lambda _, arguments: caught.append(arguments[0]))
         result = torch.empty(len(tokens), self.head.in_features)

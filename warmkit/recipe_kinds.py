@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable
 from pathlib import Path
-
-from warmkit.errors import nearest
 
 SHIPPED = Path(__file__).parent / "shipped"
 """A link to `recipes/` at the top of the repository; a folder where warmkit is installed."""
@@ -38,6 +37,9 @@ def missing_recipe(path: Path) -> str:
     shipped = shipped_recipes()
     if path.stem in shipped:
         return f"{path}: no such file; warmkit brings this recipe along: warmkit recipes {path.stem} -o {path}"
-    beside = sorted(each.name for ending in ("yaml", "yml") for each in path.parent.glob(f"*.{ending}"))
-    near = nearest(path.name, beside) if beside else ""
-    return f"{path}: no such file{near if 'mean' in near else '; warmkit recipes lists those that come with warmkit'}"
+    beside = {each.stem: each.name for ending in ("yaml", "yml") for each in sorted(path.parent.glob(f"*.{ending}"))}
+    if near := difflib.get_close_matches(path.stem, beside, n=1, cutoff=0.7):
+        return f"{path}: no such file; did you mean {beside[near[0]]!r}?"
+    if near := difflib.get_close_matches(path.stem, shipped, n=1, cutoff=0.8):
+        return f"{path}: no such file; did you mean the one that comes with warmkit: warmkit recipes {near[0]} -o {path}"
+    return f"{path}: no such file; warmkit recipes lists those that come with warmkit"

@@ -41,7 +41,10 @@ class RecipeReader:
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
             line = mark.line + 1 if mark else 1
-            raise RecipeError(f"{place}:{line}: not YAML: {getattr(error, 'problem', None) or error}") from None
+            problem = getattr(error, "problem", None) or error
+            if "'\\t'" in str(problem):
+                problem = "a tab, where YAML takes spaces only"
+            raise RecipeError(f"{place}:{line}: not YAML: {problem}") from None
 
     def lay_over(self, node: Any, override: str) -> None:
         """Put `section.key=value` into the tree, in the place of what is there."""
@@ -82,7 +85,7 @@ class RecipeReader:
             if key not in fields:
                 raise self._error(key_node, f"unknown key {prefix + key!r}{nearest(key, fields)}")
             if prefix + key in self.lines:
-                raise self._error(key_node, f"{prefix + key!r} is there twice")
+                raise self._error(key_node, f"{prefix + key!r} is there twice; remove one")
             self.lines[prefix + key] = key_node.start_mark.line + 1 if key_node.start_mark else 0
             values[fields[key].name] = self._value(value_node, prefix + key, fields[key], hints[fields[key].name])
         for key, each in fields.items():

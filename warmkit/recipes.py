@@ -171,7 +171,7 @@ def read_recipe(
     reader = RecipeReader(path, _checks())
     node = reader.compose(text, str(path))
     if node is None:
-        raise RecipeError(f"{path}:1: the recipe is empty")
+        raise RecipeError(f"{path}:1: the recipe is empty; warmkit recipes lists complete ones")
     _refuse_other_kind(path, node, schema)
     keys = [*written_keys(node), *(override.partition("=")[0] for override in overrides)]
     if (key := next((key for key in instead or {} if key in keys), None)) is not None:

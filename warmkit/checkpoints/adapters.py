@@ -66,7 +66,8 @@ def open_alone(source: str, directory: Path, **how: bool) -> Checkpoint:
     try:
         base = open_checkpoint(base_of(config), **how)
     except CheckpointError as error:
-        raise CheckpointError(f"{directory}: its base cannot be opened: {error}; give it as BASE+{source}") from None
+        advice = "" if "give the base as" in str(error) else f"; give it as BASE+{source}"
+        raise CheckpointError(f"{directory}: its base cannot be opened: {error}{advice}") from None
     return _open(source, base, before, directory, config, f"{source}: adapter on {base.source}, as its {CONFIG} says")
 
 

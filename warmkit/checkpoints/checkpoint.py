@@ -389,7 +389,9 @@ def _weight_files(directory: Path) -> tuple[list[Path], dict[str, str] | None]:
             raise UnsupportedError(f"{directory}: {sharded(names)}")
         raise FormatError(f"{directory}: {len(found)} safetensors files ({names}) and no {INDEX} that says which belong")
     refuse_form(sorted(each.name for each in directory.iterdir()), directory)
-    raise CheckpointError(f"{directory}: expected {SINGLE} or {INDEX}, found neither")
+    inner = sorted(file.parent for name in (SINGLE, INDEX) for file in directory.glob(f"*/{name}"))
+    advice = f"; did you mean {inner[0]}?" if inner else ""
+    raise CheckpointError(f"{directory}: expected {SINGLE} or {INDEX}, found neither{advice}")
 
 
 def lone_files(directory: Path) -> list[Path]:

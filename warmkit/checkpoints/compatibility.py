@@ -59,7 +59,8 @@ def align(
         notes += note
     problems = [_heading(other, _tensor_problems(reference, tensors)) for other, tensors in zip(others, entries[1:])]
     if any(problems):
-        raise MismatchError("\n".join(filter(None, problems)))
+        advice = "warmkit inspect shows what a model holds; a merge leaves tensors out with --exclude 'NAME*'"
+        raise MismatchError("\n".join([*filter(None, problems), advice]))
     for checkpoint, tensors in zip(checkpoints, entries):
         _check_tied_head(checkpoint, tensors)
     for other in others:
@@ -184,7 +185,8 @@ def _compare_configs(reference: Checkpoint, other: Checkpoint, by_layer: bool) -
     if found.contradictions:
         problems = [f"{key} is {there}, {reference.source} has {here}" for key, (here, there) in found.contradictions.items()]
         raise MismatchError(
-            f"{other.source} has another architecture (config.json), so its weights mean something else:\n{listed(problems)}"
+            f"{other.source} has another architecture (config.json), so its weights mean something else:\n{listed(problems)}\n"
+            "Merge models of one family; or correct the config.json, if that is what is wrong"
         )
     return [
         f"{other.source}: config.json has {key} = {there}; the merge keeps {here} of {reference.source}"

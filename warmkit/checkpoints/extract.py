@@ -120,7 +120,7 @@ def extract_lora(
 
 def _check(rank: int | None, energy: float | None) -> None:
     if rank is not None and energy is not None:
-        raise UsageError("expected a rank or an energy, found both")
+        raise UsageError("expected a rank or an energy, found both; give --rank or --energy")
     if rank is not None and rank < 1:
         raise UsageError(f"rank must be at least 1, found {rank}")
     if energy is not None and not 0 < energy <= 1:

@@ -109,7 +109,8 @@ def input_rows(spec: MergeSpec, init: Any | None, models: Sequence[Any]) -> list
         return list(models)
     if init is None:
         why = spec.name if spec.method.needs_init or spec.name == "liti" else "eta other than 1"
-        raise UsageError(f"{why} needs --init, the model that the others were fine-tuned from")
+        without = "; without one there are lerp, uniform and slerp-weights" if spec.method.needs_init else ""
+        raise UsageError(f"{why} needs --init, the model that the others were fine-tuned from{without}")
     return [init, *models]
 
 

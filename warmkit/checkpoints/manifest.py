@@ -130,7 +130,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     path = folder / MANIFEST
     if not path.is_file():
-        raise FormatError(f"{folder}: holds no {MANIFEST}, so it was not written by warmkit")
+        raise FormatError(
+            f"{folder}: holds no {MANIFEST}, so it was not written by warmkit; warmkit inspect shows any checkpoint"
+        )
     content = read_object(path)
     if content.get("format") != FORMAT:
         raise FormatError(f"{path}: expected a warmkit manifest of format {FORMAT}")

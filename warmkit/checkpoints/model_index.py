@@ -28,7 +28,7 @@ def inside(directory: Path, name: str, index: Path, suffixes: tuple[str, ...] = 
     if Path(name).is_absolute() or ".." in Path(name).parts:
         raise FormatError(f"{index}: points outside its directory: {name[:200]!r}")
     if not _is_file(path):
-        raise FormatError(f"{index}: points to {name[:200]!r}, which is not there")
+        raise FormatError(f"{index}: points to {name[:200]!r}, which is not there; download or copy it again")
     if path.suffix not in suffixes:
         raise FormatError(f"{index}: points to {name!r}, which is no {suffixes[0].lstrip('.')} file")
     if not stays_inside(path, directory):

@@ -86,7 +86,8 @@ def push(
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         raise UsageError(f"expected a repository like owner/name, found {repository!r}")
     if not folder.is_dir():
-        raise CheckpointError(f"{folder}: expected a directory that warmkit wrote")
+        found = "a file" if folder.exists() else "nothing"
+        raise CheckpointError(f"{folder}: expected a directory that warmkit wrote, found {found}")
     if not (folder / MANIFEST).is_file() and (parts := sorted(folder.glob("eta-*"))):
         raise UsageError(f"{folder}: a sweep of {len(parts)} models; push one of them, {parts[0]} for instance")
     for path in folder.rglob("*"):

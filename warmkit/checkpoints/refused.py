@@ -56,9 +56,15 @@ def refuse_form(names: Collection[str], place: object) -> None:
         )
     for name in names:
         if form := _FORMS.get(Path(name).suffix):
+            what = "" if Path(str(place)).name == name else f"{name} "
+            made = (
+                "give the model that it was made from, or save it as safetensors"
+                if form == "GGUF"
+                else "save the model as safetensors"
+            )
+            how = f"from_pretrained(FOLDER, gguf_file={name!r})" if form == "GGUF" else "from_pretrained"
             raise UnsupportedError(
-                f"{place}: {name} holds weights in {form}, which is not read; save the model as safetensors (in transformers: "
-                "from_pretrained, save_pretrained)"
+                f"{place}: {what}holds weights in {form}, which is not read; {made} (in transformers: {how}, save_pretrained)"
             )
         if name.endswith(".distcp"):
             raise UnsupportedError(

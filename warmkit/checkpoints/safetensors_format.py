@@ -133,7 +133,9 @@ def _raw_header(path: WeightFile, size: int, read: Callable[[int], bytes]) -> tu
     """Return the JSON of a header, and the size of its file, which it is compared with before it is read."""
     if size < 8:
         raise FormatError(f"{path}: expected a safetensors file, found {size} bytes (truncated?)")
-    length = int.from_bytes(read(8), "little")
+    length = int.from_bytes(start := read(8), "little")
+    if start == b"version ":
+        raise FormatError(f"{path}: a pointer of Git LFS, not the file itself; fetch it: git lfs pull")
     if length > MAX_HEADER_BYTES or length > size - 8:
         raise FormatError(
             f"{path}: its header claims {length:,} bytes, the file has {size - 8:,} after the length "
@@ -155,7 +157,7 @@ def _check(header: Any, path: WeightFile, start: int, size: int) -> Header:
         end += entry.nbytes
     if end != size:
         what = "truncated" if size < end else "longer than its header says"
-        raise FormatError(f"{path}: {what}: expected {end:,} bytes, found {size:,}")
+        raise FormatError(f"{path}: {what}: expected {end:,} bytes, found {size:,}; download or copy it again")
     return Header(tuple(entries), dict(metadata))
 
 

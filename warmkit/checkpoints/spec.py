@@ -160,9 +160,13 @@ def _shares(method: AnyMethod, count: int, coefficients: Sequence[float] | None)
     if method.mix == "scales":
         return shares
     if abs(shares.sum()) < 1e-12:
-        raise UsageError(f"the coefficients {shares.tolist()} sum to 0, so they are no average")
+        raise UsageError(
+            f"the coefficients {shares.tolist()} sum to 0, so they are no average; task-arithmetic takes any numbers"
+        )
     if method.follows_arc and (shares < 0).any():
-        raise UsageError(f"{method.name} follows an arc between the models; its coefficients cannot be negative")
+        raise UsageError(
+            f"{method.name} follows an arc between the models; its coefficients cannot be negative (those of lerp can)"
+        )
     return shares / shares.sum()
 
 

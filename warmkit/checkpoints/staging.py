@@ -77,6 +77,8 @@ class Staging:
 
     def check(self) -> None:
         """Refuse a destination that must not be replaced, before anything is written."""
+        if blocked := next((each for each in self.destination.parents if each.exists() and not each.is_dir()), None):
+            raise OutputError(f"{self.destination}: {blocked} is a file, not a directory; choose another -o")
         now = _place(self.destination)
         if now is None:
             return

@@ -56,7 +56,8 @@ def verify(output: PathLike, *, threads: int | None = None, advance: Advance | b
     """
     output = Path(output)
     if not output.is_dir():
-        raise CheckpointError(f"{output}: expected a directory that warmkit wrote")
+        found = "a file" if output.exists() else "nothing"
+        raise CheckpointError(f"{output}: expected a directory that warmkit wrote, found {found}")
     sweep = sorted(child for child in output.glob("eta-*") if (child / MANIFEST).is_file())
     folders = [output] if (output / MANIFEST).is_file() or not sweep else sweep
     manifests = {folder: read_manifest(folder) for folder in folders}

@@ -38,7 +38,7 @@ def floors(given: Sequence[str] | None) -> dict[str, float]:
         except ValueError:
             name = ""
         if not name:
-            raise UsageError(f"--at-least {each}: expected NAME=NUMBER")
+            raise UsageError(f"--at-least {each}: expected NAME=NUMBER, for instance val=0.8")
     return result
 
 

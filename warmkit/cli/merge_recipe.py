@@ -20,7 +20,10 @@ def read(console: Console, models: Sequence[str]) -> Recipe[MergeRecipe] | None:
     Raises:
         RecipeError: If it is none that warmkit can follow.
     """
-    if len(models) != 1 or not (models[0] == "-" or models[0].endswith((".yaml", ".yml"))):
+    recipes = [each for each in models if each == "-" or each.endswith((".yaml", ".yml"))]
+    if recipes and len(models) > 1:
+        raise UsageError(f"{recipes[0]}: a recipe stands alone, in place of the models, found {len(models)} words")
+    if not recipes:
         return None
     from warmkit.mergekit.schema import is_mergekit
     from warmkit.recipes import MergeRecipe, read_recipe

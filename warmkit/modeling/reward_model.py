@@ -284,7 +284,8 @@ def load_scorer(path: str | Path, max_length: int | None = None) -> RewardModel:
     """
     if trained_head(str(path)) is None:
         raise UnsupportedError(
-            f"{path}: has no scalar head ({' or '.join(HEADS[:2])}), so it is no reward model; train one first"
+            f"{path}: has no scalar head ({' or '.join(HEADS[:2])}), so it is no reward model; train one first "
+            "(warmkit train rm)"
         )
     return load_reward_model(path, max_length=max_length)
 

@@ -129,7 +129,9 @@ def test_a_checkpoint_without_a_number_is_no_model(tmp_path: Path) -> None:
 def test_forms_that_are_not_read_are_refused_by_name(form: str, lone: bool, tmp_path: Path) -> None:
     file = tmp_path / f"m-00001-of-00002.{form}"
     file.write_bytes(b"GGUF")
-    assert f"{file.name} holds weights in " in refusal(file if lone else tmp_path)
+    said = refusal(file if lone else tmp_path)
+    assert file.name in said
+    assert "holds weights in " in said
 
 
 def test_a_part_of_a_distributed_checkpoint_is_refused_alone(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import make_family
+from tests.conftest import make_family, save, weights
+from tests.unit.checkpoints.test_hub import Hub, environment, hub  # noqa: F401
 
 nbclient = pytest.importorskip("nbclient", reason="needs nbclient and ipykernel: pip install nbclient ipykernel")
 pytest.importorskip("ipykernel")
@@ -61,6 +62,14 @@ except warmkit.WarmkitError as error:
 """
     (said,) = outputs(IMPORT, code)
     assert said.text == "<b>runs/missing: no such file or directory\n"
+
+
+def test_a_model_of_the_hub_is_fetched_with_its_bar(outputs: Any, hub: type[Hub], tmp_path: Path) -> None:  # noqa: F811
+    save(tmp_path / "model", weights(0))
+    place = f"import os\nos.environ.update({environment(hub, tmp_path)!r})"
+    *before, result = outputs(place, IMPORT, "warmkit.open_checkpoint('team/model')")
+    assert "Fetching" in str(before)
+    assert result.data["text/plain"].startswith("<Checkpoint source: team/model")
 
 
 def test_names_that_look_like_markup_are_text(outputs: Any) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from warmkit.addresses import shown
 from warmkit.checkpoints.beside import is_head
 from warmkit.errors import CheckpointError, HubError, UnsupportedError
+from warmkit.progress import in_notebook
 
 # Weights as safetensors, and the small files beside them.
 PATTERNS = (
@@ -89,7 +90,7 @@ def _fetch(source: str, repo: str, revision: str | None, allow_pickle: bool) -> 
 
     try:
         validate_repo_id(repo)
-        with contextlib.nullcontext() if sys.stderr.isatty() else without_bars():
+        with contextlib.nullcontext() if sys.stderr.isatty() or in_notebook() else without_bars():
             home = fetch(PATTERNS)
             if (
                 any(not is_head(file.name) for file in home.glob("*.safetensors"))

@@ -184,6 +184,12 @@ SENTENCES_OF: Mapping[tuple[str, str], str] = {
     **{("merge", word): "the recipe is given without an option: warmkit merge RECIPE.yaml" for word in ("config", "recipe")},
     ("soup", "method"): "a soup is a plain mean; other methods: warmkit merge --method METHOD",
     **{("liti", word): "the share of the model is --eta" for word in ("alpha", "lambda", "t", "weight", "coefficient")},
+    **{
+        ("liti", word): "the model is given without an option: warmkit liti MODEL --init SFT -o OUT"
+        for word in ("model", "models")
+    },
+    **{("inspect", word): "it is given without an option: warmkit inspect PATH" for word in ("model", "path", "input")},
+    ("extract-lora", "model"): "the model is given without an option: warmkit extract-lora MODEL --init SFT -o OUT",
     **{("ema", word): "write --mu, the share of the newer checkpoint: 1 less the decay" for word in ("decay", "beta")},
     ("ema", "alpha"): "write --mu, the share of the newer checkpoint",
     ("reproduce", "seed"): "write --first-seed NUMBER for the first seed, --seeds NUMBER for how many",

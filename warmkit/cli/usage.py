@@ -30,7 +30,8 @@ class Commands(TyperGroup):
         """Run a command; unless told otherwise, end the process with its exit code."""
         if not standalone_mode:
             return super().main(*given, standalone_mode=False, **options)
-        words = list(options.get("args", given[0] if given else None) or sys.argv[1:])
+        told = given[0] if given else options.get("args")
+        words = sys.argv[1:] if told is None else list(told)
         try:
             _check_words(self, words)
             code = super().main(*given, standalone_mode=False, **options)
@@ -56,7 +57,7 @@ class Commands(TyperGroup):
         Raises:
             UsageError: With what the word may mean, if there is none.
         """
-        if args[0] not in self.commands and not args[0].startswith("-"):
+        if args[0] not in self.commands and not args[0].startswith("-") and not ctx.resilient_parsing:
             raise UsageError(_unknown_command(_group_name(ctx), args[0], self.commands))
         return super().resolve_command(ctx, args)
 
@@ -244,7 +245,8 @@ def _shown(parameter: Any) -> str:
 def _meaning(parameter: Any) -> str:
     """Return the first sentence of what a parameter is, in brackets."""
     text = (parameter.help or "").partition(". ")[0].rstrip(".")
-    return f" ({text[:1].lower()}{text[1:]})" if text else ""
+    capital = text[1:2].isupper()  # of a name: JSON, LITI
+    return f" ({text if capital else text[:1].lower() + text[1:]})" if text else ""
 
 
 def _example(command: Any) -> str:
@@ -260,7 +262,8 @@ def _check_words(group: Any, words: Sequence[str]) -> None:
     """Refuse what would be read as something else.
 
     Raises:
-        UsageError: For `-init SFT`, which is `-i nit`; and for `--coefficients 0.3 0.7`, whose second number is a model.
+        UsageError: For `-out DIR`, which is `-o ut`, and `-o=DIR`, which is `-o '=DIR'`; for `--coefficients 0.3 0.7`, whose
+            second number is a model.
     """
     name, command, rest = _found(group, words)
     options = _options(command)
@@ -274,6 +277,8 @@ def _check_words(group: Any, words: Sequence[str]) -> None:
             continue
         if re.fullmatch(r"-[A-Za-z][\w-]+", word) and (meant := _two_dashes(word, options)):
             raise UsageError(f"{name} has no {word}; options of several letters have two dashes: {meant}")
+        if re.match("-[A-Za-z]=", word) and word[:2] in options:
+            raise UsageError(f"{word}: an option of one letter has no =: {word[:2]} {word[3:]}")
         option = options.get(word)
         value_of = word if option is not None and not getattr(option, "is_flag", False) else None
 

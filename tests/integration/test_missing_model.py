@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+import warmkit
 from tests.conftest import Family
+from warmkit.errors import UsageError
 
 ROOT = Path(__file__).parents[2]
 CALLS = """
@@ -63,3 +65,23 @@ def test_every_call_tells_a_missing_model_by_its_whole_name(missing: str, family
         local_alone = call in ("verify", "push") or missing.startswith("..")
         assert local_alone or ("no local path" in said and "the Hub cannot be reached" in said), said
     assert not (tmp_path / "out").exists()
+
+
+LISTS = {
+    "merge": lambda models: warmkit.merge(models, "out"),
+    "soup": lambda models: warmkit.soup(models, "out"),
+    "ema": lambda models: warmkit.ema(models, "out"),
+    "greedy soup": lambda models: warmkit.greedy_soup(models, "out", score="echo {} 1"),
+    "compare": lambda models: warmkit.compare(models, init="SFT"),
+    "Merger": warmkit.Merger,
+}
+
+
+@pytest.mark.parametrize("call", LISTS)
+def test_one_model_in_place_of_a_list_is_told_by_its_whole_name_too(call: str) -> None:
+    with pytest.raises(UsageError, match=r"expected a list of models, found 'runs/a'; write \['runs/a'\]"):
+        LISTS[call]("runs/a")
+    with pytest.raises(UsageError, match="expected a list of models, found one state dict"):
+        LISTS[call]({"w": 1})
+    with pytest.raises(UsageError, match="expected a list of models, found none"):
+        LISTS[call]([])

@@ -134,6 +134,12 @@ def test_a_reward_model_tells_its_size_and_the_longest_text(tmp_path: Path) -> N
     assert f"longest text: {model.encoder.max_length:,} tokens, device: cpu" in repr(model)
 
 
+def test_a_checkpoint_whose_config_was_damaged_since_is_displayed_too(family: Family) -> None:
+    checkpoint = warmkit.open_checkpoint(family.a)
+    (family.a / "config.json").write_text("{")
+    assert "architecture: unknown, config.json cannot be read, tensors: 12" in repr(checkpoint)
+
+
 def test_every_public_call_returns_what_can_be_looked_at() -> None:
     for name in {*warmkit.__all__} - {"METHODS", "__version__", "run_warm", "run_warp"}:
         public = getattr(warmkit, name)

@@ -109,7 +109,7 @@ class Checkpoint(Displayed, Mapping[str, LazyTensor]):
         kinds = sorted({each.dtype.torch_name for each in self.entries.values()})
         return {
             "source": self.source,
-            "architecture": self.config.get("architectures") or None,
+            "architecture": self._architecture(),
             "tensors": len(self.entries),
             "parameters": number(self.parameters),
             "types": kinds,
@@ -118,6 +118,12 @@ class Checkpoint(Displayed, Mapping[str, LazyTensor]):
             "adapters": self.adapters or None,
             "notes": len(self.notes) or None,
         }
+
+    def _architecture(self) -> object:
+        try:
+            return self.config.get("architectures") or None
+        except CheckpointError:  # a line that is displayed must not fail
+            return "unknown, config.json cannot be read"
 
     def __getitem__(self, name: str) -> LazyTensor:
         return LazyTensor(self.entries[name])

@@ -17,10 +17,10 @@ from warmkit.checkpoints.devices import cores, find_kernels
 from warmkit.checkpoints.files import Files
 from warmkit.checkpoints.groups import group
 from warmkit.checkpoints.job import Job
+from warmkit.checkpoints.options import check_models
 from warmkit.checkpoints.sources import FileSource
 from warmkit.checkpoints.stream import Stream
 from warmkit.display import Displayed
-from warmkit.errors import UsageError
 from warmkit.merging.geometry import angles, cosines, norms
 from warmkit.merging.types import Coefficients, Gram
 from warmkit.progress import Advance, progress
@@ -185,8 +185,7 @@ def compare(
 
     Source: WARP (Ramé et al., 2024), appendix C.2 and figure 11; Jang et al., 2024.
     """
-    if not models:
-        raise UsageError("expected at least one model")
+    check_models(models)
     checkpoints = [open_checkpoint(each, allow_pickle=allow_pickle, stream=stream) for each in (init, *models)]
     aligned = align(checkpoints)
     files = Files({file: known for each in checkpoints for file, known in each.identities.items()})

@@ -19,7 +19,7 @@ from typing_extensions import Unpack
 from warmkit.addresses import without_assigned_secrets
 from warmkit.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from warmkit.checkpoints.manifest import read_manifest
-from warmkit.checkpoints.options import OutputOptions
+from warmkit.checkpoints.options import OutputOptions, check_models
 from warmkit.checkpoints.prepare import prepare
 from warmkit.checkpoints.shell import run_shell, with_argument
 from warmkit.checkpoints.spec import MergeSpec, merge_spec
@@ -110,6 +110,7 @@ def greedy_soup(
 
     Source: Wortsman et al., 2022, "Model soups", recipe 1.
     """
+    check_models(models)
     if PLACEHOLDER not in score:
         raise UsageError(f"--score needs {PLACEHOLDER} where the model directory goes, found {score!r}")
     how = {"allow_pickle": options.get("allow_pickle", False), "stream": options.get("stream", False)}

@@ -9,7 +9,7 @@ from typing import Any, cast
 from typing_extensions import Unpack
 
 from warmkit.checkpoints.doubts import refuse_doubts
-from warmkit.checkpoints.options import ZERO, MergeOptions, OutputOptions, PathLike, Varying
+from warmkit.checkpoints.options import ZERO, MergeOptions, OutputOptions, PathLike, Varying, check_models
 from warmkit.checkpoints.ordering import doubts_of_order, in_order
 from warmkit.checkpoints.spec import MergeSpec, ema_spec, liti_spec, merge_spec
 from warmkit.checkpoints.write import MergeResult, write
@@ -58,6 +58,7 @@ def merge(
 
     Source: WARP (Ramé et al., 2024), equations (SLERP), (26) and (LITI); `docs/methods` for the others.
     """
+    check_models(models)
     spec, start, how = merge_call(
         len(models),
         init=init,
@@ -125,6 +126,7 @@ def soup(models: Sequence[PathLike], output: PathLike, **options: Unpack[OutputO
 
     Source: Wortsman et al., 2022, "Model soups"; `greedy_soup` chooses the members by a score.
     """
+    check_models(models)
     spec = replace(merge_spec("uniform", len(models)), name="soup", parameters={})
     return write(spec, models, None, output, options)
 
@@ -153,6 +155,7 @@ def ema(
 
     Source: WARP (Ramé et al., 2024), equation (EMA).
     """
+    check_models(checkpoints)
     ordered = in_order(checkpoints, sort)
     doubts = [] if sort == "natural" else doubts_of_order(checkpoints)
     refuse_doubts(doubts, options.get("strict", False))

@@ -13,7 +13,7 @@ from warmkit.checkpoints.digests import Digests
 from warmkit.checkpoints.dtypes import parse_output_dtype
 from warmkit.checkpoints.files import Files
 from warmkit.checkpoints.job import Done, build_job, input_rows
-from warmkit.checkpoints.options import PathLike
+from warmkit.checkpoints.options import PathLike, check_models
 from warmkit.checkpoints.sources import FileSource, MemorySource, check_state_dicts
 from warmkit.checkpoints.spec import MergeSpec, merge_spec
 from warmkit.checkpoints.stream import Stream
@@ -66,6 +66,7 @@ class Merger(Displayed):
         allow_pickle: bool = False,
         **parameters: Any,
     ) -> None:
+        check_models(models)
         self._method, self._parameters = method, parameters
         given = models if init is None else [init, *models]
         everything, self._opened = _sources(given, ["init"] * (init is not None), allow_pickle)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from typing_extensions import TypedDict
 
+from warmkit.addresses import shown
+from warmkit.errors import UsageError
 from warmkit.merging.parameters import MethodParameters
 from warmkit.progress import Advance
 
@@ -15,6 +17,19 @@ PathLike: TypeAlias = "str | os.PathLike[str]"
 Varying: TypeAlias = "float | Sequence[float] | Sequence[Mapping[str, Any]]"
 """A number that may change over the model; see `checkpoints.settings`."""
 ZERO = "zero"  # as an init: a model of zeros, which nobody stores
+
+
+def check_models(models: object) -> None:
+    """Refuse one model where a list is expected, which would be taken apart into letters or tensors, and an empty list.
+
+    Raises:
+        UsageError: If it is one of these.
+    """
+    if isinstance(models, str | os.PathLike):
+        name = shown(cast("str", models))
+        raise UsageError(f"expected a list of models, found {name!r}; write [{name!r}]")
+    if isinstance(models, Mapping) or not models:
+        raise UsageError(f"expected a list of models, found {'one state dict' if models else 'none'}")
 
 
 class OutputOptions(TypedDict, total=False):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,8 @@ SAID = {
     "merge a b --lambda 0.3 0.7": "--lambda 0.7; for a number per model: --coefficients 0.3,0.7",
     "merge a b --lambda half": "--lambda: expected a number, found 'half'",
     "merge": "warmkit merge: expected MODEL",
+    "merge '' a": "warmkit merge: found an empty word; is a shell variable unset?",
+    "merge a b --init ''": "an empty word behind --init",
     "merge --model a": "models are given without an option",
     "soup a b": "for example: warmkit soup A B C -o OUT",
     "soup a b --weights 1,2": "warmkit merge --method lerp --coefficients",
@@ -60,7 +63,7 @@ SAID = {
 @pytest.mark.parametrize("typed", SAID)
 def test_a_wrong_word_gets_the_sentence_that_solves_it(typed: str, call: Call, tmp_path: Path) -> None:
     (tmp_path / "rm.yaml").write_text("rm: {steps: 1}\n")
-    done = call(*typed.split(), code=2)
+    done = call(*shlex.split(typed), code=2)
     assert done.stdout == ""
     assert done.stderr.startswith("error: ")
     assert len(done.stderr.splitlines()) == 1

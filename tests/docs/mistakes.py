@@ -99,6 +99,8 @@ SECTIONS: dict[str, tuple[Mistake, ...]] = {
         Mistake("merge -o out", "expected MODEL", "for example: warmkit merge"),
         Mistake("merge --init sft a b -o", "-o", "needs a value"),
         Mistake("merge a b -o out", "slerp needs --init", "without one there are lerp"),
+        Mistake("merge --init '' a b -o out", "an empty word behind --init", "is a shell variable unset?"),
+        Mistake("merge --method lerp a b -o=out", "-o=out", "has no =: -o out"),
         Mistake("merge -init sft a b -o out", "-init", "two dashes: --init"),
         Mistake("merge --method lerp --etta 0.3 a b -o out", "--etta", "--eta"),
         Mistake("merge --method lerp --coefficients 0.5 0.5 a b -o out", "0.5 0.5", "--coefficients 0.5,0.5"),
@@ -177,6 +179,8 @@ SECTIONS: dict[str, tuple[Mistake, ...]] = {
         Mistake("merge --method lerp a huge -o out --dtype float16", "exceeds 65504", "wider --dtype"),
         Mistake("merge --init sft a gptq -o out", "quantised weights", "merge the checkpoints they were made from"),
         Mistake("merge --init sft a fp8 -o out", "F8_E4M3", "merge the bfloat16 or float32 checkpoints"),
+        Mistake("merge --init sft a rm -o out", "missing tensor 'lm_head.weight'", "models that were fine-tuned from one"),
+        Mistake("compare --init sft a nan", "holds NaN or infinity", "use an earlier checkpoint"),
         Mistake("merge --init sft a opposite -o out", "opposite directions", "--antiparallel lerp"),
     ),
     "Wrong recipes": (

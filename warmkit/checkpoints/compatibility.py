@@ -57,10 +57,10 @@ def align(
         tensors, note = _untangle_head(reference, other)
         entries.append({**tensors, **{name: reference.entries[name] for name in kept}})
         notes += note
-    problems = [_heading(other, _tensor_problems(reference, tensors)) for other, tensors in zip(others, entries[1:])]
-    if any(problems):
-        advice = "warmkit inspect shows what a model holds; a merge leaves tensors out with --exclude 'NAME*'"
-        raise MismatchError("\n".join([*filter(None, problems), advice]))
+    found = [_tensor_problems(reference, tensors) for tensors in entries[1:]]
+    if any(found):
+        said = [_heading(other, problems) for other, problems in zip(others, found)]
+        raise MismatchError("\n".join(filter(None, [*said, _advice(reference, found)])))
     for checkpoint, tensors in zip(checkpoints, entries):
         _check_tied_head(checkpoint, tensors)
     for other in others:
@@ -71,6 +71,15 @@ def align(
 
 def _heading(other: Checkpoint, problems: list[str]) -> str:
     return f"{other.source} does not fit:\n{listed(problems)}" if problems else ""
+
+
+def _advice(reference: Checkpoint, found: list[list[str]]) -> str:
+    """Return what to do about problems that do not say it themselves."""
+    if any(word in problem for problems in found for problem in problems for word in ("--exclude", "--vocabulary", "save it")):
+        return ""
+    if max(map(len, found)) > len(reference.entries):
+        return "Most tensors differ: give models that were fine-tuned from one, with the same names of tensors"
+    return "warmkit inspect shows what a model holds; a merge leaves tensors out with --exclude 'NAME*'"
 
 
 def _tensor_problems(reference: Checkpoint, tensors: dict[str, Tensor]) -> list[str]:

@@ -505,4 +505,5 @@ class Stream:
             product = each.product if each is not None else None
             whole = work.kernels.finite(values.reshape(1, -1)) and (product is None or product().finite)
             if not self.job.allow_nonfinite and not whole:
-                raise NonFiniteError(f"tensor {name!r} of {row.name} holds NaN or infinity; --allow-nonfinite lets it pass")
+                what = f"tensor {name!r} of {row.name} holds NaN or infinity"
+                raise NonFiniteError(f"{what}; use an earlier checkpoint, or let it pass in a merge: --allow-nonfinite")

@@ -22,6 +22,8 @@ INTERRUPTED = 130
 LISTS = ("--coefficients", "--eta", "--density", "--gamma", "--epsilon", "--steps", "--n")
 """Options that take several numbers, with commas between them."""
 
+MAY_BE_EMPTY = ("--criteria", "--key-variable", "--message", "--stop")
+
 
 class Commands(TyperGroup):
     """Group of commands whose own errors look like those of the commands."""
@@ -271,6 +273,10 @@ def _check_words(group: Any, words: Sequence[str]) -> None:
     for place, word in enumerate(rest):
         if word == "--":
             return
+        if not word and value_of not in MAY_BE_EMPTY:
+            raise UsageError(
+                f"{name}: found an empty word{f' behind {value_of}' if value_of else ''}; is a shell variable unset?"
+            )
         if value_of is not None:
             _check_numbers(name, value_of, rest[place:])
             value_of = None

@@ -29,6 +29,7 @@ from warmkit.checkpoints.contents import check_contents, write_contents
 from warmkit.checkpoints.merge import merge
 from warmkit.checkpoints.whole_files import write_whole
 from warmkit.data.preferences import write_pairs
+from warmkit.display import Displayed
 from warmkit.errors import UsageError, nearest
 from warmkit.evaluation.averaging import Contest
 from warmkit.evaluation.comparisons import Comparisons
@@ -60,8 +61,8 @@ from warmkit.training.telling import Tell
 from warmkit.training.trackers import check_trackers
 
 
-@dataclass(frozen=True)
-class WarmResult:
+@dataclass(frozen=True, repr=False)
+class WarmResult(Displayed):
     """What the pipeline found.
 
     Attributes:
@@ -71,6 +72,15 @@ class WarmResult:
 
     path: Path
     summary: dict[str, Any]
+
+    def _facts(self) -> Mapping[str, object]:
+        final = self.summary["final"]
+        worth = final["validation"]["accuracy"]
+        return {"path": self.path, "of": len(self.summary["runs"]), "average of": final["members"], "validation": worth}
+
+    def _rows(self) -> Sequence[Mapping[str, object]]:
+        shown = ("data", "m", "wa", "ens", "individual", "probe")
+        return [{name: row[name] for name in shown} for row in self.summary["accuracy"]]
 
 
 def run_warm(

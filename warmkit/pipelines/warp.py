@@ -15,7 +15,7 @@ Source: WARP (Ramé et al., 2024), algorithm 1.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from warmkit.checkpoints.merger import Merger
 from warmkit.checkpoints.spec import check_etas
 from warmkit.checkpoints.whole_files import write_whole
 from warmkit.data.prompts import read_prompts
+from warmkit.display import Displayed
 from warmkit.errors import UsageError, nearest
 from warmkit.evaluation.front import POINT, simplex, sweep
 from warmkit.evaluation.merge_gain import GAIN, merge_gain, told
@@ -52,8 +53,8 @@ from warmkit.training.trackers import check_trackers
 from warmkit.training.warp_recipe import Variation, WarpRecipe
 
 
-@dataclass(frozen=True)
-class WarpResult:
+@dataclass(frozen=True, repr=False)
+class WarpResult(Displayed):
     """What the pipeline left and found.
 
     Attributes:
@@ -63,6 +64,9 @@ class WarpResult:
 
     path: Path
     summary: dict[str, Any]
+
+    def _facts(self) -> Mapping[str, object]:
+        return {"path": self.path, "iterations": len(self.summary["iterations"])}
 
 
 def run_warp(

@@ -65,6 +65,10 @@ def test_the_final_model_is_the_soup_of_the_chosen(tmp_path: Path) -> None:
     ours, soup = (warmkit.open_checkpoint(str(each)) for each in (result.path, tmp_path / "soup"))
     assert all(torch.equal(ours[name].load(), soup[name].load()) for name in soup)
     assert "probe only" not in result.summary["individuals"]
+    assert repr(result).startswith(
+        f"<WarmResult path: {result.path}, of: 3, average of: [{chosen[0]}, {chosen[1]}], validation: "
+    )
+    assert "<th" in result._repr_html_()
 
 
 def test_it_goes_on_with_the_same_models_and_another_choice(tmp_path: Path) -> None:

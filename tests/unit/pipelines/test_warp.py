@@ -121,6 +121,7 @@ def test_a_finished_pipeline_does_nothing_again(whole: tuple[WarpRecipe, WarpRes
     for name in ("pipelines.processes._Process", "pipelines.warp.merge", "pipelines.warp.liti", "pipelines.warp.PolicyTrial"):
         monkeypatch.setattr(f"warmkit.{name}", lambda *_, **__: pytest.fail("done again"))
     assert run_warp(content).summary == result.summary
+    assert repr(result) == f"<WarpResult path: {result.path}, iterations: 2>"
 
 
 def test_other_controls_or_prompts_evaluate_the_fronts_again_and_repeat_no_run(

@@ -38,7 +38,7 @@ class EqualPairs(str, Enum):
 
 
 WithEqualPairs = Annotated[EqualPairs, typer.Option("--equal-pairs", help="Pairs of equal answers: refuse, or leave out.")]
-Plot = Annotated[Path | None, typer.Option("--plot", help="Draw it into a picture.")]
+Plot = Annotated[Path | None, typer.Option("--plot", help="Picture to draw: .png, .svg or .pdf.")]
 
 
 class Number(str, Enum):

@@ -12,6 +12,7 @@ ExecutorName = Annotated[
     str | None,
     typer.Option(
         "--executor",
+        rich_help_panel="Where it runs",
         metavar="processes|ray",
         autocompletion=among("processes", "ray"),
         help="Where the runs go: the recipe's key `executor`.",

@@ -93,7 +93,7 @@ def output_options(
         typer.Option(
             "--strict",
             rich_help_panel=INPUT_PANEL,
-            help="Errors, not notes: a model that is there twice or equals its init, a lambda of 30.",
+            help="Take doubts for errors: a model given twice, or equal to its init; a lambda of 30.",
         ),
     ] = False,
     vocabulary: Annotated[
@@ -102,7 +102,7 @@ def output_options(
             "--vocabulary",
             rich_help_panel=TENSOR_PANEL,
             autocompletion=completions.vocabulary,
-            help="Rows by token: strict, union, init or common.",
+            help="Tokens of the result, where vocabularies differ: strict (refuse), union, init or common.",
             show_default="strict",
         ),
     ] = None,
@@ -111,12 +111,18 @@ def output_options(
         typer.Option(
             "--only",
             rich_help_panel=TENSOR_PANEL,
-            help="Merge only tensors like this ('model.layers.*'), copy the others from the init, or first model.",
+            help="Merge only tensors with such names ('model.layers.*'); copy the others from the init, or from the first "
+            "model. Repeatable.",
         ),
     ] = None,
     exclude: Annotated[
         list[str] | None,
-        typer.Option("--exclude", rich_help_panel=TENSOR_PANEL, help="Copy tensors like this ('lm_head.*') from there."),
+        typer.Option(
+            "--exclude",
+            rich_help_panel=TENSOR_PANEL,
+            help="Do not merge tensors with such names ('lm_head.*'); copy them from the init, or from the first model. "
+            "Repeatable.",
+        ),
     ] = None,
     heads: Annotated[
         str | None,
@@ -124,7 +130,7 @@ def output_options(
             "--heads",
             rich_help_panel=TENSOR_PANEL,
             autocompletion=completions.heads,
-            help="Whose heads: of the init, or of the models, averaged.",
+            help="Heads of the result: init, or models (their mean, for reward models on an SFT init).",
             show_default="init",
         ),
     ] = None,

@@ -28,7 +28,7 @@ def main() -> None:
         files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
         for name in filter(None, files.split("\0")):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)
+            shutil.copy2(ROOT / name, folder / name, follow_symlinks=False)
         _models(folder)
         venv.create(Path(place) / "environment", with_pip=True)
         path = os.pathsep.join([str(Path(place) / "environment" / "bin"), os.environ["PATH"]])

@@ -67,7 +67,7 @@ def known(file: Path) -> dict[int, dict[str, Any]]:
     return {row["seed"]: row for row in map(json.loads, lines)}
 
 
-def text_of(rows: list[dict[str, Any]]) -> str:
+def text_of(rows: list[dict[str, Any]], with_times: bool = True) -> str:
     """Write everything as Markdown: what all seeds say, whether the bars are met, the tables, and the times."""
     documents = [row["document"] for row in rows]
     met = [members_gain(each) > 0 and ensemble_gain(each) <= WITHIN for each in documents]
@@ -79,7 +79,11 @@ def text_of(rows: list[dict[str, Any]]) -> str:
         [[str(row["seed"]), f"{row['wall']:.0f}", f"{row['cpu']:.0f}"] for row in rows],
         "Times",
     )
-    parts = [conclusion(documents), bars, *(_markdown(each) for each in (*spread_tables(documents), times))]
+    parts = [
+        conclusion(documents),
+        bars,
+        *(_markdown(each) for each in (*spread_tables(documents), *([times] if with_times else []))),
+    ]
     return "\n\n".join(parts)
 
 
@@ -101,6 +105,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--busy", type=int, default=0, help="processes that keep the machine busy meanwhile")
     parser.add_argument("--page", type=Path, help="Markdown file with the two marks, which gets the tables")
+    parser.add_argument("--no-times", action="store_true", help="leave the times out, where other work ran beside")
     given = parser.parse_args()
     for seed in range(given.seeds):
         if seed not in known(given.output):
@@ -109,7 +114,7 @@ def main() -> None:
                 file.write(json.dumps(row) + "\n")
             print(f"seed {seed}: {row['wall']:.0f} s, {row['cpu']:.0f} s of a core", flush=True)
     shutil.rmtree(given.output.with_suffix(".now"), ignore_errors=True)
-    text = text_of([known(given.output)[seed] for seed in range(given.seeds)])
+    text = text_of([known(given.output)[seed] for seed in range(given.seeds)], not given.no_times)
     if given.page is None:
         print(text)
     else:

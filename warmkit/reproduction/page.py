@@ -22,6 +22,7 @@ RULE = (
     "compare are differences within a seed: seeds differ in their levels, so that a difference can be sure where bands of a "
     "figure overlap."
 )
+IN_WORDS = {"holds": ("holds", "hold"), "does not hold": ("does not hold", "do not hold"), "undecided": ("undecided",) * 2}
 RULINGS: dict[str, Tone] = {"holds": "good", "does not hold": "bad", "undecided": "open"}
 SHARE = "percent"
 TITLE = "Reproduction of WARM and WARP"
@@ -111,7 +112,8 @@ def _overview(found: Sequence[Result]) -> Table:
 
 def _counts(verdicts: Sequence[Verdict]) -> str:
     rulings = [each.ruling for each in verdicts]
-    return ", ".join(f"{rulings.count(each)} {each}" for each in RULINGS if each in rulings)
+    counted = ((rulings.count(ruling), *words) for ruling, words in IN_WORDS.items())
+    return ", ".join(f"{count} {one if count == 1 else several}" for count, one, several in counted if count)
 
 
 def _claim(result: Result) -> Section:

@@ -28,12 +28,12 @@ def spread_tables(documents: Sequence[Document]) -> list[Table]:
 
 def _table(caption: str, numbers: Mapping[str, tuple[Number, int]], documents: Sequence[Document]) -> Table:
     rows: list[list[Cell]] = [
-        [str(each["seed"]), *(f"{number(each):.{digits}f}" for number, digits in numbers.values())] for each in documents
+        [str(each["seed"]), *(_text(number(each), digits) for number, digits in numbers.values())] for each in documents
     ]
     found = [(student_interval([number(each) for each in documents]), digits) for number, digits in numbers.values()]
-    rows.append(["mean", *(f"{each.value:.{digits}f}" for each, digits in found)])
+    rows.append(["mean", *(_text(each.value, digits) for each, digits in found)])
     if len(documents) > 1:
-        rows.append(["95%", *(f"{each.low:.{digits}f} to {each.high:.{digits}f}" for each, digits in found)])
+        rows.append(["95%", *(f"{_text(each.low, digits)} to {_text(each.high, digits)}" for each, digits in found)])
     return Table(("seed", *numbers), rows, caption=caption)
 
 
@@ -82,8 +82,12 @@ def _times(values: Sequence[float]) -> str:
 
 def _spread(values: Sequence[float], digits: int, unit: str = "") -> str:
     found = student_interval(values)
-    ends = f" in the mean (95%: {found.low:.{digits}f} to {found.high:.{digits}f})" if len(values) > 1 else ""
-    return f"{found.value:.{digits}f}{unit}{ends}"
+    ends = f" in the mean (95%: {_text(found.low, digits)} to {_text(found.high, digits)})" if len(values) > 1 else ""
+    return f"{_text(found.value, digits)}{unit}{ends}"
+
+
+def _text(value: float, digits: int) -> str:
+    return f"{round(value, digits) + 0.0:.{digits}f}"  # -0.0 + 0.0 has no sign
 
 
 def _column(read: Callable[..., float], *names: str, digits: int = 3) -> tuple[Number, int]:

@@ -36,6 +36,15 @@ def test_every_seed_is_a_row_and_the_last_ones_are_mean_and_interval(documents: 
     assert [row[gains] for row in table.rows[:3]] == ["1.6", "1.6", "-2.4"]
 
 
+def test_a_difference_of_almost_nothing_has_no_sign() -> None:
+    document = demo_document()
+    accuracies = {row["model"]: row for row in document["reward_models"]}
+    accuracies["ensemble"]["validation"] = accuracies["WARM"]["validation"] - 0.0001
+    table = spread_tables([document])[0]
+    assert table.rows[0][table.columns.index("ensemble less WARM, points")] == "0.0"
+    assert "which is above it by 0.0 points" in conclusion([document])
+
+
 def test_one_seed_has_no_interval() -> None:
     table = spread_tables([demo_document()])[0]
     assert [row[0] for row in table.rows] == ["0", "mean"]

@@ -30,7 +30,7 @@ def corrupt(pairs: Sequence[Pair], rate: float, seed: int) -> list[Pair]:
 
     Examples:
         >>> corrupt([Pair("2 + 2", "4", "5")], rate=1, seed=0)
-        [Pair(prompt='2 + 2', chosen='5', rejected='4', corrupt=True, subset=None, where='')]
+        [<Pair prompt: 2 + 2, chosen: 5, rejected: 4, corrupt: yes>]
     """
     if not 0 <= rate <= 1:
         raise UsageError(f"rate: expected a share from 0 to 1, found {rate:g}")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 import typing
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -174,8 +174,11 @@ def read_recipe(
         raise RecipeError(f"{path}:1: the recipe is empty; warmkit recipes lists complete ones")
     _refuse_other_kind(path, node, schema)
     keys = [*written_keys(node), *(override.partition("=")[0] for override in overrides)]
-    if (key := next((key for key in instead or {} if key in keys), None)) is not None:
-        _refuse_left_out(path, keys, key, schema, schema := (instead or {})[key])
+    for key, other in (instead or {}).items():
+        if key in keys:
+            _refuse_beside(path, key, keys, schema, other)
+            schema = other
+            break
     for override in overrides:
         _refuse_short_key(override, schema)
         reader.lay_over(node, override)
@@ -184,16 +187,15 @@ def read_recipe(
 
 def _refuse_other_kind(path: Path, node: Any, schema: type[Any]) -> None:
     """Refuse the recipe of another command, and name that command."""
-    keys = [str(key.value) for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
-    kind, command = command_of(keys) or ("", "")
+    kind, command = command_of(written_keys(node)) or ("", "")
     if kind and kind not in {each.name for each in dataclasses.fields(schema)}:
         raise RecipeError(f"{path}: a recipe of another command; give it to that: warmkit {command} {path}")
 
 
-def _refuse_left_out(path: Path, keys: Collection[str], key: str, usual: type[Any], schema: type[Any]) -> None:
-    """Refuse keys that mean nothing beside `key`, which makes the recipe another."""
-    here, there = set(dotted_keys(usual)), set(dotted_keys(schema))
-    if odd := next((each for each in keys if each in here - there), None):
+def _refuse_beside(path: Path, key: str, keys: Sequence[str], usual: type[Any], schema: type[Any]) -> None:
+    """Refuse keys of the usual recipe that mean nothing in the one that `key` makes of it."""
+    unknown = set(dotted_keys(usual)) - set(dotted_keys(schema))
+    if odd := next((each for each in keys if each in unknown), None):
         raise RecipeError(f"{path}: {odd} means nothing beside {key}; leave one of them out")
 
 

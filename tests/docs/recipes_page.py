@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any, Literal, Union
 
 from warmkit.training.policy_recipe import PolicyRecipe
-from warmkit.training.recipe import PoolRecipe, RewardModelRecipe, SftRecipe, WarmRecipe
+from warmkit.training.recipe import MembersRecipe, RewardModelRecipe, SftRecipe, WarmRecipe
 from warmkit.training.warp_recipe import WarpRecipe
 
 HEAD = """\
@@ -33,7 +33,7 @@ RECIPES = {
     "warmkit train sft": SftRecipe,
     "warmkit train rm": RewardModelRecipe,
     "warmkit warm": WarmRecipe,
-    "warmkit warm (finished members)": PoolRecipe,
+    "warmkit warm (finished members)": MembersRecipe,
     "warmkit train policy": PolicyRecipe,
     "warmkit warp": WarpRecipe,
 }

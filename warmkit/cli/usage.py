@@ -102,13 +102,15 @@ def _kind(recipe: str) -> str:
     """Return the command of a recipe; empty if it cannot be read, or could be of several."""
     import yaml
 
+    from warmkit.bounded_yaml import compose_documents
     from warmkit.recipe_kinds import command_of
+    from warmkit.recipe_reader import written_keys
 
     try:
-        content = yaml.safe_load(Path(recipe).read_text("utf-8"))
+        documents = compose_documents(Path(recipe).read_text("utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
         return ""
-    found = command_of(content) if isinstance(content, dict) else None  # pyright: ignore[reportUnknownArgumentType]
+    found = command_of(written_keys(documents[0])) if documents else None
     return found[1] if found else ""
 
 

@@ -13,7 +13,7 @@ from warmkit.units import number
 
 if TYPE_CHECKING:
     from warmkit.pipelines.warm import WarmResult
-    from warmkit.training.recipe import PoolRecipe
+    from warmkit.training.recipe import MembersRecipe
 
 
 @command(resumes=True)
@@ -45,12 +45,12 @@ def warm(
     - `warmkit warm recipe.yaml --executor ray --address 10.0.0.1:6379`
     """
     from warmkit.recipes import plain, read_recipe, recipe_text
-    from warmkit.training.recipe import PoolRecipe, WarmRecipe
+    from warmkit.training.recipe import MembersRecipe, WarmRecipe
 
-    instead: dict[str, type[WarmRecipe | PoolRecipe]] = {"warm.members": PoolRecipe}
+    instead: dict[str, type[WarmRecipe | MembersRecipe]] = {"warm.members": MembersRecipe}
     content = read_recipe(recipe, WarmRecipe, [*(overrides or ()), *chosen("warm", executor)], instead).content
     need_transformers()
-    if isinstance(content, PoolRecipe):
+    if isinstance(content, MembersRecipe):
         _pool(console, content, dry_run, force)
         return
     from pathlib import Path
@@ -77,13 +77,13 @@ def warm(
     _tell(console, result)
 
 
-def _pool(console: Console, recipe: PoolRecipe, dry_run: bool, force: bool) -> None:
+def _pool(console: Console, recipe: MembersRecipe, dry_run: bool, force: bool) -> None:
     """Average reward models that are trained already."""
-    from warmkit.pipelines.warm_pool import open_pool, run_pool
+    from warmkit.pipelines.warm_members import average_members, open_members
     from warmkit.recipes import plain, recipe_text
 
     if dry_run:
-        contest = open_pool(recipe)
+        contest = open_members(recipe)
         tell_reading(console, contest)
         ranking, rest = (len(contest.data[name]) for name in ("ranking", "validation"))
         what = f"{len(contest.members)} models; {ranking} pairs rank them, {rest} others validate"
@@ -91,7 +91,9 @@ def _pool(console: Console, recipe: PoolRecipe, dry_run: bool, force: bool) -> N
         document = {"recipe": plain(recipe), "models": models, "ranking": ranking, "validation": rest}
         console.result(document, recipe_text(recipe), what)
         return
-    _tell(console, run_pool(recipe, force=force, stage=console.stage, look=lambda contest: tell_reading(console, contest)))
+    _tell(
+        console, average_members(recipe, force=force, stage=console.stage, look=lambda contest: tell_reading(console, contest))
+    )
 
 
 def _tell(console: Console, result: WarmResult) -> None:

@@ -45,7 +45,7 @@ from warmkit.training.distributed import refuse_group
 from warmkit.training.identity import run_identity
 from warmkit.training.loop import Advance
 from warmkit.training.precision import with_precision
-from warmkit.training.recipe import Choosing, DataSection, RewardModelRecipe, WarmRecipe
+from warmkit.training.recipe import ChoiceSection, DataSection, RewardModelRecipe, WarmRecipe
 from warmkit.training.reward_modeling import (
     describe,
     load_comparisons,
@@ -258,12 +258,12 @@ def _conclude(
         for each in members.values():
             check_model(each)
 
-    return average_pool(contest, recipe.warm, differ, out, recheck, [*notes, *unrecorded(members)], recipe.warm.exclude)
+    return average_chosen(contest, recipe.warm, differ, out, recheck, [*notes, *unrecorded(members)], recipe.warm.exclude)
 
 
-def average_pool(
+def average_chosen(
     contest: Contest,
-    warm: Choosing,
+    warm: ChoiceSection,
     differ: Mapping[str, Mapping[str, Any]],
     out: Path,
     recheck: Callable[[], object],

@@ -17,7 +17,7 @@ from warmkit.evaluation.cost import inference_cost
 from warmkit.evaluation.partners import Partners, partners
 from warmkit.evaluation.ranking_pairs import FEW, RANKING, VALIDATION
 from warmkit.evaluation.side_by_side import PROBE, averages_row
-from warmkit.training.recipe import Choosing
+from warmkit.training.recipe import ChoiceSection
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Choice:
         return [f"warm.final: connected left out {names}" if names else "warm.final: connected left nothing out"]
 
 
-def choose(contest: Contest, names: Sequence[str], warm: Choosing, tick: Callable[[], None] = lambda: None) -> Choice:
+def choose(contest: Contest, names: Sequence[str], warm: ChoiceSection, tick: Callable[[], None] = lambda: None) -> Choice:
     """Rank runs on the ranking pairs, find those that do not average, and choose what becomes the final model.
 
     Args:

@@ -201,7 +201,7 @@ class RewardModelRecipe:
 
 
 @dataclass(frozen=True)
-class Choosing:
+class ChoiceSection:
     """Which reward models of a pool are averaged.
 
     Attributes:
@@ -228,7 +228,7 @@ class Choosing:
 
 
 @dataclass(frozen=True)
-class WarmSection(Choosing):
+class WarmSection(ChoiceSection):
     """`warm:`, how many runs, how they differ, and what becomes of them.
 
     Attributes:
@@ -269,7 +269,7 @@ class WarmRecipe:
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReadingSection:
     """`model:` of finished reward models: what is read of a text.
 
     Attributes:
@@ -280,7 +280,7 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class HeldOutSection:
     """`data:` of finished reward models: files or `datasets` names.
 
     Attributes:
@@ -297,7 +297,7 @@ class HeldOut:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pool(Choosing):
+class MembersSection(ChoiceSection):
     """`warm:` of finished reward models, whoever trained them.
 
     Attributes:
@@ -313,10 +313,10 @@ class Pool(Choosing):
 
 
 @dataclass(frozen=True)
-class PoolRecipe:
+class MembersRecipe:
     """A recipe of `warmkit warm` whose reward models are trained already."""
 
-    data: HeldOut
+    data: HeldOutSection
     output: RunOutput
-    warm: Pool
-    model: Reading = Reading()
+    warm: MembersSection
+    model: ReadingSection = ReadingSection()

@@ -17,17 +17,17 @@ from warmkit.errors import UsageError
 from warmkit.evaluation.averaging import Contest
 from warmkit.evaluation.ranking_pairs import VALIDATION, with_ranking
 from warmkit.evaluation.side_by_side import open_contest
-from warmkit.pipelines.warm import WarmResult, average_pool
+from warmkit.pipelines.warm import WarmResult, average_chosen
 from warmkit.recipes import recipe_text
 from warmkit.training.distributed import refuse_group
 from warmkit.training.identity import RunIdentity
 from warmkit.training.origins import check_same
-from warmkit.training.recipe import PoolRecipe
+from warmkit.training.recipe import MembersRecipe
 from warmkit.training.run import RunDirectory
 
 
-def run_pool(
-    recipe: PoolRecipe,
+def average_members(
+    recipe: MembersRecipe,
     *,
     force: bool = False,
     stage: Callable[[str], None] = lambda name: None,
@@ -51,23 +51,23 @@ def run_pool(
     """
     refuse_group("warm")
     stage("reading")
-    contest = open_pool(recipe)
+    contest = open_members(recipe)
     out, identity = Path(recipe.output.path), _identity(recipe)
     directory = RunDirectory(out, recipe_text(recipe), force, identity)
     contest.cache = out / "evaluation"
     look(contest)
     stage("averaging")
     differ = {name: {"model": str(path)} for name, path in contest.members.items()}
-    result = average_pool(contest, recipe.warm, differ, out, lambda: check_same(out, identity), directory.notes)
+    result = average_chosen(contest, recipe.warm, differ, out, lambda: check_same(out, identity), directory.notes)
     del directory  # its lock
     return result
 
 
-def open_pool(recipe: PoolRecipe) -> Contest:
+def open_members(recipe: MembersRecipe) -> Contest:
     """Open the models and the data, half of the validation pairs as `ranking`; what does not fit is refused.
 
     Raises:
-        Whatever `run_pool` does.
+        Whatever `average_members` does.
     """
     if recipe.output.trackers:
         raise UsageError("output.trackers: follow a training, and warm.members are trained already; leave them out")
@@ -78,7 +78,7 @@ def open_pool(recipe: PoolRecipe) -> Contest:
     return contest
 
 
-def _identity(recipe: PoolRecipe) -> RunIdentity:
+def _identity(recipe: MembersRecipe) -> RunIdentity:
     """Return what makes two pipelines the same: the models. How they are chosen, and on which data, may change."""
     models = recipe.warm.members
     return RunIdentity(f"members: {sorted(models)}\n", {model: ["warm.members"] for model in models})

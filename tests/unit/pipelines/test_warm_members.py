@@ -18,25 +18,25 @@ from warmkit.cli.app import app
 from warmkit.data.preferences import read_pairs
 from warmkit.errors import ChangedError, MismatchError, OutputError, UsageError
 from warmkit.evaluation.ranking_pairs import halves
-from warmkit.pipelines.warm_pool import run_pool
+from warmkit.pipelines.warm_members import average_members
 from warmkit.recipes import recipe_text
 from warmkit.report.runs.warm import warm
-from warmkit.training.recipe import HeldOut, Pool, PoolRecipe, RunOutput
+from warmkit.training.recipe import HeldOutSection, MembersRecipe, MembersSection, RunOutput
 
 HOME = Path(__file__).parents[2] / "data" / "trl_reward_models"
 NAMES = ("llama-chats", "llama-chats-2", "llama-lora-1")
 
 
-def recipe(folder: Path, **warm: Any) -> PoolRecipe:
+def recipe(folder: Path, **warm: Any) -> MembersRecipe:
     """Return a recipe over copies of three models of TRL, the last an adapter with its head, and rows that TRL scored."""
     for name in ("llama-base", *NAMES):
         shutil.copytree(HOME / name, folder / name)
     paths = [str(folder / name) for name in NAMES[:2]] + [f"{folder / 'llama-base'}+{folder / NAMES[2]}"]
-    data = HeldOut(str(folder / NAMES[0] / "rows.jsonl"))
-    return PoolRecipe(data, RunOutput(str(folder / "out")), Pool(members=paths, orders=1, **warm))
+    data = HeldOutSection(str(folder / NAMES[0] / "rows.jsonl"))
+    return MembersRecipe(data, RunOutput(str(folder / "out")), MembersSection(members=paths, orders=1, **warm))
 
 
-def kept(content: PoolRecipe, name: str, data: str) -> np.ndarray[Any, Any]:
+def kept(content: MembersRecipe, name: str, data: str) -> np.ndarray[Any, Any]:
     """Return the rewards of chosen and rejected answers that the pipeline kept of a model."""
     (file,) = Path(content.output.path, "evaluation").glob(f"{name} {data} *.npz")
     found = np.load(file)
@@ -46,8 +46,8 @@ def kept(content: PoolRecipe, name: str, data: str) -> np.ndarray[Any, Any]:
 @pytest.mark.parametrize("rows", NAMES)
 def test_members_score_as_in_trl(rows: str, tmp_path: Path) -> None:
     content = recipe(tmp_path, final="all")
-    content = replace(content, data=HeldOut(str(HOME / rows / "rows.jsonl")))
-    run_pool(content)
+    content = replace(content, data=HeldOutSection(str(HOME / rows / "rows.jsonl")))
+    average_members(content)
     theirs = json.loads((HOME / rows / "scores.json").read_text())
     expected = np.array([theirs["chosen"], theirs["rejected"]])
     ranking, rest = halves(read_pairs(content.data.validation))
@@ -57,7 +57,7 @@ def test_members_score_as_in_trl(rows: str, tmp_path: Path) -> None:
 
 def test_the_final_model_is_the_soup_of_the_chosen(tmp_path: Path) -> None:
     content = recipe(tmp_path, final="top", m=2)
-    result = run_pool(content)
+    result = average_members(content)
     chosen = result.summary["final"]["members"]
     assert len(chosen) == 2
     members = dict(zip(NAMES, content.warm.members))
@@ -73,16 +73,16 @@ def test_the_final_model_is_the_soup_of_the_chosen(tmp_path: Path) -> None:
 
 def test_it_goes_on_with_the_same_models_and_another_choice(tmp_path: Path) -> None:
     content = recipe(tmp_path)
-    run_pool(content)
+    average_members(content)
     before = {each: each.stat().st_mtime_ns for each in (tmp_path / "out" / "evaluation").iterdir()}
-    summary = run_pool(replace(content, warm=replace(content.warm, final="all"))).summary
+    summary = average_members(replace(content, warm=replace(content.warm, final="all"))).summary
     assert sorted(summary["final"]["members"]) == sorted(NAMES)
     assert {each: each.stat().st_mtime_ns for each in before} == before, "nothing was scored twice"
 
 
 def test_one_alone_may_be_the_final_model(tmp_path: Path) -> None:
     content = recipe(tmp_path, m=1)
-    result = run_pool(content)
+    result = average_members(content)
     (best,) = result.summary["final"]["members"]
     ours, alone = (warmkit.open_checkpoint(str(each)) for each in (result.path, tmp_path / best))
     assert all(torch.equal(ours[name].load(), alone[name].load()) for name in alone)
@@ -90,13 +90,13 @@ def test_one_alone_may_be_the_final_model(tmp_path: Path) -> None:
 
 def test_another_pool_and_a_changed_member_are_refused(tmp_path: Path) -> None:
     content = recipe(tmp_path)
-    run_pool(content)
+    average_members(content)
     with pytest.raises(OutputError, match="another recipe"):
-        run_pool(replace(content, warm=replace(content.warm, members=content.warm.members[:2])))
+        average_members(replace(content, warm=replace(content.warm, members=content.warm.members[:2])))
     shutil.copy(tmp_path / NAMES[1] / "model.safetensors", tmp_path / NAMES[0] / "model.safetensors")
     with pytest.raises(ChangedError, match=r"warm\.members"):
-        run_pool(content)
-    run_pool(content, force=True)
+        average_members(content)
+    average_members(content, force=True)
 
 
 def test_models_that_read_a_text_otherwise_are_refused(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_models_that_read_a_text_otherwise_are_refused(tmp_path: Path) -> None:
     template = tmp_path / NAMES[1] / "chat_template.jinja"
     template.write_text(template.read_text() + "{{ 'no' }}")
     with pytest.raises(MismatchError, match="reads validation as other tokens"):
-        run_pool(content)
+        average_members(content)
     assert not (tmp_path / "out").exists(), "nothing was written"
 
 
@@ -118,7 +118,7 @@ def test_models_that_read_a_text_otherwise_are_refused(tmp_path: Path) -> None:
 )
 def test_a_choice_that_cannot_be_made_is_refused(warm: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        Pool(**{"members": ["a", "b", "c"], **warm})
+        MembersSection(**{"members": ["a", "b", "c"], **warm})
 
 
 def test_the_command_takes_members_from_the_recipe_and_refuses_what_would_train(tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_the_command_takes_members_from_the_recipe_and_refuses_what_would_train(
 
 
 def test_the_report_shows_the_pool(tmp_path: Path) -> None:
-    run_pool(recipe(tmp_path))
+    average_members(recipe(tmp_path))
     part = warm(tmp_path / "out")
     assert part.subtitle.startswith("WARM: weight average of 3 reward models")
     assert not [section.title for section in part.sections if "runs" in section.title]

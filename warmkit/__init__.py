@@ -8,26 +8,13 @@ from typing import TYPE_CHECKING, Any
 from warmkit._version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from warmkit.checkpoints.checkpoint import Checkpoint as Checkpoint
-    from warmkit.checkpoints.checkpoint import open_checkpoint as open_checkpoint
-    from warmkit.checkpoints.compare import compare as compare
-    from warmkit.checkpoints.extract import extract_lora as extract_lora
-    from warmkit.checkpoints.greedy_soup import greedy_soup as greedy_soup
-    from warmkit.checkpoints.merge import ema as ema
-    from warmkit.checkpoints.merge import liti as liti
-    from warmkit.checkpoints.merge import merge as merge
-    from warmkit.checkpoints.merge import soup as soup
-    from warmkit.checkpoints.merger import Merger as Merger
-    from warmkit.checkpoints.merger import merged_state_dict as merged_state_dict
-    from warmkit.checkpoints.push import push as push
-    from warmkit.checkpoints.slices import Slice as Slice
-    from warmkit.checkpoints.slices import merge_slices as merge_slices
-    from warmkit.checkpoints.stacking import LayerRange as LayerRange
-    from warmkit.checkpoints.verify import verify as verify
-    from warmkit.checkpoints.write import MergeResult as MergeResult
     from warmkit.data.preferences import Pair as Pair
     from warmkit.data.preferences import read_pairs as read_pairs
+    from warmkit.engine.result import MergeResult as MergeResult
     from warmkit.errors import WarmkitError as WarmkitError
+    from warmkit.formats.checkpoint import Checkpoint as Checkpoint
+    from warmkit.layouts.opening import open_checkpoint as open_checkpoint
+    from warmkit.layouts.stacking import LayerRange as LayerRange
     from warmkit.merging.methods import METHODS as METHODS
     from warmkit.modeling.reward_model import RewardModel as RewardModel
     from warmkit.modeling.reward_model import load_reward_model as load_reward_model
@@ -36,37 +23,50 @@ if TYPE_CHECKING:
     from warmkit.training.policy import train_policy as train_policy
     from warmkit.training.reward_modeling import train_reward_model as train_reward_model
     from warmkit.training.sft import train_sft as train_sft
+    from warmkit.verbs.compare import compare as compare
+    from warmkit.verbs.extract import extract_lora as extract_lora
+    from warmkit.verbs.greedy_soup import greedy_soup as greedy_soup
+    from warmkit.verbs.merge import ema as ema
+    from warmkit.verbs.merge import liti as liti
+    from warmkit.verbs.merge import merge as merge
+    from warmkit.verbs.merge import soup as soup
+    from warmkit.verbs.merger import Merger as Merger
+    from warmkit.verbs.merger import merged_state_dict as merged_state_dict
+    from warmkit.verbs.push import push as push
+    from warmkit.verbs.slices import Slice as Slice
+    from warmkit.verbs.slices import merge_slices as merge_slices
+    from warmkit.verbs.verify import verify as verify
 
 # Loaded at first use: `import warmkit` and `warmkit --help` cost nothing.
 _HOMES = {
-    "Checkpoint": "checkpoints.checkpoint",
-    "LayerRange": "checkpoints.stacking",
+    "Checkpoint": "formats.checkpoint",
+    "LayerRange": "layouts.stacking",
     "METHODS": "merging.methods",
-    "MergeResult": "checkpoints.write",
-    "Merger": "checkpoints.merger",
+    "MergeResult": "engine.result",
+    "Merger": "verbs.merger",
     "Pair": "data.preferences",
     "RewardModel": "modeling.reward_model",
-    "Slice": "checkpoints.slices",
+    "Slice": "verbs.slices",
     "WarmkitError": "errors",
-    "compare": "checkpoints.compare",
-    "ema": "checkpoints.merge",
-    "extract_lora": "checkpoints.extract",
-    "greedy_soup": "checkpoints.greedy_soup",
-    "liti": "checkpoints.merge",
+    "compare": "verbs.compare",
+    "ema": "verbs.merge",
+    "extract_lora": "verbs.extract",
+    "greedy_soup": "verbs.greedy_soup",
+    "liti": "verbs.merge",
     "load_reward_model": "modeling.reward_model",
-    "merge": "checkpoints.merge",
-    "merge_slices": "checkpoints.slices",
-    "merged_state_dict": "checkpoints.merger",
-    "open_checkpoint": "checkpoints.checkpoint",
-    "push": "checkpoints.push",
+    "merge": "verbs.merge",
+    "merge_slices": "verbs.slices",
+    "merged_state_dict": "verbs.merger",
+    "open_checkpoint": "layouts.opening",
+    "push": "verbs.push",
     "read_pairs": "data.preferences",
     "run_warm": "pipelines.warm",
     "run_warp": "pipelines.warp",
-    "soup": "checkpoints.merge",
+    "soup": "verbs.merge",
     "train_policy": "training.policy",
     "train_reward_model": "training.reward_modeling",
     "train_sft": "training.sft",
-    "verify": "checkpoints.verify",
+    "verify": "verbs.verify",
 }
 __all__ = [
     "METHODS",

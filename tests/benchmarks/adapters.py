@@ -18,8 +18,8 @@ import numpy as np
 
 from tests.benchmarks.llama import build, shapes
 from tests.benchmarks.merge import ratio, table
-from warmkit.checkpoints.dtypes import DTYPES
-from warmkit.checkpoints.safetensors_format import build_header
+from warmkit.formats.dtypes import DTYPES
+from warmkit.formats.safetensors_file import build_header
 
 RANK = 16
 

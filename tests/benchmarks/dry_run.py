@@ -17,8 +17,8 @@ import tempfile
 from pathlib import Path
 
 from tests.benchmarks import llama
-from warmkit.checkpoints.dtypes import BY_TORCH_NAME
-from warmkit.checkpoints.plan import Output, parse_size, plan_output
+from warmkit.engine.plan import Output, parse_size, plan_output
+from warmkit.formats.dtypes import BY_TORCH_NAME
 
 LARGE = {
     "70B": {"hidden_size": 8192, "intermediate_size": 28672, "num_hidden_layers": 80, "vocab_size": 128256},

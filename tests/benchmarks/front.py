@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks.reward_modeling import build_tokenizer
-from warmkit.checkpoints.merger import Merger
 from warmkit.data.docstrings import STANDARD_LIBRARY, docstrings, folder_of, sources
 from warmkit.evaluation.front import open_mergers, sweep
 from warmkit.evaluation.policies import Candidate, EvaluationSettings, PolicyTrial
 from warmkit.evaluation.reward_term import RewardTerm
+from warmkit.verbs.merger import Merger
 
 ETAS = [eta / 10 for eta in range(11)]
 SIZES = {"tiny": (64, 2, 1024), "small": (384, 6, 16384)}

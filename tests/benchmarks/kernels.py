@@ -14,7 +14,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from warmkit.checkpoints.digests import block_digests
+from warmkit.engine.digests import block_digests
 from warmkit.merging.kernels import NumbaKernels
 from warmkit.merging.kernels_torch import TorchKernels
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from warmkit.checkpoints.dtypes import BY_TORCH_NAME
-from warmkit.checkpoints.plan import Output, parse_size, plan_output
+from warmkit.engine.plan import Output, parse_size, plan_output
+from warmkit.formats.dtypes import BY_TORCH_NAME
 
 SIZES = {
     "0.03B": {"hidden_size": 512, "intermediate_size": 1024, "num_hidden_layers": 8, "vocab_size": 8000},

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tests.unit.training import tiny
 from warmkit.pipelines.warm import run_warm
-from warmkit.training.recipe import WarmRecipe, WarmSection
+from warmkit.training.recipe_sections import WarmRecipe, WarmSection
 
 
 def main() -> None:

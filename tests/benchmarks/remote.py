@@ -73,8 +73,8 @@ def merge(address: str, folder: Path, method: str, threads: int) -> dict[str, fl
 
 def read_alone(address: str) -> dict[str, float]:
     """Read both models as a merge does and compute nothing."""
-    from warmkit.checkpoints.checkpoint import open_checkpoint
-    from warmkit.checkpoints.files import Files
+    from warmkit.layouts.opening import open_checkpoint
+    from warmkit.sources.files import Files
 
     opened = [open_checkpoint(f"{address}/{name}") for name in ("m1", "m2")]
     sent(address)

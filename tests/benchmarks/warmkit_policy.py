@@ -21,7 +21,7 @@ from warmkit.evaluation.reward_term import RewardTerm
 from warmkit.training.anchor import Anchor
 from warmkit.training.policy import train_policy
 from warmkit.training.policy_recipe import PolicyModelSection, PolicyRecipe, PolicySection, PromptsSection
-from warmkit.training.recipe import RunOutput
+from warmkit.training.recipe_sections import RunOutput
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from tests.cli.conftest import Call, Rewards, json_lines
 from tests.unit.training import tiny, toy
 from warmkit.evaluation.best_of_n import best_of_n, kl_of_best_of
 from warmkit.modeling.reward_model import load_scorer
-from warmkit.recipes import recipe_text
+from warmkit.recipes.recipe import recipe_text
 
 E, LENGTH = "e=tests.unit.training.toy:count_e", "length=tests.unit.training.toy:length"
 

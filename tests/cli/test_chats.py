@@ -11,8 +11,8 @@ import pytest
 
 from tests.cli.conftest import Call, Rewards, json_lines
 from tests.unit.training import tiny, toy
-from warmkit.recipes import recipe_text
-from warmkit.training.recipe import DataSection, ModelSection, Optimization, RunOutput, SftRecipe, WarmRecipe
+from warmkit.recipes.recipe import recipe_text
+from warmkit.training.recipe_sections import DataSection, ModelSection, Optimization, RunOutput, SftRecipe, WarmRecipe
 
 E, LENGTH = "tests.unit.training.toy:count_e", "tests.unit.training.toy:length"
 TEXTS = [{"prompt": text} for text in tiny.sentences(4, seed=3)]

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from warmkit.checkpoints.dtypes import OUTPUT_NAMES
-from warmkit.checkpoints.groups import GRANULARITIES
-from warmkit.checkpoints.heads import HEADS
-from warmkit.checkpoints.ordering import ORDERS
-from warmkit.checkpoints.vocabularies import MODES
 from warmkit.cli import completions
+from warmkit.evidence.reproduction.claim_table import CLAIMS
+from warmkit.formats.dtypes import OUTPUT_NAMES
+from warmkit.layouts.groups import GRANULARITIES
+from warmkit.layouts.model_heads import HEADS
+from warmkit.layouts.vocabularies import MODES
 from warmkit.merging.methods import METHODS
-from warmkit.reproduction.table import CLAIMS
+from warmkit.verbs.ordering import ORDERS
 
 ROOT = Path(__file__).parents[2]
 

@@ -21,11 +21,11 @@ import warmkit
 from tests import forks
 from tests.benchmarks.llama import build
 from tests.conftest import Family, Run
-from tests.unit.checkpoints.lora import adapter
+from tests.unit.layouts.lora import adapter
 from warmkit.errors import OutputError
 
 # journals every quarter of a megabyte, so that a model of a test's size leaves something to resume
-EAGER = "import sys, warmkit.checkpoints.sink as sink; sink.FLUSH_BYTES = 1 << 18; from warmkit.cli.app import main; main()"
+EAGER = "import sys, warmkit.engine.sink as sink; sink.FLUSH_BYTES = 1 << 18; from warmkit.cli.app import main; main()"
 KILLS = 20
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from tests.unit.reproduction.made_up import demo_document
+from tests.unit.evidence.made_up import demo_document
 from warmkit.cli.app import app
-from warmkit.reproduction import demo as module
-from warmkit.reproduction.demo import Story
+from warmkit.evidence.demo import demo as module
+from warmkit.evidence.demo.demo import Story
 
 
 def invoke(*arguments: str) -> Any:

@@ -21,7 +21,7 @@ E, LENGTH = "tests.unit.training.toy:count_e", "tests.unit.training.toy:length"
 @pytest.fixture(scope="session")
 def policies(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
     """Return the SFT model, a policy that was trained on letters, and prompts."""
-    from warmkit.recipes import recipe_text
+    from warmkit.recipes.recipe import recipe_text
     from warmkit.training.policy import train_policy
 
     folder = tmp_path_factory.mktemp("policies")

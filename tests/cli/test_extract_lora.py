@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Call
-from tests.unit.checkpoints import lora
+from tests.unit.layouts import lora
 
 
 @pytest.fixture(scope="module")

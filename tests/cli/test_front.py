@@ -11,7 +11,7 @@ import pytest
 
 from tests.cli.conftest import Call
 from tests.unit.training import tiny, toy
-from warmkit.recipes import recipe_text
+from warmkit.recipes.recipe import recipe_text
 from warmkit.training.policy import train_policy
 from warmkit.training.policy_recipe import RewardTerm
 

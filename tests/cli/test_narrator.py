@@ -18,7 +18,7 @@ from warmkit.cli.console import Console
 from warmkit.cli.narrator import Narrator, Stage
 
 COMMANDS = Path(__file__).parents[2] / "warmkit" / "cli"
-QUICK = {"corrupt", "inspect", "merge_part", "methods", "recipes"}
+QUICK = {"corrupt", "inspect", "methods", "recipes"}
 """Files of commands that read headers, or text."""
 
 

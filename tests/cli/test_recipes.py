@@ -65,7 +65,9 @@ def test_a_wheel_brings_every_recipe(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", build], cwd=source, check=True, capture_output=True, text=True)
     with zipfile.ZipFile(source / done.stdout.splitlines()[-1]) as wheel:
         wheel.extractall(unpacked)
-    assert sorted(file.name for file in (unpacked / "warmkit" / "shipped").iterdir()) == [file.name for file in FILES]
+    assert sorted(file.name for file in (unpacked / "warmkit" / "recipes" / "shipped").iterdir()) == [
+        file.name for file in FILES
+    ]
     line = [sys.executable, "-m", "warmkit", "recipes", "rm-docstrings"]
     environment = {**os.environ, "PYTHONPATH": str(unpacked)}
     shown = subprocess.run(line, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True).stdout

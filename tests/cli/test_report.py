@@ -16,7 +16,7 @@ import warmkit
 from tests import forks
 from tests.cli.conftest import Call, Rewards
 from tests.conftest import make_family
-from warmkit.report.page import is_report
+from warmkit.report.html_page import is_report
 
 pytest.importorskip("altair")
 pytest.importorskip("vl_convert")

@@ -16,8 +16,8 @@ import pytest
 
 from tests import forks
 from tests.cli.conftest import Call
-from warmkit.reproduction.recipe import FOLDER
-from warmkit.reproduction.seed_file import read_seed
+from warmkit.evidence.reproduction.claim_recipe import FOLDER
+from warmkit.evidence.reproduction.seed_file import read_seed
 
 pytest.importorskip("transformers")
 pytest.importorskip("altair")

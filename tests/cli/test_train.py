@@ -19,8 +19,8 @@ from typer.testing import CliRunner, Result
 from tests import forks
 from tests.unit.training import tiny
 from warmkit.cli.app import app
-from warmkit.recipes import recipe_text
-from warmkit.training.recipe import LoraSection, RewardModelRecipe, SftRecipe
+from warmkit.recipes.recipe import recipe_text
+from warmkit.training.recipe_sections import LoraSection, RewardModelRecipe, SftRecipe
 from warmkit.training.reward_modeling import train_reward_model
 from warmkit.training.sft import train_sft
 

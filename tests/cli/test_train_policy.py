@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from tests.unit.training import toy
 from warmkit.cli.app import app
-from warmkit.recipes import recipe_text
+from warmkit.recipes.recipe import recipe_text
 from warmkit.training.policy_recipe import PolicyRecipe, RewardTerm
 
 pytest.importorskip("transformers")

@@ -9,7 +9,7 @@ import pytest
 
 from tests.cli.conftest import Call
 from tests.unit.training import tiny, toy
-from warmkit.recipes import recipe_text
+from warmkit.recipes.recipe import recipe_text
 from warmkit.training.policy_recipe import PolicyRecipe
 
 LENGTH = "tests.unit.training.toy:length"

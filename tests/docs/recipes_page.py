@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any, Literal, Union
 
 from warmkit.training.policy_recipe import PolicyRecipe
-from warmkit.training.recipe import MembersRecipe, RewardModelRecipe, SftRecipe, WarmRecipe
+from warmkit.training.recipe_sections import MembersRecipe, RewardModelRecipe, SftRecipe, WarmRecipe
 from warmkit.training.warp_recipe import WarpRecipe
 
 HEAD = """\

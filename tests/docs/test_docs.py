@@ -103,7 +103,7 @@ def test_the_site_draws_no_part_of_a_docstring_as_a_note() -> None:
     """`Examples:` is a section of Google's style, and `Example:` is a note; so is `Source:` before lines that are indented."""
     package = griffe.load("warmkit", search_paths=[ROOT], resolve_aliases=False)
     notes = [each.path for each in _documented(package) if any(_is_note(part) for part in each.docstring.parse("google"))]
-    assert [each for each in notes if not each.startswith("warmkit.reproduction.")] == []
+    assert [each for each in notes if not each.startswith("warmkit.evidence.")] == []
 
 
 def test_every_argument_on_the_page_of_the_api_is_described() -> None:

@@ -8,10 +8,10 @@ import pytest
 
 pytest.importorskip("transformers")
 
-from warmkit.reproduction.page import PICTURES, markdown
-from warmkit.reproduction.results import charts, read_documents, results
-from warmkit.reproduction.table import CLAIMS
-from warmkit.reproduction.units import Unit
+from warmkit.evidence.reproduction.claim_table import CLAIMS
+from warmkit.evidence.reproduction.claim_units import Unit
+from warmkit.evidence.reproduction.reproduction_page import PICTURES, markdown
+from warmkit.evidence.reproduction.results import charts, read_documents, results
 
 DOCS = Path(__file__).parents[2] / "docs"
 

@@ -22,8 +22,8 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
-from warmkit.report.page import Table
-from warmkit.reproduction.demo_spread import conclusion, ensemble_gain, members_gain, spread_tables
+from warmkit.evidence.demo.demo_spread import conclusion, ensemble_gain, members_gain, spread_tables
+from warmkit.report.html_page import Table
 
 BEGIN, END = "<!-- demo seeds: begin, written by tests.experiments.demo_seeds -->", "<!-- demo seeds: end -->"
 WITHIN = 3.0

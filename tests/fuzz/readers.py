@@ -15,8 +15,8 @@ from typing import Any
 import yaml
 
 from tests.fuzz.mutations import WORDS, YAML_WORDS, damaged, rearranged
-from warmkit.checkpoints.checkpoint import open_checkpoint
-from warmkit.checkpoints.files import Files
+from warmkit.layouts.opening import open_checkpoint
+from warmkit.sources.files import Files
 
 CONFIG = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "tie_word_embeddings": False, "rope_theta": 1e4}
 ADAPTER = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "rank_pattern": {r"layers\.[01]\.q": 2}, "alpha_pattern": {"q": 4.0}}
@@ -166,7 +166,7 @@ def _weights(folder: Path) -> dict[str, Reader]:
     pair = f"{folder / 'configured'}+{adapter}"
 
     def ranks() -> Seen:
-        from warmkit.checkpoints.adapter_config import read_config
+        from warmkit.layouts.adapter_config import read_config
 
         open_checkpoint(pair)
         read = read_config(adapter)
@@ -213,17 +213,19 @@ def _pickles(folder: Path) -> dict[str, Reader]:
 
     commands = [b"b", b"R", b"s", b"u", b"q\x00", b"\x93", b"h\x01", b"j\x01\x00\x00\x00", b"\x8b\xff\xff\xff\x7f", b"("]
     return {
-        "torch": Reader(whole, in_record, lambda: opened(whole), torch_says, 2),
-        "legacy torch": Reader(old, plain(commands), lambda: opened(old), share=0.5),
-        "distributed": Reader(folder / "dcp" / ".metadata", plain(commands), lambda: opened(folder / "dcp") and None, share=2),
+        "torch.save": Reader(whole, in_record, lambda: opened(whole), torch_says, 2),
+        "legacy torch.save": Reader(old, plain(commands), lambda: opened(old), share=0.5),
+        "torch.distributed.checkpoint": Reader(
+            folder / "dcp" / ".metadata", plain(commands), lambda: opened(folder / "dcp") and None, share=2
+        ),
     }
 
 
 def _small(folder: Path) -> dict[str, Reader]:
     import warmkit
-    from warmkit.checkpoints.tokenizer_files import named_tokens
-    from warmkit.checkpoints.tokenizers import read_vocabulary_file
-    from warmkit.checkpoints.verify import verify
+    from warmkit.layouts.tokenizer import read_vocabulary_file
+    from warmkit.layouts.tokenizer_files import named_tokens
+    from warmkit.verbs.verify import verify
 
     tokenizer = _place(folder / "configured", "tokenizer.json", json.dumps(TOKENIZER).encode())
     side = _place(
@@ -251,11 +253,11 @@ def _small(folder: Path) -> dict[str, Reader]:
 
 
 def _texts(folder: Path) -> dict[str, Reader]:
-    from warmkit.checkpoints.greedy_soup import run_score
     from warmkit.data.rows import read_rows
     from warmkit.mergekit.schema import is_mergekit
     from warmkit.mergekit.translate import read_mergekit
-    from warmkit.recipes import MergeRecipe, read_recipe
+    from warmkit.recipes.recipe import MergeRecipe, read_recipe
+    from warmkit.verbs.greedy_soup import run_score
 
     recipe, kit = _place(folder / "recipes", "r.yaml", RECIPE), _place(folder / "recipes", "kit.yaml", MERGEKIT)
     rows, printed = _place(folder / "rows", "rows.jsonl", ROWS), _place(folder / "score", "printed", b"loading\n0.25\n")
@@ -294,9 +296,9 @@ class _Socket:
 def _http(folder: Path) -> Reader:
     import contextlib
 
-    from warmkit.checkpoints import remote_file
-    from warmkit.checkpoints.http_file import HttpFile, Site
-    from warmkit.checkpoints.remote_file import PassingError
+    from warmkit.sources import remote_file
+    from warmkit.sources.http_file import HttpFile, Site
+    from warmkit.sources.remote_file import PassingError
 
     remote_file.BACKOFF = 0.0
     answer = _place(folder / "http", "answer", ANSWER)

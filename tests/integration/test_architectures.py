@@ -14,8 +14,8 @@ import transformers
 from safetensors.torch import load_file
 
 import warmkit
-from tests.unit.checkpoints import reference
-from warmkit.checkpoints.groups import group
+from tests.unit.engine import reference
+from warmkit.layouts.groups import group
 
 Inputs = dict[str, torch.Tensor]
 WORDS = torch.tensor([[5, 6, 7, 8, 9, 2]])

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 import warmkit
 from tests.conftest import CONFIG, Family, make_family, save
-from tests.unit.checkpoints.web import Web
+from tests.unit.sources.web import Web
 from warmkit import LayerRange, Slice
 
 MERGES: dict[str, dict[str, Any]] = {

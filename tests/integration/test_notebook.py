@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import make_family, save, weights
-from tests.unit.checkpoints.test_hub import Hub, environment, hub  # noqa: F401
+from tests.unit.sources.test_hub import Hub, environment, hub  # noqa: F401
 
 nbclient = pytest.importorskip("nbclient", reason="needs nbclient and ipykernel: pip install nbclient ipykernel")
 pytest.importorskip("ipykernel")

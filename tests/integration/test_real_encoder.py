@@ -18,7 +18,7 @@ import torch
 
 import warmkit
 from tests.conftest import Family
-from tests.unit.checkpoints import reference
+from tests.unit.engine import reference
 from warmkit.merging.methods import METHODS
 
 transformers = pytest.importorskip("transformers")

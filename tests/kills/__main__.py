@@ -163,7 +163,7 @@ def main() -> None:
     place.mkdir(parents=True, exist_ok=True)
     (place / "temporary").mkdir(exist_ok=True)
     os.environ["TMPDIR"] = str(place / "temporary")
-    from warmkit.checkpoints import sink
+    from warmkit.engine import sink
 
     sink.FLUSH_BYTES = 1 << 17  # journals often, so that models of this size leave something to go on from
     found = go(MERGES, given.merges, place, given.seed, place / "record.jsonl")

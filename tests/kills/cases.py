@@ -119,7 +119,7 @@ def _recipe(verb: str, build: Callable[[Any, Path], Any]) -> Callable[[Path], li
     """Write a recipe of the tests' tiny models whose paths begin at the folder."""
 
     def make(folder: Path) -> list[str]:
-        from warmkit.recipes import recipe_text
+        from warmkit.recipes.recipe import recipe_text
 
         inputs = folder / "in"
         inputs.mkdir(parents=True)
@@ -139,7 +139,7 @@ def _reward_model(_: Any, folder: Path) -> Any:
 
 def _sft(_: Any, folder: Path) -> Any:
     from tests.unit.training import tiny
-    from warmkit.training.recipe import SftRecipe
+    from warmkit.training.recipe_sections import SftRecipe
 
     base = tiny.recipe(folder, "gpt2", steps=24, save_every=4, batch_size=6, dropout=0.1, keep=[9])
     return SftRecipe(base.model, base.data, base.output, base.rm)
@@ -153,7 +153,7 @@ def _policy(_: Any, folder: Path) -> Any:
 
 def _warm(_: Any, folder: Path) -> Any:
     from tests.unit.training import tiny
-    from warmkit.training.recipe import WarmRecipe, WarmSection
+    from warmkit.training.recipe_sections import WarmRecipe, WarmSection
 
     base = tiny.recipe(folder, "bert", steps=12, save_every=4, dropout=0.1, lr=3e-3)
     return WarmRecipe(base.model, base.data, base.output, base.rm, WarmSection(runs=2, jobs=2, orders=2, lr=[3e-3, 1e-3]))

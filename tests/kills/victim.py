@@ -44,7 +44,7 @@ class Clock:
 
     def watch(self) -> None:
         """Count from now on, in this process."""
-        from warmkit.checkpoints import renaming
+        from warmkit.common import renaming
 
         for name in CHANGES:
             setattr(os, name, self.counted(getattr(os, name)))

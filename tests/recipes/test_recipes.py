@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Family, Run
-from warmkit.recipes import MergeRecipe, read_recipe
+from warmkit.recipes.recipe import MergeRecipe, read_recipe
 from warmkit.training.policy_recipe import PolicyRecipe
-from warmkit.training.recipe import RewardModelRecipe, SftRecipe, WarmRecipe
+from warmkit.training.recipe_sections import RewardModelRecipe, SftRecipe, WarmRecipe
 from warmkit.training.warp_recipe import WarpRecipe
 
 ROOT = Path(__file__).parents[2]
@@ -135,7 +135,7 @@ def test_there_are_recipes() -> None:
 
 @pytest.mark.parametrize("path", REPRODUCED, ids=lambda path: path.stem)
 def test_every_recipe_of_a_claim_has_rules_and_figures_for_all_sizes(path: Path) -> None:
-    from warmkit.reproduction.recipe import read_claim, read_testbed
+    from warmkit.evidence.reproduction.claim_recipe import read_claim, read_testbed
 
     recipe = read_claim(path.stem)
     assert recipe.statements
@@ -145,8 +145,8 @@ def test_every_recipe_of_a_claim_has_rules_and_figures_for_all_sizes(path: Path)
 
 
 def test_every_claim_has_a_recipe_and_names_of_statements_and_figures_are_unique() -> None:
-    from warmkit.reproduction.recipe import read_claim
-    from warmkit.reproduction.table import CLAIMS
+    from warmkit.evidence.reproduction.claim_recipe import read_claim
+    from warmkit.evidence.reproduction.claim_table import CLAIMS
 
     assert {path.stem for path in REPRODUCED} == set(CLAIMS)
     figures = [figure.name for name in CLAIMS for figure in read_claim(name).figures]

@@ -12,7 +12,16 @@ from tests.fuzz.readers import Reader, readers
 
 CASES = 2000  # of a reader whose share is 1
 KINDS = (
-    *("safetensors", "index", "config", "adapter config", "adapter", "torch", "legacy torch", "distributed"),
+    *(
+        "safetensors",
+        "index",
+        "config",
+        "adapter config",
+        "adapter",
+        "torch.save",
+        "legacy torch.save",
+        "torch.distributed.checkpoint",
+    ),
     *("tokenizer", "tokenizer config", "manifest", "recipe", "mergekit", "rows", "score", "http ranges"),
 )
 

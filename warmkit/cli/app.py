@@ -24,7 +24,6 @@ from warmkit.cli import (
     liti,
     lmc,
     merge,
-    merge_part,
     methods,
     push,
     recipes,
@@ -98,7 +97,6 @@ for panel, verbs in _PANELS.items():
         app.command(name, rich_help_panel=panel)(verb)
 for name, of, verb in (("train-rm", "train rm", train.rm), ("train-policy", "train policy", train.policy)):
     app.command(name, help=_alias(name, of, verb.__doc__), rich_help_panel="Train")(verb)
-app.command("merge-part", hidden=True)(merge_part.merge_part)
 app.add_typer(train.app, name="train", rich_help_panel="Train")
 app.add_typer(evaluate.app, name="eval", rich_help_panel="Evaluate")
 

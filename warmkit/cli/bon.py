@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from warmkit.cli import policies as options
+from warmkit.cli import policy_options as options
 from warmkit.cli.command import command
 from warmkit.cli.console import Console, table
 from warmkit.cli.evaluate import Plot
-from warmkit.cli.options import numbers
 from warmkit.cli.output import DocumentPath, check_picture, draw_picture, refuse_existing, write_document
+from warmkit.cli.shared_options import numbers
 from warmkit.cli.train import need_transformers
 from warmkit.errors import UsageError
 

@@ -10,10 +10,10 @@ import typer
 from warmkit.cli import completions
 from warmkit.cli.command import command
 from warmkit.cli.console import Console, table
-from warmkit.cli.options import AllowPickle, Models, Stream
 from warmkit.cli.output import check_picture, draw_picture
+from warmkit.cli.shared_options import AllowPickle, Models, Stream
+from warmkit.common.units import number
 from warmkit.errors import UsageError
-from warmkit.units import number
 
 
 @command()
@@ -37,8 +37,8 @@ def compare(
 
     - `warmkit compare --init SFT A B C --plot angles.png`
     """
-    from warmkit.checkpoints.compare import compare as compare_checkpoints
     from warmkit.report.runs.documents import compare_charts
+    from warmkit.verbs.compare import compare as compare_checkpoints
 
     check_picture(plot)
     if plot is not None and len(models) < 2:

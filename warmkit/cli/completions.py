@@ -27,14 +27,14 @@ def method(incomplete: str) -> list[Any]:
 
 def claim(incomplete: str) -> list[Any]:
     """Complete a claim of `reproduce`: each has a recipe of its name."""
-    folder = Path(__file__).parents[1] / "reproduction" / "recipes"
+    folder = Path(__file__).parents[1] / "evidence" / "reproduction" / "recipes"
     names = sorted(each.stem for each in folder.glob("*.yaml") if each.stem != "testbed")  # what all claims stand on
     return _beginning(["all", *names], incomplete)
 
 
 def shipped_recipe(incomplete: str) -> list[Any]:
     """Complete the name of a recipe that comes with warmkit."""
-    from warmkit.recipe_kinds import shipped_recipes
+    from warmkit.recipes.kinds import shipped_recipes
 
     return _beginning(shipped_recipes(), incomplete)
 

@@ -8,9 +8,9 @@ import sys
 from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
-from warmkit.addresses import json_escaped, printable, without_secrets
 from warmkit.cli.narrator import Narrator
-from warmkit.progress import Advance, Bar
+from warmkit.common.addresses import json_escaped, printable, without_secrets
+from warmkit.common.progress import Advance, Bar
 
 if TYPE_CHECKING:
     from rich.table import Table

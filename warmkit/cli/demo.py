@@ -13,8 +13,8 @@ from warmkit.cli.output import write_page
 from warmkit.cli.train import need_transformers
 
 if TYPE_CHECKING:
-    from warmkit.report.page import Table
-    from warmkit.reproduction.demo import Story
+    from warmkit.evidence.demo.demo import Story
+    from warmkit.report.html_page import Table
 
 
 @command(resumes=True)
@@ -36,7 +36,7 @@ def demo(
     - `warmkit demo -o demos --seeds 3`
     """
     need_transformers()
-    from warmkit.reproduction.demo import folders_of, run_demos
+    from warmkit.evidence.demo.demo import folders_of, run_demos
 
     with console.progress("demo", unit="steps") as advance:
         stories = run_demos(folders_of(output, range(seed, seed + seeds)), advance, console.stage)
@@ -48,7 +48,7 @@ def demo(
 
 
 def _write(console: Console, story: Story) -> None:
-    from warmkit.reproduction.demo_page import page_of, write_front
+    from warmkit.evidence.demo.demo_page import page_of, write_front
 
     if write_page(console, lambda: page_of(story.document), story.path / "report.html") is not None:
         write_front(story.document, story.path / "front.svg")
@@ -56,7 +56,7 @@ def _write(console: Console, story: Story) -> None:
 
 def _tell(console: Console, output: Path, stories: list[Story]) -> None:
     """Print the tables of one seed, each with what it says below."""
-    from warmkit.reproduction.demo_page import told
+    from warmkit.evidence.demo.demo_page import told
 
     document, report = stories[0].document, _report(output)
     parts = [part for each, says in told(document) for part in (_shown(each), f"{says}\n")]
@@ -66,7 +66,7 @@ def _tell(console: Console, output: Path, stories: list[Story]) -> None:
 
 def _tell_spread(console: Console, output: Path, stories: list[Story]) -> None:
     """Print the tables of several seeds, and what they say together."""
-    from warmkit.reproduction.demo_spread import conclusion, page_of_seeds, spread_tables
+    from warmkit.evidence.demo.demo_spread import conclusion, page_of_seeds, spread_tables
 
     documents: list[Any] = [story.document for story in stories]
     report = write_page(console, lambda: page_of_seeds(documents), output / "report.html")

@@ -8,7 +8,7 @@ import typer
 
 from warmkit.cli.command import command
 from warmkit.cli.console import Console, table
-from warmkit.cli.options import OutputPath
+from warmkit.cli.shared_options import OutputPath
 from warmkit.cli.train import need_transformers
 
 
@@ -42,7 +42,7 @@ def docstrings(
     with console.progress("reading", unit="files") as advance:
         about = write_docstring_preferences(output, sizes, seed, advance=advance, force=force)
     if model:
-        from warmkit.testbed.docstring_model import write_docstring_model
+        from warmkit.evidence.testbed.docstring_model import write_docstring_model
 
         with console.progress("training", unit="steps") as advance:
             write_docstring_model(output / "model", seed, advance, force)

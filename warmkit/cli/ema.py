@@ -9,7 +9,7 @@ import typer
 from warmkit.cli import completions, merged
 from warmkit.cli.command import command
 from warmkit.cli.console import Console, table
-from warmkit.cli.options import Models, OutputPath, output_options, writing
+from warmkit.cli.shared_options import Models, OutputPath, output_options, writing
 
 
 @command(output_options)
@@ -41,9 +41,9 @@ def ema(
     - `warmkit ema run/step-1000 run/step-2000 run/step-3000 -o OUT`
     - `warmkit ema --mu 0.1 --sort natural run/step-* -o OUT`
     """
-    from warmkit.checkpoints.merge import ema as ema_checkpoints
-    from warmkit.checkpoints.ordering import in_order
-    from warmkit.checkpoints.spec import ema_spec
+    from warmkit.engine.spec import ema_spec
+    from warmkit.verbs.merge import ema as ema_checkpoints
+    from warmkit.verbs.ordering import in_order
 
     with console.progress("averaging") as advance:
         result = ema_checkpoints(models, output, mu=mu, sort=sort, **writing(options), advance=advance)

@@ -12,7 +12,7 @@ from warmkit.cli.command import command
 from warmkit.cli.console import Console, table
 from warmkit.cli.gate import AtLeast, Print, check_names, check_print, floors, hold
 from warmkit.cli.output import DocumentPath, refuse_existing, write_document, write_rows
-from warmkit.cli.policies import (
+from warmkit.cli.policy_options import (
     AsChats,
     BatchSize,
     Controls,

@@ -14,12 +14,12 @@ from warmkit.cli.console import Console, table
 from warmkit.cli.eval_policy import policy
 from warmkit.cli.gate import AtLeast, Print, check_names, check_print, check_shares, floors, hold
 from warmkit.cli.output import check_picture, draw_picture
-from warmkit.cli.policies import AsChats
+from warmkit.cli.policy_options import AsChats
 from warmkit.cli.score import MaxLength, RewardModels
 from warmkit.cli.train import need_transformers, tell_slow_precision
 from warmkit.cli.usage import Commands
+from warmkit.common.units import size
 from warmkit.errors import UsageError
-from warmkit.units import size
 
 if TYPE_CHECKING:
     from warmkit.evaluation.averaging import Contest
@@ -95,7 +95,7 @@ def rm(
     check_print(console, printed)
     need_transformers()
     from warmkit.evaluation.side_by_side import open_contest, side_by_side
-    from warmkit.report.runs.averaging import accuracy_charts
+    from warmkit.report.runs.averaged_models import accuracy_charts
 
     sources, gates = data_sets(data), floors(at_least)
     check_names(gates, printed, list(sources))

@@ -9,11 +9,11 @@ import typer
 from warmkit.cli.command import command
 from warmkit.cli.completions import among
 from warmkit.cli.console import Console, table
-from warmkit.cli.options import OutputPath
-from warmkit.units import number
+from warmkit.cli.shared_options import OutputPath
+from warmkit.common.units import number
 
 if TYPE_CHECKING:
-    from warmkit.checkpoints.extraction import Extraction
+    from warmkit.verbs.extraction import Extraction
 
 
 @command()
@@ -50,7 +50,7 @@ def extract_lora(
     - `warmkit extract-lora --init BASE MERGED --rank 16 -o ADAPTER`
     - `warmkit extract-lora --init BASE MERGED --energy 0.99 --save-rest -o ADAPTER`
     """
-    from warmkit.checkpoints.extract import extract_lora as extract
+    from warmkit.verbs.extract import extract_lora as extract
 
     chosen = targets.split(",") if targets else None
     with console.progress("extracting") as advance:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from warmkit.cli import completions
-from warmkit.cli import policies as options
+from warmkit.cli import policy_options as options
 from warmkit.cli.command import command
 from warmkit.cli.console import Console, table
-from warmkit.cli.options import given, numbers
 from warmkit.cli.output import DocumentPath, check_picture, draw_picture, refuse_existing, write_document
+from warmkit.cli.shared_options import given, numbers
 from warmkit.cli.train import need_transformers
 from warmkit.errors import UsageError
 
@@ -111,7 +111,7 @@ def front(
     from warmkit.evaluation.front import check_sweep, count_evaluations, open_mergers, sweep
     from warmkit.evaluation.policies import PolicyTrial
     from warmkit.evaluation.side_by_side import short_names
-    from warmkit.report.page import charts_in
+    from warmkit.report.html_page import charts_in
     from warmkit.report.runs.fronts import front_charts, reward_charts
 
     how = options.evaluation_settings(

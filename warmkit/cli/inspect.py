@@ -9,11 +9,11 @@ import typer
 from warmkit.cli import completions
 from warmkit.cli.command import command
 from warmkit.cli.console import Console, table
-from warmkit.cli.options import AllowPickle, Stream
-from warmkit.units import number, size
+from warmkit.cli.shared_options import AllowPickle, Stream
+from warmkit.common.units import number, size
 
 if TYPE_CHECKING:
-    from warmkit.checkpoints.checkpoint import Checkpoint
+    from warmkit.formats.checkpoint import Checkpoint
 
 
 @command()
@@ -32,8 +32,8 @@ def inspect(
 
     - `warmkit inspect runs/sft --granularity tensor`
     """
-    from warmkit.checkpoints.checkpoint import open_checkpoint
-    from warmkit.checkpoints.groups import group
+    from warmkit.layouts.groups import group
+    from warmkit.layouts.opening import open_checkpoint
 
     checkpoint = open_checkpoint(path, allow_pickle=allow_pickle, stream=stream)
     merged = _merged(checkpoint, console)
@@ -71,7 +71,7 @@ def inspect(
 
 def _merged(checkpoint: Checkpoint, console: Console) -> dict[str, Any] | None:
     """Return what the manifest beside the weights says of a merge; None where there is none that can be read."""
-    from warmkit.checkpoints.manifest import MANIFEST, GroupReport, mean_angle, read_manifest
+    from warmkit.engine.manifest import MANIFEST, GroupReport, mean_angle, read_manifest
     from warmkit.errors import FormatError
 
     if checkpoint.streamed or not (checkpoint.path / MANIFEST).is_file():

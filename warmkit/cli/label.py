@@ -13,8 +13,8 @@ from warmkit.cli.console import Console, say_error, table
 from warmkit.errors import EndpointError, UsageError, listed
 
 if TYPE_CHECKING:
-    from warmkit.labeling.comparisons import Comparison
     from warmkit.labeling.label import LabelResult
+    from warmkit.labeling.label_rows import Comparison
 
 MOST_SHOWN = 100
 
@@ -74,8 +74,8 @@ def label(
     - `warmkit label samples.jsonl --endpoint http://localhost:8000/v1 --model judge -o pairs.jsonl`
     - `warmkit label samples.jsonl --judge-model runs/warm -o pairs.jsonl`
     """
-    from warmkit.labeling.comparisons import check_destination, read_comparisons
     from warmkit.labeling.label import write_labels
+    from warmkit.labeling.label_rows import check_destination, read_comparisons
 
     _check(judge_model, options)
     check_destination(output, force)

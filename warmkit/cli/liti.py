@@ -9,7 +9,7 @@ import typer
 from warmkit.cli import merged
 from warmkit.cli.command import command
 from warmkit.cli.console import Console
-from warmkit.cli.options import OutputPath, etas, output_options, writing
+from warmkit.cli.shared_options import OutputPath, etas, output_options, writing
 
 
 @command(output_options)
@@ -30,7 +30,7 @@ def liti(
     - `warmkit liti --init SFT MODEL --eta 0.3 -o OUT`
     - `warmkit liti --init SFT MODEL --eta 0,0.1,0.3,0.5,0.8,1.0,1.2 -o SWEEP`, reading the inputs once
     """
-    from warmkit.checkpoints.merge import liti as liti_checkpoints
+    from warmkit.verbs.merge import liti as liti_checkpoints
 
     rates = etas(eta)
     assert rates is not None

@@ -20,10 +20,10 @@ from warmkit.cli.evaluate import (
     span,
     tell_reading,
 )
-from warmkit.cli.options import numbers
 from warmkit.cli.output import DocumentPath, check_picture, draw_picture, refuse_existing, write_document
-from warmkit.cli.policies import AsChats
+from warmkit.cli.policy_options import AsChats
 from warmkit.cli.score import MaxLength
+from warmkit.cli.shared_options import numbers
 from warmkit.cli.train import need_transformers, tell_slow_precision
 from warmkit.errors import UsageError
 

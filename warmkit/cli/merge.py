@@ -14,7 +14,7 @@ from warmkit.cli.command import command
 from warmkit.cli.console import Console
 from warmkit.cli.executor import Address
 from warmkit.cli.merge_recipe import note_template, read, read_slices, show_recipe
-from warmkit.cli.options import (
+from warmkit.cli.shared_options import (
     METHOD_PANEL,
     PLACE_PANEL,
     Eta,
@@ -152,17 +152,17 @@ def _merger(executor: str | None, address: str | None, slices: bool, console: Co
     if executor == "ray":
         if slices:
             raise UsageError("slices are merged on one machine; leave executor: ray out")
+        from warmkit.pipelines.executors import open_executor
         from warmkit.pipelines.merge_parts import merge_in_parts
-        from warmkit.pipelines.processes import open_executor
 
         return functools.partial(merge_in_parts, run_jobs=open_executor("ray", address, console.note))
     if address is not None:
         raise UsageError("--address names a Ray cluster; give it with --executor ray")
     if slices:
-        from warmkit.checkpoints.slices import merge_slices
+        from warmkit.verbs.slices import merge_slices
 
         return merge_slices
-    from warmkit.checkpoints.merge import merge
+    from warmkit.verbs.merge import merge
 
     return merge
 

@@ -10,8 +10,8 @@ from warmkit.cli.console import Console
 from warmkit.errors import UsageError
 
 if TYPE_CHECKING:
-    from warmkit.checkpoints.slices import Slice
-    from warmkit.recipes import MergeRecipe, Recipe, SliceSection
+    from warmkit.recipes.recipe import MergeRecipe, Recipe, SliceSection
+    from warmkit.verbs.slices import Slice
 
 
 def read(console: Console, models: Sequence[str]) -> Recipe[MergeRecipe] | None:
@@ -26,7 +26,7 @@ def read(console: Console, models: Sequence[str]) -> Recipe[MergeRecipe] | None:
     if not recipes:
         return None
     from warmkit.mergekit.schema import is_mergekit
-    from warmkit.recipes import MergeRecipe, read_recipe
+    from warmkit.recipes.recipe import MergeRecipe, read_recipe
 
     path = Path(models[0])
     if models[0] == "-" or not is_mergekit(path):
@@ -45,7 +45,7 @@ def note_template(console: Console, recipe: Recipe[MergeRecipe]) -> None:
     Raises:
         RecipeError: If it lies neither beside the recipe nor in a model.
     """
-    from warmkit.checkpoints.tokenizers import template_of_recipe
+    from warmkit.layouts.tokenizer import template_of_recipe
 
     merge = recipe.content.merge
     models = [*(merge.models or []), *(source.model for each in merge.slices or [] for source in each.sources)]
@@ -65,7 +65,7 @@ def read_slices(sections: Sequence[SliceSection]) -> list[Slice]:
     Raises:
         UsageError: If a range is not two numbers.
     """
-    from warmkit.checkpoints.slices import LayerRange, Slice
+    from warmkit.verbs.slices import LayerRange, Slice
 
     def bounds(layers: list[int]) -> tuple[int, int]:
         if len(layers) != 2:
@@ -93,6 +93,6 @@ def show_recipe(console: Console, recipe: Recipe[MergeRecipe] | None) -> None:
     if recipe is None:
         raise UsageError("--explain prints a recipe; expected one .yaml file in place of the models")
     from warmkit.mergekit.explain import explain
-    from warmkit.recipes import plain
+    from warmkit.recipes.recipe import plain
 
     console.result(plain(recipe.content), explain(recipe.content).rstrip())

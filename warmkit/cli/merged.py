@@ -6,17 +6,17 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from warmkit.cli.console import Console, table
+from warmkit.common.units import duration, number, size
 from warmkit.errors import OutputError
-from warmkit.units import duration, number, size
 
 if TYPE_CHECKING:
-    from warmkit.checkpoints.estimate import Estimate
-    from warmkit.checkpoints.write import MergeResult
+    from warmkit.engine.estimate import Estimate
+    from warmkit.engine.result import MergeResult
 
 
 def show(console: Console, result: MergeResult, **extra: Any) -> None:
     """Print a merge, or the plan of one."""
-    from warmkit.checkpoints.spec import written_apart
+    from warmkit.engine.spec import written_apart
 
     for note in result.notes:
         console.note(note)

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Generator
 
-from warmkit.units import duration, size
+from warmkit.common.units import duration, size
 
 FIRST, EVERY = 10.0, 30.0
 """Seconds after which a command speaks for the first time, and then again."""

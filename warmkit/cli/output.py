@@ -14,7 +14,7 @@ from warmkit.errors import OutputError
 
 if TYPE_CHECKING:
     from warmkit.report.chart import Chart
-    from warmkit.report.page import Page
+    from warmkit.report.html_page import Page
 
 DocumentPath = Annotated[Path | None, typer.Option("--output", "-o", help="JSON file to create.")]
 
@@ -36,7 +36,7 @@ def write_document(path: Path | None, document: Any) -> None:
     Raises:
         OutputError: If it cannot be written.
     """
-    from warmkit.checkpoints.checkpoint import dump_json
+    from warmkit.common.json_files import dump_json
 
     if path is not None:
         _write(path, dump_json(document))
@@ -83,12 +83,12 @@ def write_page(console: Console, page: Callable[[], Page], path: Path) -> str | 
     Raises:
         OutputError: If it cannot be written.
     """
-    from warmkit.report.chart import can_draw
+    from warmkit.report.specification import can_draw
 
     if not can_draw():
         console.note("no report.html: that needs pip install 'warmkit[report]'")
         return None
-    from warmkit.report.page import write
+    from warmkit.report.html_page import write
 
     with console.counted("drawing", "pages"):
         write(page(), path)
@@ -96,7 +96,7 @@ def write_page(console: Console, page: Callable[[], Page], path: Path) -> str | 
 
 
 def _write(path: Path, content: bytes) -> None:
-    from warmkit.checkpoints.staging import writing
+    from warmkit.common.whole_files import writing
 
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ import typer
 
 from warmkit.cli.command import command
 from warmkit.cli.console import Console
-from warmkit.units import size
+from warmkit.common.units import size
 
 
 @command()
@@ -34,7 +34,7 @@ def push(
 
     - `warmkit push OUT owner/name --private`
     """
-    from warmkit.checkpoints.push import push as push_output
+    from warmkit.verbs.push import push as push_output
 
     with console.progress("verifying") as advance:
         pushed = push_output(

@@ -37,7 +37,7 @@ def recipes(
     - `warmkit recipes warm-docstrings`
     - `warmkit recipes warm-docstrings -o my.yaml && warmkit warm my.yaml`
     """
-    from warmkit.recipe_kinds import shipped_recipes
+    from warmkit.recipes.kinds import shipped_recipes
 
     known = shipped_recipes()
     if name is None:
@@ -64,7 +64,7 @@ def _described(file: Path) -> dict[str, str]:
     """Return the name, the command and the first sentence of a recipe."""
     import yaml
 
-    from warmkit.recipe_kinds import command_of
+    from warmkit.recipes.kinds import command_of
 
     text = file.read_text("utf-8")
     comment = [line.removeprefix("#").strip() for line in text.split("\n") if line.startswith("#")]
@@ -74,7 +74,7 @@ def _described(file: Path) -> dict[str, str]:
 
 
 def _copy(text: str, target: Path, force: bool) -> None:
-    from warmkit.checkpoints.staging import writing
+    from warmkit.common.whole_files import writing
 
     refuse_existing([target], force)
     with writing(target):

@@ -12,8 +12,8 @@ import typer
 
 from warmkit.cli.command import command
 from warmkit.cli.console import Console
+from warmkit.common.units import size
 from warmkit.errors import OutputError
-from warmkit.units import size
 
 if TYPE_CHECKING:
     from warmkit.report.runs.part import Part
@@ -49,7 +49,7 @@ def report(
     - `warmkit report out/warp --watch`
     - `warmkit report front.json lmc.json merged`
     """
-    from warmkit.report.chart import require_charts
+    from warmkit.report.specification import require_charts
 
     require_charts()
     target = output or _default(runs)
@@ -82,7 +82,7 @@ def _refuse(target: Path, force: bool) -> None:
     Raises:
         OutputError: If there is such a file.
     """
-    from warmkit.report.page import is_report
+    from warmkit.report.html_page import is_report
 
     if target.is_dir():
         raise OutputError(f"{target}: is a directory; expected an HTML file: -o {target / 'report.html'}")
@@ -94,10 +94,12 @@ def _write(runs: Sequence[Path], target: Path, every: float | None, command: str
     """Write the page; with `every` it is live while a run is not done."""
     from dataclasses import replace
 
-    from warmkit.report.page import write
+    from warmkit.evidence.reports import EVIDENCE
+    from warmkit.report.html_page import write
+    from warmkit.report.runs.open import KINDS
     from warmkit.report.runs.open import report as collect
 
-    page, parts = collect(runs)
+    page, parts = collect(runs, [*EVIDENCE, *KINDS])
     page = replace(page, command=command)
     if every is not None and not all(part.done for part in parts):
         page = replace(page, live=True, every=max(1.0, every))
@@ -109,7 +111,7 @@ def _watch(
     console: Console, runs: Sequence[Path], target: Path, every: float, count: Callable[[int], None], command: str
 ) -> list[Part]:
     """Write the page whenever a file changes until every run is done; stopped before that, leave a page that is not live."""
-    from warmkit.report.runs.watch import signature
+    from warmkit.report.runs.signature import signature
 
     seen: Any = None
     parts: list[Part] = []

@@ -16,7 +16,7 @@ from warmkit.cli.output import write_page
 from warmkit.cli.train import need_transformers
 
 if TYPE_CHECKING:
-    from warmkit.reproduction.results import Result
+    from warmkit.evidence.reproduction.results import Result
 
 
 @command(resumes=True)
@@ -60,18 +60,18 @@ def reproduce(
     - `warmkit reproduce warp-slerp warp-liti --seeds 10`
     - `warmkit reproduce all --seeds 10 --jobs 2 -o reproduction`
     """
-    from warmkit.reproduction.recipe import FOLDER
-    from warmkit.reproduction.table import find_claims
+    from warmkit.evidence.reproduction.claim_recipe import FOLDER
+    from warmkit.evidence.reproduction.claim_table import find_claims
 
     names, folder, recipes = find_claims(claims), output or Path(f"reproduction-{size}"), recipes or FOLDER
     numbers = range(first_seed, first_seed + seeds)
     need_transformers()
     if page is not None:
-        from warmkit.report.chart import require_charts
+        from warmkit.report.specification import require_charts
 
         require_charts()
-    from warmkit.reproduction.reproduce import reproduce, units_of
-    from warmkit.reproduction.results import results
+    from warmkit.evidence.reproduction.reproduce import reproduce, units_of
+    from warmkit.evidence.reproduction.results import results
 
     if dry_run:
         units = units_of(names, folder, size, numbers, recipes)
@@ -101,8 +101,8 @@ def reproduce(
 
 def _write(console: Console, folder: Path, recipes: Path, page: Path | None) -> str | None:
     """Write the report, and the page of the documentation where one is wanted; return the report's path."""
-    from warmkit.reproduction.page import page_of, write_markdown
-    from warmkit.reproduction.results import read_documents, results
+    from warmkit.evidence.reproduction.reproduction_page import page_of, write_markdown
+    from warmkit.evidence.reproduction.results import read_documents, results
 
     everything = results(read_documents(folder), recipes)
     if page is not None:
@@ -139,7 +139,7 @@ def _finite(numbers: dict[str, float]) -> dict[str, float | None]:
 
 
 def _tables(found: list[Result]) -> list[Any]:
-    from warmkit.reproduction.page import every_seed, interval, ruling, tally
+    from warmkit.evidence.reproduction.reproduction_page import every_seed, interval, ruling, tally
 
     columns = ["statement", "rule", "here", "every seed", "verdict"]
     return [

@@ -14,7 +14,7 @@ import typer
 
 from warmkit.cli.command import command
 from warmkit.cli.console import Console, say_error
-from warmkit.cli.policies import AsChats
+from warmkit.cli.policy_options import AsChats
 from warmkit.cli.train import need_transformers
 from warmkit.errors import DataError
 

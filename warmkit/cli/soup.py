@@ -9,7 +9,7 @@ import typer
 from warmkit.cli import merged
 from warmkit.cli.command import command
 from warmkit.cli.console import Console, table
-from warmkit.cli.options import Models, OutputPath, given, output_options, writing
+from warmkit.cli.shared_options import Models, OutputPath, given, output_options, writing
 from warmkit.errors import UsageError
 
 
@@ -38,7 +38,7 @@ def soup(
     if not greedy:
         if score is not None or minimize:
             raise UsageError("--score and --minimize choose members, so they go with --greedy")
-        from warmkit.checkpoints.merge import soup as uniform_soup
+        from warmkit.verbs.merge import soup as uniform_soup
 
         with console.progress("averaging") as advance:
             result = uniform_soup(models, output, **writing(options), advance=advance)
@@ -46,7 +46,7 @@ def soup(
         return
     if score is None:
         raise UsageError("--greedy needs --score 'COMMAND {}', which prints a number for the model directory {}")
-    from warmkit.checkpoints.greedy_soup import greedy_soup
+    from warmkit.verbs.greedy_soup import greedy_soup
 
     with console.progress("scoring", unit="candidates") as advance:
         chosen = greedy_soup(

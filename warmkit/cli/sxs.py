@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from warmkit.cli import policies as options
+from warmkit.cli import policy_options as options
 from warmkit.cli.command import command
 from warmkit.cli.console import Console, say_error, table
 from warmkit.cli.evaluate import Plot, share
 from warmkit.cli.label import endpoint_options
-from warmkit.cli.options import numbers
 from warmkit.cli.output import DocumentPath, check_picture, draw_picture, refuse_existing, write_document
+from warmkit.cli.shared_options import numbers
 from warmkit.cli.train import need_transformers
 from warmkit.errors import EndpointError, UsageError, listed
 
@@ -201,7 +201,7 @@ def _by_rewards(console: Console, how: EvaluationSettings, tie_margin: float, th
 
 def _by_endpoint(console: Console, stack: contextlib.ExitStack, path: Path, how: dict[str, Any]) -> Play:
     """Open the endpoint and the cache for as long as the stack; return what lets them judge."""
-    from warmkit.checkpoints.staging import writing
+    from warmkit.common.whole_files import writing
     from warmkit.evaluation.tournament import Tournament
     from warmkit.labeling.cache import Cache
     from warmkit.labeling.endpoint import Endpoint

@@ -9,10 +9,10 @@ import typer
 
 from warmkit.cli.command import command
 from warmkit.cli.console import Console, table
-from warmkit.cli.policies import tell_truncated_prompts
+from warmkit.cli.policy_options import tell_truncated_prompts
 from warmkit.cli.usage import Commands
-from warmkit.records import is_number
-from warmkit.units import number
+from warmkit.common.records import is_number
+from warmkit.common.units import number
 
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML file, or - for standard input.", show_default=False)]
 Overrides = Annotated[
@@ -39,8 +39,8 @@ def rm(
     - `warmkit train rm recipe.yaml --set rm.lr=4e-5 --set output.path=runs/b`
     - `warmkit train rm recipe.yaml --dry-run`
     """
-    from warmkit.recipes import read_recipe
-    from warmkit.training.recipe import RewardModelRecipe
+    from warmkit.recipes.recipe import read_recipe
+    from warmkit.training.recipe_sections import RewardModelRecipe
 
     read = read_recipe(recipe, RewardModelRecipe, overrides or ())
     need_transformers()
@@ -87,8 +87,8 @@ def sft(
     - `warmkit train sft recipe.yaml`
     - `warmkit train sft recipe.yaml --set 'sft.keep=[80, 90]'`
     """
-    from warmkit.recipes import read_recipe
-    from warmkit.training.recipe import SftRecipe
+    from warmkit.recipes.recipe import read_recipe
+    from warmkit.training.recipe_sections import SftRecipe
 
     read = read_recipe(recipe, SftRecipe, overrides or ())
     need_transformers()
@@ -130,7 +130,7 @@ def policy(
     - `warmkit train policy recipe.yaml --set policy.order=1 --set output.path=runs/b`
     - `warmkit train policy recipe.yaml --dry-run`
     """
-    from warmkit.recipes import read_recipe
+    from warmkit.recipes.recipe import read_recipe
     from warmkit.training.policy_recipe import PolicyRecipe
 
     content = read_recipe(recipe, PolicyRecipe, overrides or ()).content
@@ -221,7 +221,7 @@ def tell_slow_precision(console: Console, precision: str) -> None:
 
 
 def _plan(console: Console, content: Any, model: Any, steps: int, data: dict[str, Any]) -> None:
-    from warmkit.recipes import plain, recipe_text
+    from warmkit.recipes.recipe import plain, recipe_text
 
     parameters = sum(each.numel() for each in model.parameters())
     sizes = {name: len(each) if not isinstance(each, tuple) else len(each[0]) for name, each in data.items()}

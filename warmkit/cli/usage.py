@@ -102,9 +102,9 @@ def _kind(recipe: str) -> str:
     """Return the command of a recipe; empty if it cannot be read, or could be of several."""
     import yaml
 
-    from warmkit.bounded_yaml import compose_documents
-    from warmkit.recipe_kinds import command_of
-    from warmkit.recipe_reader import written_keys
+    from warmkit.common.bounded_yaml import compose_documents
+    from warmkit.recipes.kinds import command_of
+    from warmkit.recipes.yaml_reader import written_keys
 
     try:
         documents = compose_documents(Path(recipe).read_text("utf-8"))

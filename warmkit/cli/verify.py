@@ -9,7 +9,7 @@ import typer
 
 from warmkit.cli.command import command
 from warmkit.cli.console import Console
-from warmkit.units import size
+from warmkit.common.units import size
 
 
 @command()
@@ -24,7 +24,7 @@ def verify(
 
     - `warmkit verify OUT`
     """
-    from warmkit.checkpoints.verify import verify as verify_output
+    from warmkit.verbs.verify import verify as verify_output
 
     with console.progress("verifying") as advance:
         report = verify_output(output, threads=threads, advance=advance)

@@ -9,11 +9,11 @@ from warmkit.cli.console import Console, table
 from warmkit.cli.evaluate import tell_reading, worse
 from warmkit.cli.executor import Address, ExecutorName, chosen
 from warmkit.cli.train import DryRun, Force, Overrides, RecipePath, need_transformers, tell_slow_precision
-from warmkit.units import number
+from warmkit.common.units import number
 
 if TYPE_CHECKING:
     from warmkit.pipelines.warm import WarmResult
-    from warmkit.training.recipe import MembersRecipe
+    from warmkit.training.recipe_sections import MembersRecipe
 
 
 @command(resumes=True)
@@ -44,8 +44,8 @@ def warm(
     - `warmkit warm recipe.yaml --set warm.runs=10 --set data.corrupt=0.25`
     - `warmkit warm recipe.yaml --executor ray --address 10.0.0.1:6379`
     """
-    from warmkit.recipes import plain, read_recipe, recipe_text
-    from warmkit.training.recipe import MembersRecipe, WarmRecipe
+    from warmkit.recipes.recipe import plain, read_recipe, recipe_text
+    from warmkit.training.recipe_sections import MembersRecipe, WarmRecipe
 
     instead: dict[str, type[WarmRecipe | MembersRecipe]] = {"warm.members": MembersRecipe}
     content = read_recipe(recipe, WarmRecipe, [*(overrides or ()), *chosen("warm", executor)], instead).content
@@ -80,7 +80,7 @@ def warm(
 def _pool(console: Console, recipe: MembersRecipe, dry_run: bool, force: bool) -> None:
     """Average reward models that are trained already."""
     from warmkit.pipelines.warm_members import average_members, open_members
-    from warmkit.recipes import plain, recipe_text
+    from warmkit.recipes.recipe import plain, recipe_text
 
     if dry_run:
         contest = open_members(recipe)

@@ -8,7 +8,7 @@ from warmkit.cli.command import command
 from warmkit.cli.console import Console, table
 from warmkit.cli.executor import Address, ExecutorName, chosen
 from warmkit.cli.train import DryRun, Force, Overrides, RecipePath, need_transformers, tell_slow_precision
-from warmkit.units import number
+from warmkit.common.units import number
 
 
 @command(resumes=True)
@@ -34,7 +34,7 @@ def warp(
     - `warmkit warp recipe.yaml --executor ray`
     - `warmkit warp recipe.yaml --set 'warp.policies=[runs/a/model, runs/b/model]'`
     """
-    from warmkit.recipes import read_recipe
+    from warmkit.recipes.recipe import read_recipe
     from warmkit.training.warp_recipe import WarpRecipe
 
     content = read_recipe(recipe, WarpRecipe, [*(overrides or ()), *chosen("warp", executor)]).content
@@ -58,7 +58,7 @@ def _plan(console: Console, content: Any) -> None:
     from warmkit.data.prompts import read_prompts
     from warmkit.modeling.causal_model import load_causal_model
     from warmkit.pipelines.warp import run_recipes, steps_of_iterations
-    from warmkit.recipes import plain, recipe_text
+    from warmkit.recipes.recipe import plain, recipe_text
 
     prompts = len(read_prompts(content.data.train))
     parameters = sum(each.numel() for each in load_causal_model(content.model.path).parameters())

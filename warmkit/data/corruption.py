@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from warmkit.common.random_streams import generator
 from warmkit.data.preferences import Pair
 from warmkit.errors import UsageError
-from warmkit.random_streams import generator
 
 
 def corrupt(pairs: Sequence[Pair], rate: float, seed: int) -> list[Pair]:

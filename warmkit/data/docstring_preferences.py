@@ -18,11 +18,11 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from warmkit.checkpoints.staging import writing
+from warmkit.common.random_streams import generator
+from warmkit.common.whole_files import writing
 from warmkit.data.docstrings import SUMMARY_WORDS, Advance, Docstring, gather, version_of
 from warmkit.data.preferences import Pair, write_pairs
 from warmkit.errors import OutputError, UsageError
-from warmkit.random_streams import generator
 
 REACH = 400  # documents tried as the partner of one, at most
 

@@ -10,11 +10,11 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from warmkit.common.display import Displayed, shortened
+from warmkit.common.new_files import whole_file
 from warmkit.data.chats import ASSISTANT, Message, Messages, as_answer, as_chat, columns_of, is_dialogue, part, spoken
 from warmkit.data.fields import check_answer, content, flag, has, text
 from warmkit.data.rows import Row, read_rows
-from warmkit.data.whole_files import whole_file
-from warmkit.display import Displayed, shortened
 from warmkit.errors import DataError
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
-from warmkit.checkpoints.files import kind_of
+from warmkit.common.file_kinds import kind_of
 from warmkit.errors import DataError, UsageError, listed
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def raw_rows(source: str | Path) -> Iterator[tuple[int, Any]]:
 
 
 def kind_at(path: Path) -> str | None:
-    """Return what lies at a path, as `files.kind_of` says it; None where nothing does.
+    """Return what lies at a path, as `file_kinds.kind_of` says it; None where nothing does.
 
     Raises:
         DataError: If the system does not say.

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from warmkit.display import Displayed
+from warmkit.common.display import Displayed
+from warmkit.common.random_streams import generator
 from warmkit.evaluation.few_values import Estimate, student_interval, wilson_interval
-from warmkit.random_streams import generator
 
 Array = NDArray[np.float64]
 FEW = 50

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from warmkit.checkpoints.staging import writing
+from warmkit.common.whole_files import writing
 from warmkit.evaluation.accuracy import Estimate, interval
 
 Array = NDArray[np.float64]

@@ -13,13 +13,13 @@ from zipfile import BadZipFile
 import numpy as np
 import torch
 
-from warmkit.checkpoints.contents import contents, digest_of, recorded_contents
-from warmkit.checkpoints.merger import merged_state_dict
+from warmkit.engine.contents import contents, digest_of, recorded_contents
 from warmkit.errors import FormatError
 from warmkit.evaluation.accuracy import Scores, ensemble
 from warmkit.evaluation.comparisons import Comparisons, score
 from warmkit.modeling.precision import autocast
 from warmkit.modeling.reward_model import RewardModel
+from warmkit.verbs.merger import merged_state_dict
 
 MOST_CHARACTERS = 120  # of a file's name, which ends at 255 bytes
 ByData = dict[str, Scores]

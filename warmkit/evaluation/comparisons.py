@@ -10,8 +10,8 @@ from typing import TypeVar
 import numpy as np
 import xxhash
 
+from warmkit.common.display import Displayed
 from warmkit.data.preferences import Pair, Pairs
-from warmkit.display import Displayed
 from warmkit.errors import DataError, listed
 from warmkit.evaluation.accuracy import Array, Scores
 from warmkit.modeling.reward_model import RewardModel

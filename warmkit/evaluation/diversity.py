@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from warmkit.checkpoints.hub import resolve
 from warmkit.errors import UsageError
 from warmkit.modeling.quiet import loading, quiet
+from warmkit.sources.hub import resolve
 
 Array = NDArray[np.float64]
 Embed = Callable[[Sequence[str]], Array]

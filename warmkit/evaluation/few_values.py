@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from warmkit.records import dict_of, is_number
+from warmkit.common.records import dict_of, is_number
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from warmkit.checkpoints.merger import Merger
+from warmkit.common.random_streams import generator
+from warmkit.common.records import dict_of, having, is_natural, is_number, list_of, maybe, read_lines
 from warmkit.errors import DataError, UsageError
 from warmkit.evaluation.accuracy import FEW, Array, interval
 from warmkit.evaluation.few_values import Estimate, is_estimate
 from warmkit.evaluation.policies import Candidate
-from warmkit.random_streams import generator
-from warmkit.records import dict_of, having, is_natural, is_number, list_of, maybe, read_lines
+from warmkit.verbs.merger import Merger
 
 Mix = Sequence[float] | None
 """Shares of the policies; None lets the method weigh them alike."""

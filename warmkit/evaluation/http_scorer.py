@@ -12,9 +12,9 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from warmkit.common.http_client import HttpClient, Unanswered, Unusable, said
 from warmkit.data.prompts import Prompt
 from warmkit.errors import EndpointError, ScoreError
-from warmkit.http_client import HttpClient, Unanswered, Unusable, said
 
 KEY_VARIABLE = "WARMKIT_ENDPOINT_KEY"
 BATCH = 64  # completions a request

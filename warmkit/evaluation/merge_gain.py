@@ -6,11 +6,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from warmkit.checkpoints.merger import Merger, merged_state_dict
+from warmkit.common.records import dict_of, having, is_natural
 from warmkit.evaluation.accuracy import Array, interval
 from warmkit.evaluation.few_values import is_estimate
 from warmkit.evaluation.policies import Candidate
-from warmkit.records import dict_of, having, is_natural
+from warmkit.verbs.merger import Merger, merged_state_dict
 
 FEW = 10
 """Prompts; the interval of a mean of fewer says little."""

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import torch
 
+from warmkit.common.random_streams import generator
 from warmkit.errors import MismatchError, UsageError
 from warmkit.evaluation.answers import Answers
 from warmkit.evaluation.policy_evaluator import PolicyEvaluator, Prompts, encode_prompts
@@ -20,7 +21,6 @@ from warmkit.modeling.positions import room_for
 from warmkit.modeling.precision import Precision
 from warmkit.modeling.tokens import Encoder, masked_padding, tokenizer_of
 from warmkit.modeling.weights import load_weights
-from warmkit.random_streams import generator
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from warmkit.common.display import Displayed
 from warmkit.data.prompts import Prompt, read_prompts
-from warmkit.display import Displayed
 from warmkit.errors import DataError, UnsupportedError, listed
 from warmkit.evaluation.answers import Answers
 from warmkit.evaluation.rewards import Term, weighted_sum

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from warmkit.display import Displayed
+from warmkit.common.display import Displayed
 from warmkit.evaluation.accuracy import Estimate, interval
 from warmkit.evaluation.answers import Answers
 from warmkit.evaluation.best_of_n import best_of_n

@@ -11,16 +11,16 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from warmkit.checkpoints.staging import writing
+from warmkit.common.display import Displayed
+from warmkit.common.random_streams import generator
+from warmkit.common.whole_files import writing
 from warmkit.data.chats import as_chat, columns_of
 from warmkit.data.fields import content, has
 from warmkit.data.prompts import Prompt
 from warmkit.data.rows import Row, is_json, kind_at, read_rows
-from warmkit.display import Displayed
 from warmkit.errors import DataError, MismatchError
 from warmkit.evaluation.policies import Candidate
 from warmkit.evaluation.rewards import Term
-from warmkit.random_streams import generator
 
 Array = NDArray[np.float64]
 Advance = Callable[[int, int], None]

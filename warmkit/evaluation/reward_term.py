@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from warmkit.common.http_client import check_address
 from warmkit.errors import UsageError
-from warmkit.http_client import check_address
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from warmkit.checkpoints.shell import run_shell
+from warmkit.common.shell import run_shell
 from warmkit.data.chats import columns_of
 from warmkit.data.prompts import Prompt
 from warmkit.errors import ScoreError, UsageError

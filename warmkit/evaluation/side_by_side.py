@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from warmkit.checkpoints.checkpoint import open_checkpoint
-from warmkit.checkpoints.compatibility import align
 from warmkit.data.preferences import read_pairs
 from warmkit.errors import MismatchError, UsageError, nearest
 from warmkit.evaluation.accuracy import Scores, agreement, ensemble, interval, pairwise_accuracy, report
@@ -17,6 +15,8 @@ from warmkit.evaluation.comparisons import Comparisons, encode_pairs, same_after
 from warmkit.evaluation.cost import inference_cost
 from warmkit.evaluation.partners import Partners, partners
 from warmkit.evaluation.ranking_pairs import FEW
+from warmkit.layouts.compatibility import align
+from warmkit.layouts.opening import open_checkpoint
 from warmkit.modeling.reward_model import RewardModel, load_scorer, pooled_around, reading_of
 
 PROBE = "probe only"

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from warmkit.checkpoints.staging import writing
-from warmkit.display import Displayed
+from warmkit.common.display import Displayed
+from warmkit.common.whole_files import writing
 from warmkit.evaluation.pool import Advance, Array, Pool, check_comparable
 from warmkit.evaluation.rewards import Term
 from warmkit.evaluation.win_rates import THRESHOLDS, Match, match_by_scores

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from warmkit.display import Displayed
+from warmkit.common.display import Displayed
 from warmkit.errors import UsageError
 from warmkit.evaluation.accuracy import Estimate, interval
 

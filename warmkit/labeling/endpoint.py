@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from typing_extensions import Self
 
-from warmkit.http_client import HttpClient, Nonsense, Unanswered, check_address, said
+from warmkit.common.http_client import HttpClient, Nonsense, Unanswered, check_address, said
 
 T = TypeVar("T")
 

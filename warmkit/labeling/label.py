@@ -9,8 +9,8 @@ from typing import Any, Literal, TypeAlias
 
 from warmkit.errors import EndpointError
 from warmkit.labeling.asking import Advance, ask_all
-from warmkit.labeling.comparisons import Comparison, inconsistent_path, write_lines
 from warmkit.labeling.judge import Judge, Preference, Question, Text
+from warmkit.labeling.label_rows import Comparison, inconsistent_path, write_lines
 
 Inconsistent: TypeAlias = Literal["drop", "keep-first"]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from warmkit.recipes import MergeRecipe, plain
+from warmkit.recipes.recipe import MergeRecipe, plain
 
 
 class _Dumper(yaml.SafeDumper):

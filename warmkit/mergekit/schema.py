@@ -1,4 +1,4 @@
-"""What a recipe of mergekit may hold, as dataclasses for `warmkit.recipes.read_recipe`."""
+"""What a recipe of mergekit may hold, as dataclasses for `warmkit.recipes.recipe.read_recipe`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 import yaml
 
-from warmkit.bounded_yaml import compose_documents
-from warmkit.checkpoints.dtypes import parse_output_dtype
+from warmkit.common.bounded_yaml import compose_documents
 from warmkit.errors import RecipeError, UsageError
-from warmkit.mergekit.methods import find_method
-from warmkit.recipes import recipe_source
+from warmkit.formats.dtypes import parse_output_dtype
+from warmkit.mergekit.method_table import find_method
+from warmkit.recipes.recipe import recipe_source
 
 
 def _dtype(name: str) -> None:

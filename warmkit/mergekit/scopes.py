@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from warmkit.checkpoints.settings import Rule, Setting, is_constant
 from warmkit.errors import RecipeError, nearest
-from warmkit.mergekit.methods import PARAMETERS, Known
+from warmkit.layouts.layer_settings import Rule, Setting, is_constant
+from warmkit.mergekit.method_table import PARAMETERS, Known
 from warmkit.mergekit.schema import MergekitRecipe
-from warmkit.recipes import Recipe
+from warmkit.recipes.recipe import Recipe
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from warmkit.checkpoints.settings import Rule, Setting, is_constant, write_setting
-from warmkit.mergekit.methods import KNOWN
+from warmkit.layouts.layer_settings import Rule, Setting, is_constant, write_setting
+from warmkit.mergekit.method_table import KNOWN
 from warmkit.mergekit.schema import MergekitRecipe
 from warmkit.mergekit.scopes import Input, Scopes, Section
 from warmkit.mergekit.sections import reference, sections
-from warmkit.recipes import MergeRecipe, MergeSection, OutputSection, Recipe, SliceSection, SourceSection, read_recipe
+from warmkit.recipes.recipe import MergeRecipe, MergeSection, OutputSection, Recipe, SliceSection, SourceSection, read_recipe
 
 TEMPLATES = ("alpaca", "chatml", "exaone", "llama3", "mistral")
 """Chat templates that come with mergekit."""

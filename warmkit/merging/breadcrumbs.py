@@ -37,7 +37,7 @@ def breadcrumbs_ties(scales: Coefficients, density: Sequence[float], gamma: Sequ
 
 
 def _breadcrumbs(density: Sequence[float], gamma: Sequence[float], fuse: Fuse) -> Edit:
-    from warmkit.merging.selection import Target, UpperHalves, largest
+    from warmkit.merging.largest import Target, UpperHalves, largest
 
     def start(elements: int) -> Stage:
         targets: list[Target] = []

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from warmkit.display import Displayed
+from warmkit.common.display import Displayed
 from warmkit.errors import UsageError, nearest
 from warmkit.merging.breadcrumbs import breadcrumbs, breadcrumbs_ties
 from warmkit.merging.dare import dare_linear, dare_ties

@@ -27,7 +27,7 @@ def sce(select_topk: float) -> Edit:
 
     Source: Wan et al., 2024, "FuseChat", section 3.3 (arXiv:2408.07990), by tensor or group as one matrix.
     """
-    from warmkit.merging.selection import Target, UpperHalves
+    from warmkit.merging.largest import Target, UpperHalves
 
     def start(elements: int) -> Stage:
         if select_topk == 1:
@@ -84,7 +84,7 @@ class _Erase(Writing):
 def _selected(threshold: Any, place: Place, inputs: Block) -> Any:
     """Yield the task vectors of a place in chunks, zero where not selected."""
     from warmkit.merging import compiled_edits
-    from warmkit.merging.selection import Band
+    from warmkit.merging.largest import Band
 
     band = None if threshold is None else Band(threshold, None, place)
     for first, vectors in chunks(inputs):

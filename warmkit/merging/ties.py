@@ -26,7 +26,7 @@ def ties(scales: Coefficients, density: Sequence[float], normalize: bool) -> Edi
     Source: Yadav et al., 2023, "TIES-Merging: Resolving interference when merging models", section 4 and algorithm 1;
     weights as in mergekit.
     """
-    from warmkit.merging.selection import Target, UpperHalves, largest
+    from warmkit.merging.largest import Target, UpperHalves, largest
 
     fuse = elected(scales, scales, normalize)
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from warmkit.random_streams import generator
+from warmkit.common.random_streams import generator
 
 EXACT = 1024  # matrices with a side up to this are decomposed by LAPACK; its time grows with the cube
 POWERS, OVERSAMPLING = 3, 16

@@ -14,16 +14,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from warmkit.checkpoints.checkpoint import LazyTensor, open_checkpoint
-from warmkit.display import Displayed
+from warmkit.common.display import Displayed
+from warmkit.common.random_streams import seed_torch
+from warmkit.common.units import number
 from warmkit.errors import UnsupportedError
+from warmkit.formats.checkpoint import LazyTensor
+from warmkit.layouts.opening import open_checkpoint
 from warmkit.modeling.dropout import set_dropout
 from warmkit.modeling.plain_llama import plain_llama
 from warmkit.modeling.quiet import evaluating, loading, quiet
 from warmkit.modeling.tokens import Batch, Encoder, Text, Tokens, by_length, longest, padding_token, tokenizer_of
 from warmkit.modeling.weights import home_of, load_adapters, load_weights, tokenizer_home
-from warmkit.random_streams import seed_torch
-from warmkit.units import number
 
 HEADS = ("score.weight", "classifier.weight", "classifier.out_proj.weight", "classifier.dense.weight")
 SCORING_TOKENS = 16_384  # padded tokens in one batch without gradients

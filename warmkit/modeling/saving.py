@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
-from warmkit.checkpoints.checkpoint import dump_json, open_checkpoint
-from warmkit.checkpoints.companions import companion_files, copy_companions
-from warmkit.checkpoints.safetensors_format import read_object
-from warmkit.checkpoints.staging import writing
+from warmkit.common.json_files import dump_json, read_object
+from warmkit.common.whole_files import writing
+from warmkit.layouts.companions import companion_files, copy_companions
+from warmkit.layouts.opening import open_checkpoint
 from warmkit.modeling.quiet import quiet
 
 EDITED = ("tokenizer_config.json", "special_tokens_map.json", "generation_config.json")

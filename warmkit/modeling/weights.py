@@ -8,12 +8,13 @@ from typing import Any
 
 import torch
 
-from warmkit.checkpoints.adapter_config import is_adapter, split
-from warmkit.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from warmkit.checkpoints.files import kind_of
-from warmkit.checkpoints.hub import resolve
+from warmkit.common.file_kinds import kind_of
 from warmkit.errors import CheckpointError, MismatchError
+from warmkit.formats.checkpoint import Checkpoint
+from warmkit.layouts.adapter_config import is_adapter, split
+from warmkit.layouts.opening import open_checkpoint
 from warmkit.modeling.quiet import quiet
+from warmkit.sources.hub import resolve
 
 EXPERTS = ".experts."
 

@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from warmkit.checkpoints.contents import check_contents, contents, digest_of, record_of, recorded_contents
+from warmkit.engine.contents import check_contents, contents, digest_of, record_of, recorded_contents
 from warmkit.evaluation.reward_term import RewardTerm
-from warmkit.training.identity import run_identity
 from warmkit.training.origins import check_same
+from warmkit.training.run_identity import run_identity
 
 FREE = "controls"
 """The section of a policy's recipe that a pipeline may change: what is looked at, not learned."""

@@ -13,16 +13,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from warmkit.checkpoints.merge import merge_call
-from warmkit.checkpoints.options import Advance, PathLike
-from warmkit.checkpoints.parts import divide, write_part
-from warmkit.checkpoints.prepare import check_disk, fingerprint, prepare
-from warmkit.checkpoints.sink import still_there
-from warmkit.checkpoints.staging import PART_JOURNAL, Staging, writing
-from warmkit.checkpoints.write import MergeResult, write_prepared
+from warmkit.common.records import dict_of, is_anything, is_text, list_of, read_record
+from warmkit.common.whole_files import writing
+from warmkit.engine.merge_options import Advance, PathLike
+from warmkit.engine.parts import divide, write_part
+from warmkit.engine.prepare import check_disk, fingerprint, prepare
+from warmkit.engine.result import MergeResult
+from warmkit.engine.sink import still_there
+from warmkit.engine.spec import merge_call
+from warmkit.engine.staging import PART_JOURNAL, Staging
+from warmkit.engine.write import write_prepared
 from warmkit.errors import ChangedError, ClusterError, listed
 from warmkit.pipelines.processes import Job, RunJobs
-from warmkit.records import dict_of, is_anything, is_text, list_of, read_record
 
 PART_BYTES = 4 << 30  # read and written: seconds of work, beside which the start of a process is little
 ORDER = "part.yaml"

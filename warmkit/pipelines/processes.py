@@ -6,14 +6,13 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from warmkit.errors import TrainingError, UsageError, listed
+from warmkit.errors import TrainingError, listed
 
 if TYPE_CHECKING:  # a worker of a Ray cluster imports this file, and needs no torch to start a run
     from warmkit.training.loop import Advance
@@ -22,17 +21,17 @@ RunJobs = Callable[..., dict[str, str]]
 """`run_jobs`, here or on a cluster."""
 
 POLL = 0.3  # seconds
-ORPHANED = 137
-CHILD = "from warmkit.pipelines.processes import follow_parent; follow_parent()"
+ORPHANED = 137  # exit code of a process whose parent is gone
+CHILD = "warmkit.child"  # the module that runs a job; it stands above this one, and so is named and not imported
 
 
 @dataclass(frozen=True)
 class Job:
-    """A warmkit command.
+    """Work that a process of its own does.
 
     Attributes:
         name: For messages.
-        arguments: Of `warmkit`.
+        arguments: Of `warmkit.child`: what to do, and the file that says it.
         metrics: A file that gets a line a step.
     """
 
@@ -71,27 +70,6 @@ def run_jobs(jobs: Sequence[Job], most: int, steps: int, advance: Advance | None
         for process in running.values():
             process.stop()
     return failed
-
-
-def open_executor(name: str, address: str | None = None, tell: Callable[[str], None] | None = None) -> RunJobs:
-    """Return what runs jobs: `run_jobs` here, or that of a Ray cluster, which is connected to.
-
-    Args:
-        name: `processes` or `ray`.
-        address: Of the cluster.
-        tell: Called with a line for every worker of it that is lost.
-
-    Raises:
-        ClusterError: If it cannot be reached.
-        UsageError: If Ray is not installed, or an address is given where there is no cluster.
-    """
-    if name == "ray":
-        from warmkit.pipelines.ray_executor import RayCluster
-
-        return RayCluster(address, tell).run_jobs
-    if address is not None:
-        raise UsageError("--address names a Ray cluster; give it with --executor ray")
-    return run_jobs
 
 
 def tell_progress(jobs: Sequence[Job], steps: int, shown: int, advance: Advance | None) -> int:
@@ -154,7 +132,7 @@ class _Process:
         self.job, self.killed = job, False
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(
-            [sys.executable, "-c", CHILD, *job.arguments],
+            [sys.executable, "-m", CHILD, *job.arguments],
             stdin=subprocess.PIPE,  # never written to: it closes when this process ends, however it ends
             stdout=subprocess.DEVNULL,
             stderr=self._errors,
@@ -190,22 +168,6 @@ class _Process:
             self._process.stdin.close()
 
 
-def follow_parent() -> None:
-    """Run the command in `sys.argv`, and end with the process that started it, even where that is killed.
-
-    A job that lived on would write to the same directory as the one that the next call starts.
-    """
-
-    def watch() -> None:
-        os.read(0, 1)
-        os._exit(ORPHANED)
-
-    threading.Thread(target=watch, daemon=True).start()
-    from warmkit.cli.app import main
-
-    main()
-
-
 def _environment(slot: int, share: int) -> dict[str, str]:
     """Give each process its share of the cores, or a GPU of its own: processes that fight for cores crawl."""
     environment = with_threads(threads_of(share))
@@ -226,7 +188,7 @@ def with_threads(threads: str) -> dict[str, str]:
 
 def cores() -> int:
     """Return how many processors this process may use."""
-    from warmkit.checkpoints.devices import cores as available
+    from warmkit.engine.devices import cores as available
 
     return available()
 

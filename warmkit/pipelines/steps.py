@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from warmkit.checkpoints.checkpoint import dump_json
-from warmkit.checkpoints.contents import check_contents, write_contents
-from warmkit.checkpoints.whole_files import write_whole
-from warmkit.records import Form, dict_of, having, is_anything, is_number, is_text, maybe, read_record
+from warmkit.common.json_files import dump_json
+from warmkit.common.records import Form, dict_of, having, is_anything, is_number, is_text, maybe, read_record
+from warmkit.common.whole_files import write_whole
+from warmkit.engine.contents import check_contents, write_contents
 
 DIGESTS = "digests"
 """The input that older versions did not record."""

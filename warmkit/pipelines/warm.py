@@ -23,29 +23,28 @@ from typing import Any
 
 import torch
 
-from warmkit.checkpoints.checkpoint import dump_json, open_checkpoint
-from warmkit.checkpoints.compatibility import align
-from warmkit.checkpoints.contents import check_contents, write_contents
-from warmkit.checkpoints.merge import merge
-from warmkit.checkpoints.whole_files import write_whole
+from warmkit.common.display import Displayed
+from warmkit.common.json_files import dump_json
+from warmkit.common.random_streams import generator, run_seed
+from warmkit.common.whole_files import write_whole
 from warmkit.data.preferences import write_pairs
-from warmkit.display import Displayed
+from warmkit.engine.contents import check_contents, write_contents
 from warmkit.errors import UsageError, nearest
 from warmkit.evaluation.averaging import Contest
 from warmkit.evaluation.comparisons import Comparisons
 from warmkit.evaluation.ranking_pairs import halves, with_ranking
 from warmkit.evaluation.side_by_side import PROBE
+from warmkit.layouts.compatibility import align
+from warmkit.layouts.opening import open_checkpoint
 from warmkit.modeling.reward_model import RewardModel
+from warmkit.pipelines.executors import open_executor
 from warmkit.pipelines.members import check_model, is_finished, unrecorded
-from warmkit.pipelines.processes import Job, RunJobs, check_all_finished, default_jobs, open_executor
+from warmkit.pipelines.processes import Job, RunJobs, check_all_finished, default_jobs
 from warmkit.pipelines.warm_choice import choose, findings
-from warmkit.random_streams import generator, run_seed
-from warmkit.recipes import recipe_text
+from warmkit.recipes.recipe import recipe_text
 from warmkit.training.distributed import refuse_group
-from warmkit.training.identity import run_identity
 from warmkit.training.loop import Advance
-from warmkit.training.precision import with_precision
-from warmkit.training.recipe import ChoiceSection, DataSection, RewardModelRecipe, WarmRecipe
+from warmkit.training.recipe_sections import ChoiceSection, DataSection, RewardModelRecipe, WarmRecipe
 from warmkit.training.reward_modeling import (
     describe,
     load_comparisons,
@@ -57,8 +56,11 @@ from warmkit.training.reward_modeling import (
     training_pairs,
 )
 from warmkit.training.run import RunDirectory
+from warmkit.training.run_identity import run_identity
 from warmkit.training.telling import Tell
 from warmkit.training.trackers import check_trackers
+from warmkit.training.trained_precision import with_precision
+from warmkit.verbs.merge import merge
 
 
 @dataclass(frozen=True, repr=False)
@@ -194,7 +196,7 @@ def _fine_tune(
         file.parent.mkdir(exist_ok=True)
         write_whole(file, recipe_text(each).encode())
         if not is_finished(each):
-            jobs.append(Job(name, ["train", "rm", str(file), "--quiet"], directory / "metrics.jsonl"))
+            jobs.append(Job(name, ["reward-model", str(file)], directory / "metrics.jsonl"))
     steps = recipe.rm.steps_for((out / "data" / "train.jsonl").read_bytes().count(b"\n"))
     most = min(recipe.warm.jobs or default_jobs(), recipe.warm.runs)  # not the runs left: threads decide the last bits
     check_all_finished(run_jobs(jobs, most, steps, advance), len(runs), "warm.exclude")
@@ -308,12 +310,12 @@ def _write_final(out: Path, models: Sequence[str]) -> None:
 
 
 def _draw(out: Path, summary: dict[str, Any]) -> None:
-    from warmkit.report.chart import can_draw
+    from warmkit.report.specification import can_draw
 
     if not can_draw():
         return
     from warmkit.report.picture import draw
-    from warmkit.report.runs.averaging import accuracy_charts, orders_chart
+    from warmkit.report.runs.averaged_models import accuracy_charts, orders_chart
 
     draw(accuracy_charts(summary["accuracy"]), out / "accuracy.png")
     if (orders := orders_chart(summary["orders"])) is not None:

@@ -17,7 +17,7 @@ from warmkit.evaluation.cost import inference_cost
 from warmkit.evaluation.partners import Partners, partners
 from warmkit.evaluation.ranking_pairs import FEW, RANKING, VALIDATION
 from warmkit.evaluation.side_by_side import PROBE, averages_row
-from warmkit.training.recipe import ChoiceSection
+from warmkit.training.recipe_sections import ChoiceSection
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,12 @@ from warmkit.evaluation.averaging import Contest
 from warmkit.evaluation.ranking_pairs import VALIDATION, with_ranking
 from warmkit.evaluation.side_by_side import open_contest
 from warmkit.pipelines.warm import WarmResult, average_chosen
-from warmkit.recipes import recipe_text
+from warmkit.recipes.recipe import recipe_text
 from warmkit.training.distributed import refuse_group
-from warmkit.training.identity import RunIdentity
 from warmkit.training.origins import check_same
-from warmkit.training.recipe import MembersRecipe
+from warmkit.training.recipe_sections import MembersRecipe
 from warmkit.training.run import RunDirectory
+from warmkit.training.run_identity import RunIdentity
 
 
 def average_members(

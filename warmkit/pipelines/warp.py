@@ -20,37 +20,39 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from warmkit.checkpoints.checkpoint import dump_json, open_checkpoint
-from warmkit.checkpoints.compatibility import align
-from warmkit.checkpoints.digests import file_digest
-from warmkit.checkpoints.merge import liti, merge
-from warmkit.checkpoints.merger import Merger
-from warmkit.checkpoints.spec import check_etas
-from warmkit.checkpoints.whole_files import write_whole
+from warmkit.common.display import Displayed
+from warmkit.common.json_files import dump_json
+from warmkit.common.random_streams import run_seed
+from warmkit.common.records import having, list_of
+from warmkit.common.whole_files import write_whole
 from warmkit.data.prompts import read_prompts
-from warmkit.display import Displayed
+from warmkit.engine.digests import file_digest
+from warmkit.engine.spec import check_etas
 from warmkit.errors import UsageError, nearest
 from warmkit.evaluation.front import POINT, simplex, sweep
 from warmkit.evaluation.merge_gain import GAIN, merge_gain, told
 from warmkit.evaluation.policies import EvaluationSettings, PolicyTrial
+from warmkit.layouts.compatibility import align
+from warmkit.layouts.opening import open_checkpoint
+from warmkit.pipelines.executors import open_executor
 from warmkit.pipelines.members import check_model, digests_of_terms, is_finished, recorded_digests, unrecorded
-from warmkit.pipelines.processes import Job, RunJobs, check_all_finished, default_jobs, open_executor
+from warmkit.pipelines.processes import Job, RunJobs, check_all_finished, default_jobs
 from warmkit.pipelines.steps import DIGESTS, MERGED, Steps
 from warmkit.pipelines.warp_pictures import draw
-from warmkit.random_streams import run_seed
-from warmkit.recipes import plain, recipe_text
-from warmkit.records import having, list_of
+from warmkit.recipes.recipe import plain, recipe_text
 from warmkit.training.distributed import refuse_group
-from warmkit.training.identity import run_identity
 from warmkit.training.loop import Advance
 from warmkit.training.optimizers import check_warmup
 from warmkit.training.policy_recipe import PolicyRecipe, evaluation_keys
-from warmkit.training.precision import with_precision
-from warmkit.training.recipe import RunOutput
+from warmkit.training.recipe_sections import RunOutput
 from warmkit.training.run import RunDirectory
+from warmkit.training.run_identity import run_identity
 from warmkit.training.telling import Tell, tell_prompts
 from warmkit.training.trackers import check_trackers
+from warmkit.training.trained_precision import with_precision
 from warmkit.training.warp_recipe import Variation, WarpRecipe
+from warmkit.verbs.merge import liti, merge
+from warmkit.verbs.merger import Merger
 
 
 @dataclass(frozen=True, repr=False)
@@ -378,7 +380,7 @@ def _job(name: str, run: PolicyRecipe) -> Job | None:
     write_whole(file, recipe_text(run).encode())
     if is_finished(run):
         return None
-    return Job(name, ["train", "policy", str(file), "--quiet"], directory / "metrics.jsonl")
+    return Job(name, ["policy", str(file)], directory / "metrics.jsonl")
 
 
 def _identity(recipe: WarpRecipe) -> WarpRecipe:

@@ -10,12 +10,12 @@ from warmkit.evaluation.front import trajectory
 
 def draw(out: Path, summary: dict[str, Any]) -> None:
     """Draw every front with the trajectories of the runs beside them (figures 1b, 4c), and rewarded soups."""
-    from warmkit.report.chart import can_draw
+    from warmkit.report.specification import can_draw
 
     if not can_draw():
         return
     from warmkit.report import picture
-    from warmkit.report.page import charts_in
+    from warmkit.report.html_page import charts_in
     from warmkit.report.runs.fronts import front_charts, reward_charts
 
     iterations = summary["iterations"]

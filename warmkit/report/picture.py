@@ -9,10 +9,11 @@ from textwrap import wrap
 from typing import Any
 from xml.etree import ElementTree
 
-from warmkit.checkpoints.staging import writing
+from warmkit.common.whole_files import writing
 from warmkit.errors import UsageError
-from warmkit.report.chart import FONT, Chart, config, require_charts, specification
+from warmkit.report.chart import Chart
 from warmkit.report.sentences import sentence
+from warmkit.report.specification import FONT, config, require_charts, specification
 
 FORMATS = (".png", ".svg", ".pdf", ".jpg", ".jpeg")
 WIDTH, LETTERS = 420, 60  # pixels of the plot, letters of a line above it

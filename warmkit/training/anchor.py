@@ -14,8 +14,8 @@ from warmkit.errors import TrainingError
 from warmkit.modeling.batching import Reading, reading_of
 from warmkit.modeling.plain_llama import PlainLlama, plain_llama
 from warmkit.modeling.quiet import evaluating
-from warmkit.training.adapters import adapted_layers, product
 from warmkit.training.distributed import group
+from warmkit.training.lora import adapted_layers, product
 from warmkit.training.sharding import shard, spread, whole
 
 Kind = Literal["ema", "init"]

@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from warmkit.common.random_streams import generator, seed_torch
 from warmkit.errors import TrainingError, UsageError, out_of_memory
 from warmkit.modeling.precision import autocast
-from warmkit.random_streams import generator, seed_torch
 from warmkit.training.distributed import agreed, group, said_once, sum_gradients, summed
 from warmkit.training.optimizers import build_optimizer, check_warmup, rate
-from warmkit.training.recipe import Optimization
+from warmkit.training.recipe_sections import Optimization
 from warmkit.training.run import RunDirectory
 from warmkit.training.sharding import clip_gradients, load_states, whole
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from warmkit.errors import UsageError
-from warmkit.training.recipe import Optimization
+from warmkit.training.recipe_sections import Optimization
 
 
 def build_optimizer(model: nn.Module, how: Optimization) -> torch.optim.Optimizer:

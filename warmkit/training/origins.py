@@ -13,12 +13,12 @@ from typing import Any
 
 import yaml
 
-from warmkit.checkpoints.checkpoint import dump_json
-from warmkit.checkpoints.contents import CONTENTS, Contents, changes, contents
-from warmkit.checkpoints.whole_files import write_whole
+from warmkit.common.json_files import dump_json
+from warmkit.common.records import dict_of, having, is_text, list_of, read_record
+from warmkit.common.whole_files import write_whole
+from warmkit.engine.contents import CONTENTS, Contents, changes, contents
 from warmkit.errors import ChangedError, CheckpointError, OutputError
-from warmkit.records import dict_of, having, is_text, list_of, read_record
-from warmkit.training.identity import RunIdentity
+from warmkit.training.run_identity import RunIdentity
 
 IDENTITY, ORIGINS = "identity.yaml", "origins.json"
 UNKNOWN = (

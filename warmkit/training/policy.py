@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 
-from warmkit.display import Displayed
+from warmkit.common.display import Displayed
+from warmkit.common.progress import Advance, progress
+from warmkit.common.records import dict_of, either, having, is_anything, is_natural, is_number, is_text, list_of, maybe
 from warmkit.errors import UsageError
 from warmkit.modeling.generation_config import not_followed
 from warmkit.modeling.saving import check_savable
-from warmkit.progress import Advance, progress
-from warmkit.records import dict_of, either, having, is_anything, is_natural, is_number, is_text, list_of, maybe
 from warmkit.training.distributed import agreed, group
 from warmkit.training.loop import Outcome
 from warmkit.training.optimizers import build_optimizer, check_warmup
@@ -26,12 +26,12 @@ from warmkit.training.policy_opening import open_policy
 from warmkit.training.policy_recipe import PolicyRecipe
 from warmkit.training.policy_step import take_step
 from warmkit.training.policy_task import PolicyTask
-from warmkit.training.precision import with_precision
 from warmkit.training.run import RunDirectory, open_run
+from warmkit.training.run_warnings import Watch
 from warmkit.training.sharding import load_states, whole
 from warmkit.training.telling import Tell
 from warmkit.training.trackers import Trackers
-from warmkit.training.watch import Watch
+from warmkit.training.trained_precision import with_precision
 
 SUMMARY = {
     "steps": is_natural,

@@ -14,9 +14,9 @@ from warmkit.modeling.positions import room_for
 from warmkit.modeling.reward_model import load_reward_model
 from warmkit.modeling.rollouts import MOST_PARTS, Model
 from warmkit.modeling.tokens import Encoder, masked_padding, tokenizer_of
-from warmkit.training.adapters import add_adapters
 from warmkit.training.anchor import Anchor, anchor_of
 from warmkit.training.distributed import group
+from warmkit.training.lora import add_adapters
 from warmkit.training.policy_recipe import PolicyRecipe, PolicySection
 from warmkit.training.policy_task import PolicyTask
 from warmkit.training.sharding import check_shards, shard

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from warmkit.errors import UsageError
 from warmkit.evaluation.reward_term import RewardTerm, check_labels
-from warmkit.training.recipe import LoraSection, Optimization, RunOutput, number_in
+from warmkit.training.recipe_sections import LoraSection, Optimization, RunOutput, number_in
 
 
 @dataclass(frozen=True)

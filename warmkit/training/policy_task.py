@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 
 import torch
 
+from warmkit.common.random_streams import generator
 from warmkit.evaluation.policy_evaluator import PolicyEvaluator, Prompts, Rollout
 from warmkit.modeling.generation_config import saved_ends
 from warmkit.modeling.rollouts import Model
 from warmkit.modeling.saving import save_model
-from warmkit.random_streams import generator
-from warmkit.training.adapters import merged
 from warmkit.training.anchor import Anchor
 from warmkit.training.distributed import group
+from warmkit.training.lora import merged
 from warmkit.training.policy_recipe import PolicySection
 from warmkit.training.run import RunDirectory
 from warmkit.training.sharding import gathered, whole_weights

@@ -10,9 +10,11 @@ from typing import Any
 
 import torch
 
+from warmkit.common.display import Displayed
+from warmkit.common.progress import Advance, progress
+from warmkit.common.records import dict_of, having, is_natural, is_number
 from warmkit.data.corruption import corrupt
 from warmkit.data.preferences import Pairs, read_pairs
-from warmkit.display import Displayed
 from warmkit.errors import DataError, MismatchError, UnsupportedError
 from warmkit.evaluation.accuracy import pairwise_accuracy, report
 from warmkit.evaluation.comparisons import Comparisons, encode_pairs, same_after_encoding, score
@@ -21,19 +23,17 @@ from warmkit.modeling.precision import autocast
 from warmkit.modeling.quiet import evaluating
 from warmkit.modeling.reward_model import NO_PADDING, RewardModel, load_reward_model, pooled_around, trained_head
 from warmkit.modeling.saving import SCALAR, check_savable, save_model
-from warmkit.progress import Advance, progress
-from warmkit.records import dict_of, having, is_natural, is_number
-from warmkit.training.adapters import add_adapters, merged
 from warmkit.training.distributed import agreed, group
 from warmkit.training.loop import train
+from warmkit.training.lora import add_adapters, merged
 from warmkit.training.losses import bradley_terry
-from warmkit.training.precision import with_precision
 from warmkit.training.probe import train_probe
-from warmkit.training.recipe import DataSection, ModelSection, RewardModelRecipe
+from warmkit.training.recipe_sections import DataSection, ModelSection, RewardModelRecipe
 from warmkit.training.run import RunDirectory, open_run
 from warmkit.training.sharding import check_shards, put_together, shard, spread, whole_weights
 from warmkit.training.telling import Tell, tell_texts
 from warmkit.training.trackers import Trackers
+from warmkit.training.trained_precision import with_precision
 
 ALL_TOKENS = 1 << 40  # a batch that learns is split for padding alone: its activations are kept in any case
 SUMMARY = {

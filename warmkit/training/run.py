@@ -26,15 +26,14 @@ from typing import Any
 
 import torch
 
-from warmkit.checkpoints.checkpoint import dump_json
-from warmkit.checkpoints.contents import check_contents, record_of, write_contents
-from warmkit.checkpoints.staging import writing
-from warmkit.checkpoints.whole_files import flush_and_rename, write_whole
+from warmkit.common.json_files import dump_json
+from warmkit.common.records import Form, checked, is_natural, is_text, list_of, maybe, parsed, read_lines, read_record
+from warmkit.common.whole_files import flush_and_rename, write_whole, writing
+from warmkit.engine.contents import check_contents, record_of, write_contents
 from warmkit.errors import ChangedError, FormatError, OutputError, TrainingError, out_of_memory
-from warmkit.recipes import recipe_text
-from warmkit.records import Form, checked, is_natural, is_text, list_of, maybe, parsed, read_lines, read_record
-from warmkit.training.identity import RunIdentity, run_identity
+from warmkit.recipes.recipe import recipe_text
 from warmkit.training.origins import IDENTITY, ORIGINS, UNKNOWN, check_same, origins_now, write_origins
+from warmkit.training.run_identity import RunIdentity, run_identity
 from warmkit.training.trackers import Trackers, check_trackers
 
 OF_ANOTHER_FORM = (

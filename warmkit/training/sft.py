@@ -10,8 +10,10 @@ from typing import Any
 
 import torch
 
+from warmkit.common.display import Displayed
+from warmkit.common.progress import Advance, progress
+from warmkit.common.records import is_natural, is_number, is_text, maybe
 from warmkit.data.texts import Text, read_texts
-from warmkit.display import Displayed
 from warmkit.errors import DataError, UsageError, listed
 from warmkit.modeling.causal_model import load_causal_model
 from warmkit.modeling.checkpointing import recompute_activations
@@ -19,18 +21,16 @@ from warmkit.modeling.generation_config import ends_of, saved_ends
 from warmkit.modeling.quiet import evaluating
 from warmkit.modeling.saving import check_savable, save_model
 from warmkit.modeling.tokens import Encoder, Tokens, by_length, longest, masked_padding, tokenizer_of
-from warmkit.progress import Advance, progress
-from warmkit.records import is_natural, is_number, is_text, maybe
-from warmkit.training.adapters import add_adapters, merged
 from warmkit.training.distributed import agreed, group
 from warmkit.training.loop import train
+from warmkit.training.lora import add_adapters, merged
 from warmkit.training.losses import completion_nll
-from warmkit.training.precision import with_precision
-from warmkit.training.recipe import SftRecipe
+from warmkit.training.recipe_sections import SftRecipe
 from warmkit.training.run import RunDirectory, open_run
 from warmkit.training.sharding import check_shards, shard, whole_weights
 from warmkit.training.telling import Tell, tell_texts
 from warmkit.training.trackers import Trackers
+from warmkit.training.trained_precision import with_precision
 
 EVALUATION_TOKENS = 8192
 LOOKED_AT = 32  # chats

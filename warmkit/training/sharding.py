@@ -15,7 +15,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from warmkit.errors import UsageError
 from warmkit.training.distributed import device, group
-from warmkit.training.recipe import LoraSection, Optimization
+from warmkit.training.recipe_sections import LoraSection, Optimization
 
 
 def check_shards(how: Optimization, section: str, lora: LoraSection | None) -> None:

@@ -14,10 +14,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from warmkit.addresses import without_assigned_secrets
+from warmkit.common.addresses import without_assigned_secrets
 from warmkit.errors import FormatError, TrainingError, UsageError
-from warmkit.recipes import plain
-from warmkit.training.recipe import RunOutput
+from warmkit.recipes.recipe import plain
+from warmkit.training.recipe_sections import RunOutput
 
 PROJECT = "warmkit"
 

@@ -8,7 +8,7 @@ from typing import Literal
 from warmkit.errors import UsageError
 from warmkit.evaluation.reward_term import RewardTerm
 from warmkit.training.policy_recipe import PolicyModelSection, PolicySection, PromptsSection, ValueSection
-from warmkit.training.recipe import Executor, LoraSection, RunOutput, number_in
+from warmkit.training.recipe_sections import Executor, LoraSection, RunOutput, number_in
 
 
 @dataclass(frozen=True)

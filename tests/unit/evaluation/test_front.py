@@ -12,7 +12,6 @@ import pytest
 
 import warmkit
 from tests.unit.training import tiny, toy
-from warmkit.checkpoints.merger import Merger
 from warmkit.errors import DataError, MismatchError, UsageError, WarmkitError
 from warmkit.evaluation.accuracy import interval
 from warmkit.evaluation.answers import Answers
@@ -20,6 +19,7 @@ from warmkit.evaluation.front import FrontPoint, best, evaluations, open_mergers
 from warmkit.evaluation.policies import Candidate, EvaluationSettings, PolicyTrial
 from warmkit.training.policy import train_policy
 from warmkit.training.policy_recipe import RewardTerm
+from warmkit.verbs.merger import Merger
 
 LENGTH = RewardTerm(function="tests.unit.training.toy:length")
 

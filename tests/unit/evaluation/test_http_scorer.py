@@ -20,7 +20,7 @@ from warmkit.errors import ScoreError, UsageError
 from warmkit.evaluation import http_scorer
 from warmkit.evaluation.reward_term import RewardTerm, parse_reward_term
 from warmkit.evaluation.rewards import open_terms
-from warmkit.recipes import recipe_text
+from warmkit.recipes.recipe import recipe_text
 from warmkit.training.policy import train_policy
 
 PROMPTS = [Prompt("the cat", "a:1"), Prompt([{"role": "user", "content": "grün"}], "a:2"), Prompt("old", "a:3")]
@@ -125,7 +125,7 @@ def test_what_fails_in_passing_is_asked_again(server: Server, reply: Reply) -> N
 
 def test_retry_after_is_honoured(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
-    monkeypatch.setattr("warmkit.http_client.time.sleep", pauses.append)
+    monkeypatch.setattr("warmkit.common.http_client.time.sleep", pauses.append)
     server.judge = first(fails(429, Retry_After="7"))
     assert scores(server) == [2.0, 4.0, 0.0]
     assert 7 <= pauses[0] < 7.1

@@ -16,7 +16,7 @@ from warmkit.evaluation.averaging import Contest
 from warmkit.evaluation.comparisons import encode_pairs
 from warmkit.evaluation.partners import Partners, partners
 from warmkit.evaluation.ranking_pairs import FEW
-from warmkit.training.recipe import ModelSection
+from warmkit.training.recipe_sections import ModelSection
 from warmkit.training.reward_modeling import open_for_training, train_reward_model
 
 GOOD = ["run-1", "run-2", "run-3"]

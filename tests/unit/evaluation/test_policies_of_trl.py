@@ -11,14 +11,14 @@ import torch
 
 import warmkit
 from tests.unit.training import tiny
+from warmkit.common.random_streams import generator
 from warmkit.evaluation.front import open_mergers, sweep
 from warmkit.evaluation.policies import Candidate, EvaluationSettings, PolicyTrial
 from warmkit.evaluation.policy_evaluator import Rollout, rollout_values
 from warmkit.evaluation.reward_term import RewardTerm
 from warmkit.modeling.generation import Completion
-from warmkit.random_streams import generator
 from warmkit.training.policy_recipe import PolicyModelSection, PolicySection, PromptsSection
-from warmkit.training.recipe import RunOutput
+from warmkit.training.recipe_sections import RunOutput
 from warmkit.training.warp_recipe import WarpRecipe, WarpSection
 
 transformers = pytest.importorskip("transformers")

@@ -17,7 +17,7 @@ from warmkit.evaluation.reward_term import RewardTerm
 from warmkit.evaluation.rewards import open_terms, weighted_sum
 from warmkit.modeling.reward_model import load_scorer
 from warmkit.training.reward_modeling import save_reward_model
-from warmkit.training.watch import PATIENCE, Watch
+from warmkit.training.run_warnings import PATIENCE, Watch
 
 pytest.importorskip("transformers")
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.unit.labeling.server import KEY, Reply, Seen, Server, fails, says
-from warmkit import http_client as module
+from warmkit.common import http_client as module
 from warmkit.errors import EndpointError, UsageError
 from warmkit.labeling.endpoint import Endpoint
 from warmkit.labeling.judge import parse_preference

@@ -13,10 +13,10 @@ from tests.unit.labeling.server import Reply, Seen, Server, fails, prefers_good,
 from warmkit.data.preferences import read_pairs
 from warmkit.errors import OutputError
 from warmkit.labeling.cache import Cache
-from warmkit.labeling.comparisons import Comparison, read_comparisons
 from warmkit.labeling.endpoint import Endpoint
 from warmkit.labeling.judge import EndpointJudge, Preference, Question, RewardModelJudge
 from warmkit.labeling.label import LabelResult, label, write_labels
+from warmkit.labeling.label_rows import Comparison, read_comparisons
 
 
 def rows(count: int) -> list[Comparison]:

@@ -13,16 +13,16 @@ import yaml
 
 import warmkit
 from tests.conftest import Family, weights
-from tests.unit.checkpoints.test_vocabularies import make
+from tests.unit.layouts.test_vocabularies import make
 from tests.unit.mergekit.reference import Merge, arc, breadcrumbs, gradient, karcher, model_stock, ties
-from warmkit.checkpoints.merge import merge
 from warmkit.cli.merge_recipe import read_slices
 from warmkit.errors import RecipeError
 from warmkit.mergekit.explain import explain
-from warmkit.mergekit.methods import KNOWN
+from warmkit.mergekit.method_table import KNOWN
 from warmkit.mergekit.schema import is_mergekit
 from warmkit.mergekit.translate import Translation, read_mergekit
-from warmkit.recipes import MergeRecipe, read_recipe
+from warmkit.recipes.recipe import MergeRecipe, read_recipe
+from warmkit.verbs.merge import merge
 
 MODELS = "models:\n  - {model: @a, parameters: {weight: 0.7}}\n  - {model: @b, parameters: {weight: 0.5}}\n"
 PLAIN = "models:\n  - model: @a\n  - model: @b\n"

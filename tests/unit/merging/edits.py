@@ -14,7 +14,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from warmkit.checkpoints.spec import merge_spec
+from warmkit.engine.spec import merge_spec
 from warmkit.merging.edits import Place, Reading, Writing
 from warmkit.merging.methods import METHODS, EditMethod
 

@@ -148,7 +148,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("method", "given", "said"), REFUSED)
 def test_a_parameter_that_does_not_fit_is_refused(method: str, given: dict[str, Any], said: str) -> None:
-    from warmkit.checkpoints.spec import merge_spec
+    from warmkit.engine.spec import merge_spec
 
     with pytest.raises(UsageError) as error:
         merge_spec(method, 3, **given)

@@ -11,14 +11,14 @@ import pytest
 import torch
 
 from tests.unit.training import tiny, toy
+from warmkit.common.random_streams import generator
 from warmkit.errors import UnsupportedError
 from warmkit.modeling.batching import reading_of
 from warmkit.modeling.causal_model import load_causal_model
 from warmkit.modeling.generation import Sampling, sample
 from warmkit.modeling.rollouts import measure
-from warmkit.random_streams import generator
 from warmkit.training.policy import train_policy
-from warmkit.training.recipe import DataSection, ModelSection, Optimization, RunOutput, SftRecipe
+from warmkit.training.recipe_sections import DataSection, ModelSection, Optimization, RunOutput, SftRecipe
 from warmkit.training.sft import train_sft
 
 transformers = pytest.importorskip("transformers")

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from tests.unit.training import tiny, toy
+from warmkit.common.random_streams import generator
 from warmkit.errors import UsageError
 from warmkit.evaluation.policies import EvaluationSettings, PolicyTrial
 from warmkit.evaluation.reward_term import RewardTerm
 from warmkit.modeling.causal_model import load_causal_model
 from warmkit.modeling.generation_config import banned_of, ends_of, not_followed, saved_ends, token_ids, turn_end
 from warmkit.modeling.tokens import tokenizer_of
-from warmkit.random_streams import generator
 from warmkit.training.policy import train_policy
 from warmkit.training.policy_opening import open_policy
 

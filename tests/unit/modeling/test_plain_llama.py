@@ -11,11 +11,11 @@ pytest.importorskip("transformers")
 
 import transformers
 
+from warmkit.common.random_streams import generator
 from warmkit.modeling.batching import left_padded
 from warmkit.modeling.generation import Sampling, sample
 from warmkit.modeling.plain_llama import PlainReader, plain_llama
 from warmkit.modeling.rollouts import measure
-from warmkit.random_streams import generator
 from warmkit.training.anchor import Anchor
 
 LENGTH, PROMPTS = 9, [[5, 6, 7], [8, 9, 10], [11, 5, 9]]

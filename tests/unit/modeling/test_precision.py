@@ -12,8 +12,8 @@ import yaml
 from tests.unit.training import tiny
 from warmkit.modeling import precision
 from warmkit.modeling.precision import autocast, fast_precision, slow_precision
-from warmkit.training.precision import with_precision
 from warmkit.training.reward_modeling import train_reward_model
+from warmkit.training.trained_precision import with_precision
 
 CPU = torch.device("cpu")
 

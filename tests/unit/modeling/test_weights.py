@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 import warmkit
 from tests.cli.conftest import classifier
-from tests.unit.checkpoints import lora
+from tests.unit.layouts import lora
 from warmkit.errors import MismatchError, UnsupportedError
 from warmkit.modeling.causal_model import load_causal_model
 from warmkit.modeling.reward_model import load_scorer

@@ -13,12 +13,12 @@ import torch
 
 import warmkit
 from tests.conftest import Family, Run, make_family, save, weights
-from warmkit.checkpoints.merge import merge_call
-from warmkit.checkpoints.parts import divide
-from warmkit.checkpoints.prepare import prepare
+from warmkit.engine.parts import divide
+from warmkit.engine.prepare import prepare
 from warmkit.errors import ChangedError, ClusterError, OutputError
 from warmkit.pipelines.merge_parts import follow_order, merge_in_parts
 from warmkit.pipelines.processes import Job, run_jobs
+from warmkit.verbs.merge import merge_call
 
 pytestmark = pytest.mark.usefixtures("children_are_forks")
 

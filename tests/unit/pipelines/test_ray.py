@@ -22,14 +22,15 @@ from tests.unit.pipelines.test_warm import alive, recipe, run_path, written
 from tests.unit.pipelines.test_warp import recipe as warp_recipe
 from tests.unit.training import tiny
 from warmkit.errors import ClusterError, UsageError
+from warmkit.pipelines.executors import open_executor
 from warmkit.pipelines.merge_parts import merge_in_parts
-from warmkit.pipelines.processes import Job, open_executor
+from warmkit.pipelines.processes import Job
 from warmkit.pipelines.ray_executor import RayCluster
 from warmkit.pipelines.ray_tasks import wait_until_free
 from warmkit.pipelines.warm import run_recipes, run_warm
 from warmkit.pipelines.warp import run_warp
-from warmkit.recipes import recipe_text
-from warmkit.training.recipe import WarmRecipe
+from warmkit.recipes.recipe import recipe_text
+from warmkit.training.recipe_sections import WarmRecipe
 
 pytest.importorskip("ray")
 pytestmark = [

@@ -21,16 +21,16 @@ from tests import forks
 from tests.unit.evaluation.test_partners import turn
 from tests.unit.pipelines.changed import disturb, kept
 from tests.unit.training import tiny
-from warmkit.checkpoints.contents import record_of, write_contents
 from warmkit.cli.app import app
 from warmkit.data.preferences import read_pairs
+from warmkit.engine.contents import record_of, write_contents
 from warmkit.errors import ChangedError, DataError, MismatchError, OutputError, TrainingError, UsageError
 from warmkit.evaluation.ranking_pairs import FEW, halves
 from warmkit.modeling.reward_model import load_scorer
 from warmkit.pipelines.warm import WarmResult, run_recipes, run_warm
-from warmkit.recipes import read_recipe, recipe_text
+from warmkit.recipes.recipe import read_recipe, recipe_text
 from warmkit.report.runs.warm import warm
-from warmkit.training.recipe import WarmRecipe, WarmSection
+from warmkit.training.recipe_sections import WarmRecipe, WarmSection
 
 pytestmark = pytest.mark.usefixtures("children_are_forks")
 STEPS = 60

@@ -19,9 +19,9 @@ from warmkit.data.preferences import read_pairs
 from warmkit.errors import ChangedError, MismatchError, OutputError, UsageError
 from warmkit.evaluation.ranking_pairs import halves
 from warmkit.pipelines.warm_members import average_members
-from warmkit.recipes import recipe_text
+from warmkit.recipes.recipe import recipe_text
 from warmkit.report.runs.warm import warm
-from warmkit.training.recipe import HeldOutSection, MembersRecipe, MembersSection, RunOutput
+from warmkit.training.recipe_sections import HeldOutSection, MembersRecipe, MembersSection, RunOutput
 
 HOME = Path(__file__).parents[2] / "data" / "trl_reward_models"
 NAMES = ("llama-chats", "llama-chats-2", "llama-lora-1")

@@ -24,7 +24,7 @@ from warmkit.cli.app import app
 from warmkit.errors import ChangedError, MismatchError, OutputError, TrainingError, UsageError
 from warmkit.evaluation.reward_term import RewardTerm
 from warmkit.pipelines.warp import WarpResult, run_recipes, run_warp
-from warmkit.recipes import read_recipe, recipe_text
+from warmkit.recipes.recipe import read_recipe, recipe_text
 from warmkit.training.warp_recipe import Variation, WarpRecipe, WarpSection
 
 pytestmark = pytest.mark.usefixtures("children_are_forks")

@@ -19,7 +19,7 @@ import httpx
 import pytest
 
 from warmkit.report.chart import Chart
-from warmkit.report.page import Grid, Page, Section, Table, write
+from warmkit.report.html_page import Grid, Page, Section, Table, write
 
 pytest.importorskip("altair")
 pytest.importorskip("vl_convert")

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from warmkit.errors import UsageError
-from warmkit.report.chart import COLOURS, GREY, Chart, require_charts, specification
+from warmkit.report.chart import COLOURS, GREY, Chart
 from warmkit.report.picture import svg
+from warmkit.report.specification import require_charts, specification
 
 altair = pytest.importorskip("altair")
 pytest.importorskip("vl_convert")

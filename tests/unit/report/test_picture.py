@@ -42,7 +42,7 @@ def test_another_format_is_refused_before_anything_is_computed(name: str) -> Non
 
 
 def test_an_svg_has_few_bytes_and_loses_nothing() -> None:
-    from warmkit.report.chart import specification
+    from warmkit.report.specification import specification
 
     small, whole = svg(CHART), vl_convert.vegalite_to_svg(specification(CHART) | {"width": 420})
     assert len(small) < 0.4 * len(whole)

@@ -11,9 +11,9 @@ import torch
 
 from tests.unit.training import tiny
 from warmkit.errors import UnsupportedError
-from warmkit.training.adapters import add_adapters, merged
 from warmkit.training.anchor import Anchor, anchor_of
-from warmkit.training.recipe import LoraSection
+from warmkit.training.lora import add_adapters, merged
+from warmkit.training.recipe_sections import LoraSection
 
 transformers = pytest.importorskip("transformers")
 

@@ -19,11 +19,11 @@ from tests import forks
 from tests.unit.training import tiny, toy
 from warmkit.errors import UsageError
 from warmkit.modeling.reward_model import load_scorer
-from warmkit.recipes import recipe_text
+from warmkit.recipes.recipe import recipe_text
 from warmkit.training.distributed import Group, group, refuse_group
 from warmkit.training.policy import train_policy
 from warmkit.training.policy_recipe import PolicyRecipe, ValueSection
-from warmkit.training.recipe import LoraSection, RewardModelRecipe, SftRecipe
+from warmkit.training.recipe_sections import LoraSection, RewardModelRecipe, SftRecipe
 from warmkit.training.reward_modeling import train_reward_model
 from warmkit.training.sft import train_sft
 

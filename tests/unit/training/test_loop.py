@@ -14,7 +14,7 @@ from torch import nn
 
 from warmkit.errors import TrainingError, UsageError
 from warmkit.training.loop import batch_rows, train
-from warmkit.training.recipe import Optimization
+from warmkit.training.recipe_sections import Optimization
 from warmkit.training.run import RunDirectory
 
 

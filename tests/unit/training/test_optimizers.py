@@ -10,7 +10,7 @@ from torch import nn
 
 from warmkit.errors import UsageError
 from warmkit.training.optimizers import build_optimizer, check_warmup, rate
-from warmkit.training.recipe import Optimization
+from warmkit.training.recipe_sections import Optimization
 
 
 @pytest.mark.parametrize("name", ["adamw", "adafactor"])

@@ -14,15 +14,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.unit.training import tiny, toy
-from warmkit.checkpoints import contents as module
+from warmkit.engine import contents as module
 from warmkit.errors import ChangedError, CheckpointError, FormatError, OutputError
 from warmkit.evaluation.reward_term import RewardTerm
-from warmkit.training.identity import run_identity
 from warmkit.training.origins import UNKNOWN
 from warmkit.training.policy import train_policy
-from warmkit.training.recipe import SftRecipe, WarmRecipe, WarmSection
+from warmkit.training.recipe_sections import SftRecipe, WarmRecipe, WarmSection
 from warmkit.training.reward_modeling import train_reward_model
 from warmkit.training.run import open_run
+from warmkit.training.run_identity import run_identity
 from warmkit.training.sft import train_sft
 from warmkit.training.warp_recipe import Variation, WarpRecipe, WarpSection
 

@@ -18,16 +18,16 @@ import torch
 
 from tests import forks
 from tests.unit.training import tiny, toy
+from warmkit.common.random_streams import generator
 from warmkit.errors import DataError, RecipeError, ScoreError, TrainingError, UnsupportedError, UsageError
-from warmkit.random_streams import generator
-from warmkit.recipes import read_recipe, recipe_text
+from warmkit.recipes.recipe import read_recipe, recipe_text
 from warmkit.training.anchor import Anchor
 from warmkit.training.optimizers import build_optimizer
 from warmkit.training.policy import train_policy
 from warmkit.training.policy_opening import open_policy
 from warmkit.training.policy_recipe import PolicyRecipe, PolicySection, RewardTerm, ValueSection
 from warmkit.training.policy_step import take_step
-from warmkit.training.recipe import LoraSection
+from warmkit.training.recipe_sections import LoraSection
 
 transformers = pytest.importorskip("transformers")
 

@@ -15,7 +15,7 @@ from warmkit.errors import DataError, MismatchError, TrainingError, UnsupportedE
 from warmkit.evaluation.accuracy import pairwise_accuracy
 from warmkit.evaluation.comparisons import score
 from warmkit.modeling.reward_model import load_scorer
-from warmkit.training.recipe import LoraSection, RewardModelRecipe
+from warmkit.training.recipe_sections import LoraSection, RewardModelRecipe
 from warmkit.training.reward_modeling import (
     RewardModelTask,
     describe,

@@ -10,8 +10,8 @@ import torch
 
 from tests import forks
 from warmkit.errors import OutputError
-from warmkit.training.identity import RunIdentity
 from warmkit.training.run import RunDirectory
+from warmkit.training.run_identity import RunIdentity
 
 
 def logged(run: RunDirectory, steps: int) -> None:

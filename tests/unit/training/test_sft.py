@@ -11,7 +11,7 @@ import torch
 
 from tests.unit.training import tiny
 from warmkit.errors import DataError, UsageError
-from warmkit.training.recipe import DataSection, LoraSection, ModelSection, Optimization, RunOutput, SftRecipe
+from warmkit.training.recipe_sections import DataSection, LoraSection, ModelSection, Optimization, RunOutput, SftRecipe
 from warmkit.training.sft import open_task, train_sft
 
 transformers = pytest.importorskip("transformers")

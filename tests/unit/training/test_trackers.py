@@ -23,12 +23,12 @@ from tests import forks
 from tests.unit.training import tiny, toy
 from warmkit.errors import RecipeError
 from warmkit.pipelines.warm import run_recipes
-from warmkit.recipes import read_recipe, recipe_text
-from warmkit.training.identity import run_identity
+from warmkit.recipes.recipe import read_recipe, recipe_text
 from warmkit.training.policy import train_policy
 from warmkit.training.policy_recipe import PolicyRecipe
-from warmkit.training.recipe import DataSection, RewardModelRecipe, SftRecipe, WarmRecipe
+from warmkit.training.recipe_sections import DataSection, RewardModelRecipe, SftRecipe, WarmRecipe
 from warmkit.training.reward_modeling import train_reward_model
+from warmkit.training.run_identity import run_identity
 from warmkit.training.sft import train_sft
 
 pytest.importorskip("transformers")

@@ -16,7 +16,7 @@ import torch
 
 from warmkit.data.preferences import Pair, read_pairs
 from warmkit.modeling.reward_model import RewardModel, load_reward_model
-from warmkit.training.recipe import DataSection, ModelSection, Optimization, RewardModelRecipe, RunOutput
+from warmkit.training.recipe_sections import DataSection, ModelSection, Optimization, RewardModelRecipe, RunOutput
 
 transformers = pytest.importorskip("transformers")
 tokenizers = pytest.importorskip("tokenizers")

@@ -12,11 +12,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
-from warmkit.recipes import read_recipe
+from warmkit.recipes.recipe import read_recipe
 from warmkit.training import distributed
 from warmkit.training.policy import train_policy
 from warmkit.training.policy_recipe import PolicyRecipe
-from warmkit.training.recipe import RewardModelRecipe, SftRecipe
+from warmkit.training.recipe_sections import RewardModelRecipe, SftRecipe
 from warmkit.training.reward_modeling import train_reward_model
 from warmkit.training.sft import train_sft
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.unit.training import tiny
 from warmkit.training.policy_recipe import PolicyModelSection, PolicyRecipe, PolicySection, PromptsSection, RewardTerm
-from warmkit.training.recipe import RunOutput
+from warmkit.training.recipe_sections import RunOutput
 
 E = RewardTerm(function="tests.unit.training.toy:count_e")
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from warmkit.report.chart import Chart
-from warmkit.report.page import slug
+from warmkit.report.html_page import slug
 from warmkit.report.runs.metrics import EACH, Metrics, blocks, smoothed
 from warmkit.report.runs.part import heading, words
 

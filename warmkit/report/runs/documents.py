@@ -9,8 +9,8 @@ from typing import Any
 
 from warmkit.errors import DataError, UsageError
 from warmkit.report.chart import Chart, is_number
-from warmkit.report.page import Cell, Grid, Section, Table, literal, slug
-from warmkit.report.runs.averaging import (
+from warmkit.report.html_page import Cell, Grid, Section, Table, literal, slug
+from warmkit.report.runs.averaged_models import (
     ACCURACY,
     accuracy_charts,
     accuracy_table,

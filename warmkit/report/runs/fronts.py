@@ -9,7 +9,7 @@ from itertools import combinations
 from typing import Any
 
 from warmkit.report.chart import Chart
-from warmkit.report.page import Cell, Grid, Table, slug
+from warmkit.report.html_page import Cell, Grid, Table, slug
 from warmkit.report.runs.metrics import Line, blocks
 from warmkit.report.runs.part import BAND, filled, heading, span, words
 

@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from warmkit.checkpoints.manifest import MANIFEST, GroupReport, mean_angle, read_groups, read_manifest
+from warmkit.engine.manifest import MANIFEST, GroupReport, mean_angle, read_groups, read_manifest
 from warmkit.report.chart import Chart
-from warmkit.report.page import Badge, Block, Cell, Grid, Section, Table, literal, slug
+from warmkit.report.html_page import Badge, Block, Cell, Grid, Section, Table, literal, slug
 from warmkit.report.runs.layers import layered
 from warmkit.report.runs.part import Part, distinct, short
 

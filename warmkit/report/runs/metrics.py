@@ -10,7 +10,7 @@ from typing import Any
 
 from warmkit.errors import DataError
 from warmkit.report.chart import is_number
-from warmkit.report.page import literal
+from warmkit.report.html_page import literal
 
 Line = Mapping[str, Any]
 VALIDATION = "validation_"

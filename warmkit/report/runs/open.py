@@ -3,27 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from warmkit.errors import DataError
-from warmkit.report.page import Badge, Page, Section, Table, literal
+from warmkit.report.html_page import Badge, Page, Section, Table, literal
 from warmkit.report.runs.documents import document
 from warmkit.report.runs.merge import is_merge, merge
-from warmkit.report.runs.part import Part, read_document, short, state_badge
+from warmkit.report.runs.part import Part, state_badge
 from warmkit.report.runs.training import is_training, training
 from warmkit.report.runs.warm import is_warm, warm
 from warmkit.report.runs.warp import is_warp, warp
-from warmkit.report.runs.working import is_going
-
-REPRODUCTION, DEMO = "reproduction.json", "demo.json"
 
 
-def report(paths: Sequence[Path]) -> tuple[Page, list[Part]]:
+@dataclass(frozen=True)
+class Kind:
+    """A kind of directory that a report shows.
+
+    Attributes:
+        name: For readers.
+        holds: Says whether a directory is one.
+        collect: Returns what to show of it.
+    """
+
+    name: str
+    holds: Callable[[Path], bool]
+    collect: Callable[[Path], Part]
+
+
+KINDS = (
+    Kind("WARP pipeline", is_warp, warp),
+    Kind("WARM pipeline", is_warm, warm),
+    Kind("training run", is_training, lambda folder: training([folder])),
+    Kind("merge", is_merge, merge),
+)
+"""The whole stands before its parts: a directory is of the first kind that holds."""
+_DOCUMENT = Kind("document", Path.is_file, document)
+
+
+def report(paths: Sequence[Path], kinds: Sequence[Kind] = KINDS) -> tuple[Page, list[Part]]:
     """Collect what runs left, and lay it out as one page: one part each, training runs together.
 
     Args:
         paths: Directories of runs and merges, and JSON documents.
+        kinds: What directories may be.
 
     Returns:
         The page, not live, and the parts that it is made of.
@@ -32,22 +55,22 @@ def report(paths: Sequence[Path]) -> tuple[Page, list[Part]]:
         DataError: If a path is no run, or a file in it cannot be read.
         FormatError: If a manifest cannot be read.
     """
-    kinds = {path: kind_of(path) for path in dict.fromkeys(paths)}
-    runs = [path for path, kind in kinds.items() if kind == "training run"]
-    parts = [_collected(COLLECTORS[kind], path, kind) for path, kind in kinds.items() if kind != "training run"]
-    parts += [_collected(lambda _: training(runs), runs[0], "training run")] if runs else []
-    return (_alone(parts[0]) if len(parts) == 1 else _together(parts, len(kinds))), parts
+    found = {path: kind_of(path, kinds) for path in dict.fromkeys(paths)}
+    runs = [path for path, kind in found.items() if kind.name == "training run"]
+    parts = [_collected(kind, path) for path, kind in found.items() if path not in runs]
+    parts += [_collected(replace(found[runs[0]], collect=lambda _: training(runs)), runs[0])] if runs else []
+    return (_alone(parts[0]) if len(parts) == 1 else _together(parts, len(found))), parts
 
 
-def _collected(collect: Callable[[Path], Part], path: Path, kind: str) -> Part:
-    """Return what a collector makes of a path; files of another form than warmkit's own raise anything."""
+def _collected(kind: Kind, path: Path) -> Part:
+    """Return what to show of a path; files of another form than warmkit's own raise anything."""
     try:
-        return collect(path)
+        return kind.collect(path)
     except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
-        raise DataError(f"{path}: a file in it is not what a {kind} leaves ({type(error).__name__})") from None
+        raise DataError(f"{path}: a file in it is not what a {kind.name} leaves ({type(error).__name__})") from None
 
 
-def kind_of(path: Path) -> str:
+def kind_of(path: Path, kinds: Sequence[Kind] = KINDS) -> Kind:
     """Say what lies at a path; of what holds several kinds, the whole.
 
     Raises:
@@ -56,23 +79,23 @@ def kind_of(path: Path) -> str:
     if path.is_file():
         if path.suffix != ".json":
             raise DataError(f"{path}: expected a run's directory, or a JSON document that warmkit wrote")
-        return "document"
+        return _DOCUMENT
     if not path.is_dir():
         raise DataError(f"{path}: there is no such run")
-    for kind, holds in HOLDS.items():
-        if holds(path):
+    for kind in kinds:
+        if kind.holds(path):
             return kind
-    raise DataError(f"{path}: holds no run of warmkit{_advice(path)}")
+    raise DataError(f"{path}: holds no run of warmkit{_advice(path, kinds)}")
 
 
-def _advice(folder: Path) -> str:
+def _advice(folder: Path, kinds: Sequence[Kind]) -> str:
     """Say where runs lie near a directory that is none."""
-    below = [each for each in sorted(folder.iterdir()) if each.is_dir() and any(holds(each) for holds in HOLDS.values())]
+    below = [each for each in sorted(folder.iterdir()) if each.is_dir() and any(kind.holds(each) for kind in kinds)]
     if below:
         more = f" and {len(below) - 4} more" if len(below) > 4 else ""
         return f"; there are runs in it: {', '.join(str(each) for each in below[:4])}{more}"
     parent = folder.resolve().parent
-    if folder.name == "model" and any(holds(parent) for holds in HOLDS.values()):
+    if folder.name == "model" and any(kind.holds(parent) for kind in kinds):
         return f", it is the model of one: give {folder.parent}"
     return "; expected recipe.yaml and metrics.jsonl of a training run, warmkit.json of a merge, or what warm or warp leave"
 
@@ -91,39 +114,3 @@ def _together(parts: Sequence[Part], runs: int) -> Page:
         sections.append(Section(part.name, [part.subtitle, *(f"**{note}**" for note in part.notes)]))
         sections += [replace(section, level=section.level + 1) for section in part.sections]
     return Page(f"{runs} runs", ", ".join(part.name for part in parts), sections)
-
-
-def _reproduction(folder: Path) -> Part:
-    """Report on a reproduction; it goes on while a process holds the lock of its folder."""
-    from warmkit.reproduction.page import page_of
-    from warmkit.reproduction.results import read_documents, results
-
-    page = page_of(results(read_documents(folder)))
-    return Part("reproduction", page.title, f"{page.subtitle} `{literal(str(folder))}`", page.sections, not is_going(folder))
-
-
-def _demo(folder: Path) -> Part:
-    from warmkit.reproduction.demo_page import page_of
-
-    page = page_of(read_document(folder / DEMO))
-    return Part("demo", short(str(folder)), f"{page.title}: `{literal(str(folder))}`", page.sections)
-
-
-HOLDS: dict[str, Callable[[Path], bool]] = {
-    "reproduction": lambda folder: (folder / REPRODUCTION).is_file(),
-    "demo": lambda folder: (folder / DEMO).is_file(),
-    "WARP pipeline": is_warp,
-    "WARM pipeline": is_warm,
-    "training run": is_training,
-    "merge": is_merge,
-}
-"""What tells a directory, the whole before its parts."""
-
-COLLECTORS: dict[str, Callable[[Path], Part]] = {
-    "reproduction": _reproduction,
-    "demo": _demo,
-    "WARP pipeline": warp,
-    "WARM pipeline": warm,
-    "merge": merge,
-    "document": document,
-}

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from warmkit.records import read_record
-from warmkit.report.page import Badge, Section, Table, literal
+from warmkit.common.records import read_record
+from warmkit.report.html_page import Badge, Section, Table, literal
 
 BAND: dict[str, Any] = {"low": "low", "high": "high"}
 """Columns of a band, as fields of a chart."""

@@ -11,7 +11,7 @@ import yaml
 
 from warmkit.errors import DataError
 from warmkit.report.chart import Chart, is_number
-from warmkit.report.page import Block, Cell, Grid, Listing, Section, Table, literal
+from warmkit.report.html_page import Block, Cell, Grid, Listing, Section, Table, literal
 from warmkit.report.runs.curves import curves, learning, machinery, plane
 from warmkit.report.runs.metrics import Metrics, read_metrics
 from warmkit.report.runs.part import Part, distinct, read_whole_document, state_badge, words

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from warmkit.checkpoints.manifest import MANIFEST
-from warmkit.report.page import Block, Cell, Grid, Listing, Section, Table, literal
-from warmkit.report.runs.averaging import (
+from warmkit.engine.manifest import MANIFEST
+from warmkit.report.html_page import Block, Cell, Grid, Listing, Section, Table, literal
+from warmkit.report.runs.averaged_models import (
     accuracy_charts,
     accuracy_table,
     agreement_table,

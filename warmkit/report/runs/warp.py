@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from warmkit.checkpoints.manifest import MANIFEST, mean_angle, read_groups, read_manifest
-from warmkit.report.page import Block, Cell, Listing, Section, Table, literal
+from warmkit.engine.manifest import MANIFEST, mean_angle, read_groups, read_manifest
+from warmkit.report.html_page import Block, Cell, Listing, Section, Table, literal
 from warmkit.report.runs.fronts import Point, front_charts, front_table, reward_charts
 from warmkit.report.runs.layers import layered
 from warmkit.report.runs.merge import ANGLES, named_groups

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from warmkit.report.chart import Chart
-from warmkit.report.page import charts_in
+from warmkit.report.html_page import charts_in
 from warmkit.report.runs.fronts import PATHS, SMOOTH, front_charts, reward_charts
 
 

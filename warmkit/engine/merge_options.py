@@ -1,0 +1,86 @@
+"""How results are written: the options that every verb takes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias, cast
+
+from typing_extensions import TypedDict
+
+from warmkit.common.addresses import shown
+from warmkit.common.progress import Advance
+from warmkit.errors import UsageError
+from warmkit.merging.parameters import MethodParameters
+
+PathLike: TypeAlias = "str | os.PathLike[str]"
+Varying: TypeAlias = "float | Sequence[float] | Sequence[Mapping[str, Any]]"
+"""A number that may change over the model; see `checkpoints.settings`."""
+ZERO = "zero"  # as an init: a model of zeros, which nobody stores
+
+
+def check_models(models: object) -> None:
+    """Refuse one model where a list is expected, which would be taken apart into letters or tensors, and an empty list.
+
+    Raises:
+        UsageError: If it is one of these.
+    """
+    if isinstance(models, str | os.PathLike):
+        name = shown(cast("str", models))
+        raise UsageError(f"expected a list of models, found {name!r}; write [{name!r}]")
+    if isinstance(models, Mapping) or not models:
+        raise UsageError(f"expected a list of models, found {'one state dict' if models else 'none'}")
+
+
+class OutputOptions(TypedDict, total=False):
+    """Options of everything that writes a model.
+
+    Attributes:
+        dtype: `float32`, `bfloat16`, `float16` or `float64`; by default each tensor's own type in the init or first model.
+        max_shard_size: Bytes of a shard, `5GB` for instance.
+        threads: Worker threads; by default one per core.
+        device: `cpu`, or `cuda` to compute on a GPU.
+        dry_run: Check and plan only.
+        estimate: With `dry_run`, merge a sample to say how long the whole takes; too small a disk is reported, not raised.
+            Inputs that are streamed are not sampled, nor are methods that take matrices whole.
+        force: Replace a checkpoint that is there, in one step at the end.
+        resume: Go on where an interrupted run of the same plan stopped; True by default.
+        allow_nonfinite: Let NaN and infinity pass.
+        stream: Read Hub repositories by byte ranges; nothing of their weights is kept on disk.
+        sha256: Also record SHA-256 of every file; costs more than the merge.
+        allow_pickle: Also read inputs that torch saved, as `open_checkpoint` says.
+        only: Patterns (`model.layers.*`); tensors that match none are copied from the init, or first model.
+        exclude: Patterns; tensors that match one are copied from there.
+        heads: `init`, or `models`: what the models have and the init lacks is averaged, what the init alone has is left out.
+        tokenizer: The input whose tokenizer is written; by default that of the init, else of the first model.
+        chat_template: A Jinja template, the path of one, or `auto`: the one that most inputs have; by default the tokenizer's.
+        vocabulary: `strict`, `union`, `init` or `common`, as `match_vocabularies` says.
+        strict: Take what is allowed and seldom meant (the same model twice, a lambda of 30) for an error, not for a note.
+        advance: Called with the bytes moved since the last call and the total; True draws a bar, False none; by default there
+            is one in a notebook.
+    """
+
+    dtype: str | None
+    max_shard_size: str | int
+    threads: int | None
+    device: str
+    dry_run: bool
+    estimate: bool
+    force: bool
+    resume: bool
+    allow_nonfinite: bool
+    stream: bool
+    sha256: bool
+    allow_pickle: bool
+    only: Sequence[str]
+    exclude: Sequence[str]
+    heads: str
+    tokenizer: str | None
+    chat_template: str | None
+    vocabulary: str
+    strict: bool
+    advance: Advance | bool | None
+
+
+class MergeOptions(OutputOptions, MethodParameters, total=False):
+    """What `merge` takes beside: how results are written, and the parameters that some methods have of their own."""

@@ -1,0 +1,59 @@
+"""The table of containers: every way in which the weights of one model may lie on a disk.
+
+A container is one file of this folder and one row here, with its test, its row on the page of inputs and its damaged files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from warmkit.errors import UnsupportedError
+from warmkit.formats import safetensors_model, torch_distributed, torch_model
+from warmkit.formats.checkpoint import Checkpoint
+from warmkit.formats.safetensors_model import with_files_beside
+from warmkit.sources.hub import pickle_message
+
+
+@dataclass(frozen=True)
+class Container:
+    """A way in which weights lie on a disk.
+
+    Attributes:
+        name: What the library that writes it calls it.
+        files: The names of what at a path may be such weights; none where they are something else.
+        open: Opens them, from what the user wrote and the path.
+        pickled: Whether it is a pickle, which is read on request alone.
+    """
+
+    name: str
+    files: Callable[[Path], list[str]]
+    open: Callable[[str, Path], Checkpoint]
+    pickled: bool
+
+
+CONTAINERS = (
+    Container("safetensors", safetensors_model.files_at, safetensors_model.open_model, pickled=False),
+    Container("torch.distributed.checkpoint", torch_distributed.files_at, torch_distributed.open_model, pickled=True),
+    Container("torch.save", torch_model.files_at, torch_model.open_model, pickled=True),
+)
+"""The first that has files at a path is what lies there."""
+
+
+def container_at(path: Path) -> Container:
+    """Return the container of what lies at a path; safetensors, which say what is missing, where nothing does."""
+    return next((each for each in CONTAINERS if each.files(path)), CONTAINERS[0])
+
+
+def open_weights(source: str, path: Path, allow_pickle: bool) -> Checkpoint:
+    """Open the weights at a path, with those that lie beside them.
+
+    Raises:
+        CheckpointError: If there are none, they are malformed, or of a kind that is refused.
+        UnsupportedError: If they are a pickle, and none is allowed.
+    """
+    container = container_at(path)
+    if container.pickled and not allow_pickle:
+        raise UnsupportedError(pickle_message(path, container.files(path)))
+    return with_files_beside(container.open(source, path))

@@ -1,0 +1,184 @@
+"""Tensors that lie in pieces: shards of a distributed checkpoint, transposed or strided views of a stored block."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from warmkit.formats.dtypes import DType
+from warmkit.sources.files import Files
+
+Index: TypeAlias = "tuple[int, ...]"
+MOST_READ = 1 << 20  # bytes read at once to pick elements with gaps between them
+
+
+def row_major(shape: Sequence[int]) -> Index:
+    """Return the strides, in elements, of a tensor whose last dimension runs fastest.
+
+    Examples:
+        >>> row_major((2, 3, 4))
+        (12, 4, 1)
+    """
+    return tuple(math.prod(shape[place + 1 :]) for place in range(len(shape)))
+
+
+def contiguous(shape: Sequence[int], strides: Sequence[int]) -> bool:
+    """Say whether elements follow each other in a file as they do in the tensor; dimensions of size 1 do not matter."""
+    if 0 in shape:
+        return True
+    return all(size == 1 or stride == expected for size, stride, expected in zip(shape, strides, row_major(shape)))
+
+
+def boxes(shape: Sequence[int], start: int, count: int) -> Iterator[tuple[Index, Index]]:
+    """Cut the elements [start, start + count) of a row-major tensor into boxes, (first corner, corner past the end) each.
+
+    Examples:
+        >>> list(boxes((4, 3), 2, 8))
+        [((0, 2), (1, 3)), ((1, 0), (3, 3)), ((3, 0), (4, 1))]
+    """
+    if not count:
+        return
+    if len(shape) < 2:
+        yield ((start,), (start + count,)) if shape else ((), ())
+        return
+    row = math.prod(shape[1:])
+    place, skipped = divmod(start, row)
+    head = min(count, row - skipped) if skipped else 0
+    whole, tail = divmod(count - head, row)
+    yield from _in_row(place, shape, skipped, head)
+    place += bool(head)
+    if whole:
+        yield (place, *(0 for _ in shape[1:])), (place + whole, *shape[1:])
+    yield from _in_row(place + whole, shape, 0, tail)
+
+
+def _in_row(place: int, shape: Sequence[int], start: int, count: int) -> Iterator[tuple[Index, Index]]:
+    for low, high in boxes(shape[1:], start, count):
+        yield (place, *low), (place + 1, *high)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A box of a tensor, in one file.
+
+    Attributes:
+        file: Where it lies.
+        offset: Its first byte.
+        origin: Its first corner in the tensor.
+        shape: Its sizes.
+        strides: Elements between neighbours in the file, one number a dimension; 0 repeats.
+    """
+
+    file: Path
+    offset: int
+    origin: Index
+    shape: Index
+    strides: Index
+
+    def overlap(self, low: Index, high: Index) -> tuple[Index, Index] | None:
+        """Return the part of a box that is in here, None if there is none."""
+        first = tuple(map(max, low, self.origin))
+        last = tuple(min(end, start + size) for end, start, size in zip(high, self.origin, self.shape))
+        return (first, last) if all(a < b for a, b in zip(first, last)) else None
+
+    def read(self, files: Files, low: Index, high: Index, out: NDArray[Any]) -> None:
+        """Read a box that lies in here, in coordinates of the tensor, into an array of its shape."""
+        order = sorted(range(len(low)), key=lambda axis: -self.strides[axis])
+        strides = [self.strides[axis] for axis in order]
+        target = out.transpose(order)
+        # in the order of the file first: scattering each run over the block would cost more than reading it
+        gathered = target if target.flags.c_contiguous else np.empty(target.shape, target.dtype)
+        outer, run = _longest_run(target.shape, strides)
+        steps = np.indices(target.shape[:outer], np.int64).reshape(outer, math.prod(target.shape[:outer]))
+        places = self._start(low, out.itemsize) + out.itemsize * (np.array(strides[:outer], np.int64) @ steps)
+        rows = gathered.reshape(len(places), -1)
+        self._read_runs(files, places.tolist(), rows, 1 if run == rows.shape[1] else strides[outer])
+        if gathered is not target:
+            target[...] = gathered
+
+    def _read_runs(self, files: Files, places: Sequence[int], rows: NDArray[Any], stride: int) -> None:
+        """Read a row of elements at each place; `stride` elements lie from one to the next, 0 repeats the first."""
+        if stride == 1:
+            view, size = rows.reshape(-1).data.cast("B"), rows.shape[1] * rows.itemsize
+            for number, place in enumerate(places):
+                files.read(self.file, place, view[number * size : (number + 1) * size])
+            return
+        count = max(1, MOST_READ // (stride * rows.itemsize)) if stride else rows.shape[1]
+        for number, place in enumerate(places):
+            for first in range(0, rows.shape[1], count):
+                part = rows[number, first : first + count]
+                buffer = np.empty((len(part) - 1) * stride + 1, rows.dtype)
+                files.read(self.file, place + first * stride * rows.itemsize, buffer.data.cast("B"))
+                part[:] = buffer[::stride] if stride else buffer
+
+    def ahead(self, files: Files, low: Index, high: Index, itemsize: int) -> None:
+        """Announce the read of a box, where it is one run of bytes."""
+        sizes = [end - start for start, end in zip(low, high)]
+        outer, run = _longest_run(sizes, self.strides)
+        if not outer and run == math.prod(sizes):
+            files.ahead(self.file, self._start(low, itemsize), run * itemsize)
+
+    def _start(self, low: Index, itemsize: int) -> int:
+        steps = (stride * (at - start) for stride, at, start in zip(self.strides, low, self.origin))
+        return self.offset + itemsize * sum(steps)
+
+
+def _longest_run(sizes: Sequence[int], strides: Sequence[int]) -> tuple[int, int]:
+    """Return how many dimensions are stepped through, and the elements that follow each other in the rest.
+
+    If not even the last dimension is without gaps, it is the rest all the same, and 1 comes back as its run.
+    """
+    run, outer = 1, len(sizes)
+    while outer and (strides[outer - 1] == run or sizes[outer - 1] == 1):
+        run *= sizes[outer - 1]
+        outer -= 1
+    return (outer - 1, 1) if outer and outer == len(sizes) else (outer, run)
+
+
+@dataclass(frozen=True)
+class GatheredTensor:
+    """A tensor put together from pieces that cover it, while it is read."""
+
+    name: str
+    dtype: DType
+    shape: Index
+    pieces: tuple[Piece, ...]
+
+    @property
+    def file(self) -> Path:
+        return self.pieces[0].file
+
+    @property
+    def elements(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return self.elements * self.dtype.itemsize
+
+    def read(self, files: Files, start: int, view: memoryview) -> None:
+        out = np.frombuffer(view, self.dtype.storage)
+        done = 0
+        for low, high in boxes(self.shape, start, len(out)):
+            sizes = [end - begin for begin, end in zip(low, high)]
+            part = out[done : done + math.prod(sizes)].reshape(sizes)
+            done += part.size
+            for piece, (first, last) in self._overlaps(low, high):
+                inside = tuple(slice(a - origin, b - origin) for a, b, origin in zip(first, last, low))
+                piece.read(files, first, last, part[(*inside, ...)])
+
+    def ahead(self, files: Files, start: int, elements: int) -> None:
+        for low, high in boxes(self.shape, start, max(0, min(elements, self.elements - start))):
+            for piece, (first, last) in self._overlaps(low, high):
+                piece.ahead(files, first, last, self.dtype.itemsize)
+
+    def _overlaps(self, low: Index, high: Index) -> Iterator[tuple[Piece, tuple[Index, Index]]]:
+        for piece in self.pieces:
+            if (found := piece.overlap(low, high)) is not None:
+                yield piece, found

@@ -1,0 +1,154 @@
+"""Models in safetensors: one file, or an index and its shards, on a disk or streamed; with the files beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from warmkit.errors import CheckpointError, FormatError, UnsupportedError
+from warmkit.formats.checkpoint import Checkpoint, check_index
+from warmkit.formats.refused import refuse, sharded
+from warmkit.formats.safetensors_file import read_header
+from warmkit.formats.state_dicts import plain_names
+from warmkit.formats.tensors import StoredTensor, Tensor
+from warmkit.sources.beside import MODULES, Beside, files_of, full_name, is_head, modules_of, weights_beside
+from warmkit.sources.files import WeightFile
+from warmkit.sources.foreign_forms import refuse_form
+from warmkit.sources.lone_pieces import refuse_name, refuse_piece
+from warmkit.sources.model_index import inside, read_index
+from warmkit.sources.remote import Remote
+from warmkit.sources.weight_names import INDEX, SINGLE
+
+
+def files_at(path: Path) -> list[str]:
+    """Return the names of what may be a model in safetensors at a path."""
+    if not path.is_dir():
+        return [path.name] if path.suffix == ".safetensors" else []
+    return [INDEX] if (path / INDEX).is_file() else [file.name for file in lone_files(path)]
+
+
+def open_model(source: str, path: Path) -> Checkpoint:
+    """Open a model directory, or one file, without what lies beside it.
+
+    Raises:
+        CheckpointError: If there is none, it is malformed, or of a kind that is refused.
+    """
+    if not path.is_dir():
+        if path.suffix != ".safetensors":
+            refuse_form([path.name], path)
+            raise CheckpointError(f"{path}: expected a directory or a .safetensors file")
+        refuse_piece(path)
+        return _named(_assemble(source, path, [path]))
+    files, mapping = _weight_files(path)
+    checkpoint = _assemble(source, path, files)
+    if mapping is not None:
+        check_index(path / INDEX, mapping, checkpoint)
+    return _named(checkpoint)
+
+
+def open_streamed(remote: Remote) -> Checkpoint:
+    """Open a model whose weights are read by byte ranges, with what lies beside it.
+
+    Raises:
+        CheckpointError: If it is malformed, or of a kind that is refused.
+    """
+    if remote.mapping is None:
+        for file in remote.files:
+            refuse_name(file.name, file)
+    checkpoint = _assemble(remote.source, remote.folder, remote.files)
+    if remote.mapping is not None:
+        check_index(f"{remote.source}: {INDEX}", remote.mapping, checkpoint)
+    return _with_others(_named(checkpoint), remote.beside, remote.others)
+
+
+def with_files_beside(checkpoint: Checkpoint) -> Checkpoint:
+    """Return a model with the weights that its library keeps in files of their own: heads, modules."""
+    home = checkpoint.directory
+    if home is None:
+        return checkpoint
+    others = _beside(checkpoint.source, home, [file for file in checkpoint.files if isinstance(file, Path)])
+    return _with_others(checkpoint, others, [home / name for name in others.files])
+
+
+def _assemble(source: str, path: Path, files: Sequence[WeightFile]) -> Checkpoint:
+    entries: dict[str, Tensor] = {}
+    metadata: dict[str, str] = {}
+    for file in files:
+        header = read_header(file)
+        metadata |= header.metadata
+        for entry in header.entries:
+            if entry.name in entries:
+                raise FormatError(f"{file}: tensor {entry.name!r} is also in {entries[entry.name].file.name}")
+            entries[entry.name] = entry
+    if not entries:
+        raise FormatError(f"{source}: holds no tensors")
+    return Checkpoint(source, path, entries, tuple(files), metadata)
+
+
+def _named(checkpoint: Checkpoint) -> Checkpoint:
+    """Return it under the model's own names, checked: wrappers (`_orig_mod`, `module`) may have been saved too."""
+    names, notes = plain_names(checkpoint.entries, checkpoint.source)
+    entries = checkpoint.entries
+    if any(name != plain for name, plain in names.items()) or len(names) < len(entries):
+        entries = {plain: _renamed(entries[name], plain) for name, plain in names.items()}
+    named = replace(checkpoint, entries=entries, notes=(*checkpoint.notes, *notes))
+    refuse(named)
+    return named
+
+
+def _renamed(entry: Tensor, name: str) -> Tensor:
+    assert isinstance(entry, StoredTensor)  # what safetensors hold
+    return replace(entry, name=name)
+
+
+def _beside(source: str, directory: Path, files: Sequence[Path]) -> Beside:
+    modules = modules_of(directory)
+    main = [file.relative_to(directory).as_posix() for file in files]
+    found = weights_beside(files_of(directory, modules), main, modules, source)
+    for name in found.files:
+        inside(directory, name, directory / (MODULES if "/" in name else name))
+    return found
+
+
+def _with_others(checkpoint: Checkpoint, beside: Beside, files: Sequence[WeightFile]) -> Checkpoint:
+    """Return the checkpoint with the weights of the files beside its own."""
+    entries = dict(checkpoint.entries)
+    for name, file in zip(beside.files, files):
+        other = _named(_assemble(str(file), checkpoint.path, [file]))
+        entries |= {full_name(name, inner): _renamed(entry, full_name(name, inner)) for inner, entry in other.entries.items()}
+    notes = (*checkpoint.notes, *beside.notes(checkpoint.source))
+    return replace(checkpoint, entries=entries, files=(*checkpoint.files, *files), notes=notes)
+
+
+def _weight_files(directory: Path) -> tuple[list[Path], dict[str, str] | None]:
+    index, single = directory / INDEX, directory / SINGLE
+    if index.is_file():
+        mapping = read_index(index)
+        if single.is_file() and set(mapping.values()) != {SINGLE}:  # mlx writes an index of one file
+            raise FormatError(f"{directory}: holds both {SINGLE} and {INDEX}; remove the one that is out of date")
+        return [inside(directory, name, index) for name in sorted(set(mapping.values()))], mapping
+    if single.is_file():
+        return [single], None
+    found = lone_files(directory)
+    if len(found) == 1:
+        refuse_piece(found[0])
+        return found, None
+    if found:
+        names = ", ".join(file.name for file in found[:4])
+        if all(file.name.startswith("shard-") for file in found):
+            raise UnsupportedError(f"{directory}: {sharded(names)}")
+        raise FormatError(f"{directory}: {len(found)} safetensors files ({names}) and no {INDEX} that says which belong")
+    refuse_form(sorted(each.name for each in directory.iterdir()), directory)
+    inner = sorted(file.parent for name in (SINGLE, INDEX) for file in directory.glob(f"*/{name}"))
+    advice = f"; did you mean {inner[0]}?" if inner else ""
+    raise CheckpointError(f"{directory}: expected {SINGLE} or {INDEX}, found neither{advice}")
+
+
+def lone_files(directory: Path) -> list[Path]:
+    """Return the safetensors at the top of a directory that may be its model: one beside a whole pickle, or a head, is not."""
+    if (directory / SINGLE).is_file():
+        return [directory / SINGLE]
+    if any((directory / name).is_file() for name in ("pytorch_model.bin", "pytorch_model.bin.index.json")):
+        return []
+    return sorted(file for file in directory.glob("*.safetensors") if not is_head(file.name))

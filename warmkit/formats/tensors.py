@@ -1,0 +1,114 @@
+"""Tensors that can be read in parts, wherever their numbers come from."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from warmkit.formats.dtypes import DType
+from warmkit.sources.files import Files, WeightFile
+
+if TYPE_CHECKING:
+    from warmkit.merging.low_rank import LowRank
+
+
+class Tensor(Protocol):
+    """A tensor of a checkpoint, not read yet.
+
+    Attributes:
+        name: Its key.
+        dtype: Element type.
+        shape: Dimensions; `()` is a scalar.
+        file: Where it is from, for messages.
+        elements: How many.
+        nbytes: All together.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def dtype(self) -> DType: ...
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def file(self) -> WeightFile: ...
+
+    @property
+    def elements(self) -> int: ...
+
+    @property
+    def nbytes(self) -> int: ...
+
+    def read(self, files: Files, start: int, view: memoryview) -> None:
+        """Fill `view` with the bytes of the elements from `start` on."""
+        ...
+
+    def ahead(self, files: Files, start: int, elements: int) -> None:
+        """Announce a coming read."""
+        ...
+
+
+@runtime_checkable
+class Widened(Protocol):
+    """A tensor that reads wider than what it stands for: an adapter's sum is float32, its base bfloat16.
+
+    Attributes:
+        stands_for: Type that a result has by default.
+    """
+
+    @property
+    def stands_for(self) -> DType: ...
+
+
+@runtime_checkable
+class Sum(Protocol):
+    """A tensor that is another one with a product of thin matrices added: what a merge can add on the way.
+
+    Attributes:
+        summed_onto: The other one; None where the product is not all that is done to it.
+    """
+
+    @property
+    def summed_onto(self) -> Tensor | None: ...
+
+    def product(self, files: Files) -> LowRank: ...
+
+
+def result_dtype(tensor: Tensor) -> DType:
+    """Return the type that a result of this tensor has unless another is asked for."""
+    return tensor.stands_for if isinstance(tensor, Widened) else tensor.dtype
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor that lies in a file as it is, element after element.
+
+    Attributes:
+        offset: First byte, counted from the start of the file.
+    """
+
+    name: str
+    dtype: DType
+    shape: tuple[int, ...]
+    file: WeightFile
+    offset: int
+
+    @property
+    def elements(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return self.elements * self.dtype.itemsize
+
+    def read(self, files: Files, start: int, view: memoryview) -> None:
+        files.read(self.file, self.offset + start * self.dtype.itemsize, view)
+
+    def ahead(self, files: Files, start: int, elements: int) -> None:
+        size = self.dtype.itemsize
+        if start < self.elements:
+            files.ahead(self.file, self.offset + start * size, min(elements, self.elements - start) * size)

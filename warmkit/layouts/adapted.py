@@ -1,0 +1,238 @@
+"""A tensor that an adapter changes, formed block by block from the base's bytes and two small factors.
+
+    W + s B A                       LoRA
+    m / |W + s B A| (W + s B A)     DoRA, a norm for every output
+
+The dense difference is never held: memory is a few megabytes of factors, whatever the size of the model.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from warmkit.formats.dtypes import DTYPES, DType
+from warmkit.formats.tensors import Tensor, result_dtype
+from warmkit.merging import low_rank
+from warmkit.merging.kernels import NumbaKernels
+from warmkit.merging.low_rank import LowRank
+from warmkit.sources.files import Files, WeightFile
+
+PIECE = 1 << 19  # elements at a time: the base's bytes and the sum are still in the second-level cache for the next step
+KEPT = 12  # tensors whose factors stay in memory: more than the threads of a merge work on at once
+
+_scratch = threading.local()
+
+
+@dataclass(frozen=True)
+class Factors:
+    """Where the two factors of a tensor's difference are, and how they are used.
+
+    Attributes:
+        a: lora_A [rank, in], or lora_embedding_A [rank, vocabulary]; None where the difference is `b` itself.
+        b: lora_B [out, rank], or lora_embedding_B [width, rank]; [out] beside no `a`.
+        scale: alpha / rank, or alpha / sqrt(rank) with rsLoRA.
+        transposed: Whether the base stores [in, out]: GPT-2's Conv1D, and embeddings.
+        magnitude: DoRA's, one number per output; None without it.
+    """
+
+    a: Tensor | None
+    b: Tensor
+    scale: float
+    transposed: bool = False
+    magnitude: Tensor | None = None
+
+    def load(self, files: Files, dtype: DType) -> LowRank:
+        """Read and pack both."""
+        b = read_whole(files, self.b, dtype)
+        if self.a is None:
+            return low_rank.pack(self._scaled(b.reshape(-1, 1)), np.ones((1, 1), dtype.storage))
+        a = read_whole(files, self.a, dtype)
+        return low_rank.pack(self._scaled(a.T), b.T) if self.transposed else low_rank.pack(self._scaled(b), a)
+
+    def _scaled(self, left: NDArray[Any]) -> NDArray[Any]:
+        with np.errstate(over="ignore"):  # what is not finite is found in the output, and named
+            return left * left.dtype.type(self.scale)
+
+
+class FactorCache:
+    """The factors that were used last. One for every adapter, shared by threads."""
+
+    def __init__(self) -> None:
+        self._recent: OrderedDict[str, LowRank] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, name: str, load: Callable[[], LowRank]) -> LowRank:
+        """Return the factors of a tensor, loading them if it was not used lately."""
+        with self._lock:
+            if name not in self._recent:
+                self._recent[name] = load()
+            self._recent.move_to_end(name)
+            if len(self._recent) > KEPT:
+                self._recent.popitem(last=False)
+            return self._recent[name]
+
+
+@dataclass(frozen=True, eq=False)
+class AdaptedTensor:
+    """A tensor of the base with its difference added.
+
+    It reads as float32 (float64 where the base is), so that a difference smaller than a bfloat16's own steps is not lost; a
+    result has the base's type unless another is asked for.
+    """
+
+    base: Tensor
+    factors: Factors
+    cache: FactorCache
+    _dora: dict[str, NDArray[Any]] = field(default_factory=lambda: {})
+    _lock: Any = field(default_factory=threading.Lock)
+
+    @property
+    def name(self) -> str:
+        return self.base.name
+
+    @property
+    def dtype(self) -> DType:
+        return DTYPES["F64" if self.base.dtype.name == "F64" else "F32"]
+
+    @property
+    def stands_for(self) -> DType:
+        return result_dtype(self.base)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.base.shape
+
+    @property
+    def file(self) -> WeightFile:
+        return self.factors.b.file
+
+    @property
+    def elements(self) -> int:
+        return self.base.elements
+
+    @property
+    def nbytes(self) -> int:
+        return self.elements * self.dtype.itemsize
+
+    @property
+    def summed_onto(self) -> Tensor | None:
+        return self.base if self.factors.magnitude is None else None
+
+    def product(self, files: Files) -> LowRank:
+        """Return the factors of the difference."""
+        return self.cache.get(self.name, lambda: self.factors.load(files, self.dtype))
+
+    def unpacked(self, files: Files) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return the factors of the difference in float64, [rows, rank] and [rank, columns], the scale in the first."""
+        product = self.product(files)
+        rank = product.left.shape[1]
+        right = product.right.transpose(1, 0, 2).reshape(rank, -1)[:, : product.columns]
+        return product.left[: product.rows].astype(np.float64), right.astype(np.float64)
+
+    def read(self, files: Files, start: int, view: memoryview) -> None:
+        if not view.nbytes:
+            return
+        out = np.frombuffer(view, self.dtype.storage)
+        product = self.product(files)
+        scales = None if self.factors.magnitude is None else self._scales(files, product, self.factors.magnitude)
+        for low in range(0, out.size, PIECE):
+            piece = out[low : low + PIECE]
+            self._add(files, start + low, product, piece)
+            if scales is not None:
+                low_rank.scale(piece, start + low, product.columns, self.factors.transposed, scales)
+
+    def ahead(self, files: Files, start: int, elements: int) -> None:
+        self.base.ahead(files, start, elements)
+
+    def _add(self, files: Files, start: int, product: LowRank, out: NDArray[Any]) -> None:
+        raw = _buffer(self.base.dtype.storage)[: out.size]
+        self.base.read(files, start, raw.data.cast("B"))
+        low_rank.add(raw, start, product, out)
+
+    def _scales(self, files: Files, product: LowRank, magnitude: Tensor) -> NDArray[Any]:
+        """Return DoRA's factor of every output, from one pass over the tensor, the first time it is asked for.
+
+        Source: Liu et al., 2024, "DoRA: weight-decomposed low-rank adaptation", equation 5.
+        """
+        with self._lock:
+            if "scales" not in self._dora:
+                sums = np.zeros(product.columns if self.factors.transposed else product.rows)
+                out = np.empty(min(PIECE, self.elements), self.dtype.storage)
+                for start in range(0, self.elements, PIECE):
+                    piece = out[: self.elements - start]
+                    self._add(files, start, product, piece)
+                    low_rank.add_squares(piece, start, product.columns, self.factors.transposed, sums)
+                lengths = read_whole(files, magnitude, DTYPES["F64"]).ravel()
+                with np.errstate(divide="ignore", invalid="ignore"):  # an output of zeros gives NaN, which is found and named
+                    self._dora["scales"] = (lengths / np.sqrt(sums)).astype(self.dtype.storage)
+            return self._dora["scales"]
+
+
+@dataclass(frozen=True)
+class ReplacedTensor:
+    """A tensor that the adapter holds whole (modules_to_save, biases), under the base's name."""
+
+    base: Tensor
+    own: Tensor
+
+    @property
+    def name(self) -> str:
+        return self.base.name
+
+    @property
+    def dtype(self) -> DType:
+        return self.own.dtype
+
+    @property
+    def stands_for(self) -> DType:
+        return result_dtype(self.base)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.own.shape
+
+    @property
+    def file(self) -> WeightFile:
+        return self.own.file
+
+    @property
+    def elements(self) -> int:
+        return self.own.elements
+
+    @property
+    def nbytes(self) -> int:
+        return self.own.nbytes
+
+    def read(self, files: Files, start: int, view: memoryview) -> None:
+        self.own.read(files, start, view)
+
+    def ahead(self, files: Files, start: int, elements: int) -> None:
+        self.own.ahead(files, start, elements)
+
+
+def _buffer(storage: str) -> NDArray[Any]:
+    """Return this thread's buffer for raw elements: fresh memory would cost as much as the sum."""
+    buffers: dict[str, NDArray[Any]] = _scratch.__dict__.setdefault("buffers", {})
+    if storage not in buffers:
+        buffers[storage] = np.empty(PIECE, storage)
+    return buffers[storage]
+
+
+def read_whole(files: Files, tensor: Tensor, dtype: DType) -> NDArray[Any]:
+    """Read a small tensor whole, converted to `dtype`."""
+    stored = np.empty(tensor.elements, tensor.dtype.storage)
+    if stored.size:
+        tensor.read(files, 0, stored.data.cast("B"))
+    if tensor.dtype.storage == dtype.storage:
+        return stored.reshape(tensor.shape)
+    values = np.empty(stored.size, dtype.storage)
+    if stored.size:
+        NumbaKernels().convert(stored, values)
+    return values.reshape(tensor.shape)

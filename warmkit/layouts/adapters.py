@@ -1,0 +1,305 @@
+"""LoRA adapters as checkpoints: the dense weights that base and adapter stand for together."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from warmkit.common.addresses import shown
+from warmkit.errors import CheckpointError, FormatError, MismatchError, UnsupportedError
+from warmkit.formats.checkpoint import Checkpoint
+from warmkit.formats.safetensors_file import read_header
+from warmkit.formats.tensors import StoredTensor, Tensor
+from warmkit.layouts.adapted import AdaptedTensor, FactorCache, Factors, ReplacedTensor
+from warmkit.layouts.adapter_config import CONFIG, WEIGHTS, AdapterConfig, read_config
+from warmkit.layouts.adapter_heads import SCORE, lost_head, padded_as_trained, with_own_head
+from warmkit.layouts.adapter_names import alike, naming
+from warmkit.layouts.compatibility import EMBEDDINGS, HEAD, embedding_of, same_bytes
+from warmkit.layouts.config_defaults import ties
+from warmkit.layouts.orientation import has_conv1d, is_conv1d
+from warmkit.sources.file_identity import Identity, identities_at
+from warmkit.sources.hub import resolve
+
+_PART = re.compile(
+    r"(?P<module>.+)\.(?P<part>lora_A|lora_B|lora_embedding_A|lora_embedding_B|lora_magnitude_vector)"
+    r"(?:\.(?P<kind>weight|bias))?"
+)
+_LANGUAGE_MODELS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "ForMaskedLM")
+
+
+@dataclass
+class _Module:
+    """The parts of one module's adapter, by their names in the file without `.weight`."""
+
+    name: str
+    parts: dict[str, Tensor] = field(default_factory=lambda: {})
+
+
+@dataclass(frozen=True)
+class _Adapter:
+    """An adapter's file, sorted: what is added to modules, and tensors that it holds whole."""
+
+    config: AdapterConfig
+    file: Path
+    modules: dict[str, _Module]
+    whole: dict[str, StoredTensor]
+
+
+@dataclass(frozen=True)
+class FoundAdapter:
+    """An adapter's directory.
+
+    Attributes:
+        source: What the user calls it, without secrets.
+        directory: Where it lies.
+        identities: Of its files, as they were before anything was read.
+        config: Of the adapter.
+    """
+
+    source: str
+    directory: Path
+    identities: Mapping[Path, Identity]
+    config: AdapterConfig
+
+
+def find_adapter(source: str) -> FoundAdapter:
+    """Find an adapter that was given after a `+`.
+
+    Raises:
+        CheckpointError: If there is none.
+    """
+    directory, source = resolve(source), shown(source)
+    if not directory.is_dir() or not (directory / CONFIG).is_file():
+        raise CheckpointError(f"{source}: expected an adapter's directory with {CONFIG} after the +")
+    return FoundAdapter(source, directory, identities_at(directory), read_config(directory))
+
+
+def on_base(source: str, base: Checkpoint, found: FoundAdapter, note: str | None) -> Checkpoint:
+    """Return the dense weights that a base and an adapter stand for.
+
+    Args:
+        source: What the user calls the two.
+        base: The base, opened.
+        found: The adapter.
+        note: What the user should know of the pair.
+
+    Raises:
+        CheckpointError: If the adapter's file is malformed, of a kind that is refused, or does not fit.
+    """
+    adapter = _read(found.directory, found.config)
+    lost = lost_head(base, adapter.whole, found.config)
+    base = padded_as_trained(with_own_head(base, adapter.whole, found.config), found.directory)
+    base = _untied(adapter, base)
+    return replace(
+        base,
+        source=source,
+        entries=_apply(adapter, base),
+        files=(*base.files, adapter.file, found.config.path),
+        notes=(*base.notes, *([note] if note else []), *lost),
+        adapters=(*base.adapters, found.directory),
+        identities={**base.identities, **found.identities},
+    )
+
+
+# ---- the adapter's own file -----------------------------------------------------------------------------------------
+
+
+def _read(directory: Path, config: AdapterConfig) -> _Adapter:
+    file = directory / WEIGHTS
+    if not file.is_file():
+        if any(directory.glob("adapter_model.*")):
+            raise UnsupportedError(
+                f"{directory}: its weights are a pickle, which can run code when it is read; convert it once, where you trust "
+                "it: load it with peft and save_pretrained(NEW)"
+            )
+        raise CheckpointError(f"{directory}: expected {WEIGHTS} beside {CONFIG}, found none")
+    modules, whole = dict[str, _Module](), dict[str, StoredTensor]()
+    for entry in read_header(file).entries:
+        name = entry.name.removeprefix("base_model.model.")
+        if match := _PART.fullmatch(name):
+            part = match["part"] + (".bias" if match["kind"] == "bias" else "")
+            modules.setdefault(match["module"], _Module(match["module"])).parts[part] = entry
+        elif "lora_" in name or "token_adapter" in name or "trainable_tokens" in name:
+            raise UnsupportedError(f"{file}: tensor {entry.name!r} belongs to a variant of LoRA that is not read here")
+        else:
+            whole[name.replace(".base_layer.", ".").replace(".modules_to_save.", ".")] = entry
+        if entry.dtype.kind != "float":
+            raise UnsupportedError(f"{file}: tensor {entry.name!r} is {entry.dtype.name}, expected floating-point numbers")
+    if not modules and not whole:
+        raise FormatError(f"{file}: holds no tensors")
+    return _Adapter(config, file, modules, whole)
+
+
+# ---- on its base ----------------------------------------------------------------------------------------------------
+
+
+def _apply(adapter: _Adapter, base: Checkpoint) -> dict[str, Tensor]:
+    """Return the base's tensors with the adapter's in their places."""
+    rename = naming(adapter.modules, base.entries)
+    problems: list[str] = []
+    changed = dict[str, Tensor]()
+    for name, own in _without_tied_copy(adapter, base).items():
+        place = rename(name) if rename(name) in base.entries else name
+        target = base.entries.get(place)
+        if target is None or target.shape != own.shape:
+            problems.append(_whole_problem(name, own, target))
+        else:
+            changed[place] = ReplacedTensor(target, own)
+    cache = FactorCache()
+    for module in adapter.modules.values():
+        for suffix, factors in _factors(adapter, module, base, f"{rename(module.name)}.weight").items():
+            name = f"{rename(module.name)}.{suffix}"
+            target = changed.get(name) or base.entries.get(name)
+            if target is None or not _fits(factors, target):
+                problems.append(_module_problem(name, factors, target, base))
+            else:
+                changed[name] = AdaptedTensor(target, factors, cache)
+    if problems:
+        more = f"; {len(problems) - 1} more do not fit" if len(problems) > 1 else ""
+        raise MismatchError(f"{adapter.file} does not fit {base.source}: {problems[0]}{more}")
+    _refuse_untying(adapter, base, changed)
+    return {name: changed.get(name, entry) for name, entry in base.entries.items()}
+
+
+def _factors(adapter: _Adapter, module: _Module, base: Checkpoint, weight: str) -> dict[str, Factors]:
+    """Return what is added to a module's weight and, rarely, to its bias."""
+    parts, config, file = module.parts, adapter.config, adapter.file
+    embedding = "lora_embedding_A" in parts or "lora_embedding_B" in parts
+    names = ("lora_embedding_A", "lora_embedding_B") if embedding else ("lora_A", "lora_B")
+    for name, other in (names, names[::-1]):
+        if name not in parts:
+            raise FormatError(f"{file}: module {module.name!r} has {other} and no {name}: the file is not complete")
+    a, b = (parts[name] for name in names)
+    rank = config.rank_of(module.name)
+    if len(a.shape) != 2 or len(b.shape) != 2:
+        raise UnsupportedError(f"{file}: module {module.name!r} is no matrix (lora_A {list(a.shape)}, lora_B {list(b.shape)})")
+    if (a.shape[0], b.shape[1]) != (rank, rank):
+        raise FormatError(
+            f"{file}: module {module.name!r} has factors {list(a.shape)} and {list(b.shape)}, {CONFIG} says rank {rank}"
+        )
+    magnitude = parts.get("lora_magnitude_vector")
+    if config.dora != (magnitude is not None) or (magnitude is not None and magnitude.elements != b.shape[0]):
+        found = "none" if magnitude is None else str(list(magnitude.shape))
+        raise FormatError(f"{file}: module {module.name!r}: lora_magnitude_vector: use_dora is {config.dora}, found {found}")
+    scale = config.scale_of(module.name)
+    transposed = embedding or _transposed(adapter, base, module.name, weight)
+    factors = {"weight": Factors(a, b, scale, transposed, magnitude)}
+    if "lora_B.bias" in parts:
+        factors["bias"] = Factors(None, parts["lora_B.bias"], scale)
+    return factors
+
+
+def _transposed(adapter: _Adapter, base: Checkpoint, module: str, weight: str) -> bool:
+    """Say whether the base stores a module [in, out]; peft decides it by the module's class, which shapes and names tell."""
+    if (told := _told_by_shape(adapter.modules[module], base, weight)) is not None:
+        return told
+    if has_conv1d(base.config):
+        return is_conv1d(base.config, weight.removesuffix(".weight"))
+    # Of an architecture that is not known: what other modules tell, and the flag, which is of the last module that was adapted.
+    told = {name: _told_by_shape(each, base, weight.replace(module, name)) for name, each in adapter.modules.items()}
+    alike = {name: one for name, one in told.items() if _last(name) == _last(module)}
+    if len(known := set(alike.values()) - {None}) == 1:
+        return True in known
+    if not adapter.config.fan_in_fan_out and True not in told.values():
+        return False
+    if len(alike) == len(told):
+        return adapter.config.fan_in_fan_out
+    raise UnsupportedError(
+        f"{adapter.file}: module {module!r} is square, and neither its config nor that of {base.source} (model_type "
+        f"{base.config.get('model_type')!r}) says whether it is stored transposed; merge it with peft (merge_and_unload)"
+    )
+
+
+def _last(module: str) -> str:
+    return module.rpartition(".")[2]
+
+
+def _told_by_shape(module: _Module, base: Checkpoint, weight: str) -> bool | None:
+    """Say whether a matrix is stored [in, out] where its shape tells; None where it is square, or not there."""
+    a, b = module.parts.get("lora_A"), module.parts.get("lora_B")
+    if a is None or b is None or len(a.shape) != 2 or len(b.shape) != 2 or b.shape[0] == a.shape[1]:
+        return None
+    return weight in base.entries and base.entries[weight].shape == (a.shape[1], b.shape[0])
+
+
+def _shape(factors: Factors) -> tuple[int, ...]:
+    if factors.a is None:
+        return factors.b.shape
+    out, into = factors.b.shape[0], factors.a.shape[1]
+    return (into, out) if factors.transposed else (out, into)
+
+
+def _fits(factors: Factors, target: Tensor) -> bool:
+    return target.shape == _shape(factors) and target.dtype.kind == "float"
+
+
+def _module_problem(name: str, factors: Factors, target: Tensor | None, base: Checkpoint) -> str:
+    if target is None and name == SCORE:
+        return (
+            f"it adapts {name!r}, a head that was drawn at random and is in no file; train with it in peft's modules_to_save "
+            "(task_type SEQ_CLS), which saves it whole"
+        )
+    if target is None:
+        near = ", ".join(map(repr, alike(name, base.entries)[:3]))
+        return f"it adapts {name!r}, which is not there{f' (what ends alike: {near})' if near else ''}"
+    return f"it adapts {name!r} as {list(_shape(factors))}, there it is {target.dtype.name} {list(target.shape)}"
+
+
+def _whole_problem(name: str, own: Tensor, target: Tensor | None) -> str:
+    if target is None:
+        return (
+            f"it brings {name!r}, which is not there; save the base with that module first (an encoder's classifier with its "
+            "head, say): the adapter replaces it"
+        )
+    advice = ""
+    if own.shape[1:] == target.shape[1:]:
+        advice = "; if its vocabulary was resized, resize the base first (resize_token_embeddings) and save it"
+    return f"it brings {name!r} as {list(own.shape)}, there it is {list(target.shape)}{advice}"
+
+
+# ---- tied heads -----------------------------------------------------------------------------------------------------
+
+
+def ties_head(base: Checkpoint) -> bool:
+    """Say whether a language model's head is its embedding; where nothing tells, whether it has no head of its own."""
+    architectures = base.config.get("architectures") or [""]
+    silent = "tie_word_embeddings" not in base.config and HEAD not in base.entries
+    return (silent or ties(base.config)) and architectures[0].endswith(_LANGUAGE_MODELS)
+
+
+def _without_tied_copy(adapter: _Adapter, base: Checkpoint) -> dict[str, StoredTensor]:
+    """Drop a head that is a copy of the embedding that the adapter brings too, where the base ties the two."""
+    embedding = next((own for name, own in adapter.whole.items() if name.endswith(EMBEDDINGS)), None)
+    head = adapter.whole.get(HEAD)
+    if head is None or embedding is None or HEAD in base.entries or not ties_head(base) or not same_bytes(head, embedding):
+        return adapter.whole
+    return {name: own for name, own in adapter.whole.items() if name != HEAD}
+
+
+def _untied(adapter: _Adapter, base: Checkpoint) -> Checkpoint:
+    """Untie a base where the adapter brings its head or its embedding whole, as peft does when it merges the two."""
+    embedding = embedding_of(base.entries)
+    if embedding is None or HEAD in base.entries or not ties_head(base):
+        return base
+    whole = {
+        HEAD if name == HEAD else EMBEDDINGS for name in _without_tied_copy(adapter, base) if name.endswith((HEAD, *EMBEDDINGS))
+    }
+    copied = HEAD in adapter.whole and HEAD not in whole
+    if not whole or copied or any(f"{name}.weight".endswith((HEAD, *EMBEDDINGS)) for name in adapter.modules):
+        return base
+    content = {**base.config, "tie_word_embeddings": False}
+    note = f"{base.source}: its head was its embedding; {adapter.file.parent} changes one of the two alone, so they are untied"
+    return replace(base, entries={**base.entries, HEAD: embedding}, notes=(*base.notes, note), own_config=content)
+
+
+def _refuse_untying(adapter: _Adapter, base: Checkpoint, changed: dict[str, Tensor]) -> None:
+    """Refuse to change an embedding alone that is also the head: the adapter stands for a model that is not tied."""
+    embedding = next((name for name in changed if name.endswith(EMBEDDINGS)), None)
+    kept = HEAD in adapter.whole and isinstance(changed.get(embedding or ""), ReplacedTensor)
+    if embedding is not None and ties_head(base) and not kept:
+        raise UnsupportedError(
+            f"{adapter.file}: changes {embedding!r} alone, which {base.source} ties to {HEAD}; a tied model cannot hold that: "
+            "untie the base first (tie_word_embeddings false, with a head of its own)"
+        )

@@ -1,0 +1,121 @@
+"""Tensors whose rows are picked from other tensors: embeddings and heads, token by token."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from warmkit.formats.dtypes import DType
+from warmkit.formats.tensors import Tensor
+from warmkit.sources.files import Files, WeightFile
+
+Numbers: TypeAlias = "NDArray[np.float64]"
+Mean: TypeAlias = "Sequence[tuple[float, Tensor, int]]"
+"""Weights that sum to 1, each with a tensor and a row of it."""
+
+
+def widen(raw: NDArray[Any], dtype: DType) -> Numbers:
+    """Return stored numbers of a float type as float64."""
+    if dtype.name == "BF16":
+        return (raw.astype(np.uint32) << np.uint32(16)).view(np.float32).astype(np.float64)
+    return (raw.view(np.float16) if dtype.name == "F16" else raw).astype(np.float64)
+
+
+def narrow(values: Numbers, dtype: DType) -> NDArray[Any]:
+    """Round float64 once to a float type, to the nearest, ties to even; returned as it is stored."""
+    if dtype.name == "F16":
+        return values.astype(np.float16).view(np.int16)
+    if dtype.name != "BF16":
+        return values.astype(dtype.storage)
+    # float32 towards zero with the lost digits in its last bit, so that the second rounding sees on which side they were
+    single = values.astype(np.float32)
+    single = np.where(np.abs(single) > np.abs(values), np.nextafter(single, np.float32(0)), single)
+    bits = single.view(np.uint32) | (single != values)
+    return ((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)).astype(np.uint16)
+
+
+@dataclass(frozen=True, eq=False)
+class PickedTensor:
+    """A tensor whose rows are rows of another, or means of rows of several.
+
+    Attributes:
+        own: Where rows come from; also the type, and the shape but for the number of rows.
+        rows: [rows], for every row its place in `own`; -1 where `means` says it.
+        means: Rows that `own` lacks, each a weighted mean.
+    """
+
+    own: Tensor
+    rows: NDArray[np.int64]
+    means: Mapping[int, Mean]
+
+    @property
+    def name(self) -> str:
+        return self.own.name
+
+    @property
+    def dtype(self) -> DType:
+        return self.own.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self.rows), *self.own.shape[1:])
+
+    @property
+    def file(self) -> WeightFile:
+        return self.own.file
+
+    @property
+    def elements(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return self.elements * self.dtype.itemsize
+
+    @cached_property
+    def _ends(self) -> NDArray[np.int64]:
+        """Where runs of rows that follow each other in `own` end."""
+        breaks = (np.diff(self.rows) != 1) | (self.rows[1:] < 0) | (self.rows[:-1] < 0)
+        return np.append(np.flatnonzero(breaks) + 1, len(self.rows))
+
+    def read(self, files: Files, start: int, view: memoryview) -> None:
+        width, size = math.prod(self.shape[1:]), self.dtype.itemsize
+        end = start + view.nbytes // size
+        at = start
+        while at < end:
+            row, skipped = divmod(at, width)
+            stop = min(end, int(self._ends[np.searchsorted(self._ends, row, "right")]) * width)
+            part = view[(at - start) * size : (stop - start) * size]
+            if row in self.means:
+                self._mean(files, self.means[row], width, skipped, part)
+            else:
+                self.own.read(files, int(self.rows[row]) * width + skipped, part)
+            at = stop
+
+    def _mean(self, files: Files, mean: Mean, width: int, skipped: int, part: memoryview) -> None:
+        count = part.nbytes // self.dtype.itemsize
+        total = np.zeros(count)
+        for weight, tensor, row in mean:
+            raw = np.empty(count, tensor.dtype.storage)
+            tensor.read(files, row * width + skipped, raw.data.cast("B"))
+            total += weight * widen(raw, tensor.dtype)
+        np.frombuffer(part, self.dtype.storage)[:] = narrow(total, self.dtype)
+
+    def ahead(self, files: Files, start: int, elements: int) -> None:
+        width = math.prod(self.shape[1:])
+        row = start // width if width else len(self.rows)
+        if row < len(self.rows) and self.rows[row] >= 0:
+            self.own.ahead(files, int(self.rows[row]) * width + start % width, elements)
+
+
+def picked(own: Tensor, rows: NDArray[np.int64], means: Mapping[int, Mean]) -> Tensor:
+    """Return a tensor with these rows, `own` itself where they are its own."""
+    if len(rows) == own.shape[0] and not means and np.array_equal(rows, np.arange(len(rows))):
+        return own
+    return PickedTensor(own, rows, means)

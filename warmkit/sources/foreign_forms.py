@@ -1,0 +1,48 @@
+"""Forms of weights that are not read, known by the names of their files."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+from warmkit.errors import UnsupportedError
+
+GATHERER = "zero_to_fp32.py"  # which DeepSpeed puts beside its parts
+
+# Forms of weights that are not read, by the ends of their names.
+_FORMS = {
+    ".gguf": "GGUF",
+    ".h5": "TensorFlow's form",
+    ".msgpack": "Flax's form",
+    ".onnx": "ONNX",
+    ".npz": "numpy's form",
+    ".nemo": "NeMo's form",
+}
+
+
+def refuse_form(names: Collection[str], place: object) -> None:
+    """Refuse files that hold weights in a form that is not read, where there are no others.
+
+    Raises:
+        UnsupportedError: Naming the first.
+    """
+    if GATHERER in names:
+        raise UnsupportedError(
+            f"{place}: DeepSpeed's parts of a model; python {GATHERER} DIR OUT, which lies there, unites them"
+        )
+    for name in names:
+        if form := _FORMS.get(Path(name).suffix):
+            what = "" if Path(str(place)).name == name else f"{name} "
+            made = (
+                "give the model that it was made from, or save it as safetensors"
+                if form == "GGUF"
+                else "save the model as safetensors"
+            )
+            how = f"from_pretrained(FOLDER, gguf_file={name!r})" if form == "GGUF" else "from_pretrained"
+            raise UnsupportedError(
+                f"{place}: {what}holds weights in {form}, which is not read; {made} (in transformers: {how}, save_pretrained)"
+            )
+        if name.endswith(".distcp"):
+            raise UnsupportedError(
+                f"{place}: {name} is a part of a torch.distributed.checkpoint; give the folder with all of them and .metadata"
+            )

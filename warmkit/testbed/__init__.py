@@ -1,1 +1,0 @@
-"""A small world in which reward models are hacked: a language, its oracle, and tiny models that speak it."""

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.training import tiny
 from warmkit.pipelines import processes
 from warmkit.pipelines.processes import Job, run_jobs
+from warmkit.recipes.recipe import recipe_text
 
 pytestmark = pytest.mark.usefixtures("children_are_forks")
 
@@ -16,14 +18,16 @@ pytestmark = pytest.mark.usefixtures("children_are_forks")
 def test_a_job_that_fails_is_reported_with_its_last_words_and_the_others_are_done(tmp_path: Path) -> None:
     for number in range(2):
         (tmp_path / f"{number}.jsonl").write_text("{}\n" * 3)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(recipe_text(tiny.recipe(tmp_path, "bert")))
     jobs = [
-        Job("good", ["methods"], tmp_path / "0.jsonl"),
-        Job("bad", ["inspect", str(tmp_path / "nowhere")], tmp_path / "1.jsonl"),
+        Job("good", ["reward-model", str(recipe)], tmp_path / "0.jsonl"),
+        Job("bad", ["policy", str(tmp_path / "nowhere.yaml")], tmp_path / "1.jsonl"),
     ]
     told = list[tuple[int, int]]()
     failed = run_jobs(jobs, 2, 3, lambda *each: told.append(each))
     assert set(failed) == {"bad"}
-    assert failed["bad"].endswith("(exit 1)")
+    assert failed["bad"].endswith("(exit 2)")
     assert "nowhere" in failed["bad"]
     assert not failed["bad"].startswith("error")
     assert sum(done for done, _ in told) == 6
@@ -49,7 +53,7 @@ def test_an_interrupt_ends_the_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(processes, "_Process", Seen)
     monkeypatch.setattr(processes.time, "sleep", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        run_jobs([Job("demo", ["methods"], tmp_path / "m.jsonl")], 1, 3)
+        run_jobs([Job("demo", ["policy", "nowhere.yaml"], tmp_path / "m.jsonl")], 1, 3)
     (process,) = started
     assert process.over()
 

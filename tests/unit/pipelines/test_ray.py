@@ -100,7 +100,7 @@ def wait_for(run: Path, count: int) -> None:
 
 def processes_of(run: Path) -> list[int]:
     """Return the processes that train into a directory, and those that started them."""
-    return processes_with(b"\0rm\0", f"{run}.yaml\0".encode())
+    return processes_with(b"\0reward-model\0", f"{run}.yaml\0".encode())
 
 
 def processes_with(*words: bytes) -> list[int]:
@@ -124,7 +124,7 @@ def job(whole: WarmRecipe, name: str, **how: object) -> Job:
     content = replace(content, output=replace(content.output, path=str(out.with_name(name))), rm=replace(content.rm, **how))
     file = out.with_name(f"{name}.yaml")
     file.write_text(recipe_text(content))
-    return Job(name, ["train", "rm", str(file), "--quiet"], out.with_name(name) / "metrics.jsonl")
+    return Job(name, ["reward-model", str(file)], out.with_name(name) / "metrics.jsonl")
 
 
 # ---- killed ---------------------------------------------------------------------------------------------------------
@@ -159,9 +159,9 @@ def test_a_run_whose_pipeline_is_killed_ends_with_it(cluster: Cluster, whole: Wa
     code = (
         "import sys; from pathlib import Path; from warmkit.pipelines.ray_executor import RayCluster; "
         "from warmkit.pipelines.processes import Job; name, address, recipe, metrics = sys.argv[1:]; "
-        "RayCluster(address).run_jobs([Job(name, ['train', 'rm', recipe, '--quiet'], Path(metrics))], 1, 1)"
+        "RayCluster(address).run_jobs([Job(name, ['reward-model', recipe], Path(metrics))], 1, 1)"
     )
-    told = [each.name, cluster.address, each.arguments[2], str(each.metrics)]
+    told = [each.name, cluster.address, each.arguments[1], str(each.metrics)]
     pipeline = subprocess.Popen([sys.executable, "-c", code, *told])
     wait_for(each.metrics.parent, 1)
     child, _ = processes_of(each.metrics.parent)

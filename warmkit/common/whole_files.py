@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from warmkit.errors import OutputError
 
@@ -41,6 +43,25 @@ def write_whole(file: Path, content: bytes) -> None:
 
 def flush_and_rename(partial: Path, file: Path) -> None:
     """Put a file that was written under another name in place, once it is on disk."""
-    with partial.open("rb+") as stream:
-        os.fsync(stream.fileno())
+    flush(partial)
     partial.replace(file)
+
+
+def flush(path: Path) -> None:
+    """Wait until a file, or the names in a directory, are on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_rows(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write JSON lines.
+
+    Raises:
+        OutputError: If they cannot be written.
+    """
+    with writing(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")

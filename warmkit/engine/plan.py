@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from warmkit.common.json_files import dump_json
 from warmkit.errors import UsageError
 from warmkit.formats.dtypes import DType
 from warmkit.formats.safetensors_file import build_header
+from warmkit.formats.tensors import Counted
 from warmkit.sources.beside import split_name
 from warmkit.sources.weight_names import INDEX, SINGLE
 
@@ -30,7 +30,7 @@ def parse_size(text: str | int) -> int:
 
 
 @dataclass(frozen=True)
-class Output:
+class Output(Counted):
     """One tensor to be written: what it is and where it goes."""
 
     name: str
@@ -38,14 +38,6 @@ class Output:
     shape: tuple[int, ...]
     shard: int = 0
     offset: int = 0
-
-    @property
-    def elements(self) -> int:
-        return math.prod(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        return self.elements * self.dtype.itemsize
 
 
 @dataclass(frozen=True)

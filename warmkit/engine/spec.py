@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
@@ -13,7 +12,7 @@ from warmkit.engine.merge_options import ZERO, OutputOptions, PathLike
 from warmkit.engine.variation import Mix, Variation, check_count
 from warmkit.errors import DegenerateError, UsageError, nearest
 from warmkit.layouts.groups import GRANULARITIES
-from warmkit.layouts.layer_settings import Rule, Setting, is_constant, read_setting
+from warmkit.layouts.layer_settings import Rule, Setting, finite, is_constant, read_setting
 from warmkit.merging.edits import Edit
 from warmkit.merging.ema import ema, usual_rate
 from warmkit.merging.geometry import settle
@@ -127,19 +126,13 @@ class MergeSpec:
         return rows
 
 
-def _finite(name: str, value: float) -> float:
-    if not math.isfinite(value):
-        raise UsageError(f"{name} must be a finite number, found {value}")
-    return float(value)
-
-
 def check_etas(eta: float | Sequence[float]) -> tuple[float, ...]:
     """Return the etas of a sweep, in the order given.
 
     Raises:
         UsageError: If one is not finite, or is there twice.
     """
-    etas = tuple(_finite("eta", value) for value in (eta if isinstance(eta, Sequence) else [eta]))
+    etas = tuple(finite(value, "eta") for value in (eta if isinstance(eta, Sequence) else [eta]))
     if not etas or len(set(etas)) != len(etas):
         raise UsageError(f"expected different etas, found {list(etas)}")
     return etas
@@ -157,7 +150,7 @@ def _shares(method: AnyMethod, count: int, coefficients: Sequence[float] | None)
     if method.mix == "none":
         why = "weighs the models itself" if isinstance(method, EditMethod) else "weighs all models alike"
         raise UsageError(f"{method.name} {why}; use lerp for --lambda or --coefficients")
-    shares = np.array([_finite("a coefficient", value) for value in coefficients])
+    shares = np.array([finite(value, "a coefficient") for value in coefficients])
     if method.mix == "scales":
         return shares
     if abs(shares.sum()) < 1e-12:
@@ -297,7 +290,7 @@ def ema_spec(count: int, mu: float | None = None) -> MergeSpec:
         UsageError: If `mu` is not between 0 and 1.
     """
     mu = usual_rate(count) if mu is None else mu
-    if not 0 <= _finite("mu", mu) <= 1:
+    if not 0 <= finite(mu, "mu") <= 1:
         raise UsageError(f"mu must be between 0 and 1, found {mu}")
     shares = ema(count, mu)
     return MergeSpec(METHODS["lerp"], shares, name="ema", parameters={"mu": mu, "coefficients": shares.tolist()})

@@ -27,7 +27,7 @@ import xxhash
 
 from warmkit.common.records import checked, either, having, is_matrix, is_natural, is_text, list_of, parsed
 from warmkit.common.renaming import exchange, rename_into_nothing
-from warmkit.common.whole_files import writing
+from warmkit.common.whole_files import flush, writing
 from warmkit.engine.digests import Digests
 from warmkit.engine.job import Done
 from warmkit.engine.replaceable import check_replaceable
@@ -157,13 +157,13 @@ class Staging:
         with writing(self.destination):
             for folder, _, files in os.walk(self.result):
                 for name in files:
-                    _flush(Path(folder) / name)
-                _flush(Path(folder))
+                    flush(Path(folder) / name)
+                flush(Path(folder))
             self._check_written(written)
             with self.journal.open("ab") as journal:
                 journal.write(_publishing(self.result))
             self._put_in_place()
-            _flush(self.destination.parent)
+            flush(self.destination.parent)
         self.remove()
 
     def _check_written(self, written: Mapping[Path, Identity]) -> None:
@@ -300,11 +300,3 @@ def _owner_of_new_files(folder: Path) -> int | None:
     with contextlib.suppress(OSError), tempfile.NamedTemporaryFile(dir=folder) as file:
         return os.fstat(file.fileno()).st_uid
     return None
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

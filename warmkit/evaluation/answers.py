@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from warmkit.common.whole_files import writing
+from warmkit.common.whole_files import write_rows
 from warmkit.evaluation.accuracy import Estimate, interval
 
 Array = NDArray[np.float64]
@@ -53,9 +52,7 @@ class Answers:
 
     def write(self, path: Path) -> None:
         """Write the rows as JSON lines."""
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in self.rows()), "utf-8")
+        write_rows(path, self.rows())
 
 
 def means(values: Mapping[str, Any]) -> dict[str, float]:

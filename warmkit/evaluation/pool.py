@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from warmkit.common.display import Displayed
 from warmkit.common.random_streams import generator
-from warmkit.common.whole_files import writing
+from warmkit.common.whole_files import write_rows
 from warmkit.data.chats import as_chat, columns_of
 from warmkit.data.fields import content, has
 from warmkit.data.prompts import Prompt
@@ -65,9 +64,7 @@ class Pool(Displayed):
 
     def write(self, path: Path) -> None:
         """Write the rows as JSON lines, which `read_pool` reads."""
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in self.rows()), "utf-8")
+        write_rows(path, self.rows())
 
 
 def score_pool(pool: Pool, terms: Sequence[Term], advance: Advance | None = None) -> list[Array]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from warmkit.common.display import Displayed
-from warmkit.common.whole_files import writing
+from warmkit.common.whole_files import write_rows
 from warmkit.evaluation.pool import Advance, Array, Pool, check_comparable
 from warmkit.evaluation.rewards import Term
 from warmkit.evaluation.win_rates import THRESHOLDS, Match, match_by_scores
@@ -55,9 +54,7 @@ class Tournament(Displayed):
 
     def write(self, path: Path) -> None:
         """Write the rows as JSON lines."""
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in self.rows()), "utf-8")
+        write_rows(path, self.rows())
 
 
 def _verdict(pair: Pair, match: Match, n: int, k: int) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warmkit.formats.dtypes import DType
+from warmkit.formats.tensors import Counted
 from warmkit.sources.files import Files
 
 Index: TypeAlias = "tuple[int, ...]"
@@ -142,7 +143,7 @@ def _longest_run(sizes: Sequence[int], strides: Sequence[int]) -> tuple[int, int
 
 
 @dataclass(frozen=True)
-class GatheredTensor:
+class GatheredTensor(Counted):
     """A tensor put together from pieces that cover it, while it is read."""
 
     name: str
@@ -153,14 +154,6 @@ class GatheredTensor:
     @property
     def file(self) -> Path:
         return self.pieces[0].file
-
-    @property
-    def elements(self) -> int:
-        return math.prod(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        return self.elements * self.dtype.itemsize
 
     def read(self, files: Files, start: int, view: memoryview) -> None:
         out = np.frombuffer(view, self.dtype.storage)

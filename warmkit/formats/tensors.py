@@ -13,13 +13,26 @@ if TYPE_CHECKING:
     from warmkit.merging.low_rank import LowRank
 
 
-class Tensor(Protocol):
+class Shaped(Protocol):
+    """What has a type and a shape.
+
+    Attributes:
+        dtype: Element type.
+        shape: Dimensions; `()` is a scalar.
+    """
+
+    @property
+    def dtype(self) -> DType: ...
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+
+class Tensor(Shaped, Protocol):
     """A tensor of a checkpoint, not read yet.
 
     Attributes:
         name: Its key.
-        dtype: Element type.
-        shape: Dimensions; `()` is a scalar.
         file: Where it is from, for messages.
         elements: How many.
         nbytes: All together.
@@ -27,12 +40,6 @@ class Tensor(Protocol):
 
     @property
     def name(self) -> str: ...
-
-    @property
-    def dtype(self) -> DType: ...
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
 
     @property
     def file(self) -> WeightFile: ...
@@ -83,8 +90,25 @@ def result_dtype(tensor: Tensor) -> DType:
     return tensor.stands_for if isinstance(tensor, Widened) else tensor.dtype
 
 
+class Counted:
+    """Base of what has a type and a shape, and so a size.
+
+    Attributes:
+        elements: How many.
+        nbytes: All together.
+    """
+
+    @property
+    def elements(self: Shaped) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self: Shaped) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
 @dataclass(frozen=True)
-class StoredTensor:
+class StoredTensor(Counted):
     """A tensor that lies in a file as it is, element after element.
 
     Attributes:
@@ -96,14 +120,6 @@ class StoredTensor:
     shape: tuple[int, ...]
     file: WeightFile
     offset: int
-
-    @property
-    def elements(self) -> int:
-        return math.prod(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        return self.elements * self.dtype.itemsize
 
     def read(self, files: Files, start: int, view: memoryview) -> None:
         files.read(self.file, self.offset + start * self.dtype.itemsize, view)

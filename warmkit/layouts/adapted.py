@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warmkit.formats.dtypes import DTYPES, DType
-from warmkit.formats.tensors import Tensor, result_dtype
+from warmkit.formats.tensors import Counted, Tensor, result_dtype
 from warmkit.merging import low_rank
 from warmkit.merging.kernels import NumbaKernels
 from warmkit.merging.low_rank import LowRank
@@ -80,7 +80,7 @@ class FactorCache:
 
 
 @dataclass(frozen=True, eq=False)
-class AdaptedTensor:
+class AdaptedTensor(Counted):
     """A tensor of the base with its difference added.
 
     It reads as float32 (float64 where the base is), so that a difference smaller than a bfloat16's own steps is not lost; a
@@ -112,14 +112,6 @@ class AdaptedTensor:
     @property
     def file(self) -> WeightFile:
         return self.factors.b.file
-
-    @property
-    def elements(self) -> int:
-        return self.base.elements
-
-    @property
-    def nbytes(self) -> int:
-        return self.elements * self.dtype.itemsize
 
     @property
     def summed_onto(self) -> Tensor | None:
@@ -176,7 +168,7 @@ class AdaptedTensor:
 
 
 @dataclass(frozen=True)
-class ReplacedTensor:
+class ReplacedTensor(Counted):
     """A tensor that the adapter holds whole (modules_to_save, biases), under the base's name."""
 
     base: Tensor
@@ -201,14 +193,6 @@ class ReplacedTensor:
     @property
     def file(self) -> WeightFile:
         return self.own.file
-
-    @property
-    def elements(self) -> int:
-        return self.own.elements
-
-    @property
-    def nbytes(self) -> int:
-        return self.own.nbytes
 
     def read(self, files: Files, start: int, view: memoryview) -> None:
         self.own.read(files, start, view)

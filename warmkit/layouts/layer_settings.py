@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
+from warmkit.common.records import is_number
 from warmkit.errors import UsageError, nearest
 
 _LAYER = re.compile(r"^(?P<stack>(?:[^.]+\.)*?)(?P<number>\d+)(?=\.|$)")
@@ -58,11 +59,11 @@ def read_setting(value: Any, name: str) -> Setting:
     Raises:
         UsageError: If it is no number, list of numbers or list of rules.
     """
-    if _is_number(value):
-        return (Rule((_finite(value, name),)),)
+    if is_number(value):
+        return (Rule((finite(value, name),)),)
     rows = cast("list[Any]", value) if isinstance(value, list | tuple) else []
-    if rows and all(map(_is_number, rows)):
-        return (Rule(tuple(_finite(each, name) for each in rows)),)
+    if rows and all(map(is_number, rows)):
+        return (Rule(tuple(finite(each, name) for each in rows)),)
     if rows and all(isinstance(each, dict) for each in rows):
         return tuple(_rule(each, name) for each in rows)
     raise UsageError(f"{name} must be a number, a list of numbers or a list of {{pattern, value}}, found {value!r}")
@@ -77,16 +78,17 @@ def _rule(row: dict[str, Any], name: str) -> Rule:
     if pattern is not None and (not isinstance(pattern, str) or not pattern):
         raise UsageError(f"{name}: pattern must be text, found {pattern!r}")
     points = cast("list[Any]", value) if isinstance(value, list) else [value]
-    if not points or not all(map(_is_number, points)):
+    if not points or not all(map(is_number, points)):
         raise UsageError(f"{name}: value must be a number or a list of numbers, found {value!r}")
-    return Rule(tuple(_finite(each, name) for each in points), pattern)
+    return Rule(tuple(finite(each, name) for each in points), pattern)
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def finite(value: float, name: str) -> float:
+    """Return a number that is finite.
 
-
-def _finite(value: float, name: str) -> float:
+    Raises:
+        UsageError: If it is not.
+    """
     if not math.isfinite(value):
         raise UsageError(f"{name} must be a finite number, found {value}")
     return float(value)

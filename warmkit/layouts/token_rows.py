@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warmkit.formats.dtypes import DType
-from warmkit.formats.tensors import Tensor
+from warmkit.formats.tensors import Counted, Tensor
 from warmkit.sources.files import Files, WeightFile
 
 Numbers: TypeAlias = "NDArray[np.float64]"
@@ -41,7 +41,7 @@ def narrow(values: Numbers, dtype: DType) -> NDArray[Any]:
 
 
 @dataclass(frozen=True, eq=False)
-class PickedTensor:
+class PickedTensor(Counted):
     """A tensor whose rows are rows of another, or means of rows of several.
 
     Attributes:
@@ -69,14 +69,6 @@ class PickedTensor:
     @property
     def file(self) -> WeightFile:
         return self.own.file
-
-    @property
-    def elements(self) -> int:
-        return math.prod(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        return self.elements * self.dtype.itemsize
 
     @cached_property
     def _ends(self) -> NDArray[np.int64]:

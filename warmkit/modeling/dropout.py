@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import nn
 
+from warmkit.common.records import is_number
+
 WORDS = ("dropout", "pdrop")
 KEPT = ("layerdrop", "classifier_dropout_type")
 
@@ -26,8 +28,7 @@ def set_dropout(target: Any, probability: float) -> int:
             holder.p = probability
             count += 1
         for name, value in list(vars(holder).items()):
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if number and any(word in name for word in WORDS) and name not in KEPT:
+            if is_number(value) and any(word in name for word in WORDS) and name not in KEPT:
                 setattr(holder, name, probability)
                 count += 1
         if not isinstance(holder, nn.Module) and getattr(holder, "classifier_dropout", 0.0) is None:

@@ -6,7 +6,6 @@ untrue: saving them through transformers has silently changed values for older r
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import torch
 
 from warmkit.common.json_files import dump_json, read_object
-from warmkit.common.whole_files import writing
+from warmkit.common.whole_files import flush, writing
 from warmkit.layouts.companions import companion_files, copy_companions
 from warmkit.layouts.opening import open_checkpoint
 from warmkit.modeling.quiet import quiet
@@ -61,10 +60,10 @@ def save_model(
         _edit_tokenizer(partial, tokenizer or {})
         _edit_generation(partial, generation or {})
         for file in partial.iterdir():
-            _flush(file)
+            flush(file)
         shutil.rmtree(target, ignore_errors=True)
         partial.rename(target)
-        _flush(target.parent)
+        flush(target.parent)
 
 
 def check_savable(init: str) -> None:
@@ -129,11 +128,3 @@ def _edit_generation(folder: Path, changed: dict[str, Any]) -> None:
 
 def _content(token: Any) -> Any:
     return token.get("content") if isinstance(token, dict) else token
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

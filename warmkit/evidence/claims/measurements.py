@@ -33,6 +33,11 @@ class Measurements:
         self.points += added
         return added
 
+    def draw_lines(self, part: str, lines: Mapping[str, Iterable[Mapping[str, Any]]]) -> None:
+        """Add points of several lines."""
+        for line, points in lines.items():
+            self.draw(part, line, points)
+
     def state(self, **numbers: float) -> None:
         """Add numbers; NaN becomes None."""
         self.numbers |= {name: float(each) if math.isfinite(each) else None for name, each in numbers.items()}

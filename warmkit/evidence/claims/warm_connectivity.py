@@ -48,8 +48,7 @@ def measure(bed: Testbed, how: Settings) -> Measurements:
     found, (contest, pairs) = Measurements(), _pairs(bed, how)
     lines = {source: along_lambda(contest, each, how.lambdas) for source, each in pairs.items()}
     for source, each in lines.items():
-        for line, points in {**each, "only probed": flat(contest, PROBE, how.lambdas)}.items():
-            found.draw(source, line, points)
+        found.draw_lines(source, {**each, "only probed": flat(contest, PROBE, how.lambdas)})
         found.draw("gain", source, [difference(wa, diag) for wa, diag in zip(each["WA"], each["Diag"])])
     _state(lines, how.lambdas.index(0.5), found)
     _average(bed, how, found)
@@ -132,6 +131,5 @@ def _average(bed: Testbed, how: Settings, found: Measurements) -> None:
 def _over_members(pool: Pool, part: str, bed: Testbed, found: Measurements) -> dict[str, Point]:
     """Draw the lines of a pool over M; return how far each is above the mean of its members at the largest M."""
     lines = along_count(bed.contest(pool, only=HELD_OUT), list(pool.runs))
-    for line, points in lines.items():
-        found.draw(part, line, points)
+    found.draw_lines(part, lines)
     return {line: difference(points[-1], lines["mean of the single models"][-1]) for line, points in lines.items()}

@@ -48,12 +48,8 @@ def measure(bed: Testbed, how: Settings) -> Measurements:
     """Compare WA and ENS of models of one configuration that differ in order, on four data sets."""
     found, pool = Measurements(), memorising(bed, how)
     contest, names = bed.contest(pool), list(pool.runs)
-    for part, lines in (
-        ("count", along_count(contest, names)),
-        ("lambda", along_lambda(contest, [(names[0], names[1])], how.lambdas)),
-    ):
-        for line, points in lines.items():
-            found.draw(part, line, points)
+    found.draw_lines("count", along_count(contest, names))
+    found.draw_lines("lambda", along_lambda(contest, [(names[0], names[1])], how.lambdas))
     for pair in itertools.combinations(names, 2):
         gain = difference(percent(contest.average(pair)), percent(contest.ensemble(pair)))
         for name, subset in SUBSETS.items():

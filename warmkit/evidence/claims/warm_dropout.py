@@ -46,8 +46,7 @@ def measure(bed: Testbed, how: Settings) -> Measurements:
     pairs = {ORDER: list(pairwise(names)), DROPOUT: list(zip(names, others))}
     lines = {kind: along_lambda(contest, each, how.lambdas) for kind, each in pairs.items()}
     for kind, each in lines.items():
-        for line, points in each.items():
-            found.draw(kind, line, points)
+        found.draw_lines(kind, each)
         found.draw("gain", kind, [difference(wa, diag) for wa, diag in zip(each["WA"], each["Diag"])])
     _state(lines, how.lambdas.index(0.5), found)
     return found

@@ -45,8 +45,7 @@ def measure(bed: Testbed, how: Settings) -> Measurements:
         for place, name in zip(models[share], names[1:]):
             others[place] = bed.variant(pool, name, f"init-{100 * share:g}", init=init)
     lines = _lines(bed.contest(pool, only=HELD_OUT, **others), names[:-1], models)
-    for line, points in lines.items():
-        found.draw("share", line, points)
+    found.draw_lines("share", lines)
     _state(lines, found)
     return found
 

@@ -54,8 +54,7 @@ def measure(bed: Testbed, how: Settings) -> Measurements:
         contest, pairs = _contest(bed, second, how.pairs)
         lines = {part: along_lambda(contest, each, how.lambdas) for part, each in pairs.items()}
         for part, each in lines.items():
-            for line, points in {**each, "only probed": flat(contest, PROBE, how.lambdas)}.items():
-                found.draw(f"{part} {second}", line, points)
+            found.draw_lines(f"{part} {second}", {**each, "only probed": flat(contest, PROBE, how.lambdas)})
         names, one = (FIRST, second), {line: points[middle] for line, points in lines["one"].items()}
         gain = difference(one["WA"], one["Diag"])
         over_ens = difference(one["WA"], one["ENS"])

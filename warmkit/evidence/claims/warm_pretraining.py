@@ -54,8 +54,7 @@ def measure(bed: Testbed, how: Settings) -> Measurements:
         pairs[APART].append((first, f"apart-{second}"))
     lines = {kind: along_lambda(contest, each, how.lambdas) for kind, each in pairs.items()}
     for kind, each in lines.items():
-        for line, points in each.items():
-            found.draw(kind, line, points)
+        found.draw_lines(kind, each)
         found.draw("WA", kind, each["WA"])
         found.draw("gain", kind, [difference(wa, diag) for wa, diag in zip(each["WA"], each["Diag"])])
     _state(lines, how.lambdas.index(0.5), found)

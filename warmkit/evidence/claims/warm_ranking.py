@@ -54,8 +54,7 @@ def measure(bed: Testbed, how: Settings) -> Measurements:
     }
     alone = mean([percent(contest.individual(name)) for name in names])
     lines["mean of the single models"] = [{"at": m, **alone} for m in range(1, len(best) + 1)]
-    for line, points in lines.items():
-        found.draw("count", line, points)
+    found.draw_lines("count", lines)
     over = {  # without the last M, at which all orders are one model
         line: mean([difference(a, b) for a, b in zip(lines[line][:-1], lines["random order"])])
         for line in ("best first", "best first, ranked on OOD")

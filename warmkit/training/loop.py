@@ -1,4 +1,4 @@
-"""The one training loop: SFT and reward models differ in their loss alone.
+"""The one training loop: SFT and reward models differ in their loss alone, policies in the whole step.
 
 What is random in a step follows from the seed and the step's number, and the order of the data from its own seed and the
 epoch. So the state is weights, optimiser and a number, and a killed run resumes to the same bytes.
@@ -9,29 +9,34 @@ from __future__ import annotations
 import functools
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from warmkit.common.random_streams import generator, seed_torch
+from warmkit.common.records import Form
 from warmkit.errors import TrainingError, UsageError, out_of_memory
 from warmkit.modeling.precision import autocast
+from warmkit.modeling.saving import check_savable
 from warmkit.training.distributed import agreed, group, said_once, sum_gradients, summed
 from warmkit.training.optimizers import build_optimizer, check_warmup, rate
 from warmkit.training.recipe_sections import Optimization
-from warmkit.training.run import RunDirectory
+from warmkit.training.run import RunDirectory, open_run
 from warmkit.training.sharding import clip_gradients, load_states, whole
+from warmkit.training.trackers import Trackers
+from warmkit.training.trained_precision import with_precision
 
+Recipe = TypeVar("Recipe")
 Advance = Callable[[int, int], None]
 """Called with the steps done since the last call and the total to do."""
 
 
-class Task(Protocol):
-    """What is learned.
+class Learner(Protocol):
+    """What learns, step by step.
 
     Attributes:
         model: The module whose parameters learn.
@@ -43,6 +48,18 @@ class Task(Protocol):
     examples: int
     section: str
 
+    def evaluate(self) -> dict[str, float]:
+        """Return numbers about held-out data."""
+        ...
+
+    def save(self, run: RunDirectory, name: str) -> None:
+        """Write the model to a directory of the run."""
+        ...
+
+
+class Task(Learner, Protocol):
+    """What is learned by the gradient of a loss over examples."""
+
     def loss(self, rows: Sequence[int]) -> tuple[torch.Tensor, dict[str, float]]:
         """Return the mean loss of some examples, and numbers to log, sums over the examples."""
         ...
@@ -53,14 +70,6 @@ class Task(Protocol):
 
     def places(self, rows: Sequence[int]) -> str:
         """Say where examples stand, for messages."""
-        ...
-
-    def evaluate(self) -> dict[str, float]:
-        """Return numbers about held-out data."""
-        ...
-
-    def save(self, run: RunDirectory, name: str) -> None:
-        """Write the model to a directory of the run."""
         ...
 
 
@@ -81,6 +90,23 @@ class Outcome:
     last: dict[str, Any]
 
 
+def begin(
+    recipe: Recipe, section: str, keys: Mapping[str, Form], force: bool
+) -> tuple[Recipe, RunDirectory, dict[str, Any] | None]:
+    """Open the run of a recipe; return the recipe with its precision, the run, and the summary of one that is finished."""
+    with agreed():
+        recipe = with_precision(recipe, section)
+        run = open_run(recipe, force)
+    with agreed():  # when the first process has cleared away what was there
+        summary = run.summary(keys)
+    if summary is None:
+        source: Any = recipe
+        with agreed():
+            run.trackers = Trackers(recipe)
+            check_savable(source.model.path)
+    return recipe, run, summary
+
+
 def train(task: Task, how: Optimization, run: RunDirectory, advance: Advance | None = None) -> Outcome:
     """Train a task to its last step, or go on where a killed run stopped.
 
@@ -88,38 +114,70 @@ def train(task: Task, how: Optimization, run: RunDirectory, advance: Advance | N
         TrainingError: If the loss is not finite, or memory runs out; the last state stays.
         UsageError: If a step to keep is none of the run's, or the warm-up is longer than the run.
     """
-    steps = how.steps_for(task.examples)
-    if late := [step for step in how.keep if not 1 <= step <= steps]:
-        raise UsageError(f"{task.section}.keep: expected steps between 1 and {steps}, found {late}")
-    check_warmup(how, steps, task.section)
     group().check_parts(_parts(range(how.batch_size), how.accumulation), task.section)
-    optimizer = build_optimizer(task.model, how)
+    task.model.train()
+    return take_steps(task, how, run, functools.partial(_step, task, how, run), advance)
+
+
+def take_steps(
+    learner: Learner,
+    how: Optimization,
+    run: RunDirectory,
+    step: Callable[[torch.optim.Optimizer, int, int], dict[str, Any]],
+    advance: Advance | None = None,
+    *,
+    before: int = 0,
+    others: Mapping[str, Any] | None = None,
+    look: Callable[[dict[str, Any]], bool] = lambda values: False,
+) -> Outcome:
+    """Take every step that is left of a run; evaluate, log, keep models and save states on the way.
+
+    Args:
+        learner: What learns.
+        how: Its optimisation.
+        run: Where a killed run has left its state.
+        step: Takes the step of a number, counted from 0, of so many, and returns its metrics.
+        advance: Progress callback.
+        before: Steps at the start in which the model does not learn (`value.warmup`).
+        others: What else is part of the state, by name; None where there is no such thing.
+        look: Called with the metrics before they are logged; may add to them, and says whether this was the last step.
+
+    Raises:
+        UsageError: If a step to keep is none of the run's, or the warm-up is longer than the run.
+    """
+    steps = how.steps_for(learner.examples)
+    if late := [each for each in how.keep if not 1 <= each <= steps]:
+        raise UsageError(f"{learner.section}.keep: expected steps between 1 and {steps}, found {late}")
+    check_warmup(how, steps, learner.section, before)
+    optimizer = build_optimizer(learner.model, how)
     with agreed():
-        first = _resume(task.model, optimizer, run)
+        first = last = _resume(learner.model, optimizer, others or {}, run)
     run.open_metrics(first)
     tick = advance or (lambda done, total: None)
     tick(first, steps)
     began = time.perf_counter()
     values: dict[str, Any] = {}
-    task.model.train()
     try:
-        for step in range(first, steps):
-            values = _step(task, how, optimizer, step, steps, run)
-            if how.evaluate_every and (step + 1) % how.evaluate_every == 0:
-                values |= task.evaluate()
+        for number in range(first, steps):
+            values, last = step(optimizer, number, steps), number + 1
+            if how.evaluate_every and last % how.evaluate_every == 0:
+                values |= learner.evaluate()
+            stopping = look(values)
             run.log(values)
-            if step + 1 in how.keep:
-                task.save(run, run.kept(step + 1).name)
-            if (step + 1) % how.save_every == 0 and step + 1 < steps:
-                run.save_state(_state(task.model, optimizer, step + 1))
+            if last in how.keep:
+                learner.save(run, run.kept(last).name)
+            if last % how.save_every == 0 and last < steps and not stopping:
+                run.save_state(_state(learner.model, optimizer, others or {}, last))
             tick(1, steps)
+            if stopping:
+                break
     finally:
         run.close()
-    return Outcome(steps, first, time.perf_counter() - began, values or run.metrics()[-1])
+    return Outcome(last, first, time.perf_counter() - began, values or run.metrics()[-1])
 
 
 def _step(
-    task: Task, how: Optimization, optimizer: torch.optim.Optimizer, step: int, steps: int, run: RunDirectory
+    task: Task, how: Optimization, run: RunDirectory, optimizer: torch.optim.Optimizer, step: int, steps: int
 ) -> dict[str, Any]:
     began = time.perf_counter()
     rows = batch_rows(task.examples, how.batch_size, how.order, step)
@@ -189,16 +247,20 @@ def _device(model: Any) -> torch.device:
     return next(model.parameters()).device
 
 
-def _state(model: Any, optimizer: torch.optim.Optimizer, step: int) -> dict[str, Any]:
-    return {"step": step, "model": whole(model.state_dict()), "optimizer": whole(optimizer.state_dict())}
+def _state(model: Any, optimizer: torch.optim.Optimizer, others: Mapping[str, Any], step: int) -> dict[str, Any]:
+    more = {name: {} if each is None else each.state_dict() for name, each in others.items()}
+    return {"step": step, "model": whole(model.state_dict()), "optimizer": whole(optimizer.state_dict()), **more}
 
 
-def _resume(model: Any, optimizer: torch.optim.Optimizer, run: RunDirectory) -> int:
+def _resume(model: Any, optimizer: torch.optim.Optimizer, others: Mapping[str, Any], run: RunDirectory) -> int:
     state = run.load_state()
     if state is None:
         return 0
     with run.restoring():
         load_states(model, optimizer, state)
+        for name, each in others.items():
+            if each is not None:
+                each.load_state_dict(state[name])
     return state["step"]
 
 

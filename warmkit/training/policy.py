@@ -6,32 +6,24 @@ epoch. So the state is weights, optimisers, anchor and a number, and a killed ru
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from warmkit.common.display import Displayed
 from warmkit.common.progress import Advance, progress
 from warmkit.common.records import dict_of, either, having, is_anything, is_natural, is_number, is_text, list_of, maybe
-from warmkit.errors import UsageError
 from warmkit.modeling.generation_config import not_followed
-from warmkit.modeling.saving import check_savable
 from warmkit.training.distributed import agreed, group
-from warmkit.training.loop import Outcome
-from warmkit.training.optimizers import build_optimizer, check_warmup
+from warmkit.training.loop import Outcome, begin, take_steps
 from warmkit.training.policy_opening import open_policy
 from warmkit.training.policy_recipe import PolicyRecipe
 from warmkit.training.policy_step import take_step
 from warmkit.training.policy_task import PolicyTask
-from warmkit.training.run import RunDirectory, open_run
+from warmkit.training.run import RunDirectory
 from warmkit.training.run_warnings import Watch
-from warmkit.training.sharding import load_states, whole
 from warmkit.training.telling import Tell
-from warmkit.training.trackers import Trackers
-from warmkit.training.trained_precision import with_precision
 
 SUMMARY = {
     "steps": is_natural,
@@ -84,15 +76,9 @@ def train_policy(
 
     Source: WARP (Ramé et al., 2024), algorithm 1, lines 4-10; WARM (Ramé et al., 2024), appendix C.4 (the value baseline).
     """
-    with agreed():
-        recipe = with_precision(recipe, "policy")
-        run = open_run(recipe, force)
-    with agreed():  # when the first process has cleared away what was there
-        summary = run.summary(SUMMARY)
+    recipe, run, summary = begin(recipe, "policy", SUMMARY, force)
     if summary is None:
         with agreed():
-            run.trackers = Trackers(recipe)
-            check_savable(recipe.model.path)
             task = open_policy(recipe, tell)
         with progress(advance, "training", "steps") as tick:
             outcome = train(task, run, tick)
@@ -107,69 +93,22 @@ def train_policy(
 
 def train(task: PolicyTask, run: RunDirectory, advance: Advance | None = None) -> Outcome:
     """Take every step of the policy gradient that is left, or fewer if the KL reaches its ceiling."""
-    how = task.how
-    steps = how.steps_for(len(task.data["train"]))
-    if late := [step for step in how.keep if not 1 <= step <= steps]:
-        raise UsageError(f"policy.keep: expected steps between 1 and {steps}, found {late}")
-    check_warmup(how, steps, "policy", 0 if task.value is None else task.value.warmup)
-    group().check_parts([range(how.batch_size)], "policy", how.accumulation if group().sharded else 1)
-    optimizer, watch = build_optimizer(task.model, how), Watch()
-    with agreed():
-        first = last = _resume(task, optimizer, watch, run)
-    run.open_metrics(first)
-    tick = advance or (lambda done, total: None)
-    tick(first, steps)
-    began = time.perf_counter()
-    values: dict[str, Any] = {}
-    try:
-        for step in range(first, steps):
-            values, last = take_step(task, optimizer, step, steps), step + 1
-            stopping = how.kl_ceiling is not None and values["kl_sft"] > how.kl_ceiling
-            if how.evaluate_every and last % how.evaluate_every == 0:
-                values |= task.evaluate()
-            if warnings := watch.look(values):
-                values["warnings"] = warnings
-            run.log(values)
-            if last in how.keep:
-                task.save(run, run.kept(last).name)
-            if last % how.save_every == 0 and last < steps and not stopping:
-                run.save_state(_state(task, optimizer, watch, last))
-            tick(1, steps)
-            if stopping:
-                break
-    finally:
-        run.close()
-    return Outcome(last, first, time.perf_counter() - began, values or run.metrics()[-1])
+    how, watch = task.how, Watch()
+    group().check_parts([range(how.batch_size)], task.section, how.accumulation if group().sharded else 1)
 
+    def look(values: dict[str, Any]) -> bool:
+        if warnings := watch.look(values):
+            values["warnings"] = warnings
+        return how.kl_ceiling is not None and values["kl_sft"] > how.kl_ceiling
 
-def _state(task: PolicyTask, optimizer: torch.optim.Optimizer, watch: Watch, step: int) -> dict[str, Any]:
-    return {
-        "step": step,
-        "model": whole(task.model.state_dict()),
-        "optimizer": whole(optimizer.state_dict()),
-        "watch": watch.counts,
-        "anchor": {} if task.anchor is None else task.anchor.state_dict(),
-        "value": {} if task.value is None else task.value.state_dict(),
-    }
-
-
-def _resume(task: PolicyTask, optimizer: torch.optim.Optimizer, watch: Watch, run: RunDirectory) -> int:
-    state = run.load_state()
-    if state is None:
-        return 0
-    with run.restoring():
-        load_states(task.model, optimizer, state)
-        watch.load(state["watch"])
-        if task.anchor is not None:
-            task.anchor.load_state_dict(state["anchor"])
-        if task.value is not None:
-            task.value.load_state_dict(state["value"])
-    return state["step"]
+    others = {"watch": watch, "anchor": task.anchor, "value": task.value}
+    before = 0 if task.value is None else task.value.warmup
+    return take_steps(task, how, run, partial(take_step, task), advance, before=before, others=others, look=look)
 
 
 def _summary(task: PolicyTask, run: RunDirectory, outcome: Outcome) -> dict[str, Any]:
     """Return what a run did, the final evaluation and every warning with its step."""
-    planned = task.how.steps_for(len(task.data["train"]))
+    planned = task.how.steps_for(task.examples)
     return {
         "steps": outcome.steps,
         "stopped": "kl_ceiling" if outcome.steps < planned else None,

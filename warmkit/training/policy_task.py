@@ -45,10 +45,11 @@ class PolicyTask:
     sft: Model
     value: ValueModel | None = None
     others: dict[str, Model] = field(init=False)
+    section = "policy"
 
     def __post_init__(self) -> None:
         self.others = {"sft": self.sft} if self.anchor in (None, self.sft) else {"sft": self.sft, "anchor": self.anchor}
-        self.model = self.evaluator.model
+        self.model, self.examples = self.evaluator.model, len(self.data["train"])
 
     @property
     def device(self) -> torch.device:

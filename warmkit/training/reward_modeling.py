@@ -22,18 +22,16 @@ from warmkit.modeling.checkpointing import recompute_activations
 from warmkit.modeling.precision import autocast
 from warmkit.modeling.quiet import evaluating
 from warmkit.modeling.reward_model import NO_PADDING, RewardModel, load_reward_model, pooled_around, trained_head
-from warmkit.modeling.saving import SCALAR, check_savable, save_model
+from warmkit.modeling.saving import SCALAR, save_model
 from warmkit.training.distributed import agreed, group
-from warmkit.training.loop import train
+from warmkit.training.loop import begin, train
 from warmkit.training.lora import add_adapters, merged
 from warmkit.training.losses import bradley_terry
 from warmkit.training.probe import train_probe
 from warmkit.training.recipe_sections import DataSection, ModelSection, RewardModelRecipe
-from warmkit.training.run import RunDirectory, open_run
+from warmkit.training.run import RunDirectory
 from warmkit.training.sharding import check_shards, put_together, shard, spread, whole_weights
 from warmkit.training.telling import Tell, tell_texts
-from warmkit.training.trackers import Trackers
-from warmkit.training.trained_precision import with_precision
 
 ALL_TOKENS = 1 << 40  # a batch that learns is split for padding alone: its activations are kept in any case
 SUMMARY = {
@@ -125,16 +123,10 @@ def train_reward_model(
 
     Source: WARM (Ramé et al., 2024), sections 2.1 and 3.1, appendix C.3.
     """
-    with agreed():
-        recipe = with_precision(recipe, "rm")
-        run = open_run(recipe, force)
-    with agreed():  # when the first process has cleared away what was there
-        summary = run.summary(SUMMARY)
+    recipe, run, summary = begin(recipe, "rm", SUMMARY, force)
     if summary is not None:
         return RewardModelResult(run.model, summary, int(summary["steps"]))
     with agreed():
-        run.trackers = Trackers(recipe)
-        check_savable(recipe.model.path)
         reward_model = open_for_training(recipe.model, recipe.rm.dropout)
         data = load_comparisons(recipe.data, recipe.model, reward_model, tell)
         check_shards(recipe.rm, "rm", recipe.lora)

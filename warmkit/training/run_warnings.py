@@ -36,6 +36,10 @@ class Watch:
         self.counts = {name: self.counts[name] + 1 if wrong[name] else 0 for name in self.counts}
         return [text.format(PATIENCE) for name, text in WARNINGS.items() if self.counts[name] == PATIENCE]
 
-    def load(self, counts: Mapping[str, int]) -> None:
+    def state_dict(self) -> dict[str, int]:
+        """Return the counts."""
+        return self.counts
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
         """Go on with the counts of a killed run."""
-        self.counts = {name: int(counts[name]) for name in self.counts}
+        self.counts = {name: int(state[name]) for name in self.counts}

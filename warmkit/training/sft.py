@@ -19,18 +19,16 @@ from warmkit.modeling.causal_model import load_causal_model
 from warmkit.modeling.checkpointing import recompute_activations
 from warmkit.modeling.generation_config import ends_of, saved_ends
 from warmkit.modeling.quiet import evaluating
-from warmkit.modeling.saving import check_savable, save_model
+from warmkit.modeling.saving import save_model
 from warmkit.modeling.tokens import Encoder, Tokens, by_length, longest, masked_padding, tokenizer_of
 from warmkit.training.distributed import agreed, group
-from warmkit.training.loop import train
+from warmkit.training.loop import begin, train
 from warmkit.training.lora import add_adapters, merged
 from warmkit.training.losses import completion_nll
 from warmkit.training.recipe_sections import SftRecipe
-from warmkit.training.run import RunDirectory, open_run
+from warmkit.training.run import RunDirectory
 from warmkit.training.sharding import check_shards, shard, whole_weights
 from warmkit.training.telling import Tell, tell_texts
-from warmkit.training.trackers import Trackers
-from warmkit.training.trained_precision import with_precision
 
 EVALUATION_TOKENS = 8192
 LOOKED_AT = 32  # chats
@@ -128,17 +126,11 @@ def train_sft(
 
     Source: WARM (Ramé et al., 2024), appendix C.3.1 (SFT) and C.3.2 (Baklava).
     """
-    with agreed():
-        recipe = with_precision(recipe, "sft")
-        run = open_run(recipe, force)
-    with agreed():  # when the first process has cleared away what was there
-        summary = run.summary(SUMMARY)
+    recipe, run, summary = begin(recipe, "sft", SUMMARY, force)
     kept = {step: run.kept(step) for step in recipe.sft.keep}
     if summary is not None:
         return SftResult(run.model, kept, summary)
     with agreed():
-        run.trackers = Trackers(recipe)
-        check_savable(recipe.model.path)
         task = open_task(recipe, tell)
         check_shards(recipe.sft, "sft", recipe.lora)
         shard(task.model)

@@ -2,53 +2,62 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from warmkit.cli import policy_options as options
-from warmkit.cli.command import command
-from warmkit.cli.console import Console, table
-from warmkit.cli.evaluate import Plot
-from warmkit.cli.output import DocumentPath, check_picture, draw_picture, refuse_existing, write_document
+from warmkit.cli.command import command, option
+from warmkit.cli.console import Console, interval, table
+from warmkit.cli.output import PlottedDocument
+from warmkit.cli.policy_options import Judges, Sampling, open_candidate, sampling_only, tell_texts
 from warmkit.cli.shared_options import numbers
-from warmkit.cli.train import need_transformers
 from warmkit.errors import UsageError
 
 if TYPE_CHECKING:
-    from warmkit.evaluation.accuracy import Estimate
     from warmkit.evaluation.best_of_n import BestOf
     from warmkit.evaluation.policies import EvaluationSettings
     from warmkit.evaluation.pool import Pool
+    from warmkit.evaluation.rewards import Term
 
 SAMPLES = 64
 
-Choosers = Annotated[
-    list[str] | None,
-    typer.Option(
+
+@dataclass(frozen=True)
+class Choosers(Judges):
+    """Who chooses answers, and who judges what was chosen."""
+
+    rewards: list[str] | None = option(
+        None,
+        "Who chooses: a reward model (several with commas: ENS), module:function, 'command: LINE', or http://host/score. "
+        "Repeatable.",
         "--reward",
         metavar="[NAME=]WHAT",
-        help="Who chooses: a reward model (several with commas: ENS), module:function, 'command: LINE', or http://host/score. "
-        "Repeatable.",
-    ),
-]
+    )
+    controls: list[str] | None = option(
+        None, "Another reward, which judges what was chosen. Repeatable.", "--control", metavar="[NAME=]WHAT"
+    )
 
 
-@command()
+@dataclass(frozen=True)
+class BonFiles(PlottedDocument):
+    """What is written beside what is printed, and the pool of samples."""
+
+    pool: Path | None = option(None, "JSON lines of the samples: written with a POLICY, read without one.")
+    force: bool = option(False, "Replace files at OUT and POOL.")
+
+
+@command(needs_transformers=True)
 def bon(
     console: Console,
+    judges: Choosers,
+    sampling: Sampling,
+    files: BonFiles,
     policy: Annotated[
         str | None, typer.Argument(metavar="POLICY", help="Directory or Hub repository; none reads --pool.", show_default=False)
-    ] = None,
-    prompts: options.PromptFile = None,
-    reward: Choosers = None,
-    control: Annotated[
-        list[str] | None,
-        typer.Option("--control", metavar="[NAME=]WHAT", help="Another reward, which judges what was chosen. Repeatable."),
     ] = None,
     samples: Annotated[
         int | None, typer.Option("--samples", min=1, help="Completions of every prompt, K.", show_default=str(SAMPLES))
@@ -56,19 +65,6 @@ def bon(
     sizes: Annotated[
         str | None, typer.Option("--n", metavar="N,N", help="How many to choose from, up to K.", show_default="1,2,4,...,K")
     ] = None,
-    pool: Annotated[
-        Path | None, typer.Option("--pool", help="JSON lines of the samples: written with a POLICY, read without one.")
-    ] = None,
-    recipe: options.Like = None,
-    temperature: options.Temperature = None,
-    max_new_tokens: options.NewTokens = None,
-    stop: options.Stop = None,
-    chat: options.AsChats = False,
-    seed: options.Seed = 0,
-    batch_size: options.BatchSize = 64,
-    plot: Plot = None,
-    output: DocumentPath = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace files at OUT and POOL.")] = False,
 ) -> None:
     """Sample K completions of every prompt, let rewards choose the best of N, and show what controls say of the choices.
 
@@ -83,33 +79,62 @@ def bon(
     - `warmkit bon SFT --prompts p.jsonl --reward A --control gold=RM --samples 256 --pool pool.jsonl`
     - `warmkit bon --pool pool.jsonl --reward B --control gold=RM --n 1,16,256`
     """
-    need_transformers()
-    sampling = {"--samples": samples, "--temperature": temperature, "--max-new-tokens": max_new_tokens, "--stop": stop}
-    from warmkit.evaluation.best_of_n import best_of_curves, default_sizes
-    from warmkit.evaluation.pool import score_pool
     from warmkit.evaluation.rewards import open_terms
     from warmkit.report.runs.documents import bon_charts
 
-    how = options.evaluation_settings(
-        recipe,
-        prompts=_prompts(policy, prompts, sampling, pool),
-        rewards=reward,
-        controls=control,
-        sft=None,
-        temperature=temperature,
-        max_new_tokens=max_new_tokens,
-        samples=samples or SAMPLES,
-        seed=seed,
-        batch_size=batch_size,
-        stop=stop,
-        chat=chat,
-        needed=("prompts", "rewards", "controls"),
-    )
-    check_picture(plot)
-    refuse_existing([output, pool if policy is not None else None], force)
+    if policy is None:
+        sampling = _of_pool(files.pool, sampling, samples)
+    how = sampling.settings(samples or SAMPLES, judges, needed=("prompts", "rewards", "controls"))
+    files.check(files.pool if policy is not None else None)
     choosing, judging = open_terms(how.rewards), open_terms(how.controls)
-    answers = _answers(console, policy, how, pool)
-    options.tell_texts(console, answers.prompts, [], [*choosing, *judging], how.chat)
+    answers = _answers(console, policy, how, files.pool)
+    tell_texts(console, answers.prompts, [], [*choosing, *judging], how.chat)
+    points = _points(console, answers, choosing, judging, sizes)
+    document = {
+        "policy": policy,
+        "prompts": {"source": how.prompts, "number": len(answers.prompts)},
+        "samples": answers.samples,
+        **({} if policy is None else {key: getattr(how, key) for key in ("temperature", "max_new_tokens", "seed")}),
+        "choosers": {term.label: asdict(term) for term in how.rewards},
+        "controls": {term.label: asdict(term) for term in how.controls},
+        "points": [asdict(each) for each in points],
+    }
+    files.save(console, document, lambda: bon_charts(document))
+    title = f"Best of N from {answers.samples} samples of {len(answers.prompts)} prompts"
+    choosers = [term.label for term in choosing]
+    console.result(document, *(_table(title, term.label, choosers, points) for term in judging))
+
+
+def _of_pool(pool: Path | None, sampling: Sampling, samples: int | None) -> Sampling:
+    """Take the prompts from the pool, which has been sampled."""
+    if pool is None:
+        raise UsageError("expected a POLICY to sample from, or --pool FILE with its samples")
+    options = {"--prompts": sampling.prompts, "--samples": samples, "--temperature": sampling.temperature}
+    options |= {"--max-new-tokens": sampling.max_new_tokens, "--stop": sampling.stop}
+    if given := [name for name, value in options.items() if value is not None]:
+        raise UsageError(f"{' and '.join(given)}: for a POLICY; a pool has been sampled already")
+    return replace(sampling, prompts=str(pool))
+
+
+def _answers(console: Console, policy: str | None, how: EvaluationSettings, path: Path | None) -> Pool:
+    """Sample a policy, or read what was sampled."""
+    from warmkit.evaluation.pool import read_pool, sample_pool
+
+    if policy is None:
+        return read_pool(how.prompts, chat=bool(how.chat))
+    with console.progress("sampling", unit="prompts") as advance:
+        answers = sample_pool(open_candidate(console, sampling_only(how), policy), advance)
+    if path is not None:
+        answers.write(path)
+        console.note(f"wrote the samples to {path}")
+    return answers
+
+
+def _points(console: Console, answers: Pool, choosing: list[Term], judging: list[Term], sizes: str | None) -> list[BestOf]:
+    """Measure the best of every N."""
+    from warmkit.evaluation.best_of_n import best_of_curves, default_sizes
+    from warmkit.evaluation.pool import score_pool
+
     chosen = _sizes(sizes) or default_sizes(answers.samples)
     if max(chosen) > answers.samples:
         raise UsageError(f"--n: expected 1 to {answers.samples}, the samples of every prompt, found {max(chosen)}")
@@ -117,31 +142,7 @@ def bon(
         scores = score_pool(answers, [*choosing, *judging], advance)
     proxies = {term.label: term.weight * each for term, each in zip(choosing, scores)}
     controls = {term.label: each for term, each in zip(judging, scores[len(choosing) :])}
-    points = best_of_curves(proxies, controls, chosen)
-    document = {
-        "policy": policy,
-        "prompts": {"source": how.prompts, "number": len(answers.prompts)},
-        "samples": answers.samples,
-        **({} if policy is None else {key: getattr(how, key) for key in ("temperature", "max_new_tokens", "seed")}),
-        "choosers": {term.label: dataclasses.asdict(term) for term in how.rewards},
-        "controls": {term.label: dataclasses.asdict(term) for term in how.controls},
-        "points": [dataclasses.asdict(each) for each in points],
-    }
-    draw_picture(console, lambda: bon_charts(document), plot)
-    write_document(output, document)
-    title = f"Best of N from {answers.samples} samples of {len(answers.prompts)} prompts"
-    console.result(document, *(_table(title, control, list(proxies), points) for control in controls))
-
-
-def _prompts(policy: str | None, prompts: str | None, sampling: dict[str, Any], pool: Path | None) -> str | None:
-    """Return where the prompts are; without a policy, in the pool."""
-    if policy is not None:
-        return prompts
-    if pool is None:
-        raise UsageError("expected a POLICY to sample from, or --pool FILE with its samples")
-    if given := [name for name, value in {"--prompts": prompts, **sampling}.items() if value is not None]:
-        raise UsageError(f"{' and '.join(given)}: for a POLICY; a pool has been sampled already")
-    return str(pool)
+    return best_of_curves(proxies, controls, chosen)
 
 
 def _sizes(text: str | None) -> list[int] | None:
@@ -149,21 +150,6 @@ def _sizes(text: str | None) -> list[int] | None:
     if wrong := [each for each in found or [] if not (each >= 1 and each.is_integer())]:
         raise UsageError(f"--n: expected whole numbers from 1, found {wrong[0]:g}")
     return None if found is None else sorted({int(each) for each in found})
-
-
-def _answers(console: Console, policy: str | None, how: EvaluationSettings, path: Path | None) -> Pool:
-    from warmkit.evaluation.policies import PolicyTrial
-    from warmkit.evaluation.pool import read_pool, sample_pool
-
-    if policy is None:
-        return read_pool(how.prompts, chat=bool(how.chat))
-    trial = PolicyTrial(dataclasses.replace(how, rewards=[], controls=[], sft=None))
-    with console.progress("sampling", unit="prompts") as advance:
-        answers = sample_pool(options.open_candidate(console, trial, policy), advance)
-    if path is not None:
-        answers.write(path)
-        console.note(f"wrote the samples to {path}")
-    return answers
 
 
 def _table(title: str, control: str, choosers: Sequence[str], points: Sequence[BestOf]) -> Any:
@@ -177,9 +163,9 @@ def _table(title: str, control: str, choosers: Sequence[str], points: Sequence[B
             str(each.n),
             f"{each.kl:.3f}",
             f"{each.proxy:.4g}",
-            _span(each.score, f".{digits}f"),
-            "" if each.n == 1 else _span(each.gain, f"+.{digits}f"),
-            "" if each.n == 1 or each.chooser == choosers[0] else _span(each.lead, f"+.{digits}f"),
+            interval(vars(each.score), f".{digits}f"),
+            "" if each.n == 1 else interval(vars(each.gain), f"+.{digits}f"),
+            "" if each.n == 1 or each.chooser == choosers[0] else interval(vars(each.lead), f"+.{digits}f"),
         ]
         for place, each in enumerate(kept)
     ]
@@ -189,8 +175,3 @@ def _table(title: str, control: str, choosers: Sequence[str], points: Sequence[B
 def _digits(largest: float) -> int:
     """Return the decimals that leave the largest gain three digits."""
     return max(0, 2 - math.floor(math.log10(largest))) if largest else 2
-
-
-def _span(estimate: Estimate, form: str) -> str:
-    """Write a score or a difference of scores with its interval."""
-    return "{} ({} to {})".format(*(f"{each:{form}}" for each in (estimate.value, estimate.low, estimate.high)))

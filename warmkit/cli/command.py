@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import importlib.util
 import inspect
 import os
 import signal
 import sys
 import typing
-from collections.abc import Callable, Generator
-from typing import Annotated, Any
+from collections.abc import Callable, Generator, Sequence
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 from warmkit.cli.console import Console
-from warmkit.errors import WarmkitError, out_of_memory
+from warmkit.errors import UsageError, WarmkitError, out_of_memory
 
 INTERRUPTED, TERMINATED = 130, 143
 OUTPUT_PANEL = "What is printed"
+T = TypeVar("T")
 
 
 class Terminated(BaseException):
@@ -34,28 +37,50 @@ def console_options(
     """Options that every command takes."""
 
 
-def command(*shared: Callable[..., Any], resumes: bool | None = None) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Turn `function(console, ...)` into a command.
-
-    Its parameters and those of every function in `shared` become options; the shared ones arrive as keyword arguments.
+def option(default: T, help: str, *names: str, **more: Any) -> T:
+    """Declare a field of a dataclass as an option.
 
     Args:
-        shared: Functions whose parameters are options of several commands.
-        resumes: Whether the same command goes on where an interrupted one stopped; by default those with shared options do.
+        default: What it is where it is not given.
+        help: What it means.
+        names: How it is written; by default as the field.
+        **more: What `typer.Option` takes.
+    """
+    return dataclasses.field(default=default, metadata={"names": names, "help": help, **more})
+
+
+def command(
+    *shared: Callable[..., Any], resumes: bool = False, needs_transformers: bool = False
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Turn `function(console, ...)` into a command, whose parameters are options.
+
+    A parameter whose type is a dataclass stands for a group of options: its fields are options, and an instance arrives.
+
+    Args:
+        shared: Functions whose parameters are options too, and arrive as keyword arguments.
+        resumes: Whether the same command goes on where an interrupted one stopped.
+        needs_transformers: Whether it stops with advice where the `train` extra is not installed.
     """
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        groups = {each.name: each.annotation for each in _parameters(function) if _fields(each.annotation)}
+
         def run(**given: Any) -> None:
             console = Console(given.pop("quiet"), given.pop("verbose"), given.pop("json"))
-            with exit_codes(console, resumes=bool(shared) if resumes is None else resumes), console.watched():
+            with exit_codes(console, resumes), console.watched():
+                if needs_transformers:
+                    need_transformers()
+                for name, group in groups.items():
+                    given[name] = group(**{each.name: given.pop(each.name) for each in _fields(group)})
                 function(console, **given)
 
-        groups = (function, *shared, console_options)
-        parameters = {each.name: each for group in groups for each in _parameters(group)}
-        required_first = sorted(parameters.values(), key=lambda each: each.default is not inspect.Parameter.empty)
+        parameters = [*_parameters(function), *(each for group in (*shared, console_options) for each in _parameters(group))]
+        options = [option for each in parameters for option in (_fields(each.annotation) or [each])]
+        assert len({each.name for each in options}) == len(options), f"{function.__name__}: an option is declared twice"
+        required_first = sorted(options, key=lambda each: each.default is not inspect.Parameter.empty)
         run.__name__, run.__doc__ = function.__name__, function.__doc__
         run.__signature__ = inspect.Signature(required_first)  # pyright: ignore[reportFunctionMemberAccess]
-        run.__annotations__ = {each.name: each.annotation for each in parameters.values()}
+        run.__annotations__ = {each.name: each.annotation for each in options}
         return run
 
     return decorate
@@ -69,6 +94,30 @@ def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
         for each in plain
         if each.name != "console"
     ]
+
+
+def _fields(group: Any) -> list[inspect.Parameter]:
+    """Return the options of a dataclass; none of any other type."""
+    if not dataclasses.is_dataclass(group):
+        return []
+    declared = {each.name: each.metadata for each in dataclasses.fields(group)}
+    return [_declared(each, **declared[each.name]) for each in _parameters(typing.cast("Any", group))]
+
+
+def _declared(field: inspect.Parameter, names: Sequence[str] = (), **more: Any) -> inspect.Parameter:
+    """Return a field as its `option` declares it; one whose annotation says all stays as it is."""
+    names = names or [f"--{field.name.strip('_').replace('_', '-')}"]
+    return field.replace(annotation=Annotated[field.annotation, typer.Option(*names, **more)]) if more else field
+
+
+def need_transformers() -> None:
+    """Stop with advice where the training packages are not installed.
+
+    Raises:
+        UsageError: If they are not.
+    """
+    if importlib.util.find_spec("transformers") is None:
+        raise UsageError("this needs transformers; install it: pip install 'warmkit[train]'")
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from warmkit.cli.narrator import Narrator
@@ -54,9 +54,9 @@ class Console:
 
         Rich(width=None if sys.stdout.isatty() else WIDTH, markup=False, emoji=False, highlight=False).print(part)
 
-    def note(self, text: str) -> None:
-        """Say something harmless on stderr."""
-        if not self.quiet:
+    def note(self, *texts: str) -> None:
+        """Say harmless things on stderr."""
+        for text in () if self.quiet else texts:
             _write(_said(f"note: {text}"), sys.stderr)
 
     def say(self, text: str) -> None:
@@ -85,8 +85,8 @@ class Console:
         return not self.quiet and not sys.stderr.isatty()
 
     @contextlib.contextmanager
-    def progress(self, label: str, unit: str = "bytes") -> Generator[Advance | None, None, None]:
-        """Show how far the block is and how long it will take: a bar on a terminal, else a line now and then; None if quiet.
+    def progress(self, label: str, unit: str = "bytes") -> Generator[Advance, None, None]:
+        """Show how far the block is and how long it will take: a bar on a terminal, else a line now and then.
 
         Args:
             label: What is being done.
@@ -96,7 +96,7 @@ class Console:
             with self._narrator.stage(printable(label), unit):
                 yield self._narrator.advance
         elif self.quiet:
-            yield None
+            yield lambda done, total: None
         else:
             self._bar = Bar(label, unit)
             try:
@@ -157,3 +157,9 @@ def table(title: str | None, columns: Sequence[str], rows: Sequence[Sequence[str
     for row in rows:
         result.add_row(*(printable(cell, keep="\n") for cell in row))
     return result
+
+
+def interval(estimate: Mapping[str, float], form: str) -> str:
+    """Write an estimate with the interval around it: 0.8 (0.7 to 0.9)."""
+    value, low, high = (format(estimate[key], form) for key in ("value", "low", "high"))
+    return f"{value} ({low} to {high})"

@@ -10,14 +10,13 @@ import typer
 from warmkit.cli.command import command
 from warmkit.cli.console import Console, table
 from warmkit.cli.output import write_page
-from warmkit.cli.train import need_transformers
 
 if TYPE_CHECKING:
     from warmkit.evidence.demo.demo import Story
     from warmkit.report.html_page import Table
 
 
-@command(resumes=True)
+@command(resumes=True, needs_transformers=True)
 def demo(
     console: Console,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for all results.")] = Path("warmkit-demo"),
@@ -35,7 +34,6 @@ def demo(
     - `warmkit demo -o demo-1 --seed 1`
     - `warmkit demo -o demos --seeds 3`
     """
-    need_transformers()
     from warmkit.evidence.demo.demo import folders_of, run_demos
 
     with console.progress("demo", unit="steps") as advance:

@@ -6,10 +6,9 @@ from typing import Annotated
 
 import typer
 
-from warmkit.cli.command import command
+from warmkit.cli.command import command, need_transformers
 from warmkit.cli.console import Console, table
 from warmkit.cli.shared_options import OutputPath
-from warmkit.cli.train import need_transformers
 
 
 @command()

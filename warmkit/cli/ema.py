@@ -12,7 +12,7 @@ from warmkit.cli.console import Console, table
 from warmkit.cli.shared_options import Models, OutputPath, output_options, writing
 
 
-@command(output_options)
+@command(output_options, resumes=True)
 def ema(
     console: Console,
     models: Models,

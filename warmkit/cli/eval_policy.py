@@ -2,33 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from warmkit.cli.command import command
+from warmkit.cli.command import command, option
 from warmkit.cli.console import Console, table
-from warmkit.cli.gate import AtLeast, Print, check_names, check_print, floors, hold
-from warmkit.cli.output import DocumentPath, refuse_existing, write_document, write_rows
-from warmkit.cli.policy_options import (
-    AsChats,
-    BatchSize,
-    Controls,
-    Like,
-    NewTokens,
-    PromptFile,
-    Rewards,
-    Samples,
-    Seed,
-    Sft,
-    Stop,
-    Temperature,
-    evaluation_settings,
-    open_candidate,
-)
-from warmkit.cli.train import need_transformers
+from warmkit.cli.gate import Gates
+from warmkit.cli.output import DocumentFile, write_rows
+from warmkit.cli.policy_options import Judges, Samples, Sampling, open_candidate
 from warmkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -37,7 +22,6 @@ if TYPE_CHECKING:
     from warmkit.evaluation.policies import EvaluationSettings
     from warmkit.evaluation.policy_row import PolicyRow
 
-Advance = Callable[[int, int], None]
 PLAIN = ("entropy", "length", "without_eos")
 """Numbers that the tables show without their intervals."""
 
@@ -45,40 +29,45 @@ REWARDS = ("reward", "control_", "best_of_", "win_rate")
 """How the names of the first table's numbers start."""
 
 
-@command()
+@dataclass(frozen=True)
+class Measures:
+    """What else is measured of the answers."""
+
+    against: str | None = option(None, "Whom the win rate by reward is against; ties are half.", metavar="MODEL")
+    best_of: int | None = option(None, "Also the best of N answers by reward; N samples or more.", metavar="N", min=1)
+    encoder: str | None = option(None, "Sentence encoder for the similarity of two samples' meanings.", metavar="MODEL")
+
+    def check(self, samples: int) -> None:
+        """Refuse what needs more samples.
+
+        Raises:
+            UsageError: With the number that it needs.
+        """
+        if self.best_of is not None and self.best_of > samples:
+            raise UsageError(f"--best-of {self.best_of} needs as many samples: add --samples {self.best_of}")
+        if self.encoder is not None and samples < 2:
+            raise UsageError("--encoder compares two answers to a prompt: give --samples 2 or more")
+
+
+@dataclass(frozen=True)
+class AnswerFiles(DocumentFile):
+    """What is written beside what is printed."""
+
+    force: bool = option(False, "Replace files that exist.")
+    completions: Path | None = option(None, "JSONL file to create: every completion with its numbers.")
+
+
+@command(needs_transformers=True)
 def policy(
     console: Console,
     models: Annotated[list[str], typer.Argument(metavar="POLICY", help="Directories or Hub repositories.", show_default=False)],
-    prompts: PromptFile = None,
-    rewards: Rewards = None,
-    controls: Controls = None,
-    recipe: Like = None,
-    sft: Sft = None,
-    against: Annotated[
-        str | None, typer.Option("--against", metavar="MODEL", help="Whom the win rate by reward is against; ties are half.")
-    ] = None,
-    best_of: Annotated[
-        int | None,
-        typer.Option("--best-of", metavar="N", min=1, help="Also the best of N answers by reward; N samples or more."),
-    ] = None,
-    encoder: Annotated[
-        str | None,
-        typer.Option("--encoder", metavar="MODEL", help="Sentence encoder for the similarity of two samples' meanings."),
-    ] = None,
+    judges: Judges,
+    sampling: Sampling,
+    measures: Measures,
+    gates: Gates,
+    files: AnswerFiles,
+    sft: Annotated[str | None, typer.Option("--sft", help="The model that the KL is reported to.")] = None,
     samples: Samples = 2,
-    temperature: Temperature = None,
-    max_new_tokens: NewTokens = None,
-    stop: Stop = None,
-    chat: AsChats = False,
-    seed: Seed = 0,
-    batch_size: BatchSize = 64,
-    completions: Annotated[
-        Path | None, typer.Option("--completions", help="JSONL file to create: every completion with its numbers.")
-    ] = None,
-    at_least: AtLeast = None,
-    printed: Print = None,
-    output: DocumentPath = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
 ) -> None:
     """Let policies answer prompts and say what the answers are worth, how far they are from the SFT model and how alike.
 
@@ -94,48 +83,25 @@ def policy(
     - `warmkit eval policy merged --prompts held-out.jsonl --reward rm --sft sft --against sft --at-least win_rate=0.5`
     - `warmkit eval policy merged --prompts held-out.jsonl --reward rm --print reward`, which prints one number
     """
-    check_print(console, printed)
-    gates = floors(at_least)
-    refuse_existing([output, completions], force)
-    if best_of is not None and best_of > samples:
-        raise UsageError(f"--best-of {best_of} needs as many samples: add --samples {best_of}")
-    if encoder is not None and samples < 2:
-        raise UsageError("--encoder compares two answers to a prompt: give --samples 2 or more")
-    need_transformers()
-    settings = evaluation_settings(
-        recipe,
-        prompts=prompts,
-        rewards=rewards,
-        controls=controls,
-        sft=sft,
-        temperature=temperature,
-        max_new_tokens=max_new_tokens,
-        samples=samples,
-        seed=seed,
-        batch_size=batch_size,
-        stop=stop,
-        chat=chat,
-    )
+    gates.check(console)
+    files.check(files.completions)
+    measures.check(samples)
+    settings = sampling.settings(samples, judges, sft)
     _tell_similarity(console, samples)
     from warmkit.evaluation.diversity import open_encoder
     from warmkit.evaluation.policy_row import policy_row
 
-    embed = None if encoder is None else open_encoder(encoder)
-    with console.progress("evaluating", unit="policies") as advance:
-        answers, ends = _answers(console, settings, models, against, advance)
-    reference = answers[against] if against is not None else None
-    rows = [policy_row(path, answers[path], reference, best_of, embed) for path in models]
+    embed = None if measures.encoder is None else open_encoder(measures.encoder)
+    answers, ends = _answers(console, settings, models, measures.against)
+    reference = answers[measures.against] if measures.against is not None else None
+    rows = [policy_row(path, answers[path], reference, measures.best_of, embed) for path in models]
     found = {name: each.value for name, each in rows[-1].estimates().items()}
-    check_names(gates, printed, list(found))
-    options = {"against": against, "encoder": encoder, "ends": ends}
+    gates.check_names(list(found))
+    options = {"against": measures.against, "encoder": measures.encoder, "ends": ends}
     document = _document(settings, rows, answers[models[0]], options)
-    write_document(output, document)
-    write_rows(completions, _rows(answers))
-    if printed is None:
-        console.result(document, *_tables(document))
-    else:
-        console.number(found[printed])
-    hold(gates, found, models[-1])
+    files.write(document)
+    write_rows(files.completions, _rows(answers))
+    gates.result(console, found, models[-1], document, *_tables(document))
 
 
 def _tell_similarity(console: Console, samples: int) -> None:
@@ -149,30 +115,28 @@ def _tell_similarity(console: Console, samples: int) -> None:
 
 
 def _answers(
-    console: Console, settings: EvaluationSettings, models: list[str], against: str | None, advance: Advance | None
+    console: Console, settings: EvaluationSettings, models: list[str], against: str | None
 ) -> tuple[dict[str, Answers], dict[str, list[str]]]:
     """Let every policy answer once, one in memory at a time; return the answers, and the tokens that end them."""
     from warmkit.evaluation.policies import PolicyTrial
 
-    trial = PolicyTrial(settings)
-    paths: list[str] = list(dict.fromkeys(models if against is None else [*models, against]))
+    paths = list(dict.fromkeys(models if against is None else [*models, against]))
     answers: dict[str, Answers] = {}
     ends: dict[str, list[str]] = {}
-    tick = advance or (lambda done, total: None)
-    tick(0, len(paths))
-    for path in paths:
-        candidate = open_candidate(console, trial, path)
-        answers[path], ends[path] = candidate.answers(), candidate.ends
-        del candidate
-        tick(1, len(paths))
+    with console.progress("evaluating", unit="policies") as advance:
+        trial = PolicyTrial(settings)
+        advance(0, len(paths))
+        for path in paths:
+            candidate = open_candidate(console, trial, path)
+            answers[path], ends[path] = candidate.answers(), candidate.ends
+            del candidate
+            advance(1, len(paths))
     return answers, ends
 
 
 def _document(
     settings: EvaluationSettings, rows: list[PolicyRow], answers: Answers, options: Mapping[str, Any]
 ) -> dict[str, Any]:
-    from dataclasses import asdict
-
     known = asdict(settings, dict_factory=lambda pairs: {key: value for key, value in pairs if value not in (None, [])})
     policies = [
         {

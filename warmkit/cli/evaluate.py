@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import Enum
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from warmkit.cli.command import command
-from warmkit.cli.console import Console, table
+from warmkit.cli.command import command, option
+from warmkit.cli.console import Console, interval, table
 from warmkit.cli.eval_policy import policy
-from warmkit.cli.gate import AtLeast, Print, check_names, check_print, check_shares, floors, hold
-from warmkit.cli.output import check_picture, draw_picture
+from warmkit.cli.gate import Gates
+from warmkit.cli.output import Plot, check_picture, draw_picture
 from warmkit.cli.policy_options import AsChats
 from warmkit.cli.score import MaxLength, RewardModels
-from warmkit.cli.train import need_transformers, tell_slow_precision
+from warmkit.cli.train import tell_slow_precision
 from warmkit.cli.usage import Commands
 from warmkit.common.units import size
 from warmkit.errors import UsageError
@@ -30,34 +30,35 @@ DataSets = Annotated[
 ]
 
 
-class EqualPairs(str, Enum):
-    """What becomes of pairs whose two answers are the same."""
+@dataclass(frozen=True)
+class Reading:
+    """How reward models read preference pairs."""
 
-    refuse = "refuse"
-    skip = "skip"
+    max_length: MaxLength = None
+    chat: AsChats = False
+    equal_pairs: Literal["refuse", "skip"] = option("refuse", "Pairs of equal answers: refuse, or leave out.")
+    precision: Literal["float32", "bfloat16"] = option("float32", "bfloat16 is faster and a little less exact.")
 
+    def open(self, console: Console, models: Sequence[str], sources: dict[str, str], probe: str | None = None) -> Contest:
+        """Load reward models and data; say what is not seen whole, or not in the form that the model may know."""
+        from warmkit.evaluation.side_by_side import open_contest
 
-WithEqualPairs = Annotated[EqualPairs, typer.Option("--equal-pairs", help="Pairs of equal answers: refuse, or leave out.")]
-Plot = Annotated[Path | None, typer.Option("--plot", help="Picture to draw: .png, .svg or .pdf.")]
+        tell_slow_precision(console, self.precision)
+        contest = open_contest(models, sources, probe=probe, **vars(self))
+        tell_reading(console, contest)
+        return contest
 
-
-class Number(str, Enum):
-    """What scores are computed in."""
-
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-
-
-Precision = Annotated[Number, typer.Option("--precision", help="bfloat16 is faster and a little less exact.")]
 
 app = typer.Typer(cls=Commands, help="Evaluate reward models and policies.", no_args_is_help=True)
 
 
-@command()
+@command(needs_transformers=True)
 def rm(
     console: Console,
     models: RewardModels,
     data: DataSets,
+    gates: Gates,
+    reading: Reading,
     probe: Annotated[
         str | None, typer.Option("--probe", help="The model before fine-tuning, its head trained alone; shown beside.")
     ] = None,
@@ -65,12 +66,6 @@ def rm(
         str | None, typer.Option("--rank", metavar="NAME", help="Order the models by their accuracy on this data set.")
     ] = None,
     plot: Plot = None,
-    at_least: AtLeast = None,
-    printed: Print = None,
-    max_length: MaxLength = None,
-    chat: AsChats = False,
-    equal_pairs: WithEqualPairs = EqualPairs.refuse,
-    precision: Precision = Number.float32,
     two_by_two: Annotated[
         bool, typer.Option("--two-by-two/--no-two-by-two", help="Name models that do not average with the others.")
     ] = True,
@@ -92,35 +87,26 @@ def rm(
     - `warmkit eval rm merged --data val=val.jsonl --print val`, which prints 0.834, say
     - `warmkit eval rm A B C --data val=val.jsonl --data ood=ood.jsonl --rank val --probe probe/model --plot accuracy.png`
     """
-    check_print(console, printed)
-    need_transformers()
-    from warmkit.evaluation.side_by_side import open_contest, side_by_side
+    from warmkit.evaluation.side_by_side import side_by_side
     from warmkit.report.runs.averaged_models import accuracy_charts
 
-    sources, gates = data_sets(data), floors(at_least)
-    check_names(gates, printed, list(sources))
-    check_shares(gates)
+    gates.check(console)
+    sources = data_sets(data)
+    gates.check_names(list(sources))
+    gates.check_shares()
     check_picture(plot)
     if plot is not None and len(models) == 1:
         raise UsageError("--plot draws accuracy against the number of models: give at least two")
-    tell_slow_precision(console, precision.value)
-    reading: dict[str, Any] = {"max_length": max_length, "chat": chat, "equal_pairs": equal_pairs.value}
-    contest = open_contest(models, sources, probe=probe, precision=precision.value, **reading)
-    tell_reading(console, contest)
+    contest = reading.open(console, models, sources, probe)
     with console.progress("scoring", unit="models") as advance:
-        document = side_by_side(contest, rank, advance, two_by_two=two_by_two and printed is None)
+        document = side_by_side(contest, rank, advance, two_by_two=two_by_two and gates.printed is None)
     draw_picture(console, lambda: accuracy_charts(document["averages"]), plot)
-    for note in document.get("notes", ()):
-        console.note(note)
+    console.note(*document.get("notes", ()))
     (whose, judged), *more = document["individuals"].items()
     if more:
         whose, judged = f"WA of {len(models)}", document["wa"]
     found = {name: each["won"] for name, each in judged.items()}
-    if printed is None:
-        console.result(document, *_tables(document, rank))
-    else:
-        console.number(found[printed])
-    hold(gates, found, f"accuracy of {whose}, ties half,")
+    gates.result(console, found, f"accuracy of {whose}, ties half,", document, *_tables(document, rank))
 
 
 def data_sets(given: Sequence[str]) -> dict[str, str]:
@@ -161,11 +147,6 @@ def tell_reading(console: Console, contest: Contest) -> None:
 
 def share(value: float) -> str:
     return f"{value:.3f}"
-
-
-def span(estimate: dict[str, float]) -> str:
-    """Write a difference of accuracies with its interval."""
-    return f"{estimate['value']:+.3f} ({estimate['low']:+.3f} to {estimate['high']:+.3f})"
 
 
 COLUMNS = ["data", "subset", "pairs", "accuracy (95%)", "loss", "calibration error", "corr. with length", "ties"]
@@ -221,7 +202,7 @@ def _tables(document: dict[str, Any], rank: str | None) -> list[Any]:
             share(row["wa"]),
             f"{share(row['wa_low'])}-{share(row['wa_high'])}",
             share(row["ens"]),
-            span(row["wa_less_ens"]),
+            interval(row["wa_less_ens"], "+.3f"),
             share(row["individual"]),
             "" if row["probe"] is None else share(row["probe"]),
         ]

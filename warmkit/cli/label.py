@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from warmkit.cli.command import command
-from warmkit.cli.console import Console, say_error, table
+from warmkit.cli.console import Console, table
+from warmkit.cli.endpoint_options import EndpointOptions
 from warmkit.errors import EndpointError, UsageError, listed
 
 if TYPE_CHECKING:
@@ -19,50 +19,20 @@ if TYPE_CHECKING:
 MOST_SHOWN = 100
 
 
-class Inconsistent(str, Enum):
-    """What becomes of rows on which the judge contradicts itself."""
-
-    drop = "drop"
-    keep_first = "keep-first"
-
-
-def endpoint_options(
-    endpoint: Annotated[
-        str | None, typer.Option("--endpoint", help="Where chat completions are served: http://host/v1.", show_default=False)
-    ] = None,
-    model: Annotated[str | None, typer.Option("--model", help="The judge's name at the endpoint.", show_default=False)] = None,
-    criteria: Annotated[
-        str | None,
-        typer.Option("--criteria", help="What makes an answer better.", show_default="accuracy, coverage, clarity, no harm"),
-    ] = None,
-    concurrency: Annotated[int, typer.Option("--concurrency", min=1, help="Questions in flight at a time.")] = 8,
-    retries: Annotated[int, typer.Option("--retries", min=0, help="Attempts after the first, for each question.")] = 5,
-    timeout: Annotated[float, typer.Option("--timeout", min=0.001, help="Seconds for one attempt.")] = 60,
-    backoff: Annotated[float, typer.Option("--backoff", min=0, help="Seconds before a retry, doubled each time.")] = 1,
-    key_variable: Annotated[
-        str, typer.Option("--key-variable", help="Environment variable with the endpoint's key.")
-    ] = "OPENAI_API_KEY",
-    cache: Annotated[
-        Path | None, typer.Option("--cache", help="File that keeps the answers.", show_default="OUT.answers.sqlite")
-    ] = None,
-) -> None:
-    """How an endpoint is asked."""
-
-
-@command(endpoint_options)
+@command(resumes=True)
 def label(
     console: Console,
     data: Annotated[str, typer.Argument(metavar="DATA", help="JSON lines: prompt, and two answers.", show_default=False)],
     output: Annotated[Path, typer.Option("--output", "-o", help="JSON lines of pairs to write.", show_default=False)],
+    endpoint: EndpointOptions,
     judge_model: Annotated[
         str | None, typer.Option("--judge-model", help="Reward model that judges, in place of an endpoint.", show_default=False)
     ] = None,
     inconsistent: Annotated[
-        Inconsistent,
+        Literal["drop", "keep-first"],
         typer.Option("--inconsistent", help="Rows on which the judge contradicts itself: leave out, or keep its first answer."),
-    ] = Inconsistent.drop,
+    ] = "drop",
     force: Annotated[bool, typer.Option("--force", help="Replace OUT.")] = False,
-    **options: Any,
 ) -> None:
     """Label pairs of answers with the preferences of a judge: a language model behind an endpoint, or a reward model.
 
@@ -77,7 +47,7 @@ def label(
     from warmkit.labeling.label import write_labels
     from warmkit.labeling.label_rows import check_destination, read_comparisons
 
-    _check(judge_model, options)
+    _check(judge_model, endpoint)
     check_destination(output, force)
     rows = read_comparisons(data)
     if Path(data).exists() and output.exists() and output.samefile(data):
@@ -85,18 +55,17 @@ def label(
     if judge_model is not None:
         result, counts = _by_reward_model(console, rows, judge_model)
     else:
-        result, counts = _by_endpoint(console, rows, output, options)
-    labelled = write_labels(result, output, inconsistent.value, force)
+        result, counts = _by_endpoint(console, rows, output, endpoint)
+    labelled = write_labels(result, output, inconsistent, force)
     _show(console, result, output, labelled, counts)
 
 
-def _check(judge_model: str | None, options: dict[str, Any]) -> None:
+def _check(judge_model: str | None, endpoint: EndpointOptions) -> None:
     """Refuse options that contradict each other."""
-    if (judge_model is None) == (options["endpoint"] is None):
+    if (judge_model is None) == (endpoint.endpoint is None):
         raise UsageError("expected one judge: --endpoint URL with --model NAME, or --judge-model PATH")
-    if (options["endpoint"] is None) != (options["model"] is None):
-        raise UsageError("--endpoint and --model go together: where the judge answers, and its name there")
-    if judge_model is not None and (options["criteria"] is not None or options["cache"] is not None):
+    endpoint.check()
+    if judge_model is not None and (endpoint.criteria is not None or endpoint.cache is not None):
         raise UsageError("--criteria and --cache are for an endpoint; a reward model has its own, and asking it is free")
 
 
@@ -111,20 +80,13 @@ def _by_reward_model(console: Console, rows: list[Comparison], path: str) -> tup
 
 
 def _by_endpoint(
-    console: Console, rows: list[Comparison], output: Path, options: dict[str, Any]
+    console: Console, rows: list[Comparison], output: Path, options: EndpointOptions
 ) -> tuple[LabelResult, dict[str, int]]:
-    from warmkit.labeling.cache import Cache
-    from warmkit.labeling.endpoint import Endpoint
-    from warmkit.labeling.judge import CRITERIA, EndpointJudge
     from warmkit.labeling.label import label
 
-    how = {name: options[name] for name in ("key_variable", "retries", "timeout", "backoff")}
-    path = options["cache"] or output.with_name(f"{output.stem}.answers.sqlite")
-    with Endpoint(options["endpoint"], **how) as endpoint, Cache(path) as cache:
-        judge = EndpointJudge(endpoint, options["model"], cache, options["criteria"] or CRITERIA)
-        with console.progress("labelling", unit="questions") as advance:
-            result = label(rows, judge, options["concurrency"], advance)
-        return result, {"cached": judge.cached, "requests": endpoint.requests}
+    with options.judge(options.kept(output)) as judge, console.progress("labelling", unit="questions") as advance:
+        result = label(rows, judge, options.concurrency, advance)
+        return result, {"cached": judge.cached, "requests": judge.requests}
 
 
 def _show(console: Console, result: LabelResult, output: Path, labelled: int, counts: dict[str, int]) -> None:
@@ -138,10 +100,6 @@ def _show(console: Console, result: LabelResult, output: Path, labelled: int, co
     console.result({"path": str(output), "judge": result.judge, **numbers, "failures": failures}, shown)
     if result.failed:
         problems = listed([str(failure) for failure in result.failed], MOST_SHOWN)
-        said = (
+        raise EndpointError(
             f"{len(result.failed)} of {rows} rows have no label; with --force the same command asks for them again:\n{problems}"
         )
-        if not console.json:
-            raise EndpointError(said)
-        say_error(said)  # stdout has its one document
-        raise typer.Exit(EndpointError.exit_code)

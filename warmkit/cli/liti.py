@@ -12,7 +12,7 @@ from warmkit.cli.console import Console
 from warmkit.cli.shared_options import OutputPath, etas, output_options, writing
 
 
-@command(output_options)
+@command(output_options, resumes=True)
 def liti(
     console: Console,
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Directory, .safetensors file or Hub repository.")],

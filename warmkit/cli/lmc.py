@@ -7,47 +7,28 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from warmkit.cli.command import command
-from warmkit.cli.console import Console, table
-from warmkit.cli.evaluate import (
-    DataSets,
-    EqualPairs,
-    Number,
-    Plot,
-    Precision,
-    WithEqualPairs,
-    data_sets,
-    share,
-    span,
-    tell_reading,
-)
-from warmkit.cli.output import DocumentPath, check_picture, draw_picture, refuse_existing, write_document
-from warmkit.cli.policy_options import AsChats
-from warmkit.cli.score import MaxLength
+from warmkit.cli.console import Console, interval, table
+from warmkit.cli.evaluate import DataSets, Reading, data_sets, share
+from warmkit.cli.output import PlottedDocument
 from warmkit.cli.shared_options import numbers
-from warmkit.cli.train import need_transformers, tell_slow_precision
 from warmkit.errors import UsageError
 
 if TYPE_CHECKING:
     from warmkit.evaluation.connectivity import ConnectivityPoint
 
 
-@command()
+@command(needs_transformers=True)
 def lmc(
     console: Console,
     a: Annotated[str, typer.Argument(metavar="A", help="Reward model at lambda 0.", show_default=False)],
     b: Annotated[str, typer.Argument(metavar="B", help="Reward model at lambda 1.", show_default=False)],
     data: DataSets,
+    files: PlottedDocument,
+    reading: Reading,
     points: Annotated[
         int | None, typer.Option("--points", min=2, help="Number of points on the line, evenly spaced.", show_default="11")
     ] = None,
     lambdas: Annotated[str | None, typer.Option("--lambda", help="The points on the line: 0,0.5,1.")] = None,
-    plot: Plot = None,
-    output: DocumentPath = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a file at OUT.")] = False,
-    max_length: MaxLength = None,
-    chat: AsChats = False,
-    equal_pairs: WithEqualPairs = EqualPairs.refuse,
-    precision: Precision = Number.float32,
 ) -> None:
     """Slide from one reward model to another and measure accuracy on the line: linear mode connectivity.
 
@@ -60,25 +41,18 @@ def lmc(
     - `warmkit lmc runs/a/model runs/b/model --data val=val.jsonl --plot lmc.png`
     - `warmkit lmc harmless helpful --data harmless=h1.jsonl --data helpful=h2.jsonl --lambda 0,0.25,0.5,0.75,1`
     """
-    need_transformers()
     from warmkit.evaluation.connectivity import connectivity
-    from warmkit.evaluation.side_by_side import open_contest
     from warmkit.report.runs.documents import lmc_charts
 
     places, sources = _places(points, lambdas), data_sets(data)
-    check_picture(plot)
-    refuse_existing([output], force)
-    tell_slow_precision(console, precision.value)
-    reading: dict[str, Any] = {"max_length": max_length, "chat": chat, "equal_pairs": equal_pairs.value}
-    contest = open_contest([a, b], sources, precision=precision.value, **reading)
-    tell_reading(console, contest)
+    files.check()
+    contest = reading.open(console, [a, b], sources)
     first, second = contest.members
     with console.progress("scoring", unit="places") as advance:
-        found = connectivity(contest, first, second, places, advance or (lambda done, total: None))
+        found = connectivity(contest, first, second, places, advance)
     described = {name: {"pairs": len(each), "truncated": each.truncated} for name, each in contest.data.items()}
     document = {"a": a, "b": b, "data": described, "points": [_document(point) for point in found]}
-    draw_picture(console, lambda: lmc_charts(document), plot)
-    write_document(output, document)
+    files.save(console, document, lambda: lmc_charts(document))
     rows = [_cells(point) for name in sources for point in found if point.data == name]
     columns = ["data", "lambda", "WA", "ENS", "diagonal", "WA less diagonal (95%)"]
     console.result(document, table(f"From {first} (0) to {second} (1)", columns, rows))
@@ -109,5 +83,5 @@ def _document(point: ConnectivityPoint) -> dict[str, Any]:
 
 
 def _cells(point: ConnectivityPoint) -> list[str]:
-    gain = span(vars(point.gain))
+    gain = interval(vars(point.gain), "+.3f")
     return [point.data, f"{point.lambda_:.3g}", share(point.wa), share(point.ens), share(point.diag), gain]

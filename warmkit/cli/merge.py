@@ -31,7 +31,7 @@ from warmkit.cli.shared_options import (
 from warmkit.errors import UsageError
 
 
-@command(method_options, output_options)
+@command(method_options, output_options, resumes=True)
 def merge(
     console: Console,
     models: Models,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from warmkit.cli.command import option
 from warmkit.cli.console import Console
 from warmkit.errors import OutputError
 
@@ -16,7 +18,51 @@ if TYPE_CHECKING:
     from warmkit.report.chart import Chart
     from warmkit.report.html_page import Page
 
-DocumentPath = Annotated[Path | None, typer.Option("--output", "-o", help="JSON file to create.")]
+Plot = Annotated[Path | None, typer.Option("--plot", help="Picture to draw: .png, .svg or .pdf.")]
+
+
+@dataclass(frozen=True)
+class DocumentFile:
+    """File of what --json prints."""
+
+    output: Path | None = option(None, "JSON file to create.", "--output", "-o")
+    force: bool = option(False, "Replace a file at OUT.")
+
+    def check(self, *beside: Path | None) -> None:
+        """Refuse to replace the file, and others beside it, before anything is computed.
+
+        Raises:
+            OutputError: If one is there, without `force`.
+        """
+        refuse_existing([self.output, *beside], self.force)
+
+    def write(self, document: Any) -> None:
+        """Write the document, if the file was asked for.
+
+        Raises:
+            OutputError: If it cannot be written.
+        """
+        from warmkit.common.json_files import dump_json
+
+        if self.output is not None:
+            _write(self.output, dump_json(document))
+
+
+@dataclass(frozen=True)
+class PlottedDocument(DocumentFile):
+    """File of what --json prints, and a picture of it."""
+
+    plot: Plot = None
+
+    def check(self, *beside: Path | None) -> None:
+        """Refuse also a picture that cannot be drawn."""
+        check_picture(self.plot)
+        super().check(*beside)
+
+    def save(self, console: Console, document: Any, charts: Callable[[], Sequence[Chart]]) -> None:
+        """Draw the picture and write the document, where they were asked for."""
+        draw_picture(console, charts, self.plot)
+        self.write(document)
 
 
 def refuse_existing(paths: Iterable[Path | None], force: bool) -> None:
@@ -28,18 +74,6 @@ def refuse_existing(paths: Iterable[Path | None], force: bool) -> None:
     for path in paths:
         if path is not None and path.exists() and not force:
             raise OutputError(f"{path}: already exists; choose another name, or replace it with --force")
-
-
-def write_document(path: Path | None, document: Any) -> None:
-    """Write what --json prints to a file, if one was asked for.
-
-    Raises:
-        OutputError: If it cannot be written.
-    """
-    from warmkit.common.json_files import dump_json
-
-    if path is not None:
-        _write(path, dump_json(document))
 
 
 def write_rows(path: Path | None, rows: Iterable[dict[str, Any]]) -> None:

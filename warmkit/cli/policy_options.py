@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from warmkit.cli.command import option
 from warmkit.cli.console import Console
 from warmkit.errors import UsageError
 
@@ -16,11 +18,8 @@ if TYPE_CHECKING:
     from warmkit.evaluation.policies import Candidate, EvaluationSettings, PolicyTrial
     from warmkit.evaluation.rewards import Term
 
-Like = Annotated[
-    Path | None,
-    typer.Option("--recipe", help="Recipe of the policies' training: prompts, rewards and sampling where no option says else."),
-]
-PromptFile = Annotated[str | None, typer.Option("--prompts", help="Prompts to answer.")]
+Samples = Annotated[int, typer.Option("--samples", min=1, help="Completions of every prompt.")]
+AsChats = Annotated[bool, typer.Option("--chat", help="Make chats of rows that are texts, for the model's chat template.")]
 Rewards = Annotated[
     list[str] | None,
     typer.Option(
@@ -30,72 +29,56 @@ Rewards = Annotated[
         "Repeatable: they are added.",
     ),
 ]
-Controls = Annotated[
-    list[str] | None, typer.Option("--control", metavar="[NAME=]WHAT", help="A reward that is only reported. Repeatable.")
-]
-Sft = Annotated[str | None, typer.Option("--sft", help="The model that the KL is reported to.")]
-Samples = Annotated[int, typer.Option("--samples", min=1, help="Completions of every prompt.")]
-Temperature = Annotated[float | None, typer.Option("--temperature", min=1e-3, help="Sampling temperature.", show_default="0.9")]
-NewTokens = Annotated[
-    int | None, typer.Option("--max-new-tokens", min=1, help="Tokens of a completion, its end included.", show_default="64")
-]
-Stop = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--stop",
-        metavar="TOKEN",
-        help="A token that ends a completion, beside EOS and those of the checkpoint's generation config and chat template. "
+
+
+@dataclass(frozen=True)
+class Judges:
+    """What judges answers."""
+
+    rewards: Rewards = None
+    controls: list[str] | None = option(None, "A reward that is only reported. Repeatable.", "--control", metavar="[NAME=]WHAT")
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Which prompts policies answer, and how."""
+
+    prompts: str | None = option(None, "Prompts to answer.")
+    recipe: Path | None = option(
+        None, "Recipe of the policies' training: prompts, rewards and sampling where no option says else."
+    )
+    temperature: float | None = option(None, "Sampling temperature.", min=1e-3, show_default="0.9")
+    max_new_tokens: int | None = option(None, "Tokens of a completion, its end included.", min=1, show_default="64")
+    stop: list[str] | None = option(
+        None,
+        "A token that ends a completion, beside EOS and those of the checkpoint's generation config and chat template. "
         "Repeatable.",
-    ),
-]
-AsChats = Annotated[bool, typer.Option("--chat", help="Make chats of rows that are texts, for the model's chat template.")]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of sampling, the same for every policy.")]
-BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Completions at a time.")]
+        metavar="TOKEN",
+    )
+    chat: AsChats = False
+    seed: int = option(0, "Seed of sampling, the same for every policy.")
+    batch_size: int = option(64, "Completions at a time.", min=1)
 
+    def settings(
+        self, samples: int, judges: Judges, sft: str | None = None, needed: Sequence[str] = ("prompts", "rewards")
+    ) -> EvaluationSettings:
+        """Lay the options over what a training recipe says.
 
-def evaluation_settings(
-    recipe: Path | None,
-    *,
-    prompts: str | None,
-    rewards: Sequence[str] | None,
-    controls: Sequence[str] | None,
-    sft: str | None,
-    temperature: float | None,
-    max_new_tokens: int | None,
-    samples: int,
-    seed: int,
-    batch_size: int,
-    stop: Sequence[str] | None = None,
-    chat: bool = False,
-    needed: Sequence[str] = ("prompts", "rewards"),
-) -> EvaluationSettings:
-    """Lay the options over what a training recipe says.
+        Raises:
+            UsageError: If neither says what is `needed`: the prompts or the rewards.
+        """
+        from warmkit.evaluation.policies import EvaluationSettings
+        from warmkit.evaluation.reward_term import parse_reward_term
 
-    Raises:
-        UsageError: If neither says what is `needed`: the prompts or the rewards.
-    """
-    from warmkit.evaluation.policies import EvaluationSettings
-    from warmkit.evaluation.reward_term import parse_reward_term
-
-    known = {} if recipe is None else _of_recipe(recipe)
-    given: dict[str, Any] = {
-        "prompts": prompts,
-        "rewards": [parse_reward_term(each) for each in rewards] if rewards else None,
-        "controls": [parse_reward_term(each) for each in controls] if controls else None,
-        "sft": sft,
-        "temperature": temperature,
-        "max_new_tokens": max_new_tokens,
-        "samples": samples,
-        "seed": seed,
-        "batch_size": batch_size,
-        "stop": list(stop) if stop else None,
-        "chat": chat or None,
-    }
-    values: dict[str, Any] = {"rewards": []} | known | {key: value for key, value in given.items() if value is not None}
-    options = {"prompts": "--prompts", "rewards": "--reward", "controls": "--control"}
-    if missing := [options[key] for key in needed if not values.get(key)]:
-        raise UsageError(f"expected {' and '.join(missing)}, or a --recipe that says so")
-    return EvaluationSettings(**values)
+        own: dict[str, Any] = {name: value for name, value in vars(self).items() if name != "recipe"}
+        terms = {name: [parse_reward_term(each) for each in given] for name, given in vars(judges).items() if given}
+        given = {**own, "samples": samples, "sft": sft, "stop": self.stop or None, "chat": self.chat or None, **terms}
+        known = {} if self.recipe is None else _of_recipe(self.recipe)
+        values: dict[str, Any] = {"rewards": [], **known, **{name: value for name, value in given.items() if value is not None}}
+        options = {"prompts": "--prompts", "rewards": "--reward", "controls": "--control"}
+        if missing := [options[name] for name in needed if not values.get(name)]:
+            raise UsageError(f"expected {' and '.join(missing)}, or a --recipe that says so")
+        return EvaluationSettings(**values)
 
 
 def _of_recipe(path: Path) -> dict[str, Any]:
@@ -103,6 +86,13 @@ def _of_recipe(path: Path) -> dict[str, Any]:
     from warmkit.training.policy_recipe import PolicyRecipe, evaluation_keys
 
     return evaluation_keys(read_recipe(path, PolicyRecipe, ()).content)
+
+
+def sampling_only(settings: EvaluationSettings) -> PolicyTrial:
+    """Open a trial of policies whose answers nobody judges yet."""
+    from warmkit.evaluation.policies import PolicyTrial
+
+    return PolicyTrial(replace(settings, rewards=[], controls=[], sft=None))
 
 
 def open_candidate(console: Console, trial: PolicyTrial, path: str) -> Candidate:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,13 +12,13 @@ from warmkit.cli import completions
 from warmkit.cli.command import command
 from warmkit.cli.console import Console, table
 from warmkit.cli.output import write_page
-from warmkit.cli.train import need_transformers
+from warmkit.errors import ScoreError
 
 if TYPE_CHECKING:
     from warmkit.evidence.reproduction.results import Result
 
 
-@command(resumes=True)
+@command(resumes=True, needs_transformers=True)
 def reproduce(
     console: Console,
     claims: Annotated[
@@ -65,7 +64,6 @@ def reproduce(
 
     names, folder, recipes = find_claims(claims), output or Path(f"reproduction-{size}"), recipes or FOLDER
     numbers = range(first_seed, first_seed + seeds)
-    need_transformers()
     if page is not None:
         from warmkit.report.specification import require_charts
 
@@ -93,10 +91,7 @@ def reproduce(
     document = {"path": str(folder), "report": report, "wrong": wrong, "claims": [_document(each) for each in found]}
     console.result(document, *_tables(found), report or str(folder))
     if gate and wrong:
-        print(
-            f"error: {len(wrong)} robust statements are on the wrong side of their rules: {', '.join(wrong)}", file=sys.stderr
-        )
-        raise typer.Exit(1)
+        raise ScoreError(f"{len(wrong)} robust statements are on the wrong side of their rules: {', '.join(wrong)}")
 
 
 def _write(console: Console, folder: Path, recipes: Path, page: Path | None) -> str | None:

@@ -6,16 +6,14 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from warmkit.cli.command import command
 from warmkit.cli.console import Console, say_error
 from warmkit.cli.policy_options import AsChats
-from warmkit.cli.train import need_transformers
 from warmkit.errors import DataError
 
 if TYPE_CHECKING:
@@ -29,14 +27,7 @@ MaxLength = Annotated[
 ]
 
 
-class OnError(str, Enum):
-    """What a row without a score does."""
-
-    stop = "stop"
-    skip = "skip"
-
-
-@command()
+@command(needs_transformers=True)
 def score(
     console: Console,
     models: RewardModels,
@@ -47,8 +38,9 @@ def score(
         int, typer.Option("--window", min=1, help="Rows that are sorted by length together, to save padding.")
     ] = 512,
     on_error: Annotated[
-        OnError, typer.Option("--on-error", help="At a bad row: stop, or write it with `error` and go on. Both exit with 1.")
-    ] = OnError.stop,
+        Literal["stop", "skip"],
+        typer.Option("--on-error", help="At a bad row: stop, or write it with `error` and go on. Both exit with 1."),
+    ] = "stop",
     max_length: MaxLength = None,
     chat: AsChats = False,
 ) -> None:
@@ -64,7 +56,6 @@ def score(
     - `warmkit score runs/warm/model < samples.jsonl > scored.jsonl`
     - `generate | warmkit score A B C | jq -c 'select(.disagreement < 0.5)'`
     """
-    need_transformers()
     from warmkit.data.rows import is_plain_lines
     from warmkit.evaluation.scoring import open_panel, open_rows, table_windows, windows
 
@@ -93,14 +84,14 @@ def score(
 class _Writer:
     """Writes answers to stdout as they come, or with --json as one document at the end; bad rows also to stderr."""
 
-    def __init__(self, console: Console, source: str, on_error: OnError) -> None:
+    def __init__(self, console: Console, source: str, on_error: str) -> None:
         self.console, self.source, self.on_error = console, source, on_error
         self.rows, self.failed = 0, 0
         self.kept: list[dict[str, Any]] = []
 
     def write(self, answers: Sequence[Answer]) -> None:
         for place, each in enumerate(answers):
-            if each.error is not None and self.on_error is OnError.stop:
+            if each.error is not None and self.on_error == "stop":
                 self._write([answer.row for answer in answers[:place]])
                 raise DataError(f"{self.source}:{each.line}: {each.error}")
             if each.error is not None:
@@ -111,8 +102,7 @@ class _Writer:
         """Print the document; fail if a row did."""
         self.console.result({"rows": self.kept, "failed": self.failed})
         if self.failed:
-            say_error(f"{self.failed} of {self.rows} rows have no score")
-            raise typer.Exit(DataError.exit_code)
+            raise DataError(f"{self.failed} of {self.rows} rows have no score")
 
     def _write(self, rows: Sequence[dict[str, Any]]) -> None:
         self.rows += len(rows)

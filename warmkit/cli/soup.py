@@ -13,7 +13,7 @@ from warmkit.cli.shared_options import Models, OutputPath, given, output_options
 from warmkit.errors import UsageError
 
 
-@command(output_options)
+@command(output_options, resumes=True)
 def soup(
     console: Console,
     models: Models,

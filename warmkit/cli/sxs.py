@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from warmkit.cli import policy_options as options
-from warmkit.cli.command import command
-from warmkit.cli.console import Console, say_error, table
-from warmkit.cli.evaluate import Plot, share
-from warmkit.cli.label import endpoint_options
-from warmkit.cli.output import DocumentPath, check_picture, draw_picture, refuse_existing, write_document
+from warmkit.cli.command import command, option
+from warmkit.cli.console import Console, interval, table
+from warmkit.cli.endpoint_options import EndpointOptions
+from warmkit.cli.evaluate import share
+from warmkit.cli.output import PlottedDocument
+from warmkit.cli.policy_options import Judges, Rewards, Samples, Sampling, open_candidate, sampling_only, tell_texts
 from warmkit.cli.shared_options import numbers
-from warmkit.cli.train import need_transformers
 from warmkit.errors import EndpointError, UsageError, listed
 
 if TYPE_CHECKING:
@@ -34,7 +33,36 @@ MOST_SHOWN = 100
 LONGEST = 600  # characters of a text that --examples shows
 
 
-@command(endpoint_options, resumes=False)
+@dataclass(frozen=True)
+class RewardScale:
+    """How rewards say who wins."""
+
+    tie_margin: float | None = option(None, "Rewards that differ by this or less tie.", min=0, show_default="0")
+    steps: str | None = option(
+        None,
+        "With rewards: chance of winning from which an answer is slightly better, better, much better.",
+        metavar="P,P,P",
+        show_default="0.6,0.8,0.95",
+    )
+
+    def thresholds(self) -> list[float]:
+        """Return the three chances of winning."""
+        from warmkit.evaluation.win_rates import THRESHOLDS, check_thresholds
+
+        found = numbers(self.steps, "--steps") or list(THRESHOLDS)
+        check_thresholds(found)
+        return found
+
+
+@dataclass(frozen=True)
+class SxsFiles(PlottedDocument):
+    """What is written beside what is printed."""
+
+    force: bool = option(False, "Replace files at OUT and COMPLETIONS.")
+    completions: Path | None = option(None, "JSON lines to write: every prompt, answer and verdict.")
+
+
+@command(needs_transformers=True)
 def sxs(
     console: Console,
     policies: Annotated[
@@ -45,36 +73,13 @@ def sxs(
             show_default=False,
         ),
     ],
-    prompts: options.PromptFile = None,
-    reward: options.Rewards = None,
-    tie_margin: Annotated[
-        float | None, typer.Option("--tie-margin", min=0, help="Rewards that differ by this or less tie.", show_default="0")
-    ] = None,
-    steps: Annotated[
-        str | None,
-        typer.Option(
-            "--steps",
-            metavar="P,P,P",
-            help="With rewards: chance of winning from which an answer is slightly better, better, much better.",
-            show_default="0.6,0.8,0.95",
-        ),
-    ] = None,
-    recipe: options.Like = None,
-    samples: options.Samples = 1,
-    temperature: options.Temperature = None,
-    max_new_tokens: options.NewTokens = None,
-    stop: options.Stop = None,
-    chat: options.AsChats = False,
-    seed: options.Seed = 0,
-    batch_size: options.BatchSize = 64,
+    scale: RewardScale,
+    sampling: Sampling,
+    endpoint: EndpointOptions,
+    files: SxsFiles,
+    rewards: Rewards = None,
+    samples: Samples = 1,
     examples: Annotated[int, typer.Option("--examples", min=0, help="Prompts to show with all answers.")] = 0,
-    completions: Annotated[
-        Path | None, typer.Option("--completions", help="JSON lines to write: every prompt, answer and verdict.")
-    ] = None,
-    plot: Plot = None,
-    output: DocumentPath = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace files at OUT and COMPLETIONS.")] = False,
-    **endpoint: Any,
 ) -> None:
     """Let policies answer the same prompts, and a judge say whose answers are better: win rates, and a scale of seven steps.
 
@@ -90,72 +95,55 @@ def sxs(
     - `warmkit sxs A B C --prompts p.jsonl --reward gold=RM --samples 4 --plot sxs.png -o sxs.json`
     - `warmkit sxs A B --prompts p.jsonl --endpoint http://localhost:8000/v1 --model judge --cache judge.sqlite`
     """
-    need_transformers()
     from warmkit.evaluation.side_by_side import short_names
-    from warmkit.evaluation.win_rates import THRESHOLDS, check_thresholds
     from warmkit.report.runs.documents import sxs_chart
 
     if len(policies) < 2:
         raise UsageError("expected two policies or more, to compare them")
-    names, asked = short_names(policies), _is_asked(endpoint, reward, tie_margin, steps, output)
-    check_thresholds(thresholds := numbers(steps, "--steps") or list(THRESHOLDS))
-    how = options.evaluation_settings(
-        recipe,
-        prompts=prompts or _own_prompts(policies),
-        rewards=reward,
-        controls=None,
-        sft=None,
-        temperature=temperature,
-        max_new_tokens=max_new_tokens,
-        samples=samples,
-        seed=seed,
-        batch_size=batch_size,
-        stop=stop,
-        chat=chat,
-        needed=("prompts",) if asked else ("prompts", "rewards"),
+    named, asked = dict(zip(short_names(policies), policies)), _is_asked(endpoint, rewards, scale, files.output)
+    thresholds = scale.thresholds()
+    how = replace(sampling, prompts=sampling.prompts or _own_prompts(policies)).settings(
+        samples, Judges(rewards), needed=("prompts",) if asked else ("prompts", "rewards")
     )
-    check_picture(plot)
-    refuse_existing([output, completions], force)
+    files.check(files.completions)
     with contextlib.ExitStack() as stack:  # judges open before the sampling, which takes longer
         if asked:
-            play = _by_endpoint(console, stack, _cache(endpoint, output), endpoint)
+            play = _by_endpoint(console, stack, _cache(endpoint, files.output), endpoint)
         else:
-            play = _by_rewards(console, how, tie_margin or 0.0, thresholds)
-        result, failed, judge = play(_pools(console, dict(zip(names, policies)), how))
-    if completions is not None:
-        result.write(completions)
-    document = _document(result, dict(zip(names, policies)), how, judge, failed)
-    draw_picture(console, lambda: [sxs_chart(document)], plot)
-    write_document(output, document)
+            play = _by_rewards(console, how, scale.tie_margin or 0.0, thresholds)
+        result, failed, judge = play(_pools(console, named, how))
+    if files.completions is not None:
+        result.write(files.completions)
+    document = _document(result, named, how, judge, failed)
+    files.save(console, document, lambda: [sxs_chart(document)])
     console.result(document, *_tables(result, document), *_examples(result, examples))
-    _fail(console, failed)
+    if failed:
+        raise EndpointError(
+            f"{len(failed)} comparisons have no verdict and do not count; the same command asks for them again:\n"
+            f"{listed([str(each) for each in failed], MOST_SHOWN)}"
+        )
 
 
-def _is_asked(
-    endpoint: dict[str, Any], reward: Sequence[str] | None, tie_margin: float | None, steps: str | None, output: Path | None
-) -> bool:
+def _is_asked(endpoint: EndpointOptions, rewards: Sequence[str] | None, scale: RewardScale, output: Path | None) -> bool:
     """Say whether an endpoint judges; refuse options that contradict each other."""
-    if (endpoint["endpoint"] is None) != (endpoint["model"] is None):
-        raise UsageError("--endpoint and --model go together: where the judge answers, and its name there")
-    if endpoint["endpoint"] is None:
-        if endpoint["criteria"] is not None or endpoint["cache"] is not None:
+    endpoint.check()
+    if endpoint.endpoint is None:
+        if endpoint.criteria is not None or endpoint.cache is not None:
             raise UsageError("--criteria and --cache are for an endpoint; expected --endpoint URL with --model NAME")
         return False
-    if reward:
+    if rewards:
         raise UsageError("--reward and --endpoint both judge; give one")
-    if tie_margin is not None or steps is not None:
+    if scale != RewardScale():
         raise UsageError("--tie-margin and --steps are for rewards; an endpoint says itself how much better an answer is")
     _cache(endpoint, output)
     return True
 
 
-def _cache(endpoint: dict[str, Any], output: Path | None) -> Path:
+def _cache(endpoint: EndpointOptions, output: Path | None) -> Path:
     """Return where the answers of an endpoint are kept, as `warmkit label` does."""
-    if endpoint["cache"] is not None:
-        return endpoint["cache"]
-    if output is None:
+    if endpoint.cache is None and output is None:
         raise UsageError("expected --cache FILE, or -o OUT beside which it lies: what an endpoint answers is kept there")
-    return output.with_name(f"{output.stem}.answers.sqlite")
+    return endpoint.cache or endpoint.kept(output or Path())
 
 
 def _own_prompts(policies: Sequence[str]) -> str | None:
@@ -167,17 +155,16 @@ def _own_prompts(policies: Sequence[str]) -> str | None:
 
 def _pools(console: Console, policies: dict[str, str], how: EvaluationSettings) -> dict[str, Pool]:
     """Sample or read the answers of every policy."""
-    from warmkit.evaluation.policies import PolicyTrial
     from warmkit.evaluation.pool import check_comparable, is_pool, read_pool, sample_pool
 
-    trial = PolicyTrial(dataclasses.replace(how, rewards=[], controls=[], sft=None))
+    trial = sampling_only(how)
     pools: dict[str, Pool] = {}
     for name, path in policies.items():
         with console.progress(f"answers of {name}", unit="prompts") as advance:
             if is_pool(path):
                 pools[name] = read_pool(path, chat=bool(how.chat))
             else:  # no name for the policy, so that one is in memory at a time
-                pools[name] = sample_pool(options.open_candidate(console, trial, path), advance)
+                pools[name] = sample_pool(open_candidate(console, trial, path), advance)
         check_comparable(pools)
     return pools
 
@@ -188,10 +175,10 @@ def _by_rewards(console: Console, how: EvaluationSettings, tie_margin: float, th
     from warmkit.evaluation.tournament import play_by_rewards
 
     terms = open_terms(how.rewards)
-    described = [dataclasses.asdict(each) for each in how.rewards]
+    described = [asdict(each) for each in how.rewards]
 
     def play(pools: dict[str, Pool]) -> Played:
-        options.tell_texts(console, next(iter(pools.values())).prompts, [], terms, how.chat)
+        tell_texts(console, next(iter(pools.values())).prompts, [], terms, how.chat)
         with console.progress("judging", unit="policies") as advance:
             result = play_by_rewards(pools, terms, tie_margin, thresholds, advance)
         return result, [], {"rewards": described, "tie_margin": tie_margin, "steps": list(thresholds)}
@@ -199,31 +186,26 @@ def _by_rewards(console: Console, how: EvaluationSettings, tie_margin: float, th
     return play
 
 
-def _by_endpoint(console: Console, stack: contextlib.ExitStack, path: Path, how: dict[str, Any]) -> Play:
+def _by_endpoint(console: Console, stack: contextlib.ExitStack, path: Path, options: EndpointOptions) -> Play:
     """Open the endpoint and the cache for as long as the stack; return what lets them judge."""
     from warmkit.common.whole_files import writing
     from warmkit.evaluation.tournament import Tournament
-    from warmkit.labeling.cache import Cache
-    from warmkit.labeling.endpoint import Endpoint
-    from warmkit.labeling.judge import CRITERIA, EndpointJudge
     from warmkit.labeling.seven_steps import match_by_judge
 
-    client = {name: how[name] for name in ("key_variable", "retries", "timeout", "backoff")}
-    endpoint = stack.enter_context(Endpoint(how["endpoint"], **client))
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    judge = EndpointJudge(endpoint, how["model"], stack.enter_context(Cache(path)), how["criteria"] or CRITERIA)
+    judge = stack.enter_context(options.judge(path))
 
     def play(pools: dict[str, Pool]) -> Played:
         result = Tournament(pools, {})
         failed: list[Failure] = []
         for a, b in combinations(pools, 2):
             with console.progress(f"{a} against {b}", unit="questions") as advance:
-                result.matches[a, b], problems = match_by_judge(pools[a], pools[b], judge, how["concurrency"], advance)
+                result.matches[a, b], problems = match_by_judge(pools[a], pools[b], judge, options.concurrency, advance)
             if len(problems) == result.matches[a, b].outcomes.size:
                 raise EndpointError(f"{a} against {b}: no verdict at all:\n{listed([str(each) for each in problems])}")
             failed += problems
-        return result, failed, {"model": how["model"], "cached": judge.cached, "requests": endpoint.requests}
+        return result, failed, {"model": options.model, "cached": judge.cached, "requests": judge.requests}
 
     return play
 
@@ -256,7 +238,7 @@ def _tables(result: Tournament, document: dict[str, Any]) -> list[Any]:
             each["a"],
             each["b"],
             "{} ({}-{})".format(*(share(each["win_rate"][key]) for key in ("value", "low", "high"))),
-            "{:+.2f} ({:+.2f} to {:+.2f})".format(*(each["score"][key] for key in ("value", "low", "high"))),
+            interval(each["score"], "+.2f"),
             *(str(each[key]) for key in ("wins", "ties", "losses")),
             *([] if not ordered else ["" if each["consistency"] is None else share(each["consistency"])]),
         ]
@@ -290,17 +272,3 @@ def _short(text: str) -> str:
     from rich.markup import escape
 
     return escape(text if len(text) <= LONGEST else f"{text[:LONGEST]} ...")
-
-
-def _fail(console: Console, failed: Sequence[Failure]) -> None:
-    """Fail, after the result is shown, if a comparison did."""
-    if not failed:
-        return
-    said = (
-        f"{len(failed)} comparisons have no verdict and do not count; the same command asks for them again:\n"
-        f"{listed([str(each) for each in failed], MOST_SHOWN)}"
-    )
-    if not console.json:
-        raise EndpointError(said)
-    say_error(said)  # stdout has its one document
-    raise typer.Exit(EndpointError.exit_code)

@@ -24,7 +24,7 @@ Force = Annotated[bool, typer.Option("--force", help="Start again where a run of
 app = typer.Typer(cls=Commands, help="Train reward models, language models and policies from recipes.", no_args_is_help=True)
 
 
-@command(resumes=True)
+@command(resumes=True, needs_transformers=True)
 def rm(
     console: Console, recipe: RecipePath, overrides: Overrides = None, dry_run: DryRun = False, force: Force = False
 ) -> None:
@@ -43,7 +43,6 @@ def rm(
     from warmkit.training.recipe_sections import RewardModelRecipe
 
     read = read_recipe(recipe, RewardModelRecipe, overrides or ())
-    need_transformers()
     console = join(console)
     from warmkit.training import reward_modeling
 
@@ -74,7 +73,7 @@ def rm(
     )
 
 
-@command(resumes=True)
+@command(resumes=True, needs_transformers=True)
 def sft(
     console: Console, recipe: RecipePath, overrides: Overrides = None, dry_run: DryRun = False, force: Force = False
 ) -> None:
@@ -91,7 +90,6 @@ def sft(
     from warmkit.training.recipe_sections import SftRecipe
 
     read = read_recipe(recipe, SftRecipe, overrides or ())
-    need_transformers()
     console = join(console)
     from warmkit.training import sft as training
 
@@ -116,7 +114,7 @@ def sft(
     console.result({"path": str(result.path), "kept": kept, **result.summary}, *losses, *places)
 
 
-@command()
+@command(needs_transformers=True)
 def policy(
     console: Console, recipe: RecipePath, overrides: Overrides = None, dry_run: DryRun = False, force: Force = False
 ) -> None:
@@ -134,7 +132,6 @@ def policy(
     from warmkit.training.policy_recipe import PolicyRecipe
 
     content = read_recipe(recipe, PolicyRecipe, overrides or ()).content
-    need_transformers()
     console = join(console)
     if dry_run:
         from warmkit.training.policy_opening import open_policy
@@ -200,16 +197,6 @@ def leave() -> None:
     from warmkit.training import distributed
 
     distributed.leave()
-
-
-def need_transformers() -> None:
-    """Stop with advice where the training packages are not installed."""
-    import importlib.util
-
-    from warmkit.errors import UsageError
-
-    if importlib.util.find_spec("transformers") is None:
-        raise UsageError("this needs transformers; install it: pip install 'warmkit[train]'")
 
 
 def tell_slow_precision(console: Console, precision: str) -> None:

@@ -8,7 +8,7 @@ from warmkit.cli.command import command
 from warmkit.cli.console import Console, table
 from warmkit.cli.evaluate import tell_reading, worse
 from warmkit.cli.executor import Address, ExecutorName, chosen
-from warmkit.cli.train import DryRun, Force, Overrides, RecipePath, need_transformers, tell_slow_precision
+from warmkit.cli.train import DryRun, Force, Overrides, RecipePath, tell_slow_precision
 from warmkit.common.units import number
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from warmkit.training.recipe_sections import MembersRecipe
 
 
-@command(resumes=True)
+@command(resumes=True, needs_transformers=True)
 def warm(
     console: Console,
     recipe: RecipePath,
@@ -49,7 +49,6 @@ def warm(
 
     instead: dict[str, type[WarmRecipe | MembersRecipe]] = {"warm.members": MembersRecipe}
     content = read_recipe(recipe, WarmRecipe, [*(overrides or ()), *chosen("warm", executor)], instead).content
-    need_transformers()
     if isinstance(content, MembersRecipe):
         _pool(console, content, dry_run, force)
         return

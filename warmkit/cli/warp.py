@@ -7,11 +7,11 @@ from typing import Any
 from warmkit.cli.command import command
 from warmkit.cli.console import Console, table
 from warmkit.cli.executor import Address, ExecutorName, chosen
-from warmkit.cli.train import DryRun, Force, Overrides, RecipePath, need_transformers, tell_slow_precision
+from warmkit.cli.train import DryRun, Force, Overrides, RecipePath, tell_slow_precision
 from warmkit.common.units import number
 
 
-@command(resumes=True)
+@command(resumes=True, needs_transformers=True)
 def warp(
     console: Console,
     recipe: RecipePath,
@@ -38,7 +38,6 @@ def warp(
     from warmkit.training.warp_recipe import WarpRecipe
 
     content = read_recipe(recipe, WarpRecipe, [*(overrides or ()), *chosen("warp", executor)]).content
-    need_transformers()
     from warmkit.pipelines.warp import check, run_warp
 
     if dry_run:

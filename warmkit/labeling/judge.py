@@ -113,6 +113,11 @@ class EndpointJudge:
         self._endpoint, self._cache = endpoint, cache
         self._lock = threading.Lock()
 
+    @property
+    def requests(self) -> int:
+        """Return how many requests the endpoint got."""
+        return self._endpoint.requests
+
     def prefer(self, questions: Sequence[Question]) -> list[Preference]:
         """Ask for each preference that the cache does not hold."""
         return [self.ask(render_prompt(question, self.criteria), parse_preference) for question in questions]

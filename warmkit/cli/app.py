@@ -37,6 +37,7 @@ from warmkit.cli import (
     warm,
     warp,
 )
+from warmkit.cli.shared_options import WithMethodParameters
 from warmkit.cli.usage import Commands
 
 app = typer.Typer(
@@ -94,7 +95,8 @@ _PANELS: dict[str, dict[str, Callable[..., Any]]] = {
 
 for panel, verbs in _PANELS.items():
     for name, verb in verbs.items():
-        app.command(name, rich_help_panel=panel)(verb)
+        kind = WithMethodParameters if name == "merge" else None
+        app.command(name, cls=kind, rich_help_panel=panel)(verb)
 for name, of, verb in (("train-rm", "train rm", train.rm), ("train-policy", "train policy", train.policy)):
     app.command(name, help=_alias(name, of, verb.__doc__), rich_help_panel="Train")(verb)
 app.add_typer(train.app, name="train", rich_help_panel="Train")

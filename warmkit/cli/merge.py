@@ -22,16 +22,15 @@ from warmkit.cli.shared_options import (
     Models,
     etas,
     given,
-    method_options,
     numbers,
     output_options,
-    parameters_of,
+    own_given,
     writing,
 )
 from warmkit.errors import UsageError
 
 
-@command(method_options, output_options, resumes=True)
+@command(output_options, resumes=True)
 def merge(
     console: Console,
     models: Models,
@@ -121,7 +120,7 @@ def merge(
             "antiparallel": antiparallel,
             "angles": angles,
             "executor": executor,
-            **parameters_of(options),
+            **own_given(),
         }
     )
     recipe = read(console, models)

@@ -9,12 +9,9 @@ from warmkit.cli.console import Console, table
 @command()
 def methods(console: Console) -> None:
     """List the merge methods."""
-    from warmkit.merging.methods import METHODS, EditMethod
+    from warmkit.merging.methods import METHODS
 
-    own = {
-        method.name: {each.name: each.default for each in method.parameters} if isinstance(method, EditMethod) else {}
-        for method in METHODS.values()
-    }
+    own = {method.name: {each.name: each.default for each in method.parameters} for method in METHODS.values()}
     rows = [
         [method.name, method.summary, "yes" if method.needs_init else "no", method.space, method.mix, method.paper]
         for method in METHODS.values()

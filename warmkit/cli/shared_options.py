@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from warmkit.cli import completions
 from warmkit.errors import UsageError
 
+if TYPE_CHECKING:
+    from warmkit.merging.parameters import Parameter
+
+KEYWORD_ONLY = inspect.Parameter.KEYWORD_ONLY
 METHOD_PANEL = "Parameters of methods"
 INPUT_PANEL = "What is read"
 TENSOR_PANEL = "Which tensors"
@@ -138,87 +145,82 @@ def output_options(
     """How results are written."""
 
 
-def method_options(
-    scale: Annotated[
-        float | None,
-        typer.Option(
-            "--scale", rich_help_panel=METHOD_PANEL, help="Factor of the merged task vector (lambda).", show_default="1"
-        ),
-    ] = None,
-    density: Annotated[
-        str | None,
-        typer.Option(
-            "--density",
-            rich_help_panel=METHOD_PANEL,
-            help="Share of each task vector that is kept: 0.5, or one per model.",
-            show_default="the method's",
-        ),
-    ] = None,
-    gamma: Annotated[
-        str | None,
-        typer.Option(
-            "--gamma",
-            rich_help_panel=METHOD_PANEL,
-            help="Share of the largest elements that is left out; or one per model.",
-            show_default="0.01",
-        ),
-    ] = None,
-    epsilon: Annotated[
-        str | None,
-        typer.Option(
-            "--epsilon",
-            rich_help_panel=METHOD_PANEL,
-            help="DELLA: chances go this far from the density. RAM: the smallest change that counts. Or one per model.",
-            show_default="the method's",
-        ),
-    ] = None,
-    select_topk: Annotated[
-        float | None,
-        typer.Option(
-            "--select-topk",
-            rich_help_panel=METHOD_PANEL,
-            help="Share of the elements to merge: those that vary most.",
-            show_default="1",
-        ),
-    ] = None,
-    normalize: Annotated[
-        bool | None,
-        typer.Option(
-            "--normalize/--no-normalize",
-            rich_help_panel=METHOD_PANEL,
-            help="Divide by the sum of the coefficients.",
-            show_default="the method's",
-        ),
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option("--seed", rich_help_panel=METHOD_PANEL, help="Seed of the random masks.", show_default="0")
-    ] = None,
-    r: Annotated[
-        float | None,
-        typer.Option(
-            "--r",
-            rich_help_panel=METHOD_PANEL,
-            help="RAM+: how much the changes of a single model are enlarged.",
-            show_default="0.1",
-        ),
-    ] = None,
-    alpha: Annotated[
-        float | None,
-        typer.Option(
-            "--alpha", rich_help_panel=METHOD_PANEL, help="RAM+: largest ratio of shared to own changes.", show_default="0.2"
-        ),
-    ] = None,
-) -> None:
-    """Parameters of methods that edit task vectors; `warmkit methods` says which have them."""
+class WithMethodParameters(TyperCommand):
+    """Command with an option for every parameter that some merge method has of its own, as the methods declare them.
+
+    They are made when the options are asked for, not when the command is: the list of commands needs no numpy.
+    """
+
+    @property
+    def params(self) -> list[Any]:
+        if not self._complete:
+            self._complete = True
+            self._params += _own_options()
+        return self._params
+
+    @params.setter
+    def params(self, params: list[Any]) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        self._params, self._complete = params, False
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; the parameters of methods, which its function does not name, are kept for `own_given`."""
+        from warmkit.merging.methods import parameters_by_name
+
+        _own.set({name: ctx.params.pop(name, None) for name in parameters_by_name()})
+        return super().invoke(ctx)
 
 
-def parameters_of(options: dict[str, Any]) -> dict[str, Any]:
-    """Take the parameters of methods out of the options, lists parsed."""
-    names = inspect.signature(method_options).parameters
-    taken = {name: options.pop(name) for name in names}
-    for name in ("density", "gamma", "epsilon"):
-        values = numbers(taken[name], f"--{name}")
-        taken[name] = values[0] if values is not None and len(values) == 1 else values
+_own: ContextVar[dict[str, Any]] = ContextVar("parameters of methods on the command line")
+
+
+def _own_options() -> list[Any]:
+    """Return the options of parameters of methods, made as those of any command are."""
+    from warmkit.merging.methods import parameters_by_name
+
+    def own(**given: Any) -> None: ...
+
+    options = {name: _own_option(name, methods) for name, methods in parameters_by_name().items()}
+    own.__signature__ = inspect.Signature(  # pyright: ignore[reportFunctionMemberAccess]
+        [inspect.Parameter(name, KEYWORD_ONLY, default=None, annotation=each) for name, each in options.items()]
+    )
+    own.__annotations__ = options
+    app = typer.Typer(add_completion=False)
+    app.command()(own)
+    return [each for each in typer.main.get_command(app).params if each.name in options]
+
+
+def _own_option(name: str, methods: Mapping[str, Parameter]) -> Any:
+    """Return the option of a parameter, which several methods may have with defaults and words of their own."""
+    first, defaults = next(iter(methods.values())), {each.default for each in methods.values()}
+    option = f"--{name.replace('_', '-')}"
+    shown = f"{next(iter(defaults)):g}" if len(defaults) == 1 else "the method's"
+    told = typer.Option(
+        f"{option}/--no-{option[2:]}" if first.kind is bool else option,
+        help=_own_help(methods),
+        show_default=shown,
+        rich_help_panel=METHOD_PANEL,
+    )
+    return Annotated[(str if first.per_model else first.kind) | None, told]
+
+
+def _own_help(methods: Mapping[str, Parameter]) -> str:
+    by_words: dict[str, list[str]] = {}
+    for method, each in methods.items():
+        if each.words:
+            by_words.setdefault(each.words.rstrip("."), []).append(method)
+    named = len(by_words) > 1 or len(methods) < 3
+    said = [f"{', '.join(names)}: {words[0].lower()}{words[1:]}" if named else words for words, names in by_words.items()]
+    return f"{'. '.join(said)}{'; or one per model' if next(iter(methods.values())).per_model else ''}."
+
+
+def own_given() -> dict[str, Any]:
+    """Return the parameters of methods that the command line gives, lists parsed."""
+    from warmkit.merging.methods import parameters_by_name
+
+    taken = dict(_own.get())
+    for name, methods in parameters_by_name().items():
+        if next(iter(methods.values())).per_model and (values := numbers(taken[name], f"--{name}")):
+            taken[name] = values[0] if len(values) == 1 else values
     return taken
 
 

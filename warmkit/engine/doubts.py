@@ -14,7 +14,6 @@ from warmkit.errors import UsageError, listed
 from warmkit.formats.checkpoint import Checkpoint
 from warmkit.formats.dtypes import DTYPES
 from warmkit.layouts.adapted import AdaptedTensor, ReplacedTensor, read_whole
-from warmkit.merging.methods import EditMethod
 from warmkit.sources.files import Files
 
 FARTHEST = 2.0  # of eta: sweeps go a little beyond the model, hardly ever twice as far
@@ -70,7 +69,7 @@ def _numbers(spec: MergeSpec) -> list[str]:
             said.append(f"the shares of the models ({shown}) leave 0 to 1: the result lies beyond the models, not between them")
     elif not spec.variation and not spec.shares.any():
         said.append("all coefficients are 0: the result is the init")
-    if isinstance(spec.method, EditMethod) and spec.scale == 0:
+    if spec.method.edits and spec.scale == 0:
         said.append("scale is 0: the result is the init")
     far = [f"{eta:g}" for eta in spec.etas if not 0 <= eta <= FARTHEST]
     if far:

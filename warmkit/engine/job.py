@@ -17,7 +17,6 @@ from warmkit.formats.dtypes import DType
 from warmkit.layouts.groups import group
 from warmkit.merging.edits import Edit, Place
 from warmkit.merging.kernels import Space
-from warmkit.merging.methods import EditMethod
 from warmkit.merging.types import Coefficients, Gram
 
 # A task takes one block, or two where the rows still fit into this: each task takes the interpreter lock a dozen times, and
@@ -144,8 +143,8 @@ def build_job(
         space=space,
         solve=solve,
         allow_nonfinite=allow_nonfinite,
-        edit=spec.edit if isinstance(spec.method, EditMethod) else None,
-        readings=spec.method.passes if isinstance(spec.method, EditMethod) else 1,
+        edit=spec.edit if spec.method.edits else None,
+        readings=spec.method.passes,
         known=_known(rows, floats) if space == "task vectors" else {},
         twins=twins,
     )
@@ -153,7 +152,7 @@ def build_job(
 
 def _twins(spec: MergeSpec, rows: Sequence[Source], names: Sequence[str]) -> dict[str, str]:
     """Return what is stored twice; over a network only methods are worth the reading that would treat the two differently."""
-    if any(row.far for row in rows) and not isinstance(spec.method, EditMethod):
+    if any(row.far for row in rows) and not spec.method.edits:
         return {}
     return find_twins(rows, names)
 

@@ -11,11 +11,10 @@ from typing_extensions import TypedDict
 from warmkit.common.addresses import shown
 from warmkit.common.progress import Advance
 from warmkit.errors import UsageError
-from warmkit.merging.parameters import MethodParameters
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
 Varying: TypeAlias = "float | Sequence[float] | Sequence[Mapping[str, Any]]"
-"""A number that may change over the model; see `checkpoints.settings`."""
+"""A number that may change over the model; see `layouts.layer_settings`."""
 ZERO = "zero"  # as an init: a model of zeros, which nobody stores
 
 
@@ -82,5 +81,9 @@ class OutputOptions(TypedDict, total=False):
     advance: Advance | bool | None
 
 
-class MergeOptions(OutputOptions, MethodParameters, total=False):
-    """What `merge` takes beside: how results are written, and the parameters that some methods have of their own."""
+OwnValue: TypeAlias = "float | bool | Sequence[float] | Sequence[Any] | None"
+"""Value of a method's own parameter; a list has a number, or rules that change over the model, for each model."""
+
+
+class MergeOptions(OutputOptions, total=False, extra_items=OwnValue):
+    """What `merge` takes beside: how results are written, and the parameters of the method, which its signature declares."""

@@ -17,7 +17,7 @@ from warmkit.merging.edits import Edit
 from warmkit.merging.ema import ema, usual_rate
 from warmkit.merging.geometry import settle
 from warmkit.merging.liti import liti
-from warmkit.merging.methods import METHODS, AnyMethod, EditMethod, find_method, method_parameters
+from warmkit.merging.methods import METHODS, Method, find_method, method_parameters
 from warmkit.merging.types import Antiparallel, Coefficients, Gram
 
 
@@ -50,7 +50,7 @@ class MergeSpec:
         scale: Factor of what it makes.
     """
 
-    method: AnyMethod
+    method: Method
     shares: Coefficients
     etas: tuple[float, ...] = (1.0,)
     granularity: str = "layer"
@@ -94,25 +94,21 @@ class MergeSpec:
 
     def edit(self, group: str) -> Edit:
         """Return what a method that edits task vectors does to a group."""
-        assert isinstance(self.method, EditMethod)
         numbers = self.local.get(group, Numbers(self.shares))
-        return self.method.edit(*([numbers.shares] if self.method.mix == "scales" else []), **{**self.own, **numbers.own})
+        return self.method.edit(numbers.shares, {**self.own, **numbers.own})
 
     def solve(self, group: str, gram: Gram | None) -> Coefficients:
         """Return the coefficients of every row for every eta, [etas, rows]; of an edit, of its task vector, [etas, 1]."""
         numbers = self.local.get(group, Numbers(self.shares))
         shares, scale = numbers.shares, numbers.eta
-        if isinstance(self.method, EditMethod):
+        if self.method.edits:
             return np.array([[eta * scale * self.scale] for eta in self.etas])
-        if not self.method.follows_arc:
-            solved = self.method.solve(gram, shares)
-        else:
-            try:
-                solved = self.method.solve(gram, shares, self.antiparallel)
-            except DegenerateError as error:
-                raise DegenerateError(
-                    f"group {group!r}: {error}; average it straight with --antiparallel lerp, or use --method lerp"
-                ) from None
+        try:
+            solved = self.method.solve(gram, shares, self.antiparallel)
+        except DegenerateError as error:
+            raise DegenerateError(
+                f"group {group!r}: {error}; average it straight with --antiparallel lerp, or use --method lerp"
+            ) from None
         if self.method.space != "none":
             solved = settle(solved)
         etas = [eta * scale for eta in self.etas]
@@ -144,11 +140,11 @@ def written_apart(etas: Sequence[float]) -> list[str]:
     return [text if short.count(text) == 1 else repr(eta) for eta, text in zip(etas, short)]
 
 
-def _shares(method: AnyMethod, count: int, coefficients: Sequence[float] | None) -> Coefficients:
+def _shares(method: Method, count: int, coefficients: Sequence[float] | None) -> Coefficients:
     if coefficients is None:
         return np.ones(count) if method.mix == "scales" else np.full(count, 1 / count)
     if method.mix == "none":
-        why = "weighs the models itself" if isinstance(method, EditMethod) else "weighs all models alike"
+        why = "weighs the models itself" if method.edits else "weighs all models alike"
         raise UsageError(f"{method.name} {why}; use lerp for --lambda or --coefficients")
     shares = np.array([finite(value, "a coefficient") for value in coefficients])
     if method.mix == "scales":
@@ -179,7 +175,7 @@ def merge_spec(
 ) -> MergeSpec:
     """Check the parameters of a merge of `count` models; `own` are those that some methods have of their own.
 
-    `lambda_`, each of `coefficients` and `eta` may change over the model, as `checkpoints.settings` describes; a plain list
+    `lambda_`, each of `coefficients` and `eta` may change over the model, as `layouts.layer_settings` describes; a plain list
     of etas is a sweep.
 
     Raises:
@@ -194,7 +190,7 @@ def merge_spec(
         raise UsageError(f"unknown granularity {granularity!r}{nearest(granularity, GRANULARITIES)}")
     if antiparallel not in ("error", "lerp"):
         raise UsageError(f"unknown value {antiparallel!r} of antiparallel{nearest(antiparallel, ('error', 'lerp'))}")
-    if from_zero and isinstance(found, EditMethod):
+    if from_zero and found.edits:
         raise UsageError(f"{method} edits task vectors, so it needs an init that is a model")
     if from_zero and eta != 1 and found.mix != "scales":
         raise UsageError("eta with an init of zero would shrink the model; scale task-arithmetic's coefficients instead")
@@ -208,7 +204,7 @@ def merge_spec(
     etas = check_etas(1.0 if mix and not is_sweep(eta) else eta)
     own = method_parameters(found, own, count)
     parameters: dict[str, Any] = {"granularity": granularity}
-    parameters |= own if isinstance(found, EditMethod) else {"antiparallel": antiparallel}
+    parameters |= own if found.edits else {"antiparallel": antiparallel}
     parameters |= {"coefficients": shares.tolist()} if mix is None else {"mix": [mix.written()]}
     parameters |= {"init": "zero"} if from_zero else {}
     scale = own.pop("scale", 1.0)
@@ -228,8 +224,8 @@ def merge_spec(
     )
 
 
-def _granularity(method: AnyMethod, given: str | None) -> str:
-    if not isinstance(method, EditMethod):
+def _granularity(method: Method, given: str | None) -> str:
+    if not method.edits:
         return given or "layer"
     if given not in (None, "tensor") and not method.grouped:
         raise UsageError(f"{method.name} works tensor by tensor; it has no other granularity than tensor")

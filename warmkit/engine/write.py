@@ -25,7 +25,6 @@ from warmkit.engine.staging import Staging
 from warmkit.engine.stream import Stream
 from warmkit.errors import OutputError, TransferError, WarmkitError
 from warmkit.formats.checkpoint import Checkpoint
-from warmkit.merging.methods import EditMethod
 from warmkit.sources.file_identity import Identity
 
 
@@ -66,8 +65,7 @@ def write_prepared(
 def _plan_only(prepared: Prepared, staging: Staging, kernels: Kernels, options: OutputOptions) -> MergeResult:
     planned = replace(merge_result(prepared, (), 0, time.perf_counter()), written=False)
     streamed = any(each.streamed for each in (*prepared.models, *([prepared.init] if prepared.init else [])))
-    method = prepared.spec.method
-    unknown = isinstance(method, EditMethod) and method.whole  # a sample of bytes tells nothing
+    unknown = prepared.spec.method.whole  # a sample of bytes tells nothing
     if streamed or unknown or not options.get("estimate", False):  # a sample is not worth a transfer
         check_disk(prepared, staging)
         return planned

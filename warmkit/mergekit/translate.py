@@ -12,6 +12,7 @@ from warmkit.mergekit.method_table import KNOWN
 from warmkit.mergekit.schema import MergekitRecipe
 from warmkit.mergekit.scopes import Input, Scopes, Section
 from warmkit.mergekit.sections import reference, sections
+from warmkit.merging.methods import METHODS
 from warmkit.recipes.recipe import MergeRecipe, MergeSection, OutputSection, Recipe, SliceSection, SourceSection, read_recipe
 
 TEMPLATES = ("alpaca", "chatml", "exaone", "llama3", "mistral")
@@ -138,24 +139,24 @@ def _task_arithmetic(scopes: Scopes, section: Section) -> Mixed:
 
 @dataclass(frozen=True)
 class _Edited:
-    """A method that edits task vectors: its name here, mergekit's defaults, and what it has for each model beside density."""
+    """A method that edits task vectors: its name here, and whether mergekit rescales."""
 
     method: str
     rescale: bool
-    normalize: bool | None
-    per_model: tuple[tuple[str, float], ...] = ()
 
     def __call__(self, scopes: Scopes, section: Section) -> Mixed:
         name, base = scopes.known.name, _base(scopes, section)
         if scopes.flag("rescale", section.scopes, default=self.rescale) is not self.rescale:
             raise scopes.error("parameters.rescale", f"rescale {str(not self.rescale).lower()} is not in warmkit's {name}")
-        normalize = scopes.flag("normalize", section.scopes, default=bool(self.normalize))
-        if normalize and self.normalize is None:
+        ours = {each.name: each for each in METHODS[self.method].parameters}
+        normalize = scopes.flag("normalize", section.scopes, default="normalize" in ours and bool(ours["normalize"].default))
+        if normalize and "normalize" not in ours:
             raise scopes.error("parameters.normalize", f"normalize true is not in warmkit's {name}; divide the weights")
         if self.rescale:
             scopes.note(f"{name}: random masks are warmkit's own, seeded by tensor; rescaled by 1/density, not by norms")
-        own: dict[str, Any] = {} if self.normalize is None else {"normalize": normalize}
-        for what, default in (("density", 1.0), *self.per_model):
+        own: dict[str, Any] = {"normalize": normalize} if "normalize" in ours else {}
+        for what in (name for name, each in ours.items() if each.per_model):
+            default = 1.0 if what == "density" else float(ours[what].default)  # mergekit's are ours, but for density
             own[what] = [write_setting(scopes.setting(what, each.scopes, default)) for each in section.inputs]
         weights, eta = _weights(scopes, section.inputs), scopes.setting("lambda", section.scopes, 1.0)
         return Mixed(self.method, section.inputs, base.model, base, coefficients=weights, eta=eta, own=own)
@@ -211,13 +212,13 @@ _METHODS: dict[str, Callable[[Scopes, Section], Mixed]] = {
     "slerp": _slerp,
     "nuslerp": _nuslerp,
     "task_arithmetic": _task_arithmetic,
-    "ties": _Edited("ties", rescale=False, normalize=True),
-    "dare_linear": _Edited("dare-linear", rescale=True, normalize=None),
-    "dare_ties": _Edited("dare-ties", rescale=True, normalize=False),
-    "breadcrumbs": _Edited("breadcrumbs", rescale=False, normalize=None, per_model=(("gamma", 0.01),)),
-    "breadcrumbs_ties": _Edited("breadcrumbs-ties", rescale=False, normalize=False, per_model=(("gamma", 0.01),)),
-    "della": _Edited("della", rescale=True, normalize=True, per_model=(("epsilon", 0.15),)),
-    "della_linear": _Edited("della-linear", rescale=True, normalize=None, per_model=(("epsilon", 0.15),)),
+    "ties": _Edited("ties", rescale=False),
+    "dare_linear": _Edited("dare-linear", rescale=True),
+    "dare_ties": _Edited("dare-ties", rescale=True),
+    "breadcrumbs": _Edited("breadcrumbs", rescale=False),
+    "breadcrumbs_ties": _Edited("breadcrumbs-ties", rescale=False),
+    "della": _Edited("della", rescale=True),
+    "della_linear": _Edited("della-linear", rescale=True),
     "sce": _Weighing("sce", "select_topk", 1.0),
     "ram": _Weighing("ram", "epsilon", 1e-5),
     "karcher": _karcher,

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 from warmkit.merging.edits import Edit, Fuse, Masked, Stage, elected, summed
+from warmkit.merging.parameters import Density, Within
 from warmkit.merging.types import Coefficients
 
+Outliers = Annotated[Sequence[float], Within(0.0, 1.0)]
 
-def breadcrumbs(scales: Coefficients, density: Sequence[float], gamma: Sequence[float]) -> Edit:
+
+def breadcrumbs(scales: Coefficients, density: Density = (0.9,), gamma: Outliers = (0.01,)) -> Edit:
     """Return the breadcrumbs merge of task vectors.
 
         t_m = d_m where |d_m| is not among the gamma n largest, but among the density n largest of the others; else 0
@@ -19,8 +23,8 @@ def breadcrumbs(scales: Coefficients, density: Sequence[float], gamma: Sequence[
 
     Args:
         scales: [M], the weights w.
-        density: [M], each above 0 and at most 1.
-        gamma: [M], each at least 0 and below 1.
+        density: [M], the share of each task vector that is kept.
+        gamma: [M], the share of the largest elements that is left out, as outliers.
 
     Source: Davari and Belilovsky, 2023, "Model breadcrumbs", section 3; density is the paper's gamma less its beta, gamma
     1 less its gamma, as in mergekit.
@@ -28,7 +32,9 @@ def breadcrumbs(scales: Coefficients, density: Sequence[float], gamma: Sequence[
     return _breadcrumbs(density, gamma, summed(scales))
 
 
-def breadcrumbs_ties(scales: Coefficients, density: Sequence[float], gamma: Sequence[float], normalize: bool) -> Edit:
+def breadcrumbs_ties(
+    scales: Coefficients, density: Density = (0.9,), gamma: Outliers = (0.01,), normalize: bool = False
+) -> Edit:
     """Return the breadcrumbs merge that sums only what has the elected sign, as TIES does.
 
     Source: as `breadcrumbs`, with the sign election of Yadav et al., 2023.

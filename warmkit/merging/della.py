@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from warmkit.errors import UsageError
 from warmkit.merging.edits import Edit, Fuse, Mask, Masked, Place, Read, Vectors, elected, stream_key, summed
+from warmkit.merging.parameters import Density, Seed, Within
 from warmkit.merging.types import Coefficients
 
+Window = Annotated[Sequence[float], Within(0.0, 0.5)]
 
-def della(scales: Coefficients, density: Sequence[float], epsilon: Sequence[float], seed: int, normalize: bool) -> Edit:
+
+def della(
+    scales: Coefficients, density: Density = (0.5,), epsilon: Window = (0.15,), seed: Seed = 0, normalize: bool = True
+) -> Edit:
     """Return the DELLA merge of task vectors.
 
         p_m = density - epsilon + 2 epsilon rank / (n - 1)
@@ -24,14 +29,14 @@ def della(scales: Coefficients, density: Sequence[float], epsilon: Sequence[floa
 
     element by element; rank runs from 0, the smallest magnitude of a row, to n - 1, of equal ones the first being the smaller.
     A row is what shares the first index of the tensor; a tensor of one dimension is one row. A row of one element has
-    p = density.
+    p = density. density - epsilon must be above 0 and density + epsilon at most 1, or density 1, which keeps all.
 
     Args:
         scales: [M], the weights w.
-        density: [M], each above 0 and at most 1.
-        epsilon: [M]; density - epsilon must be above 0, density + epsilon at most 1, or density 1, which keeps all.
-        seed: Of the masks, as in `dare_linear`.
-        normalize: Whether to divide.
+        density: [M], the share of each task vector that is kept.
+        epsilon: [M], the distance of the smallest and largest chance from the density.
+        seed: Seed of the random masks.
+        normalize: Divide by the sum of the coefficients of the models that an element was summed over.
 
     Raises:
         UsageError: If the chances leave (0, 1].
@@ -42,7 +47,7 @@ def della(scales: Coefficients, density: Sequence[float], epsilon: Sequence[floa
     return _della(density, epsilon, seed, elected(scales, scales, normalize))
 
 
-def della_linear(scales: Coefficients, density: Sequence[float], epsilon: Sequence[float], seed: int) -> Edit:
+def della_linear(scales: Coefficients, density: Density = (0.5,), epsilon: Window = (0.15,), seed: Seed = 0) -> Edit:
     """Return the DELLA merge without an election: sum_m w_m t_m.
 
     Raises:

@@ -74,7 +74,7 @@ class Writing(ABC):
         """
 
 
-Stage: TypeAlias = "Reading | Writing"
+Stage: TypeAlias = Reading | Writing
 
 Edit: TypeAlias = Callable[[int], Stage]
 """From the number of elements of a group to the first stage."""

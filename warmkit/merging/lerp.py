@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from warmkit.merging.types import Coefficients, Gram
+from warmkit.merging.types import Coefficients
 
 
-def lerp(gram: Gram | None, shares: Coefficients) -> Coefficients:
+def lerp(shares: Coefficients) -> Coefficients:
     """Return the coefficients of a weighted average.
 
         merged = sum_m w_m x_m,  sum_m w_m = 1
@@ -14,7 +14,6 @@ def lerp(gram: Gram | None, shares: Coefficients) -> Coefficients:
     angle Omega, lambda = share of the second: ||delta|| = l sqrt(1 - 2 (1 - cos Omega)(lambda - lambda^2)).
 
     Args:
-        gram: Unused.
         shares: [M], summing to 1.
 
     Returns:
@@ -24,7 +23,7 @@ def lerp(gram: Gram | None, shares: Coefficients) -> Coefficients:
 
     Examples:
         >>> import numpy as np
-        >>> lerp(None, np.array([0.7, 0.3])).tolist()
+        >>> lerp(np.array([0.7, 0.3])).tolist()
         [0.7, 0.3]
     """
     return shares.copy()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
+import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from functools import cache, cached_property
+from typing import Any, Literal
 
 from warmkit.common.display import Displayed
 from warmkit.errors import UsageError, nearest
@@ -16,20 +19,7 @@ from warmkit.merging.iso_c import iso_c
 from warmkit.merging.karcher import karcher
 from warmkit.merging.lerp import lerp
 from warmkit.merging.model_stock import model_stock
-from warmkit.merging.parameters import (
-    ALPHA,
-    DENSITY,
-    EPSILON,
-    GAMMA,
-    NORMALIZE,
-    SCALE,
-    SEED,
-    SELECT_TOPK,
-    SMALLEST_CHANGE,
-    Parameter,
-    R,
-    checked,
-)
+from warmkit.merging.parameters import SCALE, Parameter, checked, own_parameters
 from warmkit.merging.ram import ram, ram_plus
 from warmkit.merging.sce import sce
 from warmkit.merging.slerp import slerp
@@ -37,228 +27,161 @@ from warmkit.merging.slerp_weights import slerp_weights
 from warmkit.merging.task_arithmetic import task_arithmetic
 from warmkit.merging.ties import ties
 from warmkit.merging.tsv_m import tsv_m
-from warmkit.merging.types import Coefficients
+from warmkit.merging.types import Antiparallel, Coefficients, Gram
 from warmkit.merging.uniform import uniform
 from warmkit.words import method_word
 
 
 @dataclass(frozen=True, repr=False)
 class Method(Displayed):
-    """Merge method that averages weights: it finds the coefficients of a linear combination.
+    """Merge method: a function, whose signature says what it needs.
+
+    - `shares` or `scales`, [M]: what the user mixes, normalised to sum 1, or used as they are. With neither, `--coefficients`
+      is refused.
+    - `models`: their number.
+    - `gram`, [M, M]: products of the task vectors of one group, which are read for it (`of="weights"`: of the weights).
+    - `antiparallel`: it follows an arc, and so can meet vectors that have none between them.
+    - Anything else is a parameter of its own, with its default and range; see `merging.parameters`.
+
+    A function that returns `Coefficients` makes a linear combination of the task vectors; one that returns an `Edit` changes
+    them element by element, or matrix by matrix, before they are summed.
 
     Attributes:
         name: As written on the command line; `docs/methods/<name>.md` describes it.
-        solve: Maps (Gram matrix or None, shares) to coefficients of the task vectors.
-        space: Whose Gram matrix it reads; `none` if it reads no weights to decide.
-        needs_init: Whether the result depends on an initialisation even at eta = 1.
-        mix: What `--coefficients` are: `shares` (not negative for arcs, normalised to sum 1), `scales` (used as they are),
-            or `none` (refused).
-        fewest: Smallest number of models.
+        function: Named as its file, in this folder.
         summary: One line for tables.
         paper: Where it comes from.
+        of: Whose Gram matrix it reads, if any.
+        fewest: Smallest number of models.
+        grouped: Of an edit: whether its result depends on which tensors are one group; if not, each tensor is one.
+        passes: Of an edit: how often it reads its inputs, at most.
+        whole: Of an edit: whether it takes a matrix whole, so that time and memory grow faster than bytes.
     """
 
     name: str
-    solve: Callable[..., Coefficients]
-    space: Literal["none", "task vectors", "weights"]
-    needs_init: bool
-    mix: Literal["shares", "scales", "none"]
-    fewest: int
+    function: Callable[..., Any]
     summary: str
     paper: str
+    of: Literal["task vectors", "weights"] = "task vectors"
+    fewest: int = 1
+    grouped: bool = False
+    passes: int = 1
+    whole: bool = False
 
     def _facts(self) -> Mapping[str, object]:
-        return {"name": self.name, "summary": self.summary, "needs init": self.needs_init, "paper": self.paper}
+        own = {each.name: each.default for each in self.parameters}
+        facts = {"name": self.name, "summary": self.summary, "needs init": self.needs_init, "parameters": own or None}
+        return {**facts, "paper": self.paper}
+
+    @cached_property
+    def _asks(self) -> frozenset[str]:
+        return frozenset(inspect.signature(self.function).parameters)
+
+    @cached_property
+    def edits(self) -> bool:
+        """Whether it edits task vectors; if not, it finds coefficients."""
+        return typing.get_type_hints(self.function)["return"] == Edit
+
+    @cached_property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """What it has of its own."""
+        return (*own_parameters(self.function), *([SCALE] if self.edits else []))
+
+    @property
+    def mix(self) -> Literal["shares", "scales", "none"]:
+        """What `--coefficients` are."""
+        return "scales" if "scales" in self._asks else "shares" if "shares" in self._asks else "none"
+
+    @property
+    def space(self) -> Literal["none", "task vectors", "weights"]:
+        """Whose Gram matrix it reads."""
+        return self.of if "gram" in self._asks else "none"
+
+    @property
+    def needs_init(self) -> bool:
+        """Whether the result depends on an initialisation even at eta = 1: it does not, of an average."""
+        return self.edits or self.space == "task vectors" or self.mix == "scales"
 
     @property
     def follows_arc(self) -> bool:
         """Whether it interpolates angles, and so can meet antiparallel vectors."""
-        return self.solve in (slerp, slerp_weights, karcher)
+        return "antiparallel" in self._asks
 
+    def solve(self, gram: Gram | None, shares: Coefficients, antiparallel: Antiparallel = "error") -> Coefficients:
+        """Return the coefficients of the task vectors, [M], from their products, [M, M], and what the user mixes, [M]."""
+        known = {"gram": gram, "shares": shares, "scales": shares, "models": len(shares), "antiparallel": antiparallel}
+        return self.function(**{name: known[name] for name in self._asks})
 
-@dataclass(frozen=True, repr=False)
-class EditMethod(Displayed):
-    """Merge method that edits task vectors before they are summed; see `merging.edits`.
+    def edit(self, scales: Coefficients, own: Mapping[str, Any]) -> Edit:
+        """Return the edit, from what the user mixes, [M], and its own parameters."""
+        return self.function(**({"scales": scales} if "scales" in self._asks else {}), **own)
 
-    Attributes:
-        name: As written on the command line; `docs/methods/<name>.md` describes it.
-        edit: Maps (coefficients, and its parameters by name) to the edit.
-        parameters: What it takes; `scale`, which all have, is applied to what it returns.
-        mix: What `--coefficients` are: `scales` (used as they are) or `none` (refused).
-        grouped: Whether its result depends on which tensors are one group; if not, each tensor is one.
-        passes: How often it reads its inputs, at most.
-        summary: One line for tables.
-        paper: Where it comes from.
-        whole: Whether it takes a matrix whole, so that time and memory grow faster than bytes.
-    """
-
-    name: str
-    edit: Callable[..., Edit]
-    parameters: tuple[Parameter, ...]
-    mix: Literal["scales", "none"]
-    grouped: bool
-    passes: int
-    summary: str
-    paper: str
-    whole: bool = False
-    space: Literal["none"] = "none"
-    needs_init: bool = True
-    fewest: int = 1
-    follows_arc: bool = False
-
-    def _facts(self) -> Mapping[str, object]:
-        own = {each.name: each.default for each in self.parameters}
-        return {"name": self.name, "summary": self.summary, "parameters": own, "paper": self.paper}
-
-
-AnyMethod: TypeAlias = "Method | EditMethod"
 
 _TABLE = (
-    Method("lerp", lerp, "none", False, "shares", 1, "weighted mean of the weights", "Utans 1996"),
-    Method("slerp", slerp, "task vectors", True, "shares", 1, "arc between task vectors, keeps their norm", "WARP eq. 26"),
-    Method("uniform", uniform, "none", False, "none", 1, "plain mean of the weights", "Model soups, WARM"),
+    Method("lerp", lerp, "weighted mean of the weights", "Utans 1996"),
+    Method("slerp", slerp, "arc between task vectors, keeps their norm", "WARP eq. 26"),
+    Method("uniform", uniform, "plain mean of the weights", "Model soups, WARM"),
+    Method("task-arithmetic", task_arithmetic, "init plus scaled task vectors", "Ilharco et al. 2023"),
+    Method("karcher", karcher, "spherical mean, independent of order", "Karcher 1977"),
+    Method("model-stock", model_stock, "mean, pulled to the init by its angles", "Jang 2024", fewest=2),
+    Method("slerp-weights", slerp_weights, "arc between full weights (ablation)", "WARP C.2", of="weights"),
+    Method("ties", ties, "largest changes, mean of those with the elected sign", "Yadav et al. 2023", grouped=True, passes=4),
+    Method("dare-linear", dare_linear, "random changes, rescaled, summed", "Yu et al. 2024"),
+    Method("dare-ties", dare_ties, "random changes, rescaled, sum of those with the elected sign", "Yu et al. 2024"),
     Method(
-        "task-arithmetic",
-        task_arithmetic,
-        "none",
-        True,
-        "scales",
-        1,
-        "init plus scaled task vectors",
-        "Ilharco et al. 2023",
-    ),
-    Method("karcher", karcher, "task vectors", True, "shares", 1, "spherical mean, independent of order", "Karcher 1977"),
-    Method("model-stock", model_stock, "task vectors", True, "none", 2, "mean, pulled to the init by its angles", "Jang 2024"),
-    Method("slerp-weights", slerp_weights, "weights", False, "shares", 1, "arc between full weights (ablation)", "WARP C.2"),
-)
-_EDITS = (
-    EditMethod(
-        "ties",
-        ties,
-        (DENSITY.but(0.2), NORMALIZE.but(default=True), SCALE),
-        "scales",
-        grouped=True,
-        passes=4,
-        summary="largest changes, mean of those with the elected sign",
-        paper="Yadav et al. 2023",
-    ),
-    EditMethod(
-        "dare-linear",
-        dare_linear,
-        (DENSITY, SEED, SCALE),
-        "scales",
-        grouped=False,
-        passes=1,
-        summary="random changes, rescaled, summed",
-        paper="Yu et al. 2024",
-    ),
-    EditMethod(
-        "dare-ties",
-        dare_ties,
-        (DENSITY, SEED, NORMALIZE, SCALE),
-        "scales",
-        grouped=False,
-        passes=1,
-        summary="random changes, rescaled, sum of those with the elected sign",
-        paper="Yu et al. 2024",
-    ),
-    EditMethod(
         "breadcrumbs",
         breadcrumbs,
-        (DENSITY.but(0.9), GAMMA, SCALE),
-        "scales",
+        "neither the largest changes nor the smallest, summed",
+        "Davari and Belilovsky 2023",
         grouped=True,
         passes=4,
-        summary="neither the largest changes nor the smallest, summed",
-        paper="Davari and Belilovsky 2023",
     ),
-    EditMethod(
+    Method(
         "breadcrumbs-ties",
         breadcrumbs_ties,
-        (DENSITY.but(0.9), GAMMA, NORMALIZE, SCALE),
-        "scales",
+        "the same, sum of those with the elected sign",
+        "Davari and Belilovsky 2023",
         grouped=True,
         passes=4,
-        summary="the same, sum of those with the elected sign",
-        paper="Davari and Belilovsky 2023",
     ),
-    EditMethod(
-        "della",
-        della,
-        (DENSITY, EPSILON, SEED, NORMALIZE.but(default=True), SCALE),
-        "scales",
-        grouped=False,
-        passes=1,
-        summary="random changes, large ones more often, mean of those with the elected sign",
-        paper="Deep et al. 2024",
-    ),
-    EditMethod(
-        "della-linear",
-        della_linear,
-        (DENSITY, EPSILON, SEED, SCALE),
-        "scales",
-        grouped=False,
-        passes=1,
-        summary="random changes, large ones more often, summed",
-        paper="Deep et al. 2024",
-    ),
-    EditMethod(
+    Method("della", della, "random changes, large ones more often, mean of those with the elected sign", "Deep et al. 2024"),
+    Method("della-linear", della_linear, "random changes, large ones more often, summed", "Deep et al. 2024"),
+    Method(
         "sce",
         sce,
-        (SELECT_TOPK, SCALE),
-        "none",
+        "what varies most, weighed by its size, without the minority's sign",
+        "Wan et al. 2024",
         grouped=True,
         passes=5,
-        summary="what varies most, weighed by its size, without the minority's sign",
-        paper="Wan et al. 2024",
     ),
-    EditMethod(
-        "ram",
-        ram,
-        (SMALLEST_CHANGE, SCALE),
-        "none",
-        grouped=False,
-        passes=1,
-        summary="what one model changed, mean of what several did",
-        paper="Yuan et al. 2026",
-    ),
-    EditMethod(
-        "ram-plus",
-        ram_plus,
-        (R, ALPHA, SMALLEST_CHANGE, SCALE),
-        "none",
-        grouped=True,
-        passes=2,
-        summary="the same, what is one model's own made larger",
-        paper="Yuan et al. 2026",
-    ),
-    EditMethod(
+    Method("ram", ram, "what one model changed, mean of what several did", "Yuan et al. 2026"),
+    Method("ram-plus", ram_plus, "the same, what is one model's own made larger", "Yuan et al. 2026", grouped=True, passes=2),
+    Method(
         "tsv-m",
         tsv_m,
-        (SCALE,),
-        "none",
-        grouped=False,
+        "each matrix's strongest singular directions, made orthogonal",
+        "Gargiulo et al. 2025",
         passes=2,
-        summary="each matrix's strongest singular directions, made orthogonal",
-        paper="Gargiulo et al. 2025",
         whole=True,
     ),
-    EditMethod(
-        "iso-c",
-        iso_c,
-        (SCALE,),
-        "none",
-        grouped=False,
-        passes=2,
-        summary="sum of each matrix's changes, singular values made equal",
-        paper="Marczak et al. 2025",
-        whole=True,
+    Method(
+        "iso-c", iso_c, "sum of each matrix's changes, singular values made equal", "Marczak et al. 2025", passes=2, whole=True
     ),
 )
-METHODS: dict[str, AnyMethod] = {method.name: method for method in (*_TABLE, *_EDITS)}
+METHODS: dict[str, Method] = {method.name: method for method in _TABLE}
 
 
-def find_method(name: str) -> AnyMethod:
+@cache
+def parameters_by_name() -> dict[str, dict[str, Parameter]]:
+    """Return every parameter that some method has of its own, by its name and that of the method."""
+    found: dict[str, dict[str, Parameter]] = {}
+    for method in _TABLE:
+        for each in method.parameters:
+            found.setdefault(each.name, {})[method.name] = each
+    return found
+
+
+def find_method(name: str) -> Method:
     """Return the method called `name`, in any case, with dashes or underscores.
 
     Raises:
@@ -270,15 +193,11 @@ def find_method(name: str) -> AnyMethod:
     return known
 
 
-def method_parameters(method: AnyMethod, given: Mapping[str, Any], count: int) -> dict[str, Any]:
+def method_parameters(method: Method, given: Mapping[str, Any], count: int) -> dict[str, Any]:
     """Return every parameter of a method beside coefficients, for `count` models.
 
     Raises:
         UsageError: If one that was given is unknown, belongs to other methods, or has a value out of range.
     """
-    having: dict[str, list[str]] = {}
-    for each in _EDITS:
-        for parameter in each.parameters:
-            having.setdefault(parameter.name, []).append(each.name)
-    own = method.parameters if isinstance(method, EditMethod) else ()
-    return checked(method.name, own, given, count, having)
+    having = {name: list(methods) for name, methods in parameters_by_name().items()}
+    return checked(method.name, method.parameters, given, count, having)

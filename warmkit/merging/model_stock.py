@@ -7,7 +7,7 @@ import numpy as np
 from warmkit.merging.types import Coefficients, Gram
 
 
-def model_stock(gram: Gram, shares: Coefficients) -> Coefficients:
+def model_stock(gram: Gram) -> Coefficients:
     """Return the coefficients of the model stock average.
 
         t = M cos / (1 + (M - 1) cos),   merged = x0 + t (mean_m x_m - x0)
@@ -18,7 +18,6 @@ def model_stock(gram: Gram, shares: Coefficients) -> Coefficients:
 
     Args:
         gram: [M, M], products of the task vectors of one group, M at least 2.
-        shares: [M]; only M matters.
 
     Returns:
         [M] float64, each t / M.
@@ -27,10 +26,10 @@ def model_stock(gram: Gram, shares: Coefficients) -> Coefficients:
 
     Examples:
         >>> import numpy as np
-        >>> model_stock(np.array([[1.0, 0.5], [0.5, 1.0]]), np.ones(2)).round(6).tolist()
+        >>> model_stock(np.array([[1.0, 0.5], [0.5, 1.0]])).round(6).tolist()
         [0.333333, 0.333333]
     """
-    count = len(shares)
+    count = len(gram)
     norms = np.sqrt(np.diag(gram))
     scale = np.where(norms > 0, norms, 1.0)
     cosines = gram / np.outer(scale, scale)

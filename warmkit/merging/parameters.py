@@ -1,67 +1,78 @@
-"""The parameters of methods that have some of their own: names, ranges and defaults, declared once."""
+"""The parameters of a method: read from its signature and docstring, which are their one declaration.
+
+A parameter's name, type and default stand in the signature, its range beside its type (`Annotated[float, Within(0, 1)]`), and
+what it is in the docstring's `Args`. Commands, recipes, tables and the translation from mergekit derive from that. A list of
+numbers, one for each model, is `Sequence[float]`; its default is a tuple of one.
+"""
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, TypeAlias, cast
-
-from typing_extensions import TypedDict
+import re
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, cast
 
 from warmkit.errors import UsageError, nearest
 
-PerModel: TypeAlias = "float | Sequence[float]"
+GIVEN = ("gram", "shares", "scales", "models", "antiparallel")
+"""What every method may ask for, and nobody sets as a parameter of its own."""
 
 
-class MethodParameters(TypedDict, total=False):
-    """Parameters that only some methods have; `warmkit methods` lists them with their defaults.
+@dataclass(frozen=True)
+class Within:
+    """Range of a parameter, beside its type.
 
     Attributes:
-        scale: Factor of the merged task vector (lambda in the papers).
-        density: Share of every task vector that is kept: one number, or one for each model.
-        gamma: Share of the largest elements that is left out, as outliers; one number, or one for each model.
-        epsilon: DELLA: how far the chance of keeping an element goes up and down from the density by its rank. RAM: the
-            smallest change that counts.
-        select_topk: Share of the elements, those of the largest variance over the models, that is kept.
-        normalize: Divide by the coefficients of the models that an element was summed over.
-        seed: Of random masks.
-        r: RAM+: how much larger what is one model's own becomes, in units of the ratio of shared to own changes.
-        alpha: RAM+: the largest ratio that counts.
+        low: Smallest value.
+        high: Largest value.
+        above: Whether `low` itself is excluded.
     """
 
-    scale: float | None
-    density: PerModel | None
-    gamma: PerModel | None
-    epsilon: PerModel | None
-    select_topk: float | None
-    normalize: bool | None
-    seed: int | None
-    r: float | None
-    alpha: float | None
+    low: float = -math.inf
+    high: float = math.inf
+    above: bool = False
+
+    def holds(self, value: float) -> bool:
+        return self.low <= value <= self.high and not (self.above and value == self.low)
+
+    def __str__(self) -> str:
+        if self.low == -math.inf:
+            return ""
+        first = f" {'above' if self.above else 'at least'} {self.low:g}"
+        return first + (f" and at most {self.high:g}" if self.high < math.inf else "")
+
+
+Density = Annotated[Sequence[float], Within(0.0, 1.0, above=True)]
+Seed = Annotated[int, Within(0)]
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """One of them, as a method has it.
+    """Parameter of a method, as its function declares it.
 
     Attributes:
-        name: A key of `MethodParameters`.
-        default: Where it is not given.
-        low: Smallest value; excluded where `open_` is true.
-        high: Largest value.
+        name: Of the argument; the option is `--name`, the key of a recipe `merge.name`.
+        default: Where it is not given; of a list, the number that all models get.
+        kind: `float`, `int` or `bool`.
+        within: Its range.
         per_model: Whether it may be a list, one for each model; then the method gets a list in any case.
+        words: What it is, in the words of the docstring; empty where that refers to another.
     """
 
     name: str
     default: float | bool
-    low: float = -math.inf
-    high: float = math.inf
-    open_: bool = False
-    per_model: bool = False
+    kind: type
+    within: Within
+    per_model: bool
+    words: str
 
-    def but(self, default: float | bool) -> Parameter:
-        return replace(self, default=default)
+    @property
+    def type(self) -> Any:
+        """The type of a recipe's key; a list may hold rules that change over the model."""
+        return float | list[Any] if self.per_model else self.kind
 
     def check(self, value: Any, count: int) -> Any:
         """Return a value as the method takes it.
@@ -81,34 +92,58 @@ class Parameter:
         return values
 
     def _one(self, value: Any) -> float | bool:
-        if isinstance(self.default, bool):
+        if self.kind is bool:
             if not isinstance(value, bool):
                 raise UsageError(f"{self.name} must be true or false, found {value!r}")
             return value
-        whole = isinstance(self.default, int)
+        whole = self.kind is int
         right = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
-        if not right or not math.isfinite(value) or not self.low <= value <= self.high or (self.open_ and value == self.low):
-            raise UsageError(f"{self.name} must be {self._range(whole)}, found {value!r}")
+        if not right or not math.isfinite(value) or not self.within.holds(value):
+            kind = "a whole number" if whole else "a finite number"
+            raise UsageError(f"{self.name} must be {kind}{self.within}, found {value!r}")
         return value if whole else float(value)
 
-    def _range(self, whole: bool) -> str:
-        kind = "a whole number" if whole else "a finite number"
-        if self.low == -math.inf:
-            return kind
-        above = f"{'above' if self.open_ else 'at least'} {self.low:g}"
-        return f"{kind} {above}" + (f" and at most {self.high:g}" if self.high < math.inf else "")
+
+SCALE = Parameter("scale", 1.0, float, Within(), per_model=False, words="Factor of the merged task vector (lambda).")
+"""What all methods that edit task vectors have; the engine applies it."""
 
 
-SCALE = Parameter("scale", 1.0)
-DENSITY = Parameter("density", 0.5, 0.0, 1.0, open_=True, per_model=True)
-NORMALIZE = Parameter("normalize", default=False)
-SEED = Parameter("seed", 0, 0)
-GAMMA = Parameter("gamma", 0.01, 0.0, 1.0, per_model=True)
-EPSILON = Parameter("epsilon", 0.15, 0.0, 0.5, per_model=True)
-SELECT_TOPK = Parameter("select_topk", 1.0, 0.0, 1.0, open_=True)
-SMALLEST_CHANGE = Parameter("epsilon", 1e-5, 0.0, per_model=True)
-R = Parameter("r", 0.1, 0.0)
-ALPHA = Parameter("alpha", 0.2, 0.0)
+def own_parameters(function: Callable[..., Any]) -> tuple[Parameter, ...]:
+    """Return the parameters that a method has of its own, in the order of its signature.
+
+    Raises:
+        TypeError: If one is declared without a default, or as no number, list of numbers or flag.
+    """
+    hints = typing.get_type_hints(function, include_extras=True)
+    words = _words(function)
+    names = [name for name in inspect.signature(function).parameters if name not in GIVEN]
+    return tuple(_parameter(function, name, hints[name], words.get(name, "")) for name in names)
+
+
+def _parameter(function: Callable[..., Any], name: str, hint: Any, words: str) -> Parameter:
+    default = inspect.signature(function).parameters[name].default
+    within = next((each for each in getattr(hint, "__metadata__", ()) if isinstance(each, Within)), Within())
+    bare = typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
+    per_model = bare == Sequence[float]
+    kind, value = (float, default[0]) if per_model and isinstance(default, tuple) else (bare, default)
+    if kind not in (float, int, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{function.__name__}: {name}: expected a default, and float, int, bool or Sequence[float] for a type")
+    return Parameter(name, value, kind, within, per_model, words)
+
+
+def _words(function: Callable[..., Any]) -> dict[str, str]:
+    """Return what the `Args` of a docstring say of each parameter, in one sentence without the shape."""
+    text = inspect.getdoc(function) or ""
+    block = re.search(r"^Args:\n((?:[ ]+.*\n?)+)", text, re.MULTILINE)
+    if block is None:
+        return {}
+    lines = re.sub(r"\n +", " ", inspect.cleandoc(block[1])).splitlines()
+    return {name: _sentence(said) for name, _, said in (line.partition(": ") for line in lines)}
+
+
+def _sentence(said: str) -> str:
+    plain = re.sub(r"^\[M\], (the )?", "", said)
+    return plain[:1].upper() + plain[1:]
 
 
 def checked(

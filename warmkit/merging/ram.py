@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from warmkit.merging.edits import Edit, Masked, Place, Read, Reading, Stage, Vectors, chunks
+from warmkit.merging.parameters import Within
 from warmkit.merging.ties import everything
 
+Smallest = Annotated[Sequence[float], Within(0.0)]
 
-def ram(epsilon: Sequence[float]) -> Edit:
+
+def ram(epsilon: Smallest = (1e-5,)) -> Edit:
     """Return the RAM merge of task vectors.
 
         a_m = |d_m| > epsilon
@@ -30,7 +33,9 @@ def ram(epsilon: Sequence[float]) -> Edit:
     return lambda elements: writing
 
 
-def ram_plus(epsilon: Sequence[float], r: float, alpha: float) -> Edit:
+def ram_plus(
+    epsilon: Smallest = (1e-5,), r: Annotated[float, Within(0.0)] = 0.1, alpha: Annotated[float, Within(0.0)] = 0.2
+) -> Edit:
     """Return the RAM+ merge: RAM, with what is one model's own made larger the more its other changes were averaged.
 
         rho_m = elements that m and others changed / elements that m alone changed
@@ -39,9 +44,9 @@ def ram_plus(epsilon: Sequence[float], r: float, alpha: float) -> Edit:
     rho_m is taken over a group. A model without an element of its own has nothing to enlarge.
 
     Args:
-        epsilon: [M], the smallest change that counts.
-        r: How much.
-        alpha: The largest ratio that counts.
+        epsilon: [M], the smallest change that counts, in units of the weights.
+        r: How much larger the changes of a single model become, in units of the ratio of shared to own ones.
+        alpha: Largest ratio of shared to own changes that counts.
 
     Source: as `ram`; by group, as `ramplus_tl` in mergekit.
     """

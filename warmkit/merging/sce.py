@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from warmkit.merging.edits import Block, Edit, Place, Read, Reading, Stage, Vectors, Writing, chunks, elected
 from warmkit.merging.geometry import settle
+from warmkit.merging.parameters import Within
 
 
-def sce(select_topk: float) -> Edit:
+def sce(select_topk: Annotated[float, Within(0.0, 1.0, above=True)] = 1.0) -> Edit:
     """Return the SCE merge of task vectors.
 
         select      the k elements of the largest variance over the models, k = select_topk times those that vary at all
@@ -23,7 +24,7 @@ def sce(select_topk: float) -> Edit:
     nothing is left out. Where nothing was selected, or the sum is zero, the init stays.
 
     Args:
-        select_topk: Above 0 and at most 1.
+        select_topk: Share of the elements, those of the largest variance over the models, that is merged.
 
     Source: Wan et al., 2024, "FuseChat", section 3.3 (arXiv:2408.07990), by tensor or group as one matrix.
     """

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from warmkit.merging.types import Coefficients, Gram
+from warmkit.merging.types import Coefficients
 
 
-def task_arithmetic(gram: Gram | None, scales: Coefficients) -> Coefficients:
+def task_arithmetic(scales: Coefficients) -> Coefficients:
     """Return the coefficients of a sum of task vectors.
 
         merged = x0 + sum_m s_m (x_m - x0)
@@ -13,7 +13,6 @@ def task_arithmetic(gram: Gram | None, scales: Coefficients) -> Coefficients:
     The scales are used as they are: they need not sum to 1, and a negative one subtracts a task.
 
     Args:
-        gram: Unused.
         scales: [M], each 1 unless given.
 
     Returns:
@@ -23,7 +22,7 @@ def task_arithmetic(gram: Gram | None, scales: Coefficients) -> Coefficients:
 
     Examples:
         >>> import numpy as np
-        >>> task_arithmetic(None, np.array([1.0, -0.5])).tolist()
+        >>> task_arithmetic(np.array([1.0, -0.5])).tolist()
         [1.0, -0.5]
     """
     return scales.copy()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from warmkit.merging.edits import Edit, Mask, Masked, Place, Read, Stage, elected
+from warmkit.merging.parameters import Density
 from warmkit.merging.types import Coefficients
 
 
-def ties(scales: Coefficients, density: Sequence[float], normalize: bool) -> Edit:
+def ties(scales: Coefficients, density: Density = (0.2,), normalize: bool = True) -> Edit:
     """Return the TIES merge of task vectors.
 
         trim    t_m = d_m where |d_m| is among the k = density n largest, else 0
@@ -20,8 +19,8 @@ def ties(scales: Coefficients, density: Sequence[float], normalize: bool) -> Edi
 
     Args:
         scales: [M], the weights w.
-        density: [M], each above 0 and at most 1.
-        normalize: Whether to divide.
+        density: [M], the share of each task vector that is kept.
+        normalize: Divide by the sum of the coefficients of the models that an element was summed over.
 
     Source: Yadav et al., 2023, "TIES-Merging: Resolving interference when merging models", section 4 and algorithm 1;
     weights as in mergekit.

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from warmkit.merging.types import Coefficients, Gram
+from warmkit.merging.types import Coefficients
 
 
-def uniform(gram: Gram | None, shares: Coefficients) -> Coefficients:
+def uniform(models: int) -> Coefficients:
     """Return the coefficients of the plain mean, merged = (1/M) sum_m x_m.
 
     Args:
-        gram: Unused.
-        shares: [M]; only M matters.
+        models: How many there are, M.
 
     Returns:
         [M] float64, each 1/M.
@@ -20,8 +19,7 @@ def uniform(gram: Gram | None, shares: Coefficients) -> Coefficients:
     Source: Wortsman et al., 2022, "Model soups", section 2 (uniform soup); WARM (Ramé et al., 2024), equation 2.
 
     Examples:
-        >>> import numpy as np
-        >>> uniform(None, np.ones(4)).tolist()
+        >>> uniform(4).tolist()
         [0.25, 0.25, 0.25, 0.25]
     """
-    return np.full(len(shares), 1 / len(shares))
+    return np.full(models, 1 / models)

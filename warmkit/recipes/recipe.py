@@ -13,11 +13,12 @@ import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import yaml
 
 from warmkit.errors import RecipeError, UsageError
+from warmkit.merging.methods import parameters_by_name
 from warmkit.recipes.key_types import dotted_keys
 from warmkit.recipes.kinds import command_of, missing_recipe
 from warmkit.recipes.yaml_reader import RecipeReader, written_keys
@@ -53,9 +54,7 @@ class SliceSection:
 
 
 @dataclass(frozen=True)
-class MergeSection:
-    """`merge:`, the parameters of `warmkit.merge`."""
-
+class _MergeKeys:
     models: list[str] | None = None
     slices: list[SliceSection] | None = None
     init: str | None = None
@@ -66,15 +65,6 @@ class MergeSection:
     eta: float | list[Any] | None = _checked("eta")
     antiparallel: str | None = None
     angles: bool | None = None
-    scale: float | None = None
-    density: float | list[Any] | None = None
-    gamma: float | list[Any] | None = None
-    epsilon: float | list[Any] | None = None
-    select_topk: float | None = None
-    normalize: bool | None = None
-    seed: int | None = None
-    r: float | None = None
-    alpha: float | None = None
     only: list[str] | None = None
     exclude: list[str] | None = None
     heads: str | None = None
@@ -88,6 +78,23 @@ class MergeSection:
             raise UsageError(
                 "missing key 'models' (or 'slices')" if self.models is None else "expected models or slices, not both"
             )
+
+
+if TYPE_CHECKING:
+
+    class MergeSection(_MergeKeys):
+        """`merge:`, the parameters of `warmkit.merge`, and those that methods have of their own."""
+
+        def __init__(self, **keys: Any) -> None: ...
+
+else:
+    MergeSection = dataclasses.make_dataclass(
+        "MergeSection",
+        [(name, next(iter(each.values())).type | None, None) for name, each in parameters_by_name().items()],
+        bases=(_MergeKeys,),
+        frozen=True,
+        namespace={"__doc__": "`merge:`, the parameters of `warmkit.merge`, and those that methods have of their own."},
+    )
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ def merge(
             tensors for methods that edit task vectors.
         antiparallel: `lerp` averages straight where task vectors oppose each other; `error` refuses.
         angles: Measure norms and angles even if the method does not need them.
-        **options: See `OutputOptions` and `MethodParameters`.
+        **options: See `OutputOptions`; and the parameters of the method, as `warmkit methods` lists them.
 
     Returns:
         What was written: paths, sizes, coefficients and angles.

@@ -31,7 +31,6 @@ from warmkit.layouts.stacking import (
     take_apart,
 )
 from warmkit.merging.methods import find_method
-from warmkit.merging.parameters import MethodParameters
 
 
 @dataclass(frozen=True, repr=False)
@@ -83,7 +82,7 @@ def merge_slices(
         granularity: As for `merge`.
         antiparallel: As for `merge`.
         angles: As for `merge`.
-        **options: See `OutputOptions` and `MethodParameters`.
+        **options: See `OutputOptions`; and the parameters of the method, as `warmkit methods` lists them.
 
     Raises:
         WarmkitError: Any of its kinds; the destination is untouched then.
@@ -104,13 +103,13 @@ def merge_slices(
         antiparallel=antiparallel,
         angles=angles,
         from_zero=init == ZERO,
-        **{name: value for name, value in options.items() if name in MethodParameters.__annotations__},
+        **{name: value for name, value in options.items() if name not in OutputOptions.__annotations__},
     )
     if spec.variation is not None:
         raise UsageError("slices: parameters of a method that change over the model are for whole models; give numbers")
     spec = _varied(spec, whole, _places(whole, parts))
     first, models = (None, rows) if known is None else (rows[0], rows[1:])
-    rest = {name: value for name, value in options.items() if name not in MethodParameters.__annotations__}
+    rest = {name: value for name, value in options.items() if name in OutputOptions.__annotations__}
     result = write(spec, models, first, output, cast("OutputOptions", rest))
     return replace(result, notes=tuple(dict.fromkeys((*notes, *result.notes))))
 

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from warmkit.engine.spec import merge_spec
 from warmkit.merging.edits import Place, Reading, Writing
-from warmkit.merging.methods import METHODS, EditMethod
+from warmkit.merging.methods import METHODS, Method
 
 from .properties import Vector
 
-EDITS: dict[str, EditMethod] = {name: method for name, method in METHODS.items() if isinstance(method, EditMethod)}
+EDITS: dict[str, Method] = {name: method for name, method in METHODS.items() if method.edits}
 TENSOR = "layers.0.w"
 SPECTRAL = ("tsv-m", "iso-c")  # they mix all elements of a matrix
 HARMLESS: dict[str, dict[str, Any]] = {

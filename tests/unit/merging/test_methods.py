@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import pytest
 
+from tests.docs.cli_page import commands
 from warmkit.errors import UsageError
-from warmkit.merging.methods import METHODS, Method, find_method
+from warmkit.merging.edits import Edit
+from warmkit.merging.methods import METHODS, Method, find_method, parameters_by_name
+from warmkit.merging.parameters import Within, own_parameters
+from warmkit.merging.types import Coefficients
+from warmkit.recipes.recipe import MergeSection
 
 from .golden import GOLDEN, Golden
 from .golden_edits import GOLDEN_EDITS
 from .properties import PROPERTIES, Property, merge
 
 DOCS = Path(__file__).parents[3] / "docs" / "methods"
-LINEAR = {name: method for name, method in METHODS.items() if isinstance(method, Method)}
+LINEAR = {name: method for name, method in METHODS.items() if not method.edits}
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -83,3 +91,57 @@ def test_an_unknown_method_without_a_near_one_lists_them_all() -> None:
 
 def test_only_methods_that_follow_an_arc_meet_antiparallel_vectors() -> None:
     assert {name for name, method in METHODS.items() if method.follows_arc} == {"slerp", "slerp-weights", "karcher"}
+
+
+@pytest.mark.parametrize("name", parameters_by_name())
+def test_a_parameter_is_declared_by_its_methods_and_told_everywhere(name: str) -> None:
+    methods = parameters_by_name()[name]
+    assert any(each.words for each in methods.values()), f"no docstring says what {name} is"
+    assert len({(each.kind, each.per_model) for each in methods.values()}) == 1, "one option, one kind"
+    for method, each in methods.items():
+        assert each.within.holds(each.default), f"{method}: the default of {name} is out of its own range"
+    option = next(each for each in commands()["merge"].params if each.name == name)
+    assert any(words.rstrip(".").lower() in option.help.lower() for words in (each.words for each in methods.values()) if words)
+    assert name in {each.name for each in dataclasses.fields(MergeSection)}
+
+
+def test_a_parameter_is_read_from_its_signature_and_docstring() -> None:
+    def toy(
+        scales: Coefficients,
+        share: Annotated[Sequence[float], Within(0.0, 1.0, above=True)] = (0.5,),
+        rounds: Annotated[int, Within(1)] = 3,
+        signed: bool = False,
+    ) -> Edit:
+        """Return a toy.
+
+        Args:
+            scales: [M], the weights.
+            share: [M], the share of everything
+                that is kept.
+            rounds: How many.
+        """
+        raise NotImplementedError
+
+    share, rounds, signed = own_parameters(toy)
+    assert (share.name, share.default, share.per_model, share.words) == (
+        "share",
+        0.5,
+        True,
+        "Share of everything that is kept.",
+    )
+    assert (rounds.kind, rounds.words, str(rounds.within)) == (int, "How many.", " at least 1")
+    assert (signed.kind, signed.default, signed.words) == (bool, False, "")
+    assert share.check(0.2, 3) == [0.2] * 3
+    for value, said in ((0.0, "above 0 and at most 1"), ([0.1, 0.2], "3, one per model"), ("x", "a finite number")):
+        with pytest.raises(UsageError, match=said):
+            share.check(value, 3)
+    with pytest.raises(UsageError, match=r"a whole number at least 1, found 0\.5"):
+        rounds.check(0.5, 3)
+
+
+def test_a_parameter_without_a_default_is_no_declaration() -> None:
+    def toy(share: float) -> Edit:
+        raise NotImplementedError
+
+    with pytest.raises(TypeError, match="toy: share: expected a default"):
+        own_parameters(toy)

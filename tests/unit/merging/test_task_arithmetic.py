@@ -18,7 +18,7 @@ def reference(init: Vector, models: Vector, scales: Vector) -> Vector:
 
 
 def test_scales_are_not_normalised() -> None:
-    np.testing.assert_array_equal(task_arithmetic(None, np.array([1.0, 1.0, 1.0])), [1, 1, 1])
+    np.testing.assert_array_equal(task_arithmetic(np.array([1.0, 1.0, 1.0])), [1, 1, 1])
 
 
 def test_adding_two_models_adds_what_each_learned() -> None:

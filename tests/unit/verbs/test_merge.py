@@ -20,10 +20,10 @@ from warmkit.engine.job import Done, build_job
 from warmkit.engine.spec import merge_spec
 from warmkit.engine.stream import Stream
 from warmkit.errors import MismatchError, UsageError
-from warmkit.merging.methods import METHODS, Method
+from warmkit.merging.methods import METHODS
 from warmkit.verbs.merger import Merger
 
-LINEAR = [name for name, method in METHODS.items() if isinstance(method, Method)]
+LINEAR = [name for name, method in METHODS.items() if not method.edits]
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 # Beside half a unit in the last place, relative to the terms summed: float32 sums of 16-bit types; coefficients on a grid
 # of 2^-40 for the others.

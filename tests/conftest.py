@@ -18,6 +18,7 @@ import torch
 from hypothesis import settings
 from safetensors.torch import save_file
 
+import warmkit
 from tests import forks
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and so would what we start
@@ -109,6 +110,26 @@ def make_family(folder: Path, dtype: torch.dtype = torch.float32, shards: int = 
     return Family(
         *(save(folder / name, weights(seed, dtype), shards=shards) for seed, name in enumerate(("sft", "a", "b", "c")))
     )
+
+
+def tensors_of(source: Any, **how: Any) -> dict[str, torch.Tensor]:
+    """Read all tensors of a checkpoint."""
+    return {name: lazy.load() for name, lazy in warmkit.open_checkpoint(source, **how).items()}
+
+
+class Stopped(Exception):
+    """The run ends here."""
+
+
+def stop_at(task: int) -> Callable[[int, int], None]:
+    """Return a progress callback that ends the run at its n-th task."""
+    left = iter(range(task))
+
+    def advance(done: int, total: int) -> None:
+        if next(left, None) is None:
+            raise Stopped
+
+    return advance
 
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -64,18 +64,20 @@ def classifier(folder: Path, architecture: str, seed: int, scale: float = 0.05) 
 Call = Callable[..., Result]
 
 
+def invoke(*arguments: object, code: int = 0) -> Result:
+    """Run a command in this process, which has imported transformers already."""
+    from warmkit.cli.app import app
+
+    done = CliRunner().invoke(app, [str(each) for each in arguments])
+    assert done.exit_code == code, done.output
+    return done
+
+
 @pytest.fixture
 def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
     """Run `warmkit ARGS` in this process, in the temporary directory: loading torch takes longer than a test."""
-    from warmkit.cli.app import app
-
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
-
-    def invoke(*arguments: object, code: int = 0) -> Result:
-        done = CliRunner().invoke(app, [str(each) for each in arguments])
-        assert done.exit_code == code, done.output
-        return done
 
     return invoke
 

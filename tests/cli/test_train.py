@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
 
-from tests import forks
+from tests.cli.conftest import invoke
 from tests.unit.training import tiny
-from warmkit.cli.app import app
+from tests.unit.training.killed import kill_after
 from warmkit.recipes.recipe import recipe_text
 from warmkit.training.recipe_sections import LoraSection, RewardModelRecipe, SftRecipe
 from warmkit.training.reward_modeling import train_reward_model
@@ -30,28 +24,6 @@ def written(recipe: Any) -> Path:
     file = Path(recipe.output.path + ".yaml")
     file.write_text(recipe_text(recipe))
     return file
-
-
-def call(*arguments: object, code: int = 0) -> Result:
-    """Run a command in this process, which has imported transformers already."""
-    result = CliRunner().invoke(app, [str(each) for each in arguments])
-    assert result.exit_code == code, result.output
-    return result
-
-
-def kill_after(lines: int, verb: str, recipe: Any) -> None:
-    """Train in a process of its own and kill it once the metrics have some lines."""
-    command = [sys.executable, "-m", "warmkit", "train", verb, str(written(recipe)), "--quiet"]
-    run = Path(recipe.output.path)
-    process = forks.Popen(command, stderr=subprocess.PIPE, env={**os.environ, "NO_COLOR": "1"})
-    metrics = run / "metrics.jsonl"
-    while not metrics.exists() or metrics.read_bytes().count(b"\n") < lines:
-        assert process.poll() is None, process.stderr.read().decode() if process.stderr else ""
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert not (run / "summary.json").exists(), "killed too late"
-    assert (run / "state.pt").exists()
 
 
 def learned(recipe: Any) -> list[dict[str, Any]]:
@@ -79,8 +51,8 @@ def test_a_killed_reward_model_goes_on_to_the_same_bytes(case: str, tmp_path: Pa
     if "lora" in case:
         pytest.importorskip("peft", reason="LoRA needs peft")
     recipe = RUNS[case](tmp_path)
-    kill_after(8, "rm", recipe)
-    resumed = json.loads(call("train", "rm", written(recipe), "--json").stdout)["resumed"]
+    assert (kill_after(8, "rm", recipe) / "state.pt").exists()
+    resumed = json.loads(invoke("train", "rm", written(recipe), "--json").stdout)["resumed"]
     assert resumed >= 7
     assert resumed % 7 == 0
     whole = moved(recipe, "whole")
@@ -96,7 +68,7 @@ def test_a_killed_reward_model_goes_on_to_the_same_bytes(case: str, tmp_path: Pa
 def test_a_killed_sft_goes_on_to_the_same_bytes_in_every_model_that_is_kept(tmp_path: Path) -> None:
     base = tiny.recipe(tmp_path, "gpt2", dropout=0.1, keep=[5, 40, 60], **STEPS)
     recipe = SftRecipe(base.model, base.data, base.output, base.rm)
-    kill_after(8, "sft", recipe)
+    assert (kill_after(8, "sft", recipe) / "state.pt").exists()
     train_sft(recipe)
     whole = moved(recipe, "whole")
     train_sft(whole)
@@ -107,14 +79,14 @@ def test_a_killed_sft_goes_on_to_the_same_bytes_in_every_model_that_is_kept(tmp_
 
 def test_train_rm_trains_and_says_what_it_is_worth(tmp_path: Path) -> None:
     file = written(tiny.recipe(tmp_path, "bert"))
-    done = call("train-rm", file, "--set", "rm.steps=2", "--set", "rm.lr=1e-4")
+    done = invoke("train-rm", file, "--set", "rm.steps=2", "--set", "rm.lr=1e-4")
     assert done.stdout.rstrip().endswith(str(tmp_path / "run" / "model"))
     assert "validation" in done.stdout
 
 
 def test_a_dry_run_trains_nothing(tmp_path: Path) -> None:
     recipe = tiny.recipe(tmp_path, "bert")
-    plan = json.loads(call("train", "rm", written(recipe), "--dry-run", "--json").stdout)
+    plan = json.loads(invoke("train", "rm", written(recipe), "--dry-run", "--json").stdout)
     assert plan["steps"] == 6
     assert plan["data"] == {"train": 24, "validation": 16}
     assert plan["parameters"] == sum(each.numel() for each in tiny.load(Path(recipe.model.path)).model.parameters())
@@ -122,7 +94,7 @@ def test_a_dry_run_trains_nothing(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_not_finite_exits_with_1_and_names_the_rows(tmp_path: Path) -> None:
-    said = call("train", "rm", written(tiny.recipe(tmp_path, "bert", lr=1e30, save_every=1)), code=1).stderr
+    said = invoke("train", "rm", written(tiny.recipe(tmp_path, "bert", lr=1e30, save_every=1)), code=1).stderr
     assert "step 2: the loss is nan in the batch of" in said
     assert f"{tmp_path}/train.jsonl:" in said
     assert "the state of step 1 is kept in" in said
@@ -132,7 +104,7 @@ def test_a_loss_that_is_not_finite_exits_with_1_and_names_the_rows(tmp_path: Pat
 def test_another_recipe_in_the_same_place_is_refused(tmp_path: Path) -> None:
     recipe = tiny.recipe(tmp_path, "bert", steps=1)
     train_reward_model(recipe)
-    said = call("train", "rm", written(recipe), "--set", "rm.lr=1e-5", code=1).stderr
+    said = invoke("train", "rm", written(recipe), "--set", "rm.lr=1e-5", code=1).stderr
     assert "holds a run of another recipe" in said
     assert "choose another output.path, or delete it and start again with --force" in said
 

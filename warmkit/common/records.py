@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 from warmkit.errors import CheckpointError, FormatError
 
@@ -95,7 +95,7 @@ def is_text(value: Any) -> bool:
     return isinstance(value, str)
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[int | float]:
     """Take a number, which may be infinite or NaN."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 

@@ -41,19 +41,8 @@ class FrontPoint:
     values: dict[str, Estimate]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON can hold it, which `from_dict` reads."""
+        """Return it as JSON can hold it."""
         return asdict(self)
-
-    @classmethod
-    def from_dict(cls, known: Mapping[str, Any]) -> FrontPoint:
-        """Return what `to_dict` was of.
-
-        Examples:
-            >>> FrontPoint.from_dict({"eta": 1.0, "coefficients": None, "values": {}})
-            FrontPoint(eta=1.0, coefficients=None, values={})
-        """
-        values = {name: Estimate(**each) for name, each in known["values"].items()}
-        return cls(known["eta"], known["coefficients"], values)
 
 
 POINT = having(eta=is_number, coefficients=maybe(list_of(is_number)), values=dict_of(is_estimate))

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeGuard
+from typing import Any, Literal
+
+from warmkit.common.records import is_number
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#c06a9b", "#bd8000", "#7a6fd0", "#9c6b3c", "#7d858d")
 GREY = "#808890"
@@ -72,10 +74,6 @@ class Chart:
 def line_names(chart: Chart) -> list[str]:
     """Return the names of the lines in the order of the rows."""
     return list(dict.fromkeys(str(row[chart.line]) for row in chart.rows if row.get(chart.line) is not None))
-
-
-def is_number(value: Any) -> TypeGuard[int | float]:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def numeric(chart: Chart, column: str) -> bool:

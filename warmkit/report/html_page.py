@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from warmkit._version import __version__
-from warmkit.common.whole_files import writing
+from warmkit.common.whole_files import write_whole, writing
 from warmkit.report.chart import Chart, line_names
 from warmkit.report.sentences import sentence
 from warmkit.report.specification import config, require_charts, specification
@@ -130,11 +130,10 @@ def write(page: Page, path: Path) -> None:
         OutputError: If it cannot be written.
         UsageError: If the libraries that draw are not installed.
     """
-    content, partial = html(page).encode(), path.with_name(f".{path.name}.partial")
+    content = html(page).encode()
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(content)
-        partial.replace(path)
+    write_whole(path, content)
 
 
 def is_report(path: Path) -> bool:

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from warmkit.report.chart import Chart, is_number, numeric
+from warmkit.common.records import is_number
+from warmkit.report.chart import Chart, numeric
 
 Points = Sequence[tuple[Any, float]]
 UNITS = {"%": " %", "percent": " %", "degrees": " degrees", "nats": " nats", "points": " points", "tokens": " tokens"}

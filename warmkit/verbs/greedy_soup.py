@@ -22,7 +22,7 @@ from warmkit.common.progress import progress
 from warmkit.common.records import checked, dict_of, is_number, read_record
 from warmkit.common.shell import run_shell, with_argument
 from warmkit.common.units import number
-from warmkit.common.whole_files import writing
+from warmkit.common.whole_files import write_whole, writing
 from warmkit.engine.manifest import read_manifest
 from warmkit.engine.merge_options import OutputOptions, check_models
 from warmkit.engine.prepare import prepare
@@ -232,10 +232,7 @@ class _Kitchen:
             for member in members:
                 member.check()
             self._cache[key] = value
-            with writing(self._cache_file):
-                new = self._cache_file.with_suffix(".new")
-                new.write_text(json.dumps(self._cache))
-                new.replace(self._cache_file)
+            write_whole(self._cache_file, json.dumps(self._cache).encode())
         return self._cache[key]
 
     def _tell(self, members: Sequence[Checkpoint], found: str) -> None:

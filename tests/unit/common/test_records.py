@@ -27,7 +27,7 @@ from warmkit.common.records import (
 from warmkit.engine.staging import read_journal
 from warmkit.errors import CheckpointError, FormatError, WarmkitError
 from warmkit.evaluation.front import trajectory
-from warmkit.evidence.demo.demo import run_demo
+from warmkit.evidence.demo.demo import run_demos
 from warmkit.evidence.reproduction.seed_file import read_seed
 from warmkit.evidence.testbed.made_once import Products
 from warmkit.pipelines.merge_parts import follow_order
@@ -206,7 +206,7 @@ def test_documents_of_reports_and_marks_of_another_form(content: bytes, tmp_path
 @pytest.mark.parametrize("content", DAMAGED)
 def test_marks_of_seeds_of_another_form(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "setting.json").write_bytes(content)
-    refused(lambda: run_demo(tmp_path), tmp_path / "setting.json")
+    refused(lambda: run_demos({0: tmp_path}), tmp_path / "setting.json")
     (tmp_path / "seed-0.jsonl").write_bytes(content + b"\n{}")
     refused(lambda: read_seed(tmp_path / "seed-0.jsonl"), tmp_path / "seed-0.jsonl")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 import torch
 
 import warmkit
-from tests.conftest import SHAPES, Family, weights
+from tests.conftest import SHAPES, Family, Stopped, stop_at, weights
 from warmkit.errors import UsageError
 
 LAYERS = 3
@@ -90,21 +89,6 @@ def test_constant_rules_write_the_bytes_of_plain_numbers(family: Family, tmp_pat
     warmkit.merge([family.a, family.b], tmp_path / "rules", init=family.init, lambda_=[{"value": [0.3, 0.3]}])
     one, two = (tmp_path / name / "model.safetensors" for name in ("plain", "rules"))
     assert one.read_bytes() == two.read_bytes()
-
-
-class Stopped(Exception):
-    """The run ends here."""
-
-
-def stop_at(task: int) -> Callable[[int, int], None]:
-    """Return a progress callback that ends the run at its n-th task."""
-    left = iter(range(task))
-
-    def advance(done: int, total: int) -> None:
-        if next(left, None) is None:
-            raise Stopped
-
-    return advance
 
 
 @pytest.mark.parametrize(("again", "resumes"), [([0, 1], True), ([0, 0.5], False)])

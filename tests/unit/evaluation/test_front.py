@@ -13,7 +13,7 @@ import pytest
 import warmkit
 from tests.unit.training import tiny, toy
 from warmkit.errors import DataError, MismatchError, UsageError, WarmkitError
-from warmkit.evaluation.accuracy import interval
+from warmkit.evaluation.accuracy import Estimate, interval
 from warmkit.evaluation.answers import Answers
 from warmkit.evaluation.front import FrontPoint, best, evaluations, open_mergers, simplex, sweep, trajectory
 from warmkit.evaluation.policies import Candidate, EvaluationSettings, PolicyTrial
@@ -185,7 +185,8 @@ def test_a_point_reads_as_it_was_written(policies: Policies) -> None:
     points = sweep(policies.candidate, policies.merger(method="lerp"), [0.5], [None, [0.25, 0.75]])
     written = json.loads(json.dumps([point.to_dict() for point in points]))
     assert [each["coefficients"] for each in written] == [None, [0.25, 0.75]]
-    assert [FrontPoint.from_dict(each) for each in written] == points
+    read = [{**each, "values": {name: Estimate(**known) for name, known in each["values"].items()}} for each in written]
+    assert [FrontPoint(**each) for each in read] == points
 
 
 def test_the_best_point_has_the_highest_reward(policies: Policies) -> None:

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 
 import warmkit
 from tests import forks
-from tests.conftest import Family, Run, weights
+from tests.conftest import Family, Run, tensors_of, weights
 from warmkit.errors import FormatError, UnsupportedError
 from warmkit.formats.pieces import GatheredTensor
 
@@ -30,10 +30,6 @@ def save(state: dict[str, Any], folder: Path) -> Path:
         warnings.simplefilter("ignore")  # that there is one process
         dcp.save(state, checkpoint_id=folder)
     return folder
-
-
-def loaded(path: Path) -> dict[str, torch.Tensor]:
-    return {name: lazy.load() for name, lazy in warmkit.open_checkpoint(path, allow_pickle=True).items()}
 
 
 def same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
@@ -53,7 +49,7 @@ def training_state(seed: int) -> dict[str, Any]:
 
 def test_weights_are_found_beside_an_optimizer(tmp_path: Path) -> None:
     folder = save(training_state(1), tmp_path / "step-100")
-    same(loaded(folder), weights(1))
+    same(tensors_of(folder, allow_pickle=True), weights(1))
     (note,) = warmkit.open_checkpoint(folder, allow_pickle=True).notes
     assert "read model, left aside" in note
     assert "optimizer" in note
@@ -67,7 +63,7 @@ def test_a_flat_state_dict_with_views_and_scalars(tmp_path: Path) -> None:
         "b": torch.ones(3).bfloat16(),
         "e": torch.empty(0, 4),
     }
-    same(loaded(save(dict(state), tmp_path / "flat")), state)
+    same(tensors_of(save(dict(state), tmp_path / "flat"), allow_pickle=True), state)
 
 
 def test_a_merge_takes_config_and_tokenizer_from_the_first_input_that_has_them(family: Family, tmp_path: Path) -> None:
@@ -84,7 +80,7 @@ def test_the_folder_that_transformers_makes_is_found(tmp_path: Path) -> None:
     save({"model": weights(1)}, tmp_path / "checkpoint-5" / "pytorch_model_fsdp_0")
     save({"optimizer": {"x": torch.zeros(2)}}, tmp_path / "checkpoint-5" / "optimizer_0")
     torch.save({}, tmp_path / "checkpoint-5" / "scheduler.pt")
-    same(loaded(tmp_path / "checkpoint-5"), weights(1))
+    same(tensors_of(tmp_path / "checkpoint-5", allow_pickle=True), weights(1))
 
 
 def test_metadata_as_older_versions_of_torch_pickled_it(tmp_path: Path) -> None:
@@ -95,7 +91,7 @@ def test_metadata_as_older_versions_of_torch_pickled_it(tmp_path: Path) -> None:
     for described in metadata.state_dict_metadata.values():
         described.properties = TensorProperties(dtype=described.properties.dtype)
     (folder / ".metadata").write_bytes(pickle.dumps(metadata))
-    same(loaded(folder), weights(1))
+    same(tensors_of(folder, allow_pickle=True), weights(1))
 
 
 # ---- two processes ----------------------------------------------------------------------------------------------------
@@ -150,12 +146,12 @@ def test_shards_of_fsdp_are_the_whole_model(two: Path) -> None:
     found = warmkit.open_checkpoint(two / "fsdp", allow_pickle=True)
     assert isinstance(found.entries["0.weight"], GatheredTensor)
     assert len({piece.file for piece in found.entries["0.weight"].pieces}) == 2
-    same(loaded(two / "fsdp"), torch.load(two / "whole.pt"))
+    same(tensors_of(two / "fsdp", allow_pickle=True), torch.load(two / "whole.pt"))
 
 
 def test_shards_of_tensor_parallelism_are_the_whole_tensors(two: Path) -> None:
     whole = {"columns": torch.arange(35.0).reshape(5, 7), "deep": torch.arange(60).reshape(3, 4, 5), "copy": torch.ones(4)}
-    same(loaded(two / "parallel"), whole)
+    same(tensors_of(two / "parallel", allow_pickle=True), whole)
 
 
 def test_a_merge_of_shards_has_the_bytes_of_the_merge_of_what_they_are_of(two: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 import warmkit
-from tests.conftest import CONFIG, Family, save, weights
+from tests.conftest import CONFIG, Family, save, tensors_of, weights
 from warmkit.errors import FormatError, MismatchError, UnsupportedError
 from warmkit.formats.tensors import StoredTensor
 from warmkit.sources.files import Files
@@ -28,10 +28,6 @@ TYPES = [
     *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16, torch.int8),
     *(torch.uint8, torch.bool, torch.uint16, torch.uint32, torch.uint64),
 ]
-
-
-def loaded(path: Path) -> dict[str, torch.Tensor]:
-    return {name: lazy.load() for name, lazy in warmkit.open_checkpoint(path, allow_pickle=True).items()}
 
 
 def same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
@@ -68,7 +64,7 @@ def tensors(draw: st.DrawFn) -> torch.Tensor:
 def test_what_is_read_is_what_torch_loads(tmp_path_factory: pytest.TempPathFactory, drawn: list[torch.Tensor]) -> None:
     path = tmp_path_factory.mktemp("any") / "model.pt"
     torch.save({"one": torch.ones(1), **{f"t{place}": each for place, each in enumerate(drawn)}}, path)
-    same(loaded(path), torch.load(path, weights_only=True))
+    same(tensors_of(path, allow_pickle=True), torch.load(path, weights_only=True))
 
 
 def test_a_tensor_of_a_pickle_is_a_range_of_its_file(tmp_path: Path) -> None:
@@ -87,7 +83,7 @@ def test_a_column_is_picked_in_small_reads(tmp_path: Path, monkeypatch: pytest.M
     read = Files.read
     monkeypatch.setattr(Files, "read", lambda self, file, at, view: (sizes.append(view.nbytes), read(self, file, at, view))[1])
     monkeypatch.setattr("warmkit.formats.pieces.MOST_READ", 500)
-    same(loaded(tmp_path / "model.pt"), expected)
+    same(tensors_of(tmp_path / "model.pt", allow_pickle=True), expected)
     assert max(sizes) <= 500
 
 
@@ -116,7 +112,7 @@ def test_shards_and_their_index(tmp_path: Path) -> None:
     for file in set(mapping.values()):
         pickled(folder, {name: content[name] for name in names if mapping[name] == file}, file)
     (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": mapping}))
-    found = loaded(folder)
+    found = tensors_of(folder, allow_pickle=True)
     same({name: found[name] for name in names}, content)
     (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": {**mapping, "ghost": mapping[names[0]]}}))
     with pytest.raises(FormatError, match="'ghost' is not in"):
@@ -127,7 +123,7 @@ def test_a_trainers_state_dict_is_found_and_the_rest_left_aside(tmp_path: Path) 
     content = weights(1)
     optimizer = {"state": {0: {"exp_avg": torch.zeros(3)}}, "param_groups": [{"lr": 0.1}]}
     torch.save({"epoch": 3, "state_dict": content, "optimizer_states": [optimizer]}, tmp_path / "last.ckpt")
-    same(loaded(tmp_path / "last.ckpt"), content)
+    same(tensors_of(tmp_path / "last.ckpt", allow_pickle=True), content)
     (note,) = warmkit.open_checkpoint(tmp_path / "last.ckpt", allow_pickle=True).notes
     assert "read state_dict, left aside epoch, optimizer_states" in note
 
@@ -135,13 +131,13 @@ def test_a_trainers_state_dict_is_found_and_the_rest_left_aside(tmp_path: Path) 
 @pytest.mark.parametrize("prefix", ["module.", "model.", "_orig_mod.", "module._orig_mod.", "_fsdp_wrapped_module."])
 def test_names_of_wrappers_are_left_out(prefix: str, tmp_path: Path) -> None:
     torch.save({prefix + name: tensor for name, tensor in weights(1).items()}, tmp_path / "wrapped.pt")
-    same(loaded(tmp_path / "wrapped.pt"), weights(1))
+    same(tensors_of(tmp_path / "wrapped.pt", allow_pickle=True), weights(1))
 
 
 def test_a_model_whose_names_all_start_with_model_keeps_them(tmp_path: Path) -> None:
     headless = {name: tensor for name, tensor in weights(1).items() if name.startswith("model.")}
     torch.save(headless, tmp_path / "tied.pt")
-    same(loaded(tmp_path / "tied.pt"), headless)
+    same(tensors_of(tmp_path / "tied.pt", allow_pickle=True), headless)
 
 
 @pytest.mark.parametrize(
@@ -168,7 +164,7 @@ def test_the_advice_on_two_state_dicts_works_as_it_is_written(tmp_path: Path) ->
         warmkit.open_checkpoint(tmp_path / "two.pt", allow_pickle=True)
     code = str(refusal.value).partition("alone: ")[2]
     exec(code, {"torch": torch, "FILE": tmp_path / "two.pt", "NEW": tmp_path / "one.pt"})
-    same(loaded(tmp_path / "one.pt"), weights(2))
+    same(tensors_of(tmp_path / "one.pt", allow_pickle=True), weights(2))
 
 
 @pytest.mark.parametrize("kind", ["pickle", "safetensors"])
@@ -194,7 +190,7 @@ def test_of_torchs_averaged_model_the_average_is_read_and_its_counter_left_aside
 def test_a_counter_of_a_model_of_its_own_stays(tmp_path: Path) -> None:
     content = {"n_averaged": torch.tensor(3), "a.weight": torch.ones(2)}
     torch.save(content, tmp_path / "own.pt")
-    same(loaded(tmp_path / "own.pt"), content)
+    same(tensors_of(tmp_path / "own.pt", allow_pickle=True), content)
 
 
 @pytest.mark.parametrize("names", [("online_model", "ema_model"), ("model", "model_ema"), ("net", "ema.module")])
@@ -271,7 +267,7 @@ def test_a_lone_pickle_with_tied_weights_fits_a_model_that_stores_one(tmp_path: 
 
 
 def test_tied_weights_of_an_untied_config_are_both_kept(tmp_path: Path) -> None:
-    same(loaded(pickled(tmp_path / "m", tied(1))), tied(1))
+    same(tensors_of(pickled(tmp_path / "m", tied(1)), allow_pickle=True), tied(1))
 
 
 # ---- what is refused -------------------------------------------------------------------------------------------------
@@ -369,7 +365,7 @@ def test_a_tensor_that_ends_past_its_storage_is_refused(tmp_path: Path) -> None:
 
 def test_a_pickle_beside_safetensors_is_not_read(family: Family) -> None:
     (family.a / "pytorch_model.bin").write_bytes(b"not read")
-    same(loaded(family.a), load_file(family.a / "model.safetensors"))
+    same(tensors_of(family.a, allow_pickle=True), load_file(family.a / "model.safetensors"))
 
 
 def test_names_that_differ_are_named(family: Family, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import warmkit
-from tests.conftest import save, weights
+from tests.conftest import save, tensors_of, weights
 from tests.unit.layouts import lora
 from warmkit.errors import CheckpointError, FormatError, MismatchError, NonFiniteError, OutputError, UnsupportedError
 from warmkit.layouts import adapted
@@ -160,10 +160,6 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     second = lora.adapter(folder / "second", base, seed=2, r=3, target_modules=LLAMA, use_dora=True, modules_to_save=["norm"])
     one, two = (lora.save_dense(folder / f"dense-{each.name}", base, each) for each in (first, second))
     return Pair(base, (first, second), (one, two))
-
-
-def tensors_of(source: Any) -> dict[str, torch.Tensor]:
-    return {name: lazy.load() for name, lazy in warmkit.open_checkpoint(source).items()}
 
 
 @pytest.mark.parametrize("method", ["lerp", "slerp", "karcher", "task-arithmetic"])

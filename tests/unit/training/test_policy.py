@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from tests import forks
 from tests.unit.training import tiny, toy
+from tests.unit.training.killed import kill_after
 from warmkit.common.random_streams import generator
 from warmkit.errors import DataError, RecipeError, ScoreError, TrainingError, UnsupportedError, UsageError
 from warmkit.recipes.recipe import read_recipe, recipe_text
@@ -300,29 +295,12 @@ RUNS: dict[str, Callable[[Path], PolicyRecipe]] = {
 }
 
 
-def kill_after(lines: int, recipe: PolicyRecipe) -> None:
-    """Train in a process of its own and kill it once the metrics have some lines."""
-    run = Path(recipe.output.path)
-    file = run.with_name("recipe.yaml")
-    file.write_text(recipe_text(recipe))
-    command = [sys.executable, "-m", "warmkit", "train", "policy", str(file), "--quiet"]
-    process = forks.Popen(command, stderr=subprocess.PIPE, env={**os.environ, "NO_COLOR": "1"})
-    path = run / "metrics.jsonl"
-    while not path.exists() or path.read_bytes().count(b"\n") < lines:
-        assert process.poll() is None, process.stderr.read().decode() if process.stderr else ""
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert not (run / "summary.json").exists(), "killed too late"
-    assert (run / "state.pt").exists()
-
-
 @pytest.mark.parametrize("case", RUNS)
 def test_a_killed_run_goes_on_to_the_same_bytes(case: str, tmp_path: Path) -> None:
     if "lora" in case:
         pytest.importorskip("peft", reason="LoRA needs peft")
     recipe = RUNS[case](tmp_path)
-    kill_after(6, recipe)
+    assert (kill_after(6, "policy", recipe) / "state.pt").exists()
     resumed = train_policy(recipe)
     assert resumed.resumed >= 4
     assert resumed.resumed % 4 == 0

@@ -5,11 +5,9 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import signal
 import struct
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +19,7 @@ from typer.testing import CliRunner
 
 from tests import forks
 from tests.unit.training import tiny, toy
+from tests.unit.training.killed import kill_after
 from warmkit.errors import RecipeError
 from warmkit.pipelines.warm import run_recipes
 from warmkit.recipes.recipe import read_recipe, recipe_text
@@ -141,22 +140,6 @@ def long(folder: Path) -> PolicyRecipe:
     return toy.recipe(folder, steps=30, save_every=4, evaluate_every=10)
 
 
-def kill_after(lines: int, recipe: PolicyRecipe, **environment: str) -> int:
-    """Train in a process of its own, kill it once the metrics have some lines, and return how many they are then."""
-    file = home(recipe).with_name("recipe.yaml")
-    file.write_text(recipe_text(recipe))
-    command = [sys.executable, "-m", "warmkit", "train", "policy", str(file), "--quiet"]
-    process = forks.Popen(command, stderr=subprocess.PIPE, env={**os.environ, "NO_COLOR": "1", **environment})
-    path = home(recipe) / "metrics.jsonl"
-    while not path.exists() or path.read_bytes().count(b"\n") < lines:
-        assert process.poll() is None, process.stderr.read().decode() if process.stderr else ""
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert not (home(recipe) / "summary.json").exists(), "killed too late"
-    return path.read_bytes().count(b"\n")
-
-
 def train_apart(recipe: PolicyRecipe, **environment: str) -> subprocess.CompletedProcess[str]:
     """Train in a process of its own: in this one wandb would remember what other tests set."""
     file = home(recipe).with_name("recipe.yaml")
@@ -174,7 +157,7 @@ def train_apart(recipe: PolicyRecipe, **environment: str) -> subprocess.Complete
 @pytest.mark.parametrize("lines", [2, 10])
 def test_after_a_kill_every_step_is_there_once_with_its_last_numbers(lines: int, tmp_path: Path) -> None:
     recipe = tracked(long(tmp_path), "tensorboard")
-    kill_after(lines, recipe)
+    kill_after(lines, "policy", recipe)
     resumed = json.loads(train_apart(recipe).stdout)["resumed"]  # event files are read in the order of their seconds
     assert resumed % 4 == 0
     assert len(list((home(recipe) / "tensorboard").iterdir())) == 2, "a file for each of the two processes"
@@ -186,7 +169,7 @@ def test_after_a_kill_every_step_is_there_once_with_its_last_numbers(lines: int,
 @needs_tensorboard
 def test_a_tracker_that_joins_a_killed_run_gets_the_steps_before(tmp_path: Path) -> None:
     recipe = long(tmp_path)
-    kill_after(10, recipe)
+    kill_after(10, "policy", recipe)
     joined = tracked(recipe, "tensorboard")
     assert train_policy(joined).resumed >= 8
     assert events(joined) == logged(joined)
@@ -244,7 +227,7 @@ def test_wandb_holds_every_line_of_the_metrics_and_the_recipe(tmp_path: Path) ->
 @needs_wandb
 def test_a_killed_run_keeps_its_name_at_wandb(tmp_path: Path) -> None:
     recipe = tracked(long(tmp_path), "wandb")
-    kill_after(10, recipe, WANDB_MODE="offline", HOME=str(tmp_path))
+    kill_after(10, "policy", recipe, WANDB_MODE="offline", HOME=str(tmp_path))
     resumed = json.loads(train_apart(recipe, WANDB_MODE="offline").stdout)["resumed"]
     assert resumed >= 8
     files = sorted((home(recipe) / "wandb").glob("offline-run-*/*.wandb"))

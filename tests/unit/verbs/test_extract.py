@@ -10,13 +10,9 @@ import pytest
 import torch
 
 import warmkit
-from tests.conftest import save
+from tests.conftest import save, tensors_of
 from tests.unit.layouts import lora
 from warmkit.errors import OutputError, UsageError
-
-
-def tensors_of(source: Any) -> dict[str, torch.Tensor]:
-    return {name: lazy.load() for name, lazy in warmkit.open_checkpoint(source).items()}
 
 
 @pytest.mark.parametrize(("architecture", "config"), [("llama", {}), ("gpt2", {"fan_in_fan_out": True}), ("bert", {})])

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 import warmkit
-from tests.conftest import CONFIG, Family, make_family, save, weights
+from tests.conftest import CONFIG, Family, make_family, save, tensors_of, weights
 from tests.unit.engine import reference
 from warmkit.engine.devices import find_kernels
 from warmkit.engine.inputs import MemorySource
@@ -28,10 +28,6 @@ DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 # Beside half a unit in the last place, relative to the terms summed: float32 sums of 16-bit types; coefficients on a grid
 # of 2^-40 for the others.
 SLACK = {torch.float32: 2.0**-38, torch.float16: 2.0**-23, torch.bfloat16: 2.0**-23}
-
-
-def tensors_of(folder: Path) -> dict[str, torch.Tensor]:
-    return {name: lazy.load() for name, lazy in warmkit.open_checkpoint(folder).items()}
 
 
 def members(folder: Path, dtype: torch.dtype, count: int) -> tuple[Path, list[Path]]:

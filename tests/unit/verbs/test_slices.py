@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 import torch
 
 import warmkit
-from tests.conftest import CONFIG, Family, save, weights
+from tests.conftest import CONFIG, Family, Stopped, save, stop_at, tensors_of, weights
 from warmkit import LayerRange, Slice
 from warmkit.errors import MismatchError, OutputError, UnsupportedError, UsageError, WarmkitError
 
@@ -26,10 +25,6 @@ def models(tmp_path: Path) -> Family:
     return Family(*(save(tmp_path / name, weights(seed), THREE) for seed, name in enumerate(("sft", "a", "b", "c"))))
 
 
-def load(folder: Path) -> dict[str, torch.Tensor]:
-    return {name: lazy.load() for name, lazy in warmkit.open_checkpoint(folder).items()}
-
-
 def one(model: Path, first: int, end: int, **numbers: Any) -> Slice:
     return Slice((LayerRange(model, first, end),), **numbers)
 
@@ -40,7 +35,7 @@ def stack(models: Family, output: Path, **options: Any) -> warmkit.MergeResult:
 
 def test_layers_of_two_models_are_stacked_bit_by_bit_under_new_numbers(models: Family, tmp_path: Path) -> None:
     stack(models, tmp_path / "out", max_shard_size="2KB")
-    a, b, found = weights(1), weights(2), load(tmp_path / "out")
+    a, b, found = weights(1), weights(2), tensors_of(tmp_path / "out")
     origins = [(a, 0), (a, 1), (b, 1), (b, 2)]
     assert len(found) == 3 + 4 * 3
     for layer, (source, number) in enumerate(origins):
@@ -75,7 +70,7 @@ def test_a_slice_can_be_a_merge_with_gradients_over_its_own_layers(models: Famil
     both = (LayerRange(models.a, 0, 2), LayerRange(models.b, 1, 3))
     slices = [Slice(both, lambda_=[0.25, 0.75]), one(models.c, 2, 3)]
     warmkit.merge_slices(slices, tmp_path / "out", method="lerp")
-    a, b, c, found = weights(1), weights(2), weights(3), load(tmp_path / "out")
+    a, b, c, found = weights(1), weights(2), weights(3), tensors_of(tmp_path / "out")
     for layer, share in enumerate((0.25, 0.75)):
         exact = (1 - share) * a[f"model.layers.{layer}.mlp.weight"].double()
         exact += share * b[f"model.layers.{layer + 1}.mlp.weight"].double()
@@ -89,7 +84,7 @@ def test_a_slice_can_be_a_merge_with_gradients_over_its_own_layers(models: Famil
 def test_slices_move_from_layers_of_the_init(models: Family, tmp_path: Path) -> None:
     slices = [one(models.a, 0, 2, init=(1, 3), eta=0.5), one(models.b, 1, 2)]
     warmkit.merge_slices(slices, tmp_path / "out", init=models.init, method="task-arithmetic", coefficients=[0.8])
-    zero, a, b, found = weights(0), weights(1), weights(2), load(tmp_path / "out")
+    zero, a, b, found = weights(0), weights(1), weights(2), tensors_of(tmp_path / "out")
     for layer, source, number, base, scale in ((0, a, 0, 1, 0.4), (1, a, 1, 2, 0.4), (2, b, 1, 1, 0.8)):
         init = zero[f"model.layers.{base}.norm.weight"].double()
         exact = init + scale * (source[f"model.layers.{number}.norm.weight"].double() - init)
@@ -100,22 +95,9 @@ def test_all_layers_of_whole_models_are_the_merge_of_them(models: Family, tmp_pa
     both = (LayerRange(models.a, 0, 3), LayerRange(models.b, 0, 3))
     warmkit.merge_slices([Slice(both)], tmp_path / "slices", init=models.init, method="slerp", lambda_=0.3)
     warmkit.merge([models.a, models.b], tmp_path / "whole", init=models.init, lambda_=0.3)
-    assert all(torch.equal(tensor, load(tmp_path / "whole")[name]) for name, tensor in load(tmp_path / "slices").items())
-
-
-class Stopped(Exception):
-    """The run ends here."""
-
-
-def stop_at(task: int) -> Callable[[int, int], None]:
-    """Return a progress callback that ends the run at its n-th task."""
-    left = iter(range(task))
-
-    def advance(done: int, total: int) -> None:
-        if next(left, None) is None:
-            raise Stopped
-
-    return advance
+    assert all(
+        torch.equal(tensor, tensors_of(tmp_path / "whole")[name]) for name, tensor in tensors_of(tmp_path / "slices").items()
+    )
 
 
 @pytest.mark.parametrize(("first", "resumes"), [(1, True), (0, False)])
@@ -136,7 +118,7 @@ def test_models_of_different_depth_stack(models: Family, tmp_path: Path) -> None
     b = save(tmp_path / "short", short, {**THREE, "num_hidden_layers": 2, "layer_types": ["full", "full"]})
     (models.a / "config.json").write_text(json.dumps({**THREE, "layer_types": LISTS["layer_types"]}))
     result = warmkit.merge_slices([one(models.a, 0, 3), one(b, 0, 2)], tmp_path / "out")
-    assert len(load(tmp_path / "out")) == 3 + 5 * 3
+    assert len(tensors_of(tmp_path / "out")) == 3 + 5 * 3
     assert not [note for note in result.notes if "num_hidden_layers" in note]
 
 

@@ -121,19 +121,6 @@ class Story:
     seconds: dict[str, float]
 
 
-def run_demo(
-    folder: Path,
-    seed: int = 0,
-    advance: Callable[[int, int], None] | None = None,
-    tell: Callable[[str], None] | None = None,
-    *,
-    settings: DemoSettings = SETTINGS,
-    jobs: int | None = None,
-) -> Story:
-    """Tell the story, or go on where a killed demo stopped: see `run_demos`."""
-    return run_demos({seed: folder}, advance, tell, settings=settings, jobs=jobs)[0]
-
-
 def folders_of(output: Path, seeds: Sequence[int]) -> dict[int, Path]:
     """Return the folder of every seed: the output itself where there is one, else `seed-N` inside.
 

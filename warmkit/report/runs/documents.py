@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from warmkit.common.records import is_number
 from warmkit.errors import DataError, UsageError
-from warmkit.report.chart import Chart, is_number
+from warmkit.report.chart import Chart
 from warmkit.report.html_page import Cell, Grid, Section, Table, literal, slug
 from warmkit.report.runs.averaged_models import (
     ACCURACY,
@@ -21,7 +22,7 @@ from warmkit.report.runs.averaged_models import (
 from warmkit.report.runs.fronts import front_charts, front_table, reward_charts
 from warmkit.report.runs.layers import layered
 from warmkit.report.runs.merge import ANGLES
-from warmkit.report.runs.part import BAND, Part, distinct, filled, heading, percent, read_document, short, span, words
+from warmkit.report.runs.part import BAND, Part, distinct, ends, filled, heading, percent, read_document, short, span, words
 
 Document = Mapping[str, Any]
 
@@ -131,7 +132,7 @@ def bon_charts(content: Document) -> list[Chart]:
     for control in dict.fromkeys(point["control"] for point in points):
         shown = [each for each in points if each["control"] == control]
         rows = [
-            {"line": each["chooser"], "kl": each["kl"], "score": each["score"]["value"], "N": each["n"], **_ends(each["score"])}
+            {"line": each["chooser"], "kl": each["kl"], "score": each["score"]["value"], "N": each["n"], **ends(each["score"])}
             | ({"label": str(each["n"])} if each["chooser"] == shown[0]["chooser"] and each["n"].bit_count() == 1 else {})
             for each in shown
         ]
@@ -174,7 +175,7 @@ def sxs_chart(content: Document) -> Chart:
     """Draw who wins how often against whom."""
     matches = content["matches"]
     rows = [
-        {"pair": f"{each['a']} against {each['b']}", "rate": 100 * each["win_rate"]["value"], **_ends(each["win_rate"], 100)}
+        {"pair": f"{each['a']} against {each['b']}", "rate": 100 * each["win_rate"]["value"], **ends(each["win_rate"], 100)}
         for each in matches
     ]
     sure = [each for each in matches if each["win_rate"]["low"] > 0.5 or each["win_rate"]["high"] < 0.5]
@@ -219,7 +220,7 @@ def _eval_policy(content: Document) -> tuple[list[Section], str]:
     if "kl_sft" in values:
         for name in (each for each in shown if each.startswith(("reward", "control_"))):
             rows = [
-                {"line": names[each["policy"]], "kl": each["kl_sft"]["value"], name: each[name]["value"], **_ends(each[name])}
+                {"line": names[each["policy"]], "kl": each["kl_sft"]["value"], name: each[name]["value"], **ends(each[name])}
                 for each in policies
             ]
             title, x = f"{heading(name)} against the KL", words("kl_sft")
@@ -297,10 +298,6 @@ def _compare(content: Document) -> tuple[list[Section], str]:
     table = Table(columns, cells, "Means over the groups, weighted by parameters")
     sections = [Section("Geometry", [table, *charts[:1], Grid(charts[1:])])]
     return sections, f"{len(content['models'])} models from `{content['init']}`"
-
-
-def _ends(estimate: Mapping[str, float], scale: float = 1) -> dict[str, float]:
-    return {edge: scale * estimate[edge] for edge in ("low", "high")}
 
 
 KINDS: Mapping[str, tuple[set[str], Callable[[Document], tuple[list[Section], str]]]] = {

@@ -11,7 +11,7 @@ from typing import Any
 from warmkit.report.chart import Chart
 from warmkit.report.html_page import Cell, Grid, Table, slug
 from warmkit.report.runs.metrics import Line, blocks
-from warmkit.report.runs.part import BAND, filled, heading, span, words
+from warmkit.report.runs.part import BAND, ends, filled, heading, span, words
 
 Point = Mapping[str, Any]
 """`{"eta", "coefficients", "values": {name: {"value", "low", "high"}}}`, as `FrontPoint.to_dict` writes it."""
@@ -145,7 +145,7 @@ def _against_kl(
             at = f"eta {point['eta']:g}" if knob == "eta" else mix(point)
             row = {"line": line, "kl_sft": _value(point, "kl_sft"), name: _value(point, name), "order": _knob(point), "at": at}
             label = {"label": f"{_at(point, told):.3g}"} if told and id(point) in spaced else {}
-            rows.append(row | _ends(point["values"][name]) | label)
+            rows.append(row | ends(point["values"][name]) | label)
     paths = {run: blocks(found, ["kl_sft", name], SMOOTH) for run, found in trajectories.items()}
     for run, found in paths.items():
         rows += [{"line": PATHS, "run": run, "order": each["step"], "at": f"step {each['step']:g}", **each} for each in found]
@@ -172,7 +172,7 @@ def _spaced(points: Sequence[Point], name: str) -> set[int]:
 
 def _against_knob(lines: Mapping[str, Sequence[Point]], name: str, knob: str, prefix: str) -> Chart:
     rows = [
-        {"line": line, knob: _at(point, knob), name: _value(point, name), **_ends(point["values"][name])}
+        {"line": line, knob: _at(point, knob), name: _value(point, name), **ends(point["values"][name])}
         for line, points in lines.items()
         for point in points
     ]
@@ -183,7 +183,3 @@ def _against_knob(lines: Mapping[str, Sequence[Point]], name: str, knob: str, pr
 
 def _at(point: Point, knob: str) -> float:
     return float(point["eta"]) if knob == "eta" else float((point["coefficients"] or [0, 0])[1])
-
-
-def _ends(estimate: Mapping[str, float]) -> dict[str, float]:
-    return {"low": estimate["low"], "high": estimate["high"]}

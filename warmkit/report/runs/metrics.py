@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from warmkit.common.records import is_number
 from warmkit.errors import DataError
-from warmkit.report.chart import is_number
 from warmkit.report.html_page import literal
 
 Line = Mapping[str, Any]

@@ -100,6 +100,11 @@ def span(estimate: Mapping[str, Any], scale: float = 1, form: str = ".3g") -> st
     return f"{value} ({low} to {high})"
 
 
+def ends(estimate: Mapping[str, float], scale: float = 1) -> dict[str, float]:
+    """Return the columns of a band."""
+    return {edge: scale * estimate[edge] for edge in ("low", "high")}
+
+
 def filled(table: Table) -> Table:
     """Return a table without the columns that are empty in every row."""
     kept = [place for place, _ in enumerate(table.columns) if any(row[place] not in ("", None) for row in table.rows)]

@@ -9,8 +9,9 @@ from typing import Any
 
 import yaml
 
+from warmkit.common.records import is_number
 from warmkit.errors import DataError
-from warmkit.report.chart import Chart, is_number
+from warmkit.report.chart import Chart
 from warmkit.report.html_page import Block, Cell, Grid, Listing, Section, Table, literal
 from warmkit.report.runs.curves import curves, learning, machinery, plane
 from warmkit.report.runs.metrics import Metrics, read_metrics

@@ -23,7 +23,6 @@ from warmkit.evidence.demo.demo import (
     Plan,
     Story,
     folders_of,
-    run_demo,
     run_demos,
     tasks_of,
 )
@@ -55,7 +54,7 @@ told(Path(sys.argv[1]))
 
 
 def told(folder: Path, seed: int = 0, settings: DemoSettings = SETTINGS) -> Story:
-    return run_demo(folder, seed, settings=settings, jobs=0)
+    return run_demos({seed: folder}, settings=settings, jobs=0)[0]
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +157,7 @@ def test_told_again_it_is_the_same_and_nothing_is_done(story: Story) -> None:
 
 def test_processes_find_the_same_numbers(story: Story, tmp_path: Path) -> None:
     calls: list[tuple[int, int]] = []
-    shared = run_demo(tmp_path / "out", advance=lambda *call: calls.append(call), settings=SETTINGS, jobs=2)
+    (shared,) = run_demos({0: tmp_path / "out"}, advance=lambda *call: calls.append(call), settings=SETTINGS, jobs=2)
     assert shared.document == story.document
     assert sum(done for done, _ in calls) == calls[0][1]
     assert sorted(shared.seconds) == sorted(story.seconds)

@@ -1,4 +1,4 @@
-"""How a function becomes a command: shared options, error mapping and exit codes, declared once."""
+"""Commands made of functions: shared options, error mapping and exit codes, declared once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a command says: results on stdout, progress and diagnostics on stderr."""
+"""Console of a command: results on stdout, progress and diagnostics on stderr."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every verb that writes a model prints."""
+"""Printed result of the verbs that write a model."""
 
 from __future__ import annotations
 

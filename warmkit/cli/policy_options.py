@@ -1,4 +1,4 @@
-"""What the verbs that evaluate policies share: `eval policy`, `front`, `bon`, `sxs`."""
+"""Options shared by the verbs that evaluate policies: `eval policy`, `front`, `bon`, `sxs`."""
 
 from __future__ import annotations
 

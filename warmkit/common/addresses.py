@@ -1,4 +1,4 @@
-"""What may be written down: addresses without signatures and passwords, and names without what a terminal would obey."""
+"""Addresses and names as they may be written down: without signatures and passwords, without what a terminal would obey."""
 
 from __future__ import annotations
 

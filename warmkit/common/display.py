@@ -1,4 +1,4 @@
-"""What a result looks like: one line at Python's prompt, a small table in a notebook."""
+"""Display of results: one line at Python's prompt, a small table in a notebook."""
 
 from __future__ import annotations
 

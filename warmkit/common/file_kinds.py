@@ -1,4 +1,4 @@
-"""What lies at a path: a file, a directory, or something that must not be read as one."""
+"""Kind of what lies at a path: a file, a directory, or something that must not be read as one."""
 
 from __future__ import annotations
 

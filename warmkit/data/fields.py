@@ -1,4 +1,4 @@
-"""What a field of a row may hold: text, messages, a label, a flag."""
+"""Fields of a row: text, messages, a label, a flag."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What computes: the kernels of a device, and how many threads there are for them."""
+"""Devices that compute: the kernels of each, and how many threads there are for them."""
 
 from __future__ import annotations
 

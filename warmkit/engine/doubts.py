@@ -1,4 +1,4 @@
-"""What is allowed and seldom meant: the same model twice, a lambda of 30, an adapter that changes nothing.
+"""Doubts about a merge: what is allowed and seldom meant, as the same model twice, or a lambda of 30.
 
 Each is a line; `strict` makes errors of them.
 """

@@ -1,4 +1,4 @@
-"""How long a merge will take: its own stream, run over a sample of its tensors."""
+"""Estimate of a merge's time: its own stream, run over a sample of its tensors."""
 
 from __future__ import annotations
 

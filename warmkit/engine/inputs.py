@@ -1,4 +1,4 @@
-"""Where the rows of a merge are read from: files, or tensors in memory."""
+"""Inputs of a merge, row by row: files, or tensors in memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which tensors of a model are merged, by patterns of names; the others are copied."""
+"""Tensors that are copied and not merged, by patterns of names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Announcing what a stream will read, across tensors, so that a network always has something to bring."""
+"""Look-ahead: what a stream will read, announced across tensors, so that a network always has something to bring."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How results are written: the options that every verb takes."""
+"""Options of everything that writes a model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Before the first weight is read: inputs opened and compared, the output planned, its disk measured."""
+"""Preparation of a merge, before the first weight is read: inputs opened and compared, the output planned."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Around the weights of a result: config, tokenizer, index, card and manifest, written before it is renamed into place."""
+"""Publication of a result: config, tokenizer, index, card and manifest, written before it is renamed into place."""
 
 from __future__ import annotations
 

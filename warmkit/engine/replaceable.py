@@ -1,4 +1,4 @@
-"""What --force may delete: checkpoints, and nothing that one does not consist of."""
+"""Directories that --force may replace: checkpoints, and nothing that one does not consist of."""
 
 from __future__ import annotations
 

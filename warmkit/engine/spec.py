@@ -1,4 +1,4 @@
-"""What to merge and how, checked once; commands, recipes and Python calls all become a MergeSpec."""
+"""Specification of a merge, checked once; commands, recipes and Python calls all become one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a reward model is worth on comparisons: accuracy, with an interval, and what a user looks at next."""
+"""Accuracy of a reward model on comparisons, with an interval, and what a user looks at next."""
 
 from __future__ import annotations
 

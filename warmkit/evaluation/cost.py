@@ -1,4 +1,4 @@
-"""What WA and ENS cost at inference: one forward pass against M, one model in memory against M."""
+"""Cost of WA and ENS at inference: one forward pass against M, one model in memory against M."""
 
 from __future__ import annotations
 

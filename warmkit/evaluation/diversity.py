@@ -1,4 +1,4 @@
-"""How alike two answers to one prompt are: a policy that lost its diversity says the same again and again."""
+"""Diversity of answers: a policy that lost it says the same to one prompt again and again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a merge of policies gains over them: a policy that does not average spoils the merge without a word."""
+"""Gain of a merge of policies over them: a policy that does not average spoils the merge without a word."""
 
 from __future__ import annotations
 

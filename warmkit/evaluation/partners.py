@@ -1,4 +1,4 @@
-"""Which runs of a pool do not average with the others: every pair of runs at half weight, on pairs that none was trained on.
+"""Partners that do not average: every pair of runs at half weight, on pairs that none was trained on.
 
 A run that lies beyond a barrier spoils every average that it is in, and its own accuracy does not show it.
 """

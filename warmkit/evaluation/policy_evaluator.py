@@ -1,4 +1,4 @@
-"""What a policy says to prompts, what it is worth, and how far it is from other models; in training and in evaluation."""
+"""Evaluator of policies, in training and out of it: what one answers, what that is worth, how far it is from others."""
 
 from __future__ import annotations
 

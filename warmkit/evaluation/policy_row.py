@@ -1,4 +1,4 @@
-"""Everything that `warmkit eval policy` says of one policy, a number a prompt, so that intervals and differences are paired."""
+"""Row of one policy in `warmkit eval policy`, a number a prompt, so that intervals and differences are paired."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a recipe or an option says of a reward."""
+"""Reward terms: what a recipe or an option says of a reward."""
 
 from __future__ import annotations
 

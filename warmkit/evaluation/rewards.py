@@ -1,4 +1,4 @@
-"""What a completion is worth: a weighted sum of reward models, Python functions, commands and servers."""
+"""Rewards of completions: a weighted sum of reward models, Python functions, commands and servers."""
 
 from __future__ import annotations
 

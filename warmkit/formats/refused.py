@@ -1,4 +1,4 @@
-"""What can be read and is no set of weights to average: quantised, factors apart, a part of a model, nothing at all."""
+"""Checkpoints that are refused: quantised, factors apart, a part of a model, nothing at all."""
 
 from __future__ import annotations
 

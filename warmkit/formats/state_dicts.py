@@ -1,4 +1,4 @@
-"""From what a training script saved to the tensors of one model: which of its state dicts, under which names, tied or not."""
+"""State dicts of training scripts: which one is the model, under which names, tied or not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `torch.save` writes: a zip with a pickle that says what there is, and every storage as it is, at a fixed place.
+"""Zip that `torch.save` writes: a pickle that says what there is, and every storage as it is, at a fixed place.
 
 The pickle is read by a reader of our own that knows a dozen names, all of them functions and classes of warmkit: whatever a
 file asks for, nothing else is imported, built or called. No storage is read. So a tensor of such a file is, like one of a

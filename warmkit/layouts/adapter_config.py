@@ -1,4 +1,4 @@
-"""What an adapter's config says: what changes the meaning of its weights and is not known is refused by name."""
+"""Config of an adapter: what changes the meaning of its weights and is not known is refused by name."""
 
 from __future__ import annotations
 

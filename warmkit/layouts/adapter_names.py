@@ -1,4 +1,4 @@
-"""Which module of a base an adapter means: its names are those in memory, which may be others than those on disk."""
+"""Names of adapted modules: those in memory, which may be others than those on disk."""
 
 from __future__ import annotations
 

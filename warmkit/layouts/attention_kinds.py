@@ -1,4 +1,4 @@
-"""Which layers of a model look at everything, through a window, or have no attention, as its config says or leaves out."""
+"""Attention of each layer: over everything, through a window, or none, as the config says or leaves out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether checkpoints can be averaged with each other: names, shapes, kinds, tied tensors, configs, vocabularies."""
+"""Compatibility of checkpoints that are averaged: names, shapes, kinds, tied tensors, configs, vocabularies."""
 
 from __future__ import annotations
 

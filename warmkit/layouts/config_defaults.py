@@ -1,4 +1,4 @@
-"""What transformers takes where a config is silent, of well-known architectures; a test compares it with transformers."""
+"""Defaults of transformers where a config is silent, of well-known architectures; a test compares them with transformers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two configs compared by what they mean, whatever version of transformers wrote them."""
+"""Comparison of two configs by what they mean, whatever version of transformers wrote them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a config says of a layer by its position: lists by layer, lists of positions, periods and borders."""
+"""Kinds of layers by position, as a config says them: lists by layer, lists of positions, periods and borders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What transformers calls a checkpoint's tensors in memory: peft's names follow those, which are not always those on disk."""
+"""Names of tensors in memory, as transformers has them: peft's follow those, which are not always those on disk."""
 
 from __future__ import annotations
 

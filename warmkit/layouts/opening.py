@@ -1,4 +1,4 @@
-"""The door: whatever a user names, opened as a checkpoint."""
+"""Opening a model, whatever a user names: the door to every source, container and layout."""
 
 from __future__ import annotations
 

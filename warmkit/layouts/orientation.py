@@ -1,4 +1,4 @@
-"""Which modules store their matrix [in, out]: transformers' Conv1D, which a square matrix does not tell from a linear layer."""
+"""Modules that store their matrix [in, out]: transformers' Conv1D, which a square matrix does not tell from a linear layer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether two checkpoints hold the same tensors under the names of different versions of a library."""
+"""Tensors under the names of different versions of a library, matched."""
 
 from __future__ import annotations
 

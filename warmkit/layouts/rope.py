@@ -1,4 +1,4 @@
-"""What a config says of rotary positions, in the keys of either generation of transformers.
+"""Rotary positions in a config, in the keys of either generation of transformers.
 
 Version 4: `rope_theta`, `rope_scaling`, and keys of their own for layers that look through a window. Version 5:
 `rope_parameters`, one or one for each kind of layer.

@@ -1,4 +1,4 @@
-"""Where the completions of a merged language model end: where those of any of its models do."""
+"""Ends of text of a merged language model: those of any of its models."""
 
 from __future__ import annotations
 

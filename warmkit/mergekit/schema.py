@@ -1,4 +1,4 @@
-"""What a recipe of mergekit may hold, as dataclasses for `warmkit.recipes.recipe.read_recipe`."""
+"""Schema of mergekit's recipes, as dataclasses for `warmkit.recipes.recipe.read_recipe`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a recipe of mergekit to the recipe of warmkit that does the same."""
+"""Translation of a recipe of mergekit into the recipe of warmkit that does the same."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How one model reads several texts at once, found by trying it: not every model reads a padded prompt as it reads the prompt.
+"""Batches of several texts, as one model reads them: found by trying it, since not every model reads padding alike.
 
 Padding on the left lets all completions start in one column, and a cache lets a token be read once. Both are right for
 transformers with attention alone; a recurrent state runs through padding, and some caches are no cache of keys and values.

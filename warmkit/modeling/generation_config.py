@@ -1,4 +1,4 @@
-"""What a checkpoint says about sampling from it: where a completion ends, what is never said, and what is not followed here.
+"""Generation settings of a checkpoint: where a completion ends, what is never said, and what is not followed here.
 
 Other engines (transformers, vLLM) read the same `generation_config.json`, so a completion ends here where it ends there.
 """

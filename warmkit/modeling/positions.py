@@ -1,4 +1,4 @@
-"""How long a text a model can read."""
+"""Length of text that a model can read."""
 
 from __future__ import annotations
 

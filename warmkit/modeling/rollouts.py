@@ -1,4 +1,4 @@
-"""What policy, anchor and init say about sampled completions."""
+"""Rollouts: what policy, anchor and init say about sampled completions."""
 
 from __future__ import annotations
 

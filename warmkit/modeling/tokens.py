@@ -1,4 +1,4 @@
-"""From (prompt, answer) to tokens: the one place that knows about EOS, chat templates, truncation and padding.
+"""Tokens of (prompt, answer): the one place that knows about EOS, chat templates, truncation and padding.
 
 Every model that scores or learns reads its text through `Encoder`, so that training, evaluation and RL cannot differ.
 

@@ -1,4 +1,4 @@
-"""Where jobs run: processes of this machine, or tasks of a Ray cluster."""
+"""Executors of jobs: processes of this machine, or tasks of a Ray cluster."""
 
 from __future__ import annotations
 

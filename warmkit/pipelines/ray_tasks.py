@@ -1,4 +1,4 @@
-"""What talks to Ray: a process of its own between a pipeline and a cluster, and the task that runs one job on a node.
+"""Tasks on a Ray cluster, and the process of its own between a pipeline and Ray.
 
 Ray's client ends its process, or waits for minutes, when a cluster cannot be reached or is lost, and takes over signals; so
 the pipeline starts this one (`ray_executor.py`), reads what it says, and ends it whenever it likes. When it ends, so do its

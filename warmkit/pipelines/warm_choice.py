@@ -1,4 +1,4 @@
-"""Which runs WARM averages, chosen on the ranking pairs, and what the average is worth on all others.
+"""Choice of the runs that WARM averages, on the ranking pairs, and what the average is worth on all others.
 
 Source: WARM (Ramé et al., 2024), appendix C.3.1 and figure 6.
 """

@@ -1,4 +1,4 @@
-"""Which command a recipe belongs to, and the recipes that come with warmkit."""
+"""Kinds of recipes: the command that each belongs to, and those that come with warmkit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a chart is drawn: layers of bands, single runs, lines, marks and texts, in Altair."""
+"""Drawing of a chart: layers of bands, single runs, lines, marks and texts, in Altair."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a checkpoint lies: a local path, a Hub repository fetched into its cache, or inside an installed Python package."""
+"""Location of a checkpoint: a local path, a Hub repository fetched into its cache, or inside an installed Python package."""
 
 from __future__ import annotations
 

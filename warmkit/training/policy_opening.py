@@ -1,4 +1,4 @@
-"""From a recipe to the policy with all that it learns from."""
+"""Opening of a policy recipe: the policy with all that it learns from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a recipe of `warmkit train policy` holds.
+"""Recipe of `warmkit train policy`.
 
 Defaults are WARP's (Ramé et al., 2024, section 4): temperature 0.9, batches of 128 prompts, learning rate 1e-6 after a warm-up
 of 100 steps, beta 0.1, an anchor that follows the policy with mu 0.01.

@@ -1,4 +1,4 @@
-"""What the training recipes hold: one dataclass a section, one a recipe.
+"""Sections of the training recipes: one dataclass a section, one a recipe.
 
 A key's annotation is its type, its default the default; `recipes.read_recipe` reports what does not fit with file and line.
 Paper defaults are those of WARM, appendix C.3, where they transfer to small models; `docs/recipes.md` lists every key.

@@ -1,4 +1,4 @@
-"""What makes two runs the same: everything that reaches the weights, the rows of the data included, and nothing else."""
+"""Identity of a run: everything that reaches the weights, the rows of the data included, and nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs that go nowhere, noticed while they go."""
+"""Warnings about runs that go nowhere, while they go."""
 
 from __future__ import annotations
 

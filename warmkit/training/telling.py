@@ -1,4 +1,4 @@
-"""What a training tells of its data before it begins."""
+"""Notes on the data of a training, before it begins."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a recipe of `warmkit warp` holds: one policy's recipe, and how many, how often, and how they are merged."""
+"""Recipe of `warmkit warp`: one policy's recipe, and how many, how often, and how they are merged."""
 
 from __future__ import annotations
 

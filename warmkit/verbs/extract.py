@@ -1,4 +1,4 @@
-"""From a model back to an adapter on its base, and what is lost on the way."""
+"""Extraction of an adapter: from a model back to low-rank factors on its base, and what is lost on the way."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an extracted adapter holds and what it loses."""
+"""Result of an extraction: what the adapter holds and what it loses."""
 
 from __future__ import annotations
 

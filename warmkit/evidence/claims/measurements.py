@@ -1,4 +1,4 @@
-"""What a claim measures on one seed: points for figures, and the numbers that its statements are about."""
+"""Measurements of a claim on one seed: points for figures, and the numbers that its statements are about."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What best-of-N chooses among the same samples by different scores, and what the chosen are worth.
+"""Best-of-N by different scores among the same samples, and what the chosen are worth.
 
 Source: WARM (Ramé et al., 2024), appendix D.2, figures 13 and 14.
 """

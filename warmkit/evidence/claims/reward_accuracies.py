@@ -1,4 +1,4 @@
-"""What the claims about reward models draw: accuracies of WA, ENS and single models in percent, one column a data set."""
+"""Accuracies of WA, ENS and single models in percent, one column a data set, as the claims draw them."""
 
 from __future__ import annotations
 

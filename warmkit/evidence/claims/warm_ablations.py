@@ -1,4 +1,4 @@
-"""What else RL towards WARM depends on: alpha, clean labels, and a flaw of the data that all members share.
+"""Ablations of RL towards WARM: alpha, clean labels, and a flaw of the data that all members share.
 
 Source: WARM (Ramé et al., 2024), figures 4c and 18 to 20 for alpha, 1b and 4a for clean labels, section 6 for limitations.
 """

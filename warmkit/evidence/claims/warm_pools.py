@@ -1,4 +1,4 @@
-"""What claims of WARM pick from a pool: its models from best to worst, and the averages of the best."""
+"""Pools of WARM as claims use them: their models from best to worst, and the averages of the best."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What averaging presumes: one pre-training, and a head that was probed before.
+"""Pre-training and probing, which averaging presumes: with both, and without either.
 
 Source: WARM (Ramé et al., 2024), section 3.2, remark 1.
 """

@@ -1,4 +1,4 @@
-"""Which models to average: the best first, a random order, or a greedy soup; and checkpoints of one run instead of runs.
+"""Ranking of the models to average: the best first, a random order, a greedy soup; and checkpoints of one run.
 
 Source: WARM (Ramé et al., 2024), appendix C.3, figure 6, and C.3.3.
 """

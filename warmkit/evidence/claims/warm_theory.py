@@ -1,4 +1,4 @@
-"""Why WA forgets what runs do not share: features learned with probability p, weighed by p in ENS and by p^2 in WA.
+"""Theory of WARM: features learned with probability p are weighed by p in ENS and by p^2 in WA.
 
 The paper's model, simulated: orthogonal features z^j, inputs x^j ~ N(y z^j, sigma); run i selects feature j with probability
 p_j, fits omega_i to what it selected, and r_i(x) = omega_i . f_i(x). No model of the testbed is needed.

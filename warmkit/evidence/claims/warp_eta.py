@@ -1,4 +1,4 @@
-"""How far an iteration goes before the next one starts: the update rate eta of WARP's LITI.
+"""Update rate eta of WARP's LITI: how far an iteration goes before the next one starts.
 
 Source: WARP (Ramé et al., 2024), section 3.4, appendix D.3, figure 16.
 """

@@ -157,7 +157,8 @@ def run_demos(
         advance: Progress callback, in hundredths of a second that a core takes, about.
         tell: Called with what is done now.
         settings: How large it is.
-        jobs: Processes at a time, by default one a core; 0 does everything in this one. Numbers are the same.
+        jobs: Processes at a time, by default two a core, which keep cores busy while another waits; 0 does
+            everything in this one. Numbers are the same.
 
     Raises:
         OutputError: If a folder holds something else, or a demo of another seed or other settings.
@@ -168,7 +169,7 @@ def run_demos(
         _enter(plan)
     waiting = [plan for plan in plans if not (plan.folder / DOCUMENT).exists()]
     tasks = [task for plan in waiting for task in tasks_of(plan)]
-    jobs = min(cores(), MOST * len(plans)) if jobs is None else jobs
+    jobs = min(2 * cores(), MOST * len(plans)) if jobs is None else jobs
     seconds = carry_out(tasks, jobs, forking(IMPORTS), advance, tell)
     return [_story(plan, seconds) for plan in plans]
 

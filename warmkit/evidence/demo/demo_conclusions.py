@@ -1,4 +1,4 @@
-"""What the demo's numbers say: a sentence or two under each table, whichever way they fall.
+"""Conclusions of the demo: a sentence or two under each table, whichever way its numbers fall.
 
 A difference is told as one where its 95% interval, over pairs or over prompts, lies on one side of zero.
 """

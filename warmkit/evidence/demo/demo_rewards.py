@@ -1,4 +1,4 @@
-"""What the demo's reward models are worth: each alone, the best, the mean of members, WA and ENS, and how far these differ."""
+"""Reward models of the demo: each alone, the best, the mean of members, WA and ENS, and how far these differ."""
 
 from __future__ import annotations
 

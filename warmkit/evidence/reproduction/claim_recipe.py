@@ -1,4 +1,4 @@
-"""What `recipes/reproduce/CLAIM.yaml` holds: what the paper says, by what rule it is judged, and what is drawn."""
+"""Recipe of a claim, `recipes/reproduce/CLAIM.yaml`: what the paper says, how it is judged, what is drawn."""
 
 from __future__ import annotations
 

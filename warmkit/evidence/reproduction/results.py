@@ -1,4 +1,4 @@
-"""What a reproduction found: verdicts and charts of every claim, from the documents of its seeds."""
+"""Results of a reproduction: verdicts and charts of every claim, from the documents of its seeds."""
 
 from __future__ import annotations
 

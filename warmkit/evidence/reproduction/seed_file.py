@@ -1,4 +1,4 @@
-"""What one seed gave, in one small file: a line for what all claims share, and a line a claim.
+"""Results of one seed in one small file: a line for what all claims share, and a line a claim.
 
     {"seed": 3, "size": "small", "testbed": {...}}
     {"claim": "warp-slerp", "setting": {...}, "numbers": {...}, "points": [...], "seconds": ..., "about": {...}}

@@ -1,4 +1,4 @@
-"""What a policy of the testbed is worth: its proxy reward, the gold reward, and how far it is from the SFT model."""
+"""Judge of the testbed's policies: proxy reward, gold reward, and how far one is from the SFT model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one seed of the testbed has made: each thing once, whichever process asks first, and what it cost."""
+"""Things that one seed of the testbed has made: each once, whichever process asks first, and what it cost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a response is worth: gold rewards, and the counts that say what a policy did to get its reward.
+"""Gold rewards, and the counts that say what a policy did to get its reward.
 
 All are functions f(prompts, completions) -> one number a completion, so that recipes name them: `function:
 warmkit.evidence.testbed.oracle:gold`. The parts of the gold rewards:

@@ -1,4 +1,4 @@
-"""How large a testbed is: its models, its data, and the runs that all claims share."""
+"""Sizes of a testbed: its models, its data, and the runs that all claims share."""
 
 from __future__ import annotations
 

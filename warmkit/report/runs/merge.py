@@ -1,4 +1,4 @@
-"""Merges: what went in, how it was mixed, the geometry that the method saw, and what the manifest vouches for."""
+"""Report of a merge: what went in, how it was mixed, its geometry, and what the manifest holds."""
 
 from __future__ import annotations
 

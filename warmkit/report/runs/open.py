@@ -1,4 +1,4 @@
-"""What a path holds, and the page of one or several."""
+"""Reports: the page of one path or several, by what they hold."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a collector makes of one run, and what collectors share: reading files that may be half there."""
+"""Part of a report: what is shown of one run, and reading files that may be half there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What changes in a run while it goes on."""
+"""Signature of a run: what changes while it goes on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether somebody works in a run's directory: who holds its lock."""
+"""Lock of a run's directory: whether somebody works in it."""
 
 from __future__ import annotations
 

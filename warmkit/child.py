@@ -9,16 +9,14 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
 from warmkit.errors import WarmkitError, out_of_memory
-from warmkit.pipelines.processes import ORPHANED
+from warmkit.pipelines.processes import follow_parent
 
 TERMINATED = 143
 
@@ -51,7 +49,7 @@ JOBS: dict[str, Callable[[Path], None]] = {"reward-model": _reward_model, "polic
 def main() -> None:
     """Do what the arguments say."""
     kind, file = sys.argv[1:]
-    _follow_parent()
+    follow_parent()
     signal.signal(signal.SIGTERM, _terminate)
     try:
         JOBS[kind](Path(file))
@@ -63,19 +61,6 @@ def main() -> None:
             raise
         print("error: out of memory; lower the length (max_length), the batch or the jobs at a time", file=sys.stderr)
         raise SystemExit(WarmkitError.exit_code) from None
-
-
-def _follow_parent() -> None:
-    """End with the process that started this one, even where that is killed.
-
-    A job that lived on would write to the same directory as the one that the next call starts.
-    """
-
-    def watch() -> None:
-        os.read(0, 1)
-        os._exit(ORPHANED)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _terminate(*_: object) -> NoReturn:

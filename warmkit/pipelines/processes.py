@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -109,6 +110,19 @@ def run_to_its_end(job: Job, environment: Mapping[str, str], folder: str) -> tup
         process.stop()
         raise
     return process.failure(), process.killed
+
+
+def follow_parent() -> None:
+    """End with the process that started this one and holds its standard input, even where that is killed.
+
+    A job that lived on would write to the same directory as the one that the next call starts.
+    """
+
+    def watch() -> None:
+        os.read(0, 1)
+        os._exit(ORPHANED)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def default_jobs() -> int:

@@ -17,13 +17,12 @@ import importlib
 import json
 import os
 import sys
-import threading
 import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from warmkit.pipelines.processes import ORPHANED, Job, run_to_its_end, with_threads
+from warmkit.pipelines.processes import Job, follow_parent, run_to_its_end, with_threads
 
 TRIES = 4  # of one run: the last of so many lost workers is no accident
 BEAT = 2.0  # seconds
@@ -128,7 +127,7 @@ class Dispatcher:
 
 def main() -> None:
     """Connect, run the jobs, say how they end; end with the process that started this one."""
-    threading.Thread(target=_follow_parent, daemon=True).start()
+    follow_parent()
     order = json.loads(sys.argv[1])
     try:
         ray: Any = importlib.import_module("ray")  # pyright has no types of it
@@ -146,11 +145,6 @@ def main() -> None:
 
 def say(**what: Any) -> None:
     print(json.dumps(what), flush=True)
-
-
-def _follow_parent() -> None:
-    os.read(0, 1)
-    os._exit(ORPHANED)
 
 
 def _last_line(error: BaseException) -> str:

@@ -18,9 +18,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from warmkit.common.progress import Advance
 from warmkit.common.random_streams import generator
 from warmkit.common.whole_files import writing
-from warmkit.data.docstrings import SUMMARY_WORDS, Advance, Docstring, gather, version_of
+from warmkit.data.docstrings import SUMMARY_WORDS, Docstring, gather, version_of
 from warmkit.data.preferences import Pair, write_pairs
 from warmkit.errors import OutputError, UsageError
 

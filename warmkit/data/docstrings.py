@@ -13,16 +13,13 @@ import re
 import sysconfig
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TypeAlias
 
+from warmkit.common.progress import Advance
 from warmkit.errors import UsageError
-
-Advance: TypeAlias = Callable[[int, int], None]
-"""Called with the files read since the last call and the total to read."""
 
 STANDARD_LIBRARY = "stdlib"
 SKIPPED = frozenset(("__pycache__", "idlelib", "lib2to3", "site-packages", "dist-packages", "test", "tests"))

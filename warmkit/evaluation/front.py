@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations, pairwise
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from warmkit.common.progress import Advance
 from warmkit.common.random_streams import generator
 from warmkit.common.records import dict_of, having, is_natural, is_number, list_of, maybe, read_lines
 from warmkit.errors import DataError, UsageError
@@ -21,8 +22,6 @@ from warmkit.verbs.merger import Merger
 
 Mix = Sequence[float] | None
 """Shares of the policies; None lets the method weigh them alike."""
-Advance = Callable[[int, int], None]
-"""Called with the evaluations done since the last call and the total to do."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warmkit.common.display import Displayed
+from warmkit.common.progress import Advance
 from warmkit.common.random_streams import generator
 from warmkit.common.whole_files import write_rows
 from warmkit.data.chats import as_chat, columns_of
@@ -22,8 +23,6 @@ from warmkit.evaluation.policies import Candidate
 from warmkit.evaluation.rewards import Term
 
 Array = NDArray[np.float64]
-Advance = Callable[[int, int], None]
-"""Called with what was done since the last call and what there is to do, in prompts or rewards."""
 
 AT_A_TIME = 512  # completions between two reports of progress; how many are in memory is the settings' `batch_size`
 

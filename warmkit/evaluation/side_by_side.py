@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from warmkit.common.progress import Advance
 from warmkit.data.preferences import read_pairs
 from warmkit.errors import MismatchError, UsageError, nearest
 from warmkit.evaluation.accuracy import Scores, agreement, ensemble, interval, pairwise_accuracy, report
@@ -20,8 +21,6 @@ from warmkit.layouts.opening import open_checkpoint
 from warmkit.modeling.reward_model import RewardModel, load_scorer, pooled_around, reading_of
 
 PROBE = "probe only"
-Advance = Callable[[int, int], None]
-"""Called with the models scored since the last call and the total to score."""
 
 
 def open_contest(

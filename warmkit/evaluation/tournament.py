@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from warmkit.common.display import Displayed
+from warmkit.common.progress import Advance
 from warmkit.common.whole_files import write_rows
-from warmkit.evaluation.pool import Advance, Array, Pool, check_comparable
+from warmkit.evaluation.pool import Array, Pool, check_comparable
 from warmkit.evaluation.rewards import Term
 from warmkit.evaluation.win_rates import THRESHOLDS, Match, match_by_scores
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Sequence
-from typing import TypeAlias, TypeVar
+from typing import TypeVar
 
+from warmkit.common.progress import Advance
 from warmkit.errors import EndpointError
 
 Q = TypeVar("Q")
 T = TypeVar("T")
-
-Advance: TypeAlias = Callable[[int, int], None]
-"""Called with the questions answered since the last call and the number of all questions."""
 
 
 def ask_all(

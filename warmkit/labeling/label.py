@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from warmkit.common.progress import Advance
 from warmkit.errors import EndpointError
-from warmkit.labeling.asking import Advance, ask_all
+from warmkit.labeling.asking import ask_all
 from warmkit.labeling.judge import Judge, Preference, Question, Text
 from warmkit.labeling.label_rows import Comparison, inconsistent_path, write_lines
 

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from warmkit.common.progress import Advance
 from warmkit.errors import EndpointError
 from warmkit.evaluation.pool import Pool, check_comparable
 from warmkit.evaluation.win_rates import STEPS, Match
-from warmkit.labeling.asking import Advance, ask_all
+from warmkit.labeling.asking import ask_all
 from warmkit.labeling.judge import EndpointJudge, Question, render_prompt
 from warmkit.labeling.label import Failure
 

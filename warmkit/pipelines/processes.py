@@ -11,12 +11,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
+from warmkit.common.progress import Advance
 from warmkit.errors import TrainingError, listed
-
-if TYPE_CHECKING:  # a worker of a Ray cluster imports this file, and needs no torch to start a run
-    from warmkit.training.loop import Advance
 
 RunJobs = Callable[..., dict[str, str]]
 """`run_jobs`, here or on a cluster."""

@@ -17,13 +17,14 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from warmkit.common.progress import Advance
 from warmkit.errors import ClusterError, UsageError
 from warmkit.pipelines.processes import POLL, Job, tell_progress, threads_of
-from warmkit.training.loop import Advance
+from warmkit.training.telling import Tell
 
 DOUBT = 10.0  # seconds without a word, after which the head is looked for
 SILENCE = 60.0  # and after which the cluster is given up
@@ -31,8 +32,6 @@ APPEAR = 15.0  # seconds that a shared file system may take to show a file of an
 CLIENT = "from warmkit.pipelines.ray_tasks import main; main()"
 KNOCK = 5.0  # seconds for a connection to the head
 KEPT = "finished runs stay, and the others go on from their last state when the same command is given again"
-
-Tell = Callable[[str], None]
 
 
 class RayCluster:

@@ -25,6 +25,7 @@ import torch
 
 from warmkit.common.display import Displayed
 from warmkit.common.json_files import dump_json
+from warmkit.common.progress import Advance
 from warmkit.common.random_streams import generator, run_seed
 from warmkit.common.whole_files import write_whole
 from warmkit.data.preferences import write_pairs
@@ -43,7 +44,6 @@ from warmkit.pipelines.processes import Job, RunJobs, check_all_finished, defaul
 from warmkit.pipelines.warm_choice import choose, findings
 from warmkit.recipes.recipe import recipe_text
 from warmkit.training.distributed import refuse_group
-from warmkit.training.loop import Advance
 from warmkit.training.recipe_sections import ChoiceSection, DataSection, RewardModelRecipe, WarmRecipe
 from warmkit.training.reward_modeling import (
     describe,

@@ -22,6 +22,7 @@ from typing import Any
 
 from warmkit.common.display import Displayed
 from warmkit.common.json_files import dump_json
+from warmkit.common.progress import Advance
 from warmkit.common.random_streams import run_seed
 from warmkit.common.records import having, list_of
 from warmkit.common.whole_files import write_whole
@@ -41,7 +42,6 @@ from warmkit.pipelines.steps import DIGESTS, MERGED, Steps
 from warmkit.pipelines.warp_pictures import draw
 from warmkit.recipes.recipe import plain, recipe_text
 from warmkit.training.distributed import refuse_group
-from warmkit.training.loop import Advance
 from warmkit.training.optimizers import check_warmup
 from warmkit.training.policy_recipe import PolicyRecipe, evaluation_keys
 from warmkit.training.recipe_sections import RunOutput

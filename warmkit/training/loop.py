@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from warmkit.common.progress import Advance
 from warmkit.common.random_streams import generator, seed_torch
 from warmkit.common.records import Form
 from warmkit.errors import TrainingError, UsageError, out_of_memory
@@ -31,8 +32,6 @@ from warmkit.training.trackers import Trackers
 from warmkit.training.trained_precision import with_precision
 
 Recipe = TypeVar("Recipe")
-Advance = Callable[[int, int], None]
-"""Called with the steps done since the last call and the total to do."""
 
 
 class Learner(Protocol):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from warmkit.common.json_files import dump_json
+from warmkit.common.progress import Advance
 from warmkit.common.records import parsed
 from warmkit.common.whole_files import write_whole, writing
 from warmkit.engine.devices import cores
@@ -26,7 +27,6 @@ from warmkit.evidence.testbed.sizes import Size
 from warmkit.evidence.workers import ENDED, workers
 
 ABOUT = "reproduction.json"
-Advance = Callable[[int, int], None]
 
 
 def reproduce(

@@ -19,6 +19,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
+from warmkit.common.progress import Advance
 from warmkit.common.random_streams import generator, run_seed
 from warmkit.common.whole_files import write_whole
 from warmkit.evaluation.averaging import Contest
@@ -27,7 +28,6 @@ from warmkit.evidence.testbed import language, oracle, out_of_distribution, pret
 from warmkit.evidence.testbed.made_once import Products
 from warmkit.evidence.testbed.sizes import PoliciesSection, TestbedSettings
 from warmkit.pipelines import warm
-from warmkit.training.loop import Advance
 from warmkit.training.policy import PolicyResult, train_policy
 from warmkit.training.policy_recipe import PolicyModelSection, PolicyRecipe, PolicySection, PromptsSection
 from warmkit.training.recipe_sections import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sysconfig
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from warmkit.common.progress import Advance
 from warmkit.common.random_streams import generator, seed_torch
 from warmkit.common.whole_files import writing
 from warmkit.data.docstrings import docstrings, sources
@@ -23,7 +24,6 @@ from warmkit.modeling.saving import save_new_model
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-Advance = Callable[[int, int], None]
 END = "<|end|>"  # token 0, after every docstring
 
 

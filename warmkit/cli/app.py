@@ -71,32 +71,19 @@ def _alias(name: str, of: str, text: str | None) -> str:
     return f"The same as `warmkit {of}`.\n\n{own}"
 
 
-_PANELS: dict[str, dict[str, Callable[..., Any]]] = {
-    "Merge": {
-        "merge": merge.merge,
-        "liti": liti.liti,
-        "soup": soup.soup,
-        "ema": ema.ema,
-        "extract-lora": extract_lora.extract_lora,
-        "methods": methods.methods,
-    },
-    "Look, check and share": {
-        "inspect": inspect.inspect,
-        "compare": compare.compare,
-        "verify": verify.verify,
-        "push": push.push,
-        "report": report.report,
-    },
-    "Train": {"warm": warm.warm, "warp": warp.warp, "recipes": recipes.recipes},
-    "Evaluate": {"front": front.front, "bon": bon.bon, "sxs": sxs.sxs, "lmc": lmc.lmc, "score": score.score},
-    "Preference data": {"label": label.label, "corrupt": corrupt.corrupt, "docstrings": docstrings.docstrings},
-    "Evidence": {"demo": demo.demo, "reproduce": reproduce.reproduce},
+_PANELS: dict[str, list[Callable[..., Any]]] = {
+    "Merge": [merge.merge, liti.liti, soup.soup, ema.ema, extract_lora.extract_lora, methods.methods],
+    "Look, check and share": [inspect.inspect, compare.compare, verify.verify, push.push, report.report],
+    "Train": [warm.warm, warp.warp, recipes.recipes],
+    "Evaluate": [front.front, bon.bon, sxs.sxs, lmc.lmc, score.score],
+    "Preference data": [label.label, corrupt.corrupt, docstrings.docstrings],
+    "Evidence": [demo.demo, reproduce.reproduce],
 }
 
 for panel, verbs in _PANELS.items():
-    for name, verb in verbs.items():
-        kind = WithMethodParameters if name == "merge" else None
-        app.command(name, cls=kind, rich_help_panel=panel)(verb)
+    for verb in verbs:
+        kind = WithMethodParameters if verb is merge.merge else None
+        app.command(cls=kind, rich_help_panel=panel)(verb)
 for name, of, verb in (("train-rm", "train rm", train.rm), ("train-policy", "train policy", train.policy)):
     app.command(name, help=_alias(name, of, verb.__doc__), rich_help_panel="Train")(verb)
 app.add_typer(train.app, name="train", rich_help_panel="Train")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,9 +11,12 @@ from warmkit.cli import completions
 from warmkit.cli.command import command
 from warmkit.cli.console import Console, table
 from warmkit.cli.output import check_picture, draw_picture
-from warmkit.cli.shared_options import AllowPickle, Models, Stream
+from warmkit.cli.shared_options import AllowPickle, Models, Stream, Threads
 from warmkit.common.units import number
 from warmkit.errors import UsageError
+
+if TYPE_CHECKING:
+    from warmkit.verbs.compare import Comparison
 
 
 @command()
@@ -27,7 +30,7 @@ def compare(
     plot: Annotated[
         Path | None, typer.Option("--plot", help="Draw angles, cosines and norms (WARP, figure 11) into a picture.")
     ] = None,
-    threads: Annotated[int | None, typer.Option("--threads", help="Worker threads.", show_default="one a core")] = None,
+    threads: Threads = None,
     allow_pickle: AllowPickle = False,
     stream: Stream = False,
 ) -> None:
@@ -44,30 +47,23 @@ def compare(
     if plot is not None and len(models) < 2:
         raise UsageError("--plot compares pairs: give at least two models")
     with console.progress("comparing") as advance:
-        comparison = compare_checkpoints(
-            models,
-            init=init,
-            granularity=granularity,
-            threads=threads,
-            allow_pickle=allow_pickle,
-            stream=stream,
-            advance=advance,
-        )
+        how: dict[str, Any] = {"threads": threads, "allow_pickle": allow_pickle, "stream": stream}
+        comparison = compare_checkpoints(models, init=init, granularity=granularity, **how, advance=advance)
     draw_picture(console, lambda: compare_charts(comparison.as_document()), plot)
-    for note in comparison.notes:
-        console.note(note)
+    console.note(*comparison.notes)
 
-    def degrees(value: float | None) -> str:
-        return "" if value is None else f"{value:.2f}"
+    columns = ["group", "parameters", "pair", "angle of task vectors", "of weights", "norm ratio", "norms"]
+    console.result(comparison.as_document(), table(None, columns, _rows(comparison)), comparison.summary())
 
-    rows = [
+
+def _rows(comparison: Comparison) -> list[list[str]]:
+    """Return a row for every two models of a group; of one model a row a group."""
+    return [
         [
             group.name if pair == 0 else "",
             number(group.parameters) if pair == 0 else "",
             f"{each.first} / {each.second}",
-            degrees(each.task_vector_angle),
-            degrees(each.weight_angle),
-            degrees(each.task_vector_norm_ratio),
+            *map(_number, (each.task_vector_angle, each.weight_angle, each.task_vector_norm_ratio)),
             f"{group.task_vector_norms[each.first_index]:.3g} / {group.task_vector_norms[each.second_index]:.3g}",
         ]
         for group in comparison.groups
@@ -76,5 +72,7 @@ def compare(
         [group.name, number(group.parameters), comparison.models[0], "", "", "", f"{group.task_vector_norms[0]:.3g}"]
         for group in comparison.groups
     ]
-    columns = ["group", "parameters", "pair", "angle of task vectors", "of weights", "norm ratio", "norms"]
-    console.result(comparison.as_document(), table(None, columns, rows), comparison.summary())
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"

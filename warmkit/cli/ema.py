@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from warmkit.cli import completions, merged
 from warmkit.cli.command import command
 from warmkit.cli.console import Console, table
-from warmkit.cli.shared_options import Models, OutputPath, output_options, writing
+from warmkit.cli.shared_options import Models, OutputPath, Writing
 
 
-@command(output_options, resumes=True)
+@command(resumes=True)
 def ema(
     console: Console,
     models: Models,
     output: OutputPath,
+    writing: Writing,
     mu: Annotated[
         float | None,
         typer.Option(
@@ -32,7 +33,6 @@ def ema(
             help="natural: step-200 before step-1000, whatever the order.",
         ),
     ] = "given",
-    **options: Any,
 ) -> None:
     """Average checkpoints of one run exponentially, the oldest first: theta <- (1 - mu) theta + mu checkpoint.
 
@@ -46,7 +46,7 @@ def ema(
     from warmkit.verbs.ordering import in_order
 
     with console.progress("averaging") as advance:
-        result = ema_checkpoints(models, output, mu=mu, sort=sort, **writing(options), advance=advance)
+        result = ema_checkpoints(models, output, mu=mu, sort=sort, **writing.keywords(), advance=advance)
     spec, names = ema_spec(len(models), mu), [str(each) for each in in_order(models, sort)]
     shares = spec.shares.tolist()
     merged.show(console, result, mu=spec.parameters["mu"], coefficients=[[*each] for each in zip(names, shares)])

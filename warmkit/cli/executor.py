@@ -1,35 +1,47 @@
-"""Options of the commands whose runs may go to a cluster."""
+"""Options of the commands whose work may go to a cluster."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import dataclass
 
-import typer
-
+from warmkit.cli.command import option
 from warmkit.cli.completions import among
+from warmkit.cli.shared_options import PLACE_PANEL
 
-ExecutorName = Annotated[
-    str | None,
-    typer.Option(
-        "--executor",
-        rich_help_panel="Where it runs",
+
+@dataclass(frozen=True)
+class Executor:
+    """Where the runs of a pipeline go."""
+
+    executor: str | None = option(
+        None,
+        "Where the runs go: the recipe's key `executor`.",
+        rich_help_panel=PLACE_PANEL,
         metavar="processes|ray",
         autocompletion=among("processes", "ray"),
-        help="Where the runs go: the recipe's key `executor`.",
         show_default=False,
-    ),
-]
-Address = Annotated[
-    str | None,
-    typer.Option(
-        "--address",
-        rich_help_panel="Where it runs",
+    )
+    address: str | None = option(
+        None,
+        "Address of the Ray cluster. Default: RAY_ADDRESS, else the cluster running here.",
+        rich_help_panel=PLACE_PANEL,
         metavar="HOST:PORT",
-        help="Address of the Ray cluster. Default: RAY_ADDRESS, else the cluster running here.",
-    ),
-]
+    )
+
+    def overrides(self, section: str) -> list[str]:
+        """Return the overrides of a recipe that the options stand for."""
+        return [] if self.executor is None else [f"{section}.executor={self.executor}"]
 
 
-def chosen(section: str, executor: str | None) -> list[str]:
-    """Return the overrides of a recipe that an option stands for."""
-    return [] if executor is None else [f"{section}.executor={executor}"]
+@dataclass(frozen=True)
+class MergeExecutor(Executor):
+    """Where a merge is done."""
+
+    executor: str | None = option(
+        None,
+        "Where the work is done: threads of this process, or a Ray cluster.",
+        rich_help_panel=PLACE_PANEL,
+        metavar="threads|ray",
+        autocompletion=among("threads", "ray"),
+        show_default="threads",
+    )

@@ -66,8 +66,7 @@ def extract_lora(
             force=force,
             advance=advance,
         )
-    for note in made.notes:
-        console.note(note)
+    console.note(*made.notes)
     console.result(made.as_document(), *_said(made))
     if console.verbose and not console.json:
         console.result(None, _modules(made))

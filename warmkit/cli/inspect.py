@@ -44,8 +44,7 @@ def inspect(
         types = ", ".join(sorted({entry.dtype.name for entry in entries}))
         count = sum(entry.elements for entry in entries)
         rows.append([name, shape, types, number(count), size(sum(entry.nbytes for entry in entries))])
-    for note in checkpoint.notes:
-        console.note(note)
+    console.note(*checkpoint.notes)
     config = checkpoint.config
     architecture = ", ".join(config.get("architectures") or []) or "no config.json"
     files = [file.name for file in checkpoint.files]

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from warmkit.cli import merged
 from warmkit.cli.command import command
 from warmkit.cli.console import Console
-from warmkit.cli.shared_options import OutputPath, etas, output_options, writing
+from warmkit.cli.shared_options import OutputPath, Writing, etas
 
 
-@command(output_options, resumes=True)
+@command(resumes=True)
 def liti(
     console: Console,
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Directory, .safetensors file or Hub repository.")],
     output: OutputPath,
+    writing: Writing,
     init: Annotated[str, typer.Option("--init", help="What the model was fine-tuned from.", show_default=False)],
     eta: Annotated[
         str, typer.Option("--eta", help="Update rate; several (0,0.3,1) write OUT/eta-0, OUT/eta-0.3, ... at once.")
     ] = "0.3",
-    **options: Any,
 ) -> None:
     """Interpolate a model towards its initialisation: (1 - eta) init + eta model.
 
@@ -35,5 +35,5 @@ def liti(
     rates = etas(eta)
     assert rates is not None
     with console.progress("interpolating") as advance:
-        result = liti_checkpoints(model, output, init=init, eta=rates, **writing(options), advance=advance)
+        result = liti_checkpoints(model, output, init=init, eta=rates, **writing.keywords(), advance=advance)
     merged.show(console, result)

@@ -4,95 +4,82 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from warmkit.cli import completions, merged
-from warmkit.cli.command import command
+from warmkit.cli.command import command, option
 from warmkit.cli.console import Console
-from warmkit.cli.executor import Address
+from warmkit.cli.executor import MergeExecutor
 from warmkit.cli.merge_recipe import note_template, read, read_slices, show_recipe
 from warmkit.cli.shared_options import (
     METHOD_PANEL,
-    PLACE_PANEL,
-    Eta,
-    Init,
     Models,
+    Writing,
     etas,
     given,
     numbers,
-    output_options,
     own_given,
-    writing,
 )
 from warmkit.errors import UsageError
 
 
-@command(output_options, resumes=True)
+@dataclass(frozen=True)
+class Mix:
+    """What is merged, and how."""
+
+    method: str | None = option(
+        None,
+        "Merge method; `warmkit methods` lists them.",
+        "--method",
+        "-m",
+        show_default="slerp",
+        autocompletion=completions.method,
+    )
+    init: str | None = option(None, "What the models were fine-tuned from.")
+    lambda_: float | None = option(None, "Share of the second of two models, 0 to 1.")
+    coefficients: str | None = option(None, "Weight of each model: 0.5,0.3,0.2.")
+    eta: str | None = option(None, "LITI's update rate; several (0,0.3,1) write OUT/eta-0, OUT/eta-0.3, ... at once.")
+    granularity: str | None = option(
+        None,
+        "What is merged as one vector, with one angle or ranking: each layer, each tensor, or the model.",
+        show_default="the method's",
+        autocompletion=completions.granularity,
+        rich_help_panel=METHOD_PANEL,
+    )
+    antiparallel: str | None = option(
+        None,
+        "Where task vectors are opposite: stop with an error, or use lerp.",
+        show_default="error",
+        autocompletion=completions.antiparallel,
+        rich_help_panel=METHOD_PANEL,
+    )
+    angles: bool | None = option(
+        None, "Measure angles even if the method needs none (reads the init).", rich_help_panel=METHOD_PANEL
+    )
+
+    def keywords(self) -> dict[str, Any]:
+        """Return what was given, parsed, for the library."""
+        parsed = {"coefficients": numbers(self.coefficients, "--coefficients"), "eta": etas(self.eta)}
+        return given({**vars(self), **parsed})
+
+
+@command(resumes=True)
 def merge(
     console: Console,
     models: Models,
+    mix: Mix,
+    place: MergeExecutor,
+    writing: Writing,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Directory to create.", show_default="the recipe's")
-    ] = None,
-    method: Annotated[
-        str | None,
-        typer.Option(
-            "--method",
-            "-m",
-            help="Merge method; `warmkit methods` lists them.",
-            show_default="slerp",
-            autocompletion=completions.method,
-        ),
-    ] = None,
-    init: Init = None,
-    lambda_: Annotated[float | None, typer.Option("--lambda", help="Share of the second of two models, 0 to 1.")] = None,
-    coefficients: Annotated[str | None, typer.Option("--coefficients", help="Weight of each model: 0.5,0.3,0.2.")] = None,
-    eta: Eta = None,
-    granularity: Annotated[
-        str | None,
-        typer.Option(
-            "--granularity",
-            help="What is merged as one vector, with one angle or ranking: each layer, each tensor, or the model.",
-            show_default="the method's",
-            autocompletion=completions.granularity,
-            rich_help_panel=METHOD_PANEL,
-        ),
-    ] = None,
-    antiparallel: Annotated[
-        str | None,
-        typer.Option(
-            "--antiparallel",
-            help="Where task vectors are opposite: stop with an error, or use lerp.",
-            show_default="error",
-            autocompletion=completions.antiparallel,
-            rich_help_panel=METHOD_PANEL,
-        ),
-    ] = None,
-    angles: Annotated[
-        bool | None,
-        typer.Option(
-            "--angles", rich_help_panel=METHOD_PANEL, help="Measure angles even if the method needs none (reads the init)."
-        ),
     ] = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="Print the recipe, one of mergekit's as warmkit's; merge nothing.")
     ] = False,
-    executor: Annotated[
-        str | None,
-        typer.Option(
-            "--executor",
-            metavar="threads|ray",
-            autocompletion=completions.among("threads", "ray"),
-            rich_help_panel=PLACE_PANEL,
-            help="Where the work is done: threads of this process, or a Ray cluster.",
-            show_default="threads",
-        ),
-    ] = None,
-    address: Address = None,
-    **options: Any,
 ) -> None:
     """Merge models into one.
 
@@ -109,36 +96,23 @@ def merge(
     - `warmkit merge mergekit_config.yml --explain`
     - `warmkit merge --init SFT A B -o OUT --executor ray --address 10.0.0.1:6379`
     """
-    parameters = given(
-        {
-            "method": method,
-            "init": init,
-            "lambda_": lambda_,
-            "coefficients": numbers(coefficients, "--coefficients"),
-            "eta": etas(eta),
-            "granularity": granularity,
-            "antiparallel": antiparallel,
-            "angles": angles,
-            "executor": executor,
-            **own_given(),
-        }
-    )
+    parameters = {**mix.keywords(), **given({"executor": place.executor, **own_given()})}
+    options = given(vars(writing))
     recipe = read(console, models)
     if explain:
         show_recipe(console, recipe)
         return
     if recipe is not None:
         note_template(console, recipe)
-        models, output, parameters, options = _overridden(recipe.content, output, parameters, given(options))
+        models, output, parameters, options = _overridden(recipe.content, output, parameters, options)
     if output is None:
         raise UsageError("expected -o OUT, the directory to create")
     slices = parameters.pop("slices", None)
-    merge_all = _merger(parameters.pop("executor", None), address, bool(slices), console)
+    merge_all = _merger(parameters.pop("executor", None), place.address, bool(slices), console)
+    what = {**parameters, **options, "estimate": options["dry_run"]}
     with console.progress("merging") as advance:
         try:
-            result = merge_all(
-                read_slices(slices) if slices else models, output, **parameters, **writing(options), advance=advance
-            )
+            result = merge_all(read_slices(slices) if slices else models, output, **what, advance=advance)
         except UsageError as error:
             raise recipe.blame(error) if recipe is not None else error from None
     merged.show(console, result)

@@ -34,8 +34,7 @@ def read(console: Console, models: Sequence[str]) -> Recipe[MergeRecipe] | None:
     from warmkit.mergekit.translate import read_mergekit
 
     translation = read_mergekit(path)
-    for note in translation.notes:
-        console.note(note)
+    console.note(*translation.notes)
     return translation.recipe
 
 

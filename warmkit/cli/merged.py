@@ -18,8 +18,7 @@ def show(console: Console, result: MergeResult, **extra: Any) -> None:
     """Print a merge, or the plan of one."""
     from warmkit.engine.spec import written_apart
 
-    for note in result.notes:
-        console.note(note)
+    console.note(*result.notes)
     outputs = dict(zip(written_apart(list(result.outputs)), result.outputs.values()))
     document = {**dataclasses.asdict(result), "outputs": outputs, **extra}
     console.result(document, *(_written(result) if result.written else _plan(result)))

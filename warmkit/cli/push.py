@@ -10,6 +10,7 @@ import typer
 
 from warmkit.cli.command import command
 from warmkit.cli.console import Console
+from warmkit.cli.shared_options import Threads
 from warmkit.common.units import size
 
 
@@ -26,7 +27,7 @@ def push(
     ] = None,
     message: Annotated[str | None, typer.Option("--message", help="Message of the commit.", show_default="the method")] = None,
     create_pr: Annotated[bool, typer.Option("--create-pr", help="Open a pull request instead.")] = False,
-    threads: Annotated[int | None, typer.Option("--threads", help="Worker threads.", show_default="one a core")] = None,
+    threads: Threads = None,
 ) -> None:
     """Upload a result to the Hub with its card and manifest, after it was compared with the manifest.
 

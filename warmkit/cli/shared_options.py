@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +13,7 @@ import typer
 from typer.core import TyperCommand
 
 from warmkit.cli import completions
+from warmkit.cli.command import option
 from warmkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -27,8 +29,8 @@ PLACE_PANEL = "Where it runs"
 Models = Annotated[
     list[str], typer.Argument(metavar="MODEL", help="Directories, .safetensors files, Hub repositories or addresses.")
 ]
-Init = Annotated[str | None, typer.Option("--init", help="What the models were fine-tuned from.")]
 OutputPath = Annotated[Path, typer.Option("--output", "-o", help="Directory to create.", show_default=False)]
+Threads = Annotated[int | None, typer.Option("--threads", help="Worker threads.", show_default="one a core")]
 Stream = Annotated[
     bool,
     typer.Option(
@@ -37,11 +39,6 @@ Stream = Annotated[
         help="Read Hub repositories by byte ranges; their weights never touch the disk.",
     ),
 ]
-Eta = Annotated[
-    str | None,
-    typer.Option("--eta", help="LITI's update rate; several (0,0.3,1) write OUT/eta-0, OUT/eta-0.3, ... at once."),
-]
-
 AllowPickle = Annotated[
     bool,
     typer.Option(
@@ -52,97 +49,66 @@ AllowPickle = Annotated[
 ]
 
 
-def output_options(
-    dtype: Annotated[
-        str | None,
-        typer.Option(
-            "--dtype",
-            rich_help_panel=RESULT_PANEL,
-            autocompletion=completions.dtype,
-            help="float32, bfloat16, float16 or float64.",
-            show_default="each tensor's own",
-        ),
-    ] = None,
-    max_shard_size: Annotated[
-        str | None,
-        typer.Option("--max-shard-size", rich_help_panel=RESULT_PANEL, help="Largest weight file.", show_default="5GB"),
-    ] = None,
-    threads: Annotated[
-        int | None, typer.Option("--threads", rich_help_panel=PLACE_PANEL, help="Worker threads.", show_default="one a core")
-    ] = None,
-    device: Annotated[
-        str | None,
-        typer.Option(
-            "--device", rich_help_panel=PLACE_PANEL, autocompletion=completions.device, help="cpu or cuda.", show_default="cpu"
-        ),
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, print the plan, write nothing.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace a checkpoint at OUT, in one step at the end.")] = False,
-    resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume/--no-resume",
-            rich_help_panel=RESULT_PANEL,
-            help="Go on where an interrupted run of the same command stopped.",
-        ),
-    ] = True,
-    allow_nonfinite: Annotated[
-        bool, typer.Option("--allow-nonfinite", rich_help_panel=INPUT_PANEL, help="Accept NaN and infinity in the weights.")
-    ] = False,
-    stream: Stream = False,
-    sha256: Annotated[
-        bool,
-        typer.Option("--sha256", rich_help_panel=RESULT_PANEL, help="Record SHA-256 of every file; slower than the merge."),
-    ] = False,
-    allow_pickle: AllowPickle = False,
-    strict: Annotated[
-        bool,
-        typer.Option(
-            "--strict",
-            rich_help_panel=INPUT_PANEL,
-            help="Take doubts for errors: a model given twice, or equal to its init; a lambda of 30.",
-        ),
-    ] = False,
-    vocabulary: Annotated[
-        str | None,
-        typer.Option(
-            "--vocabulary",
-            rich_help_panel=TENSOR_PANEL,
-            autocompletion=completions.vocabulary,
-            help="Tokens of the result, where vocabularies differ: strict (refuse), union, init or common.",
-            show_default="strict",
-        ),
-    ] = None,
-    only: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--only",
-            rich_help_panel=TENSOR_PANEL,
-            help="Merge only tensors with such names ('model.layers.*'); copy the others from the init, or from the first "
-            "model. Repeatable.",
-        ),
-    ] = None,
-    exclude: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--exclude",
-            rich_help_panel=TENSOR_PANEL,
-            help="Do not merge tensors with such names ('lm_head.*'); copy them from the init, or from the first model. "
-            "Repeatable.",
-        ),
-    ] = None,
-    heads: Annotated[
-        str | None,
-        typer.Option(
-            "--heads",
-            rich_help_panel=TENSOR_PANEL,
-            autocompletion=completions.heads,
-            help="Heads of the result: init, or models (their mean, for reward models on an SFT init).",
-            show_default="init",
-        ),
-    ] = None,
-) -> None:
-    """How results are written."""
+@dataclass(frozen=True)
+class Writing:
+    """How a model is read, computed and written."""
+
+    dtype: str | None = option(
+        None,
+        "float32, bfloat16, float16 or float64.",
+        rich_help_panel=RESULT_PANEL,
+        autocompletion=completions.dtype,
+        show_default="each tensor's own",
+    )
+    max_shard_size: str | None = option(None, "Largest weight file.", rich_help_panel=RESULT_PANEL, show_default="5GB")
+    threads: int | None = option(None, "Worker threads.", rich_help_panel=PLACE_PANEL, show_default="one a core")
+    device: str | None = option(
+        None, "cpu or cuda.", rich_help_panel=PLACE_PANEL, autocompletion=completions.device, show_default="cpu"
+    )
+    dry_run: bool = option(False, "Check everything, print the plan, write nothing.")
+    force: bool = option(False, "Replace a checkpoint at OUT, in one step at the end.")
+    resume: bool = option(
+        True,
+        "Go on where an interrupted run of the same command stopped.",
+        "--resume/--no-resume",
+        rich_help_panel=RESULT_PANEL,
+    )
+    allow_nonfinite: bool = option(False, "Accept NaN and infinity in the weights.", rich_help_panel=INPUT_PANEL)
+    stream: Stream = False
+    sha256: bool = option(False, "Record SHA-256 of every file; slower than the merge.", rich_help_panel=RESULT_PANEL)
+    allow_pickle: AllowPickle = False
+    strict: bool = option(
+        False, "Take doubts for errors: a model given twice, or equal to its init; a lambda of 30.", rich_help_panel=INPUT_PANEL
+    )
+    vocabulary: str | None = option(
+        None,
+        "Tokens of the result, where vocabularies differ: strict (refuse), union, init or common.",
+        rich_help_panel=TENSOR_PANEL,
+        autocompletion=completions.vocabulary,
+        show_default="strict",
+    )
+    only: list[str] | None = option(
+        None,
+        "Merge only tensors with such names ('model.layers.*'); copy the others from the init, or from the first model. "
+        "Repeatable.",
+        rich_help_panel=TENSOR_PANEL,
+    )
+    exclude: list[str] | None = option(
+        None,
+        "Do not merge tensors with such names ('lm_head.*'); copy them from the init, or from the first model. Repeatable.",
+        rich_help_panel=TENSOR_PANEL,
+    )
+    heads: str | None = option(
+        None,
+        "Heads of the result: init, or models (their mean, for reward models on an SFT init).",
+        rich_help_panel=TENSOR_PANEL,
+        autocompletion=completions.heads,
+        show_default="init",
+    )
+
+    def keywords(self) -> dict[str, Any]:
+        """Return what was given, for the library; a dry run tells how long the run would take."""
+        return {**given(vars(self)), "estimate": self.dry_run}
 
 
 class WithMethodParameters(TyperCommand):
@@ -224,14 +190,9 @@ def own_given() -> dict[str, Any]:
     return taken
 
 
-def given(options: dict[str, Any]) -> dict[str, Any]:
+def given(options: Mapping[str, Any]) -> dict[str, Any]:
     """Drop what was not given on the command line, so that defaults live in one place, the library."""
     return {name: value for name, value in options.items() if value is not None}
-
-
-def writing(options: dict[str, Any]) -> dict[str, Any]:
-    """Return the options of `output_options` for the library: a dry run tells how long the run would take."""
-    return {**given(options), "estimate": bool(options.get("dry_run"))}
 
 
 def numbers(text: str | None, option: str) -> list[float] | None:

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from warmkit.cli import merged
 from warmkit.cli.command import command
 from warmkit.cli.console import Console, table
-from warmkit.cli.shared_options import Models, OutputPath, given, output_options, writing
+from warmkit.cli.shared_options import Models, OutputPath, Writing, given
 from warmkit.errors import UsageError
 
 
-@command(output_options, resumes=True)
+@command(resumes=True)
 def soup(
     console: Console,
     models: Models,
     output: OutputPath,
+    writing: Writing,
     greedy: Annotated[bool, typer.Option("--greedy", help="Choose the members by a held-out score.")] = False,
     score: Annotated[
         str | None,
         typer.Option("--score", help="Command that prints a model's score on its last line; {} is its directory."),
     ] = None,
     minimize: Annotated[bool, typer.Option("--minimize", help="The score is a loss.")] = False,
-    **options: Any,
 ) -> None:
     """Average models uniformly, or choose greedily which ones to average.
 
@@ -41,7 +41,7 @@ def soup(
         from warmkit.verbs.merge import soup as uniform_soup
 
         with console.progress("averaging") as advance:
-            result = uniform_soup(models, output, **writing(options), advance=advance)
+            result = uniform_soup(models, output, **writing.keywords(), advance=advance)
         merged.show(console, result)
         return
     if score is None:
@@ -50,7 +50,7 @@ def soup(
 
     with console.progress("scoring", unit="candidates") as advance:
         chosen = greedy_soup(
-            models, output, score=score, minimize=minimize, report=console.say, advance=advance, **given(options)
+            models, output, score=score, minimize=minimize, report=console.say, advance=advance, **given(vars(writing))
         )
     rows = [[trial.name, f"{trial.score:.6g}", "stays" if trial.stays else "left out"] for trial in chosen.trials]
     merged.show(console, chosen.result, trials=[vars(trial) for trial in chosen.trials], members=chosen.members)

@@ -2,32 +2,62 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
-from warmkit.cli.command import command
+from warmkit.cli.command import command, option
 from warmkit.cli.console import Console, table
 from warmkit.cli.policy_options import tell_truncated_prompts
 from warmkit.cli.usage import Commands
 from warmkit.common.records import is_number
 from warmkit.common.units import number
 
-RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML file, or - for standard input.", show_default=False)]
-Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the recipe: rm.lr=1e-5. Repeatable.")
-]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the resolved recipe, the size and the steps; train nothing.")]
-Force = Annotated[bool, typer.Option("--force", help="Start again where a run of another recipe lies.")]
+T = TypeVar("T")
+R = TypeVar("R", bound=Any)
+
+
+@dataclass(frozen=True)
+class RecipeRun:
+    """Recipe, and what becomes of it."""
+
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML file, or - for standard input.", show_default=False)]
+    overrides: list[str] | None = option(
+        None, "Change a key of the recipe: rm.lr=1e-5. Repeatable.", "--set", metavar="KEY=VALUE"
+    )
+    dry_run: bool = option(False, "Print the resolved recipe, the size and the steps; train nothing.")
+    force: bool = option(False, "Start again where a run of another recipe lies.")
+
+    def read(self, kind: type[T], more: Sequence[str] = (), instead: Mapping[str, type[T]] | None = None) -> T:
+        """Read the recipe with its overrides; `instead` are other kinds, by the key that tells them.
+
+        Raises:
+            RecipeError: If it is none of them.
+        """
+        from warmkit.recipes.recipe import read_recipe
+
+        return read_recipe(self.recipe, kind, [*(self.overrides or ()), *more], instead).content
+
+    def train(self, console: Console, content: Any, precision: str, train: Callable[..., R]) -> R:
+        """Train, in all processes of `accelerate launch` if this is one of them; say what the run noted of itself."""
+        from warmkit.training import distributed
+
+        tell_slow_precision(console, precision)
+        with console.progress("training", unit="steps") as advance:
+            result = train(content, force=self.force, advance=advance, tell=console.note)
+        distributed.leave()
+        console.note(*result.summary.get("notes") or ())
+        return result
+
 
 app = typer.Typer(cls=Commands, help="Train reward models, language models and policies from recipes.", no_args_is_help=True)
 
 
 @command(resumes=True, needs_transformers=True)
-def rm(
-    console: Console, recipe: RecipePath, overrides: Overrides = None, dry_run: DryRun = False, force: Force = False
-) -> None:
+def rm(console: Console, run: RecipeRun) -> None:
     """Train a reward model on preference pairs.
 
     A killed run goes on where it stopped when the same command is given again. Accuracies are shares from 0 to 1. Needs the
@@ -39,24 +69,17 @@ def rm(
     - `warmkit train rm recipe.yaml --set rm.lr=4e-5 --set output.path=runs/b`
     - `warmkit train rm recipe.yaml --dry-run`
     """
-    from warmkit.recipes.recipe import read_recipe
     from warmkit.training.recipe_sections import RewardModelRecipe
 
-    read = read_recipe(recipe, RewardModelRecipe, overrides or ())
-    console = join(console)
+    content, console = run.read(RewardModelRecipe), join(console)
     from warmkit.training import reward_modeling
 
-    content = read.content
-    if dry_run:
+    if run.dry_run:
         model = reward_modeling.open_for_training(content.model, content.rm.dropout)
         data = reward_modeling.load_comparisons(content.data, content.model, model, console.note)
         _plan(console, content, model.model, content.rm.steps_for(len(data["train"])), data)
         return
-    tell_slow_precision(console, content.rm.precision)
-    with console.progress("training", unit="steps") as advance:
-        result = reward_modeling.train_reward_model(content, force=force, advance=advance, tell=console.note)
-    leave()
-    tell_notes(console, result.summary)
+    result = run.train(console, content, content.rm.precision, reward_modeling.train_reward_model)
     rows = [
         [
             name,
@@ -74,9 +97,7 @@ def rm(
 
 
 @command(resumes=True, needs_transformers=True)
-def sft(
-    console: Console, recipe: RecipePath, overrides: Overrides = None, dry_run: DryRun = False, force: Force = False
-) -> None:
+def sft(console: Console, run: RecipeRun) -> None:
     """Fine-tune a language model on texts or on the chosen answers of pairs.
 
     `sft.keep: [800, 1000]` keeps the models of these steps: the inits that WARM's Baklava starts from.
@@ -86,23 +107,16 @@ def sft(
     - `warmkit train sft recipe.yaml`
     - `warmkit train sft recipe.yaml --set 'sft.keep=[80, 90]'`
     """
-    from warmkit.recipes.recipe import read_recipe
     from warmkit.training.recipe_sections import SftRecipe
 
-    read = read_recipe(recipe, SftRecipe, overrides or ())
-    console = join(console)
+    content, console = run.read(SftRecipe), join(console)
     from warmkit.training import sft as training
 
-    content = read.content
-    if dry_run:
+    if run.dry_run:
         task = training.open_task(content, console.note)
         _plan(console, content, task.model, content.sft.steps_for(task.examples), task.data)
         return
-    tell_slow_precision(console, content.sft.precision)
-    with console.progress("training", unit="steps") as advance:
-        result = training.train_sft(content, force=force, advance=advance, tell=console.note)
-    leave()
-    tell_notes(console, result.summary)
+    result = run.train(console, content, content.sft.precision, training.train_sft)
     if opened := result.summary.get("opened_otherwise"):
         console.note(
             f"the chat template opens an answer with {opened!r}, which finished chats have not: answers were learned without "
@@ -115,9 +129,7 @@ def sft(
 
 
 @command(needs_transformers=True)
-def policy(
-    console: Console, recipe: RecipePath, overrides: Overrides = None, dry_run: DryRun = False, force: Force = False
-) -> None:
+def policy(console: Console, run: RecipeRun) -> None:
     """Train a policy on rewards by REINFORCE, with a KL to an anchor: its own moving average (WARP) or its init.
 
     A killed run goes on where it stopped when the same command is given again. Needs the `train` extra.
@@ -128,12 +140,10 @@ def policy(
     - `warmkit train policy recipe.yaml --set policy.order=1 --set output.path=runs/b`
     - `warmkit train policy recipe.yaml --dry-run`
     """
-    from warmkit.recipes.recipe import read_recipe
     from warmkit.training.policy_recipe import PolicyRecipe
 
-    content = read_recipe(recipe, PolicyRecipe, overrides or ()).content
-    console = join(console)
-    if dry_run:
+    content, console = run.read(PolicyRecipe), join(console)
+    if run.dry_run:
         from warmkit.training.policy_opening import open_policy
 
         task = open_policy(content, console.note)
@@ -143,19 +153,14 @@ def policy(
         return
     from warmkit.training.policy import train_policy
 
-    tell_slow_precision(console, content.policy.precision)
-    with console.progress("training", unit="steps") as advance:
-        result = train_policy(content, force=force, advance=advance, tell=console.note)
-    leave()
-    tell_notes(console, result.summary)
+    result = run.train(console, content, content.policy.precision, train_policy)
     for name, each in result.summary["data"].items():
         tell_truncated_prompts(console, f"data.{name}", each["truncated"], each["prompts"])
     if asked := result.summary.get("not_followed"):
         from warmkit.modeling.generation_config import told
 
         console.note(f"{content.model.path}: {told(asked)}")
-    for warning in result.summary["warnings"]:
-        console.note(warning)
+    console.note(*result.summary["warnings"])
     if result.summary["stopped"] is not None:
         console.note(f"stopped after {result.summary['steps']} steps: the KL is above policy.kl_ceiling")
     kept = {str(step): str(path) for step, path in result.kept.items()}
@@ -177,12 +182,6 @@ def _cell(value: Any) -> str:
     return f"{value:.4f}" if is_number(value) else ""
 
 
-def tell_notes(console: Console, summary: dict[str, Any]) -> None:
-    """Say what a run noted of itself."""
-    for note in summary.get("notes") or ():
-        console.note(note)
-
-
 def join(console: Console) -> Console:
     """Join the processes of `accelerate launch`, if this is one of several; the first alone says what it has to say."""
     from warmkit.training.distributed import group
@@ -190,13 +189,6 @@ def join(console: Console) -> Console:
     if not group().first:
         console.quiet, console.verbose, console.json = True, False, False
     return console
-
-
-def leave() -> None:
-    """Part from them."""
-    from warmkit.training import distributed
-
-    distributed.leave()
 
 
 def tell_slow_precision(console: Console, precision: str) -> None:
@@ -217,6 +209,5 @@ def _plan(console: Console, content: Any, model: Any, steps: int, data: dict[str
     console.result(document, recipe_text(content), f"{number(parameters)} parameters, {steps} steps; {counted}")
 
 
-app.command("rm")(rm)
-app.command("sft")(sft)
-app.command("policy")(policy)
+for each in (rm, sft, policy):
+    app.command()(each)

@@ -9,6 +9,7 @@ import typer
 
 from warmkit.cli.command import command
 from warmkit.cli.console import Console
+from warmkit.cli.shared_options import Threads
 from warmkit.common.units import size
 
 
@@ -16,7 +17,7 @@ from warmkit.common.units import size
 def verify(
     console: Console,
     output: Annotated[Path, typer.Argument(metavar="OUT", help="Directory that warmkit wrote, a sweep's included.")],
-    threads: Annotated[int | None, typer.Option("--threads", help="Worker threads.", show_default="one a core")] = None,
+    threads: Threads = None,
 ) -> None:
     """Read a result again and check every tensor and file against its manifest.
 

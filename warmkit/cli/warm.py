@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from warmkit.cli.command import command
 from warmkit.cli.console import Console, table
 from warmkit.cli.evaluate import tell_reading, worse
-from warmkit.cli.executor import Address, ExecutorName, chosen
-from warmkit.cli.train import DryRun, Force, Overrides, RecipePath, tell_slow_precision
+from warmkit.cli.executor import Executor
+from warmkit.cli.train import RecipeRun, tell_slow_precision
 from warmkit.common.units import number
 
 if TYPE_CHECKING:
     from warmkit.pipelines.warm import WarmResult
-    from warmkit.training.recipe_sections import MembersRecipe
+    from warmkit.training.recipe_sections import MembersRecipe, WarmRecipe
 
 
 @command(resumes=True, needs_transformers=True)
-def warm(
-    console: Console,
-    recipe: RecipePath,
-    overrides: Overrides = None,
-    executor: ExecutorName = None,
-    address: Address = None,
-    dry_run: DryRun = False,
-    force: Force = False,
-) -> None:
+def warm(console: Console, run: RecipeRun, place: Executor) -> None:
     """Run WARM: probe a head, fine-tune several reward models, rank them, average the weights of the best, write one model.
 
     Half of the validation pairs rank the runs and choose; the other half say what the average is worth. Every two runs are also
@@ -44,44 +37,50 @@ def warm(
     - `warmkit warm recipe.yaml --set warm.runs=10 --set data.corrupt=0.25`
     - `warmkit warm recipe.yaml --executor ray --address 10.0.0.1:6379`
     """
-    from warmkit.recipes.recipe import plain, read_recipe, recipe_text
     from warmkit.training.recipe_sections import MembersRecipe, WarmRecipe
 
     instead: dict[str, type[WarmRecipe | MembersRecipe]] = {"warm.members": MembersRecipe}
-    content = read_recipe(recipe, WarmRecipe, [*(overrides or ()), *chosen("warm", executor)], instead).content
+    content = run.read(WarmRecipe, place.overrides("warm"), instead)
     if isinstance(content, MembersRecipe):
-        _pool(console, content, dry_run, force)
+        _pool(console, content, run)
         return
-    from pathlib import Path
-
-    from warmkit.pipelines.warm import check, run_recipes, run_warm
-
-    if dry_run:
-        ranking, rest = check(content)
-        from warmkit.modeling.reward_model import load_reward_model
-        from warmkit.training.reward_modeling import training_pairs
-
-        steps = content.rm.steps_for(len(training_pairs(content.data)))
-        parameters = sum(each.numel() for each in load_reward_model(content.model.path).model.parameters())
-        runs = run_recipes(content, Path(content.output.path))
-        rows = [[name, f"{each.rm.lr:g}", _text(each.rm.dropout), each.model.path] for name, each in runs.items()]
-        sizes = {"parameters": parameters, "steps": steps, "ranking": ranking, "validation": rest}
-        document = {"recipe": plain(content), **sizes, "runs": {name: plain(each) for name, each in runs.items()}}
-        what = f"{number(parameters)} parameters, {steps} steps a run; {ranking} pairs rank the runs, {rest} others validate"
-        console.result(document, recipe_text(content), table("Runs", ["run", "lr", "dropout", "init"], rows), what)
+    if run.dry_run:
+        _plan(console, content)
         return
+    from warmkit.pipelines.warm import run_warm
+
     tell_slow_precision(console, content.rm.precision)
     with console.progress("fine-tuning", unit="steps") as advance:
-        result = run_warm(content, force=force, advance=advance, address=address, tell=console.note, stage=console.stage)
+        result = run_warm(
+            content, force=run.force, advance=advance, address=place.address, tell=console.note, stage=console.stage
+        )
     _tell(console, result)
 
 
-def _pool(console: Console, recipe: MembersRecipe, dry_run: bool, force: bool) -> None:
+def _plan(console: Console, content: WarmRecipe) -> None:
+    """Show every run before anything is trained."""
+    from warmkit.modeling.reward_model import load_reward_model
+    from warmkit.pipelines.warm import check, run_recipes
+    from warmkit.recipes.recipe import plain, recipe_text
+    from warmkit.training.reward_modeling import training_pairs
+
+    ranking, rest = check(content)
+    steps = content.rm.steps_for(len(training_pairs(content.data)))
+    parameters = sum(each.numel() for each in load_reward_model(content.model.path).model.parameters())
+    runs = run_recipes(content, Path(content.output.path))
+    rows = [[name, f"{each.rm.lr:g}", _text(each.rm.dropout), each.model.path] for name, each in runs.items()]
+    sizes = {"parameters": parameters, "steps": steps, "ranking": ranking, "validation": rest}
+    document = {"recipe": plain(content), **sizes, "runs": {name: plain(each) for name, each in runs.items()}}
+    what = f"{number(parameters)} parameters, {steps} steps a run; {ranking} pairs rank the runs, {rest} others validate"
+    console.result(document, recipe_text(content), table("Runs", ["run", "lr", "dropout", "init"], rows), what)
+
+
+def _pool(console: Console, recipe: MembersRecipe, run: RecipeRun) -> None:
     """Average reward models that are trained already."""
     from warmkit.pipelines.warm_members import average_members, open_members
     from warmkit.recipes.recipe import plain, recipe_text
 
-    if dry_run:
+    if run.dry_run:
         contest = open_members(recipe)
         tell_reading(console, contest)
         ranking, rest = (len(contest.data[name]) for name in ("ranking", "validation"))
@@ -91,13 +90,13 @@ def _pool(console: Console, recipe: MembersRecipe, dry_run: bool, force: bool) -
         console.result(document, recipe_text(recipe), what)
         return
     _tell(
-        console, average_members(recipe, force=force, stage=console.stage, look=lambda contest: tell_reading(console, contest))
+        console,
+        average_members(recipe, force=run.force, stage=console.stage, look=lambda contest: tell_reading(console, contest)),
     )
 
 
 def _tell(console: Console, result: WarmResult) -> None:
-    for note in result.summary["notes"]:
-        console.note(note)
+    console.note(*result.summary["notes"])
     console.result({"path": str(result.path), **result.summary}, *_tables(result.summary), str(result.path))
 
 

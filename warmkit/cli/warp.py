@@ -5,22 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from warmkit.cli.command import command
-from warmkit.cli.console import Console, table
-from warmkit.cli.executor import Address, ExecutorName, chosen
-from warmkit.cli.train import DryRun, Force, Overrides, RecipePath, tell_slow_precision
+from warmkit.cli.console import Console, interval, table
+from warmkit.cli.executor import Executor
+from warmkit.cli.train import RecipeRun, tell_slow_precision
 from warmkit.common.units import number
 
 
 @command(resumes=True, needs_transformers=True)
-def warp(
-    console: Console,
-    recipe: RecipePath,
-    overrides: Overrides = None,
-    executor: ExecutorName = None,
-    address: Address = None,
-    dry_run: DryRun = False,
-    force: Force = False,
-) -> None:
+def warp(console: Console, run: RecipeRun, place: Executor) -> None:
     """Run WARP: train several policies, merge them by SLERP, interpolate towards their init, and start again from there.
 
     A killed pipeline goes on where it was when the same command is given again; finished runs are not repeated. More
@@ -34,21 +26,21 @@ def warp(
     - `warmkit warp recipe.yaml --executor ray`
     - `warmkit warp recipe.yaml --set 'warp.policies=[runs/a/model, runs/b/model]'`
     """
-    from warmkit.recipes.recipe import read_recipe
     from warmkit.training.warp_recipe import WarpRecipe
 
-    content = read_recipe(recipe, WarpRecipe, [*(overrides or ()), *chosen("warp", executor)]).content
+    content = run.read(WarpRecipe, place.overrides("warp"))
     from warmkit.pipelines.warp import check, run_warp
 
-    if dry_run:
+    if run.dry_run:
         check(content)
         _plan(console, content)
         return
     tell_slow_precision(console, content.policy.precision)
     with console.progress("training", unit="steps") as advance:
-        result = run_warp(content, force=force, advance=advance, address=address, tell=console.note, stage=console.stage)
-    for note in result.summary["notes"]:
-        console.note(note)
+        result = run_warp(
+            content, force=run.force, advance=advance, address=place.address, tell=console.note, stage=console.stage
+        )
+    console.note(*result.summary["notes"])
     console.result({"path": str(result.path), **result.summary}, *_tables(result.summary), str(result.path))
 
 
@@ -95,7 +87,7 @@ def _tables(summary: dict[str, Any]) -> list[Any]:
 
 
 def _gain(found: dict[str, Any] | None) -> str:
-    return "" if found is None else "{value:+.3g} ({low:+.3g} to {high:+.3g})".format(**found["gain"])
+    return "" if found is None else interval(found["gain"], "+.3g")
 
 
 def _front(title: str, points: list[dict[str, Any]]) -> Any:

@@ -10,7 +10,7 @@ import typer
 from typer.testing import CliRunner
 
 from warmkit.cli.app import app
-from warmkit.cli.command import command, option
+from warmkit.cli.command import argument, command, option, required
 from warmkit.cli.console import Console
 
 
@@ -29,7 +29,7 @@ class Baking(Cooking):
 def run(group: type, words: list[str]) -> Any:
     arrived: list[Any] = []
 
-    def cook(console: Console, dish: Annotated[str, typer.Argument()], how: Any, **rest: Any) -> None:
+    def cook(console: Console, *, dish: str = argument("DISH", "What is cooked."), how: Any) -> None:
         assert not console.quiet
         arrived.extend([dish, how])
 
@@ -50,6 +50,17 @@ def test_fields_of_a_dataclass_are_options_and_an_instance_arrives() -> None:
 def test_a_group_that_builds_on_another_says_an_option_anew() -> None:
     assert run(Baking, ["bread"]) == ["bread", replace(Baking(), heat=200)]
     assert run(Baking, ["bread", "--heat", "0"]) == ["bread", Baking(heat=0)]  # the bound was of the other one
+
+
+def test_what_must_be_given_is_asked_for() -> None:
+    def serve(console: Console, dish: str = argument("DISH", "What."), plates: int = required("How many.")) -> None:
+        print(dish, plates + 1)
+
+    alone = typer.Typer()
+    alone.command()(command()(serve))
+    assert CliRunner().invoke(alone, ["soup", "--plates", "2"]).output == "soup 3\n"
+    assert "--plates" in CliRunner().invoke(alone, ["soup"]).stderr
+    assert "DISH" in CliRunner().invoke(alone, ["--plates", "2"]).stderr
 
 
 def test_an_option_that_two_groups_declare_is_refused() -> None:

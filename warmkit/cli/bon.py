@@ -6,11 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from warmkit.cli.command import command, option
+from warmkit.cli.command import argument, command, option
 from warmkit.cli.console import Console, interval, table
 from warmkit.cli.output import PlottedDocument
 from warmkit.cli.policy_options import Judges, Sampling, open_candidate, sampling_only, tell_texts
@@ -56,15 +54,11 @@ def bon(
     judges: Choosers,
     sampling: Sampling,
     files: BonFiles,
-    policy: Annotated[
-        str | None, typer.Argument(metavar="POLICY", help="Directory or Hub repository; none reads --pool.", show_default=False)
-    ] = None,
-    samples: Annotated[
-        int | None, typer.Option("--samples", min=1, help="Completions of every prompt, K.", show_default=str(SAMPLES))
-    ] = None,
-    sizes: Annotated[
-        str | None, typer.Option("--n", metavar="N,N", help="How many to choose from, up to K.", show_default="1,2,4,...,K")
-    ] = None,
+    policy: str | None = argument(
+        "POLICY", "Directory or Hub repository; none reads --pool.", show_default=False, default=None
+    ),
+    samples: int | None = option(None, "Completions of every prompt, K.", min=1, show_default=str(SAMPLES)),
+    sizes: str | None = option(None, "How many to choose from, up to K.", "--n", metavar="N,N", show_default="1,2,4,...,K"),
 ) -> None:
     """Sample K completions of every prompt, let rewards choose the best of N, and show what controls say of the choices.
 

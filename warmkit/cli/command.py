@@ -1,4 +1,4 @@
-"""Commands made of functions: shared options, error mapping and exit codes, declared once."""
+"""Commands made of functions: options, groups of options, error mapping and exit codes, declared once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import typing
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -27,37 +27,42 @@ class Terminated(BaseException):
     """SIGTERM arrived."""
 
 
-def console_options(
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", rich_help_panel=OUTPUT_PANEL, help="Print errors only.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", rich_help_panel=OUTPUT_PANEL, help="Print more.")] = False,
-    json: Annotated[
-        bool, typer.Option("--json", rich_help_panel=OUTPUT_PANEL, help="Print one JSON document on stdout.")
-    ] = False,
-) -> None:
-    """Options that every command takes."""
-
-
 def option(default: T, help: str, *names: str, **more: Any) -> T:
-    """Declare a field of a dataclass as an option.
+    """Declare a parameter of a command, or a field of a group, as an option.
 
     Args:
         default: What it is where it is not given.
         help: What it means.
-        names: How it is written; by default as the field.
+        names: How it is written; by default as the parameter.
         **more: What `typer.Option` takes.
     """
-    return dataclasses.field(default=default, metadata={"names": names, "help": help, **more})
+    return dataclasses.field(default=default, metadata={"kind": typer.Option, "names": names, "help": help, **more})
 
 
-def command(
-    *shared: Callable[..., Any], resumes: bool = False, needs_transformers: bool = False
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def required(help: str, *names: str, **more: Any) -> Any:
+    """Declare an option that must be given."""
+    return dataclasses.field(metadata={"kind": typer.Option, "names": names, "help": help, **more})
+
+
+def argument(metavar: str, help: str, default: Any = dataclasses.MISSING, **more: Any) -> Any:
+    """Declare what stands on the command line without a name."""
+    return dataclasses.field(default=default, metadata={"kind": typer.Argument, "metavar": metavar, "help": help, **more})
+
+
+def console_options(
+    quiet: bool = option(False, "Print errors only.", "--quiet", "-q", rich_help_panel=OUTPUT_PANEL),
+    verbose: bool = option(False, "Print more.", "--verbose", "-v", rich_help_panel=OUTPUT_PANEL),
+    json: bool = option(False, "Print one JSON document on stdout.", rich_help_panel=OUTPUT_PANEL),
+) -> None:
+    """Options that every command takes."""
+
+
+def command(resumes: bool = False, needs_transformers: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Turn `function(console, ...)` into a command, whose parameters are options.
 
     A parameter whose type is a dataclass stands for a group of options: its fields are options, and an instance arrives.
 
     Args:
-        shared: Functions whose parameters are options too, and arrive as keyword arguments.
         resumes: Whether the same command goes on where an interrupted one stopped.
         needs_transformers: Whether it stops with advice where the `train` extra is not installed.
     """
@@ -74,8 +79,8 @@ def command(
                     given[name] = group(**{each.name: given.pop(each.name) for each in _fields(group)})
                 function(console, **given)
 
-        parameters = [*_parameters(function), *(each for group in (*shared, console_options) for each in _parameters(group))]
-        options = [option for each in parameters for option in (_fields(each.annotation) or [each])]
+        parameters = [*_parameters(function), *_parameters(console_options)]
+        options = [field for each in parameters for field in (_fields(each.annotation) or [each])]
         assert len({each.name for each in options}) == len(options), f"{function.__name__}: an option is declared twice"
         required_first = sorted(options, key=lambda each: each.default is not inspect.Parameter.empty)
         run.__name__, run.__doc__ = function.__name__, function.__doc__
@@ -87,27 +92,30 @@ def command(
 
 
 def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """Return the parameters of a command, or of the dataclass that is a group, as they are declared."""
     hints = typing.get_type_hints(function, include_extras=True)
-    plain = (each for each in inspect.signature(function).parameters.values() if each.kind != each.VAR_KEYWORD)
+    fields: dict[str, Any] = getattr(function, "__dataclass_fields__", {})
     return [
-        each.replace(annotation=hints[each.name], kind=inspect.Parameter.KEYWORD_ONLY)
-        for each in plain
+        _declared(each.name, hints[each.name], fields.get(each.name, each.default))
+        for each in inspect.signature(function).parameters.values()
         if each.name != "console"
     ]
 
 
+def _declared(name: str, hint: Any, default: Any) -> inspect.Parameter:
+    """Return a parameter for typer; one whose default is a field may be an `option`, else its annotation says all."""
+    if isinstance(default, dataclasses.Field):
+        default, more = default.default, dict(default.metadata)
+        if kind := more.pop("kind", None):
+            names = more.pop("names", ()) or ([f"--{name.strip('_').replace('_', '-')}"] if kind is typer.Option else [])
+            hint = Annotated[hint, kind(*names, **more)]
+    default = inspect.Parameter.empty if default is dataclasses.MISSING else default
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint)
+
+
 def _fields(group: Any) -> list[inspect.Parameter]:
     """Return the options of a dataclass; none of any other type."""
-    if not dataclasses.is_dataclass(group):
-        return []
-    declared = {each.name: each.metadata for each in dataclasses.fields(group)}
-    return [_declared(each, **declared[each.name]) for each in _parameters(typing.cast("Any", group))]
-
-
-def _declared(field: inspect.Parameter, names: Sequence[str] = (), **more: Any) -> inspect.Parameter:
-    """Return a field as its `option` declares it; one whose annotation says all stays as it is."""
-    names = names or [f"--{field.name.strip('_').replace('_', '-')}"]
-    return field.replace(annotation=Annotated[field.annotation, typer.Option(*names, **more)]) if more else field
+    return _parameters(group) if isinstance(group, type) and dataclasses.is_dataclass(group) else []
 
 
 def need_transformers() -> None:

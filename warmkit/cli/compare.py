@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from warmkit.cli import completions
-from warmkit.cli.command import command
+from warmkit.cli.command import command, option, required
 from warmkit.cli.console import Console, table
 from warmkit.cli.output import check_picture, draw_picture
 from warmkit.cli.shared_options import AllowPickle, Models, Stream, Threads
@@ -23,13 +21,9 @@ if TYPE_CHECKING:
 def compare(
     console: Console,
     models: Models,
-    init: Annotated[str, typer.Option("--init", help="What the models were fine-tuned from.", show_default=False)],
-    granularity: Annotated[
-        str, typer.Option("--granularity", help="layer, tensor or model.", autocompletion=completions.granularity)
-    ] = "layer",
-    plot: Annotated[
-        Path | None, typer.Option("--plot", help="Draw angles, cosines and norms (WARP, figure 11) into a picture.")
-    ] = None,
+    init: str = required("What the models were fine-tuned from.", show_default=False),
+    granularity: str = option("layer", "layer, tensor or model.", autocompletion=completions.granularity),
+    plot: Path | None = option(None, "Draw angles, cosines and norms (WARP, figure 11) into a picture."),
     threads: Threads = None,
     allow_pickle: AllowPickle = False,
     stream: Stream = False,

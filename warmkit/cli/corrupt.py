@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
-import typer
-
-from warmkit.cli.command import command
+from warmkit.cli.command import argument, command, option, required
 from warmkit.cli.console import Console
 
 
 @command()
 def corrupt(
     console: Console,
-    data: Annotated[str, typer.Argument(metavar="DATA", help=".jsonl or .parquet file, or data set (name:split).")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="JSON lines file to create.", show_default=False)],
-    rate: Annotated[float, typer.Option("--rate", help="Share of the pairs to swap, 0 to 1.", show_default=False)],
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the draw.")] = 0,
-    force: Annotated[bool, typer.Option("--force", help="Replace a file at OUT, in one step at the end.")] = False,
+    data: str = argument("DATA", ".jsonl or .parquet file, or data set (name:split)."),
+    output: Path = required("JSON lines file to create.", "--output", "-o", show_default=False),
+    rate: float = required("Share of the pairs to swap, 0 to 1.", show_default=False),
+    seed: int = option(0, "Seed of the draw."),
+    force: bool = option(False, "Replace a file at OUT, in one step at the end."),
 ) -> None:
     """Swap chosen and rejected in a share of preference pairs, to measure what label noise does.
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from warmkit.cli.command import command
+from warmkit.cli.command import command, option
 from warmkit.cli.console import Console, table
 from warmkit.cli.output import write_page
 
@@ -19,9 +17,9 @@ if TYPE_CHECKING:
 @command(resumes=True, needs_transformers=True)
 def demo(
     console: Console,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for all results.")] = Path("warmkit-demo"),
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of everything.")] = 0,
-    seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many seeds, from --seed on; shows their spread.")] = 1,
+    output: Path = option(Path("warmkit-demo"), "Folder for all results.", "--output", "-o"),
+    seed: int = option(0, "Seed of everything.", min=0),
+    seeds: int = option(1, "How many seeds, from --seed on; shows their spread.", min=1),
 ) -> None:
     """Run a demo of three minutes: average six reward models (WARM), train and merge two policies (WARP), write a page.
 

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
-from warmkit.cli.command import command, need_transformers
+from warmkit.cli.command import command, need_transformers, option
 from warmkit.cli.console import Console, table
 from warmkit.cli.shared_options import OutputPath
 
@@ -15,14 +11,12 @@ from warmkit.cli.shared_options import OutputPath
 def docstrings(
     console: Console,
     output: OutputPath,
-    train: Annotated[int, typer.Option("--train", min=0, help="Pairs to train on.")] = 2000,
-    validation: Annotated[int, typer.Option("--validation", min=0, help="Pairs of the same packages, other files.")] = 500,
-    ood: Annotated[int, typer.Option("--ood", min=0, help="Pairs of a package of their own.")] = 500,
-    model: Annotated[
-        bool, typer.Option("--model", help="Also train a tiny language model on docstrings, OUT/model: a start for policies.")
-    ] = False,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of splits, partners and order, and of the model.")] = 0,
-    force: Annotated[bool, typer.Option("--force", help="Replace an earlier data set in OUT.")] = False,
+    train: int = option(2000, "Pairs to train on.", min=0),
+    validation: int = option(500, "Pairs of the same packages, other files.", min=0),
+    ood: int = option(500, "Pairs of a package of their own.", min=0),
+    model: bool = option(False, "Also train a tiny language model on docstrings, OUT/model: a start for policies."),
+    seed: int = option(0, "Seed of splits, partners and order, and of the model."),
+    force: bool = option(False, "Replace an earlier data set in OUT."),
 ) -> None:
     """Build a preference data set on real text, without network: which summary belongs to this docstring?
 

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
 from warmkit.cli import completions, merged
-from warmkit.cli.command import command
+from warmkit.cli.command import command, option
 from warmkit.cli.console import Console, table
 from warmkit.cli.shared_options import Models, OutputPath, Writing
 
@@ -18,21 +14,15 @@ def ema(
     models: Models,
     output: OutputPath,
     writing: Writing,
-    mu: Annotated[
-        float | None,
-        typer.Option(
-            "--mu", help="Update rate, from 0 (keep the first) to 1 (keep the last).", show_default="2/(T+1) of T checkpoints"
-        ),
-    ] = None,
-    sort: Annotated[
-        str,
-        typer.Option(
-            "--sort",
-            metavar="given|natural",
-            autocompletion=completions.order,
-            help="natural: step-200 before step-1000, whatever the order.",
-        ),
-    ] = "given",
+    mu: float | None = option(
+        None, "Update rate, from 0 (keep the first) to 1 (keep the last).", show_default="2/(T+1) of T checkpoints"
+    ),
+    sort: str = option(
+        "given",
+        "natural: step-200 before step-1000, whatever the order.",
+        metavar="given|natural",
+        autocompletion=completions.order,
+    ),
 ) -> None:
     """Average checkpoints of one run exponentially, the oldest first: theta <- (1 - mu) theta + mu checkpoint.
 

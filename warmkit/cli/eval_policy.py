@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from warmkit.cli.command import command, option
+from warmkit.cli.command import argument, command, option
 from warmkit.cli.console import Console, table
 from warmkit.cli.gate import Gates
 from warmkit.cli.output import DocumentFile, write_rows
@@ -60,13 +58,14 @@ class AnswerFiles(DocumentFile):
 @command(needs_transformers=True)
 def policy(
     console: Console,
-    models: Annotated[list[str], typer.Argument(metavar="POLICY", help="Directories or Hub repositories.", show_default=False)],
+    *,
+    models: list[str] = argument("POLICY", "Directories or Hub repositories.", show_default=False),
     judges: Judges,
     sampling: Sampling,
     measures: Measures,
     gates: Gates,
     files: AnswerFiles,
-    sft: Annotated[str | None, typer.Option("--sft", help="The model that the KL is reported to.")] = None,
+    sft: str | None = option(None, "The model that the KL is reported to."),
     samples: Samples = 2,
 ) -> None:
     """Let policies answer prompts and say what the answers are worth, how far they are from the SFT model and how alike.

@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from warmkit.evaluation.averaging import Contest
 
 DataSets = Annotated[
-    list[str],
-    typer.Option("--data", metavar="[NAME=]FILE", help="Preference pairs. Repeatable.", show_default=False),
+    list[str], typer.Option("--data", metavar="[NAME=]FILE", help="Preference pairs. Repeatable.", show_default=False)
 ]
 
 
@@ -59,16 +58,10 @@ def rm(
     data: DataSets,
     gates: Gates,
     reading: Reading,
-    probe: Annotated[
-        str | None, typer.Option("--probe", help="The model before fine-tuning, its head trained alone; shown beside.")
-    ] = None,
-    rank: Annotated[
-        str | None, typer.Option("--rank", metavar="NAME", help="Order the models by their accuracy on this data set.")
-    ] = None,
+    probe: str | None = option(None, "The model before fine-tuning, its head trained alone; shown beside."),
+    rank: str | None = option(None, "Order the models by their accuracy on this data set.", metavar="NAME"),
     plot: Plot = None,
-    two_by_two: Annotated[
-        bool, typer.Option("--two-by-two/--no-two-by-two", help="Name models that do not average with the others.")
-    ] = True,
+    two_by_two: bool = option(True, "Name models that do not average with the others.", "--two-by-two/--no-two-by-two"),
 ) -> None:
     """Measure reward models on preference pairs: one alone, or several beside WA and ENS of the first M, for every M.
 

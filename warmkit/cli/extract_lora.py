@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from warmkit.cli.command import command
+from warmkit.cli.command import argument, command, option, required
 from warmkit.cli.completions import among
 from warmkit.cli.console import Console, table
 from warmkit.cli.shared_options import OutputPath
@@ -19,29 +17,20 @@ if TYPE_CHECKING:
 @command()
 def extract_lora(
     console: Console,
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Directory, .safetensors file or Hub repository.")],
+    *,
+    model: str = argument("MODEL", "Directory, .safetensors file or Hub repository."),
     output: OutputPath,
-    init: Annotated[str, typer.Option("--init", help="The dense base that the adapter goes on.", show_default=False)],
-    rank: Annotated[int | None, typer.Option("--rank", help="Rank of the adapter in every module.", show_default="16")] = None,
-    energy: Annotated[
-        float | None, typer.Option("--energy", help="Instead, the share of each module's squared norm to keep: 0.99.")
-    ] = None,
-    targets: Annotated[
-        str | None,
-        typer.Option("--targets", help="Ends of module names: q_proj,v_proj.", show_default="every matrix in a layer"),
-    ] = None,
-    save_rest: Annotated[
-        bool, typer.Option("--save-rest", help="Save changed norms, biases, embeddings and heads whole.")
-    ] = False,
-    dtype: Annotated[
-        str,
-        typer.Option(
-            "--dtype",
-            help="Number format of the factors: float32, bfloat16 or float16.",
-            autocompletion=among("float32", "bfloat16", "float16"),
-        ),
-    ] = "float32",
-    force: Annotated[bool, typer.Option("--force", help="Replace an adapter at OUT, in one step at the end.")] = False,
+    init: str = required("The dense base that the adapter goes on.", show_default=False),
+    rank: int | None = option(None, "Rank of the adapter in every module.", show_default="16"),
+    energy: float | None = option(None, "Instead, the share of each module's squared norm to keep: 0.99."),
+    targets: str | None = option(None, "Ends of module names: q_proj,v_proj.", show_default="every matrix in a layer"),
+    save_rest: bool = option(False, "Save changed norms, biases, embeddings and heads whole."),
+    dtype: str = option(
+        "float32",
+        "Number format of the factors: float32, bfloat16 or float16.",
+        autocompletion=among("float32", "bfloat16", "float16"),
+    ),
+    force: bool = option(False, "Replace an adapter at OUT, in one step at the end."),
 ) -> None:
     """Turn a model, a merge for instance, into a LoRA adapter on its base, and report what is lost.
 

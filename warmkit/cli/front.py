@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from warmkit.cli import completions
-from warmkit.cli.command import command, option
+from warmkit.cli.command import argument, command, option, required
 from warmkit.cli.console import Console, interval, table
 from warmkit.cli.output import PlottedDocument, check_picture, draw_picture
 from warmkit.cli.policy_options import Judges, Samples, Sampling, open_candidate
@@ -109,21 +107,16 @@ class FrontFiles(PlottedDocument):
 @command(needs_transformers=True)
 def front(
     console: Console,
-    policies: Annotated[
-        list[str], typer.Argument(metavar="POLICY", help="Directories or Hub repositories; one alone, or several to merge.")
-    ],
-    init: Annotated[str, typer.Option("--init", help="What the policies were fine-tuned from.", show_default=False)],
+    *,
+    policies: list[str] = argument("POLICY", "Directories or Hub repositories; one alone, or several to merge."),
+    init: str = required("What the policies were fine-tuned from.", show_default=False),
     sweep: Sweep,
     judges: Judges,
     sampling: Sampling,
     files: FrontFiles,
-    sft: Annotated[
-        str | None, typer.Option("--sft", help="The model that the KL is reported to.", show_default="the recipe's, or --init")
-    ] = None,
+    sft: str | None = option(None, "The model that the KL is reported to.", show_default="the recipe's, or --init"),
     samples: Samples = 1,
-    run: Annotated[
-        list[Path] | None, typer.Option("--run", metavar="RUN", help="Training run to draw beside the front. Repeatable.")
-    ] = None,
+    run: list[Path] | None = option(None, "Training run to draw beside the front. Repeatable.", metavar="RUN"),
 ) -> None:
     """Merge policies at many update rates or mixes, all in memory, and measure reward and KL of each on the same prompts.
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from warmkit.cli import completions
-from warmkit.cli.command import command
+from warmkit.cli.command import argument, command, option
 from warmkit.cli.console import Console, table
 from warmkit.cli.shared_options import AllowPickle, Stream
 from warmkit.common.units import number, size
@@ -19,10 +17,8 @@ if TYPE_CHECKING:
 @command()
 def inspect(
     console: Console,
-    path: Annotated[str, typer.Argument(metavar="PATH", help="Directory, .safetensors file or Hub repository.")],
-    granularity: Annotated[
-        str, typer.Option("--granularity", help="One row per layer, tensor or model.", autocompletion=completions.granularity)
-    ] = "layer",
+    path: str = argument("PATH", "Directory, .safetensors file or Hub repository."),
+    granularity: str = option("layer", "One row per layer, tensor or model.", autocompletion=completions.granularity),
     allow_pickle: AllowPickle = False,
     stream: Stream = False,
 ) -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
-import typer
-
-from warmkit.cli.command import command
+from warmkit.cli.command import argument, command, option, required
 from warmkit.cli.console import Console, table
 from warmkit.cli.endpoint_options import EndpointOptions
 from warmkit.errors import EndpointError, UsageError, listed
@@ -22,17 +20,15 @@ MOST_SHOWN = 100
 @command(resumes=True)
 def label(
     console: Console,
-    data: Annotated[str, typer.Argument(metavar="DATA", help="JSON lines: prompt, and two answers.", show_default=False)],
-    output: Annotated[Path, typer.Option("--output", "-o", help="JSON lines of pairs to write.", show_default=False)],
+    *,
+    data: str = argument("DATA", "JSON lines: prompt, and two answers.", show_default=False),
+    output: Path = required("JSON lines of pairs to write.", "--output", "-o", show_default=False),
     endpoint: EndpointOptions,
-    judge_model: Annotated[
-        str | None, typer.Option("--judge-model", help="Reward model that judges, in place of an endpoint.", show_default=False)
-    ] = None,
-    inconsistent: Annotated[
-        Literal["drop", "keep-first"],
-        typer.Option("--inconsistent", help="Rows on which the judge contradicts itself: leave out, or keep its first answer."),
-    ] = "drop",
-    force: Annotated[bool, typer.Option("--force", help="Replace OUT.")] = False,
+    judge_model: str | None = option(None, "Reward model that judges, in place of an endpoint.", show_default=False),
+    inconsistent: Literal["drop", "keep-first"] = option(
+        "drop", "Rows on which the judge contradicts itself: leave out, or keep its first answer."
+    ),
+    force: bool = option(False, "Replace OUT."),
 ) -> None:
     """Label pairs of answers with the preferences of a judge: a language model behind an endpoint, or a reward model.
 

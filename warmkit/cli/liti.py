@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
 from warmkit.cli import merged
-from warmkit.cli.command import command
+from warmkit.cli.command import argument, command, option, required
 from warmkit.cli.console import Console
 from warmkit.cli.shared_options import OutputPath, Writing, etas
 
@@ -15,13 +11,12 @@ from warmkit.cli.shared_options import OutputPath, Writing, etas
 @command(resumes=True)
 def liti(
     console: Console,
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Directory, .safetensors file or Hub repository.")],
+    *,
+    model: str = argument("MODEL", "Directory, .safetensors file or Hub repository."),
     output: OutputPath,
     writing: Writing,
-    init: Annotated[str, typer.Option("--init", help="What the model was fine-tuned from.", show_default=False)],
-    eta: Annotated[
-        str, typer.Option("--eta", help="Update rate; several (0,0.3,1) write OUT/eta-0, OUT/eta-0.3, ... at once.")
-    ] = "0.3",
+    init: str = required("What the model was fine-tuned from.", show_default=False),
+    eta: str = option("0.3", "Update rate; several (0,0.3,1) write OUT/eta-0, OUT/eta-0.3, ... at once."),
 ) -> None:
     """Interpolate a model towards its initialisation: (1 - eta) init + eta model.
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from warmkit.cli.command import command
+from warmkit.cli.command import argument, command, option
 from warmkit.cli.console import Console, interval, table
 from warmkit.cli.evaluate import DataSets, Reading, data_sets, share
 from warmkit.cli.output import PlottedDocument
@@ -20,15 +18,14 @@ if TYPE_CHECKING:
 @command(needs_transformers=True)
 def lmc(
     console: Console,
-    a: Annotated[str, typer.Argument(metavar="A", help="Reward model at lambda 0.", show_default=False)],
-    b: Annotated[str, typer.Argument(metavar="B", help="Reward model at lambda 1.", show_default=False)],
+    *,
+    a: str = argument("A", "Reward model at lambda 0.", show_default=False),
+    b: str = argument("B", "Reward model at lambda 1.", show_default=False),
     data: DataSets,
     files: PlottedDocument,
     reading: Reading,
-    points: Annotated[
-        int | None, typer.Option("--points", min=2, help="Number of points on the line, evenly spaced.", show_default="11")
-    ] = None,
-    lambdas: Annotated[str | None, typer.Option("--lambda", help="The points on the line: 0,0.5,1.")] = None,
+    points: int | None = option(None, "Number of points on the line, evenly spaced.", min=2, show_default="11"),
+    lambdas: str | None = option(None, "The points on the line: 0,0.5,1.", "--lambda"),
 ) -> None:
     """Slide from one reward model to another and measure accuracy on the line: linear mode connectivity.
 

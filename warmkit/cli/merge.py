@@ -6,24 +6,14 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from warmkit.cli import completions, merged
 from warmkit.cli.command import command, option
 from warmkit.cli.console import Console
 from warmkit.cli.executor import MergeExecutor
 from warmkit.cli.merge_recipe import note_template, read, read_slices, show_recipe
-from warmkit.cli.shared_options import (
-    METHOD_PANEL,
-    Models,
-    Writing,
-    etas,
-    given,
-    numbers,
-    own_given,
-)
+from warmkit.cli.shared_options import METHOD_PANEL, Models, Writing, etas, given, numbers, own_given
 from warmkit.errors import UsageError
 
 
@@ -74,12 +64,8 @@ def merge(
     mix: Mix,
     place: MergeExecutor,
     writing: Writing,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Directory to create.", show_default="the recipe's")
-    ] = None,
-    explain: Annotated[
-        bool, typer.Option("--explain", help="Print the recipe, one of mergekit's as warmkit's; merge nothing.")
-    ] = False,
+    output: Path | None = option(None, "Directory to create.", "--output", "-o", show_default="the recipe's"),
+    explain: bool = option(False, "Print the recipe, one of mergekit's as warmkit's; merge nothing."),
 ) -> None:
     """Merge models into one.
 

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from warmkit.cli import completions
-from warmkit.cli.command import command
+from warmkit.cli.command import argument, command, option
 from warmkit.cli.console import Console, table
 from warmkit.cli.output import refuse_existing
 from warmkit.errors import UsageError, nearest
@@ -17,17 +14,15 @@ from warmkit.errors import UsageError, nearest
 @command()
 def recipes(
     console: Console,
-    name: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[NAME]",
-            help="Recipe to print or to copy; without a name all are listed.",
-            show_default=False,
-            autocompletion=completions.shipped_recipe,
-        ),
-    ] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Copy the recipe to this file or folder.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a file at OUT.")] = False,
+    name: str | None = argument(
+        "[NAME]",
+        "Recipe to print or to copy; without a name all are listed.",
+        show_default=False,
+        autocompletion=completions.shipped_recipe,
+        default=None,
+    ),
+    output: Path | None = option(None, "Copy the recipe to this file or folder.", "--output", "-o"),
+    force: bool = option(False, "Replace a file at OUT."),
 ) -> None:
     """List the recipes that come with warmkit, print one, or copy one to change it.
 

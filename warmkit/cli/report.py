@@ -6,11 +6,9 @@ import shlex
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from warmkit.cli.command import command
+from warmkit.cli.command import argument, command, option
 from warmkit.cli.console import Console
 from warmkit.common.units import size
 from warmkit.errors import OutputError
@@ -22,19 +20,13 @@ if TYPE_CHECKING:
 @command()
 def report(
     console: Console,
-    runs: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="RUN...", help="Directory of a run or a merge, or a JSON document of a verb.", show_default=False
-        ),
-    ],
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="HTML file to write.", show_default="RUN/report.html; of several ./report.html"),
-    ] = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Write it again whenever a run changes, until all are done.")] = False,
-    every: Annotated[float, typer.Option("--every", min=0.1, help="Seconds between two looks with --watch.")] = 5.0,
-    force: Annotated[bool, typer.Option("--force", help="Replace a file at OUT that is no report.")] = False,
+    runs: list[Path] = argument("RUN...", "Directory of a run or a merge, or a JSON document of a verb.", show_default=False),
+    output: Path | None = option(
+        None, "HTML file to write.", "--output", "-o", show_default="RUN/report.html; of several ./report.html"
+    ),
+    watch: bool = option(False, "Write it again whenever a run changes, until all are done."),
+    every: float = option(5.0, "Seconds between two looks with --watch.", min=0.1),
+    force: bool = option(False, "Replace a file at OUT that is no report."),
 ) -> None:
     """Write what runs did and found as one HTML file: tables, and charts that tell values on hover.
 

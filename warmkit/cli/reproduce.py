@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-import typer
+from typing import TYPE_CHECKING, Any, Literal
 
 from warmkit.cli import completions
-from warmkit.cli.command import command
+from warmkit.cli.command import argument, command, option
 from warmkit.cli.console import Console, table
 from warmkit.cli.output import write_page
 from warmkit.errors import ScoreError
@@ -21,32 +19,19 @@ if TYPE_CHECKING:
 @command(resumes=True, needs_transformers=True)
 def reproduce(
     console: Console,
-    claims: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="CLAIM...", help="Names of claims, or `all`.", show_default=False, autocompletion=completions.claim
-        ),
-    ],
-    size: Annotated[
-        Literal["nano", "small", "large"],
-        typer.Option("--size", help="`nano` for CI, `small` for two cores, `large` for a GPU."),
-    ] = "small",
-    seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many seeds; 3 and more decide something.")] = 1,
-    first_seed: Annotated[int, typer.Option("--first-seed", min=0, help="First seed.")] = 0,
-    jobs: Annotated[int | None, typer.Option("--jobs", min=1, help="Processes at a time.", show_default="one a core")] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder for all results.", show_default="reproduction-SIZE")
-    ] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Measure again what was measured with other recipes.")] = False,
-    gate: Annotated[bool, typer.Option("--gate", help="Exit 1 where a robust claim is on the wrong side of its rule.")] = False,
-    recipes: Annotated[
-        Path | None,
-        typer.Option("--recipes", help="Folder of recipes, changed ones for instance.", show_default="warmkit's own"),
-    ] = None,
-    page: Annotated[
-        Path | None, typer.Option("--page", help="Write the table and figures as Markdown, for documentation.")
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be measured and what is there already.")] = False,
+    claims: list[str] = argument(
+        "CLAIM...", "Names of claims, or `all`.", show_default=False, autocompletion=completions.claim
+    ),
+    size: Literal["nano", "small", "large"] = option("small", "`nano` for CI, `small` for two cores, `large` for a GPU."),
+    seeds: int = option(1, "How many seeds; 3 and more decide something.", min=1),
+    first_seed: int = option(0, "First seed.", min=0),
+    jobs: int | None = option(None, "Processes at a time.", min=1, show_default="one a core"),
+    output: Path | None = option(None, "Folder for all results.", "--output", "-o", show_default="reproduction-SIZE"),
+    fresh: bool = option(False, "Measure again what was measured with other recipes."),
+    gate: bool = option(False, "Exit 1 where a robust claim is on the wrong side of its rule."),
+    recipes: Path | None = option(None, "Folder of recipes, changed ones for instance.", show_default="warmkit's own"),
+    page: Path | None = option(None, "Write the table and figures as Markdown, for documentation."),
+    dry_run: bool = option(False, "Say what would be measured and what is there already."),
 ) -> None:
     """Reproduce claims of WARM and WARP on a testbed that is made from a seed: nothing is downloaded.
 

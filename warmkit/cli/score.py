@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from warmkit.cli.command import command
+from warmkit.cli.command import command, option
 from warmkit.cli.console import Console, say_error
 from warmkit.cli.policy_options import AsChats
 from warmkit.errors import DataError
@@ -31,16 +31,11 @@ MaxLength = Annotated[
 def score(
     console: Console,
     models: RewardModels,
-    source: Annotated[
-        Path | None, typer.Option("--input", "-i", help="JSON lines or array, .gz too, or Parquet.", show_default="stdin")
-    ] = None,
-    window: Annotated[
-        int, typer.Option("--window", min=1, help="Rows that are sorted by length together, to save padding.")
-    ] = 512,
-    on_error: Annotated[
-        Literal["stop", "skip"],
-        typer.Option("--on-error", help="At a bad row: stop, or write it with `error` and go on. Both exit with 1."),
-    ] = "stop",
+    source: Path | None = option(None, "JSON lines or array, .gz too, or Parquet.", "--input", "-i", show_default="stdin"),
+    window: int = option(512, "Rows that are sorted by length together, to save padding.", min=1),
+    on_error: Literal["stop", "skip"] = option(
+        "stop", "At a bad row: stop, or write it with `error` and go on. Both exit with 1."
+    ),
     max_length: MaxLength = None,
     chat: AsChats = False,
 ) -> None:

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
 from warmkit.cli import merged
-from warmkit.cli.command import command
+from warmkit.cli.command import command, option
 from warmkit.cli.console import Console, table
 from warmkit.cli.shared_options import Models, OutputPath, Writing, given
 from warmkit.errors import UsageError
@@ -19,12 +15,9 @@ def soup(
     models: Models,
     output: OutputPath,
     writing: Writing,
-    greedy: Annotated[bool, typer.Option("--greedy", help="Choose the members by a held-out score.")] = False,
-    score: Annotated[
-        str | None,
-        typer.Option("--score", help="Command that prints a model's score on its last line; {} is its directory."),
-    ] = None,
-    minimize: Annotated[bool, typer.Option("--minimize", help="The score is a loss.")] = False,
+    greedy: bool = option(False, "Choose the members by a held-out score."),
+    score: str | None = option(None, "Command that prints a model's score on its last line; {} is its directory."),
+    minimize: bool = option(False, "The score is a loss."),
 ) -> None:
     """Average models uniformly, or choose greedily which ones to average.
 

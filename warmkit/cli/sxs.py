@@ -7,11 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from warmkit.cli.command import command, option
+from warmkit.cli.command import argument, command, option
 from warmkit.cli.console import Console, interval, table
 from warmkit.cli.endpoint_options import EndpointOptions
 from warmkit.cli.evaluate import share
@@ -65,21 +63,19 @@ class SxsFiles(PlottedDocument):
 @command(needs_transformers=True)
 def sxs(
     console: Console,
-    policies: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="POLICY",
-            help="Two or more: directories, Hub repositories, or JSON lines of prompt and completions.",
-            show_default=False,
-        ),
-    ],
+    *,
+    policies: list[str] = argument(
+        "POLICY",
+        "Two or more: directories, Hub repositories, or JSON lines of prompt and completions.",
+        show_default=False,
+    ),
     scale: RewardScale,
     sampling: Sampling,
     endpoint: EndpointOptions,
     files: SxsFiles,
     rewards: Rewards = None,
     samples: Samples = 1,
-    examples: Annotated[int, typer.Option("--examples", min=0, help="Prompts to show with all answers.")] = 0,
+    examples: int = option(0, "Prompts to show with all answers.", min=0),
 ) -> None:
     """Let policies answer the same prompts, and a judge say whose answers are better: win rates, and a scale of seven steps.
 

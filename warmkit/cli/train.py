@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 import typer
 
-from warmkit.cli.command import command, option
+from warmkit.cli.command import argument, command, option
 from warmkit.cli.console import Console, table
 from warmkit.cli.policy_options import tell_truncated_prompts
 from warmkit.cli.usage import Commands
@@ -24,7 +24,7 @@ R = TypeVar("R", bound=Any)
 class RecipeRun:
     """Recipe, and what becomes of it."""
 
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML file, or - for standard input.", show_default=False)]
+    recipe: Path = argument("RECIPE", "A YAML file, or - for standard input.", show_default=False)
     overrides: list[str] | None = option(
         None, "Change a key of the recipe: rm.lr=1e-5. Repeatable.", "--set", metavar="KEY=VALUE"
     )
@@ -81,12 +81,7 @@ def rm(console: Console, run: RecipeRun) -> None:
         return
     result = run.train(console, content, content.rm.precision, reward_modeling.train_reward_model)
     rows = [
-        [
-            name,
-            str(each["pairs"]),
-            f"{each['accuracy']:.3f} ({each['low']:.3f}-{each['high']:.3f})",
-            f"{each['loss']:.4f}",
-        ]
+        [name, str(each["pairs"]), f"{each['accuracy']:.3f} ({each['low']:.3f}-{each['high']:.3f})", f"{each['loss']:.4f}"]
         for name, each in result.summary["evaluation"].items()
     ]
     console.result(

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
-import typer
-
-from warmkit.cli.command import command
+from warmkit.cli.command import argument, command
 from warmkit.cli.console import Console
 from warmkit.cli.shared_options import Threads
 from warmkit.common.units import size
@@ -16,7 +13,7 @@ from warmkit.common.units import size
 @command()
 def verify(
     console: Console,
-    output: Annotated[Path, typer.Argument(metavar="OUT", help="Directory that warmkit wrote, a sweep's included.")],
+    output: Path = argument("OUT", "Directory that warmkit wrote, a sweep's included."),
     threads: Threads = None,
 ) -> None:
     """Read a result again and check every tensor and file against its manifest.

@@ -134,7 +134,7 @@ def test_a_page_and_a_gate(recipes: Path, call: Call, tmp_path: Path) -> None:
     lines[first] = "    above: 1e9\n    gate: true"
     file.write_text("\n".join(lines))
     failed = call(*theory, "--gate", code=1)
-    assert "1 robust statements are on the wrong side" in failed.output
+    assert "error: 1 robust statements are on the wrong side" in failed.output
 
 
 def test_without_what_draws_a_page_that_was_asked_for_is_an_error_and_a_report_is_a_note(

@@ -30,11 +30,7 @@ class EndpointOptions:
     cache: Path | None = option(None, "File that keeps the answers.", show_default="OUT.answers.sqlite")
 
     def check(self) -> None:
-        """Refuse an endpoint without its model.
-
-        Raises:
-            UsageError: If one stands alone.
-        """
+        """Refuse an endpoint without its model."""
         if (self.endpoint is None) != (self.model is None):
             raise UsageError("--endpoint and --model go together: where the judge answers, and its name there")
 

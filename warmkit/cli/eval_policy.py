@@ -36,11 +36,7 @@ class Measures:
     encoder: str | None = option(None, "Sentence encoder for the similarity of two samples' meanings.", metavar="MODEL")
 
     def check(self, samples: int) -> None:
-        """Refuse what needs more samples.
-
-        Raises:
-            UsageError: With the number that it needs.
-        """
+        """Refuse what needs more samples."""
         if self.best_of is not None and self.best_of > samples:
             raise UsageError(f"--best-of {self.best_of} needs as many samples: add --samples {self.best_of}")
         if self.encoder is not None and samples < 2:

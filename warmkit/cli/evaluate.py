@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -173,6 +173,24 @@ def _subset_rows(contenders: dict[str, Any]) -> list[list[str]]:
     ]
 
 
+def average_rows(
+    averages: Sequence[dict[str, Any]], names: Sequence[str], more: Callable[[dict[str, Any]], list[str]]
+) -> list[list[str]]:
+    """Return a row for every number of models, by data set: the accuracy of WA, and what else is said of it."""
+    return [
+        [
+            name if row["m"] == 1 else "",
+            str(row["m"]),
+            share(row["wa"]),
+            f"{share(row['wa_low'])}-{share(row['wa_high'])}",
+            *more(row),
+        ]
+        for name in names
+        for row in averages
+        if row["data"] == name
+    ]
+
+
 def _tables(document: dict[str, Any], rank: str | None) -> list[Any]:
     individuals: dict[str, Any] = document["individuals"]
     candidates = individuals | ({} if document["probe"] is None else {"probe only": document["probe"]})
@@ -188,21 +206,16 @@ def _tables(document: dict[str, Any], rank: str | None) -> list[Any]:
         if data  # a subset's row has none
     ]
     by_subset = _subset_rows(contenders)
-    averages = [
-        [
-            row["data"] if row["m"] == 1 else "",
-            str(row["m"]),
-            share(row["wa"]),
-            f"{share(row['wa_low'])}-{share(row['wa_high'])}",
+    averages = average_rows(
+        document["averages"],
+        sets,
+        lambda row: [
             share(row["ens"]),
             interval(row["wa_less_ens"], "+.3f"),
             share(row["individual"]),
             "" if row["probe"] is None else share(row["probe"]),
-        ]
-        for data in sets
-        for row in document["averages"]
-        if row["data"] == data
-    ]
+        ],
+    )
     shown = rank or sets[0]
     agreements = [[a, *(share(value) for value in others.values())] for a, others in document["agreement"][shown].items()]
     return [

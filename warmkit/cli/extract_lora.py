@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from warmkit.cli.command import argument, command, option, required
@@ -14,6 +15,22 @@ if TYPE_CHECKING:
     from warmkit.verbs.extraction import Extraction
 
 
+@dataclass(frozen=True)
+class Factors:
+    """What the adapter holds."""
+
+    rank: int | None = option(None, "Rank of the adapter in every module.", show_default="16")
+    energy: float | None = option(None, "Instead, the share of each module's squared norm to keep: 0.99.")
+    targets: str | None = option(None, "Ends of module names: q_proj,v_proj.", show_default="every matrix in a layer")
+    save_rest: bool = option(False, "Save changed norms, biases, embeddings and heads whole.")
+    dtype: str = option(
+        "float32",
+        "Number format of the factors: float32, bfloat16 or float16.",
+        autocompletion=among("float32", "bfloat16", "float16"),
+    )
+    force: bool = option(False, "Replace an adapter at OUT, in one step at the end.")
+
+
 @command()
 def extract_lora(
     console: Console,
@@ -21,16 +38,7 @@ def extract_lora(
     model: str = argument("MODEL", "Directory, .safetensors file or Hub repository."),
     output: OutputPath,
     init: str = required("The dense base that the adapter goes on.", show_default=False),
-    rank: int | None = option(None, "Rank of the adapter in every module.", show_default="16"),
-    energy: float | None = option(None, "Instead, the share of each module's squared norm to keep: 0.99."),
-    targets: str | None = option(None, "Ends of module names: q_proj,v_proj.", show_default="every matrix in a layer"),
-    save_rest: bool = option(False, "Save changed norms, biases, embeddings and heads whole."),
-    dtype: str = option(
-        "float32",
-        "Number format of the factors: float32, bfloat16 or float16.",
-        autocompletion=among("float32", "bfloat16", "float16"),
-    ),
-    force: bool = option(False, "Replace an adapter at OUT, in one step at the end."),
+    factors: Factors,
 ) -> None:
     """Turn a model, a merge for instance, into a LoRA adapter on its base, and report what is lost.
 
@@ -41,20 +49,9 @@ def extract_lora(
     """
     from warmkit.verbs.extract import extract_lora as extract
 
-    chosen = targets.split(",") if targets else None
+    how: dict[str, Any] = {**vars(factors), "targets": factors.targets.split(",") if factors.targets else None}
     with console.progress("extracting") as advance:
-        made = extract(
-            model,
-            output,
-            init=init,
-            rank=rank,
-            energy=energy,
-            targets=chosen,
-            save_rest=save_rest,
-            dtype=dtype,
-            force=force,
-            advance=advance,
-        )
+        made = extract(model, output, init=init, **how, advance=advance)
     console.note(*made.notes)
     console.result(made.as_document(), *_said(made))
     if console.verbose and not console.json:

@@ -45,7 +45,7 @@ class DocumentFile:
         from warmkit.common.json_files import dump_json
 
         if self.output is not None:
-            _write(self.output, dump_json(document))
+            write_file(self.output, dump_json(document))
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def write_rows(path: Path | None, rows: Iterable[dict[str, Any]]) -> None:
         OutputError: If it cannot be written.
     """
     if path is not None:
-        _write(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
+        write_file(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
 
 
 def check_picture(path: Path | None, option: str = "--plot") -> None:
@@ -129,7 +129,12 @@ def write_page(console: Console, page: Callable[[], Page], path: Path) -> str | 
     return str(path)
 
 
-def _write(path: Path, content: bytes) -> None:
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file, its folder too.
+
+    Raises:
+        OutputError: If it cannot be written.
+    """
     from warmkit.common.whole_files import writing
 
     with writing(path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from warmkit.cli.command import argument, command, option
 from warmkit.cli.console import Console
@@ -30,16 +31,7 @@ def push(
     """
     from warmkit.verbs.push import push as push_output
 
+    how: dict[str, Any] = {"private": private, "revision": revision, "message": message, "create_pr": create_pr}
     with console.progress("verifying") as advance:
-        pushed = push_output(
-            output,
-            repository,
-            private=private,
-            revision=revision,
-            message=message,
-            create_pr=create_pr,
-            threads=threads,
-            advance=advance,
-            stage=console.stage,
-        )
+        pushed = push_output(output, repository, **how, threads=threads, advance=advance, stage=console.stage)
     console.result(dataclasses.asdict(pushed), f"{pushed.files} files, {size(pushed.nbytes)}: {pushed.url}")

@@ -7,7 +7,7 @@ from pathlib import Path
 from warmkit.cli import completions
 from warmkit.cli.command import argument, command, option
 from warmkit.cli.console import Console, table
-from warmkit.cli.output import refuse_existing
+from warmkit.cli.output import refuse_existing, write_file
 from warmkit.errors import UsageError, nearest
 
 
@@ -51,7 +51,8 @@ def recipes(
         console.result(document, text.rstrip())
         return
     target = output / f"{stem}.yaml" if output.is_dir() else output
-    _copy(text, target, force)
+    refuse_existing([target], force)
+    write_file(target, text.encode())
     console.result({**document, "path": str(target)}, f"{target}: run it with warmkit {document['command']} {target}")
 
 
@@ -66,12 +67,3 @@ def _described(file: Path) -> dict[str, str]:
     kind = command_of(yaml.safe_load(text))
     assert kind is not None
     return {"name": file.stem, "command": kind[1], "what": " ".join(comment).partition(". ")[0].rstrip(".")}
-
-
-def _copy(text: str, target: Path, force: bool) -> None:
-    from warmkit.common.whole_files import writing
-
-    refuse_existing([target], force)
-    with writing(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(text, "utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,23 +14,39 @@ from warmkit.cli.output import write_page
 from warmkit.errors import ScoreError
 
 if TYPE_CHECKING:
+    from warmkit.evidence.reproduction.claim_units import Unit
     from warmkit.evidence.reproduction.results import Result
+
+
+@dataclass(frozen=True)
+class Extent:
+    """What is measured, and where its results and recipes lie."""
+
+    size: Literal["nano", "small", "large"] = option("small", "`nano` for CI, `small` for two cores, `large` for a GPU.")
+    seeds: int = option(1, "How many seeds; 3 and more decide something.", min=1)
+    first_seed: int = option(0, "First seed.", min=0)
+    output: Path | None = option(None, "Folder for all results.", "--output", "-o", show_default="reproduction-SIZE")
+    recipes: Path | None = option(None, "Folder of recipes, changed ones for instance.", show_default="warmkit's own")
+
+    def keywords(self) -> dict[str, Any]:
+        """Return them for the library, what was not given filled in."""
+        from warmkit.evidence.reproduction.claim_recipe import FOLDER
+
+        seeds, folder = range(self.first_seed, self.first_seed + self.seeds), self.output or Path(f"reproduction-{self.size}")
+        return {"folder": folder, "size": self.size, "seeds": seeds, "recipes": self.recipes or FOLDER}
 
 
 @command(resumes=True, needs_transformers=True)
 def reproduce(
     console: Console,
+    *,
     claims: list[str] = argument(
         "CLAIM...", "Names of claims, or `all`.", show_default=False, autocompletion=completions.claim
     ),
-    size: Literal["nano", "small", "large"] = option("small", "`nano` for CI, `small` for two cores, `large` for a GPU."),
-    seeds: int = option(1, "How many seeds; 3 and more decide something.", min=1),
-    first_seed: int = option(0, "First seed.", min=0),
+    extent: Extent,
     jobs: int | None = option(None, "Processes at a time.", min=1, show_default="one a core"),
-    output: Path | None = option(None, "Folder for all results.", "--output", "-o", show_default="reproduction-SIZE"),
     fresh: bool = option(False, "Measure again what was measured with other recipes."),
     gate: bool = option(False, "Exit 1 where a robust claim is on the wrong side of its rule."),
-    recipes: Path | None = option(None, "Folder of recipes, changed ones for instance.", show_default="warmkit's own"),
     page: Path | None = option(None, "Write the table and figures as Markdown, for documentation."),
     dry_run: bool = option(False, "Say what would be measured and what is there already."),
 ) -> None:
@@ -44,11 +61,9 @@ def reproduce(
     - `warmkit reproduce warp-slerp warp-liti --seeds 10`
     - `warmkit reproduce all --seeds 10 --jobs 2 -o reproduction`
     """
-    from warmkit.evidence.reproduction.claim_recipe import FOLDER
     from warmkit.evidence.reproduction.claim_table import find_claims
 
-    names, folder, recipes = find_claims(claims), output or Path(f"reproduction-{size}"), recipes or FOLDER
-    numbers = range(first_seed, first_seed + seeds)
+    names, what = find_claims(claims), extent.keywords()
     if page is not None:
         from warmkit.report.specification import require_charts
 
@@ -57,26 +72,22 @@ def reproduce(
     from warmkit.evidence.reproduction.results import results
 
     if dry_run:
-        units = units_of(names, folder, size, numbers, recipes)
-        rows = [
-            [
-                unit.claim,
-                str(unit.seed),
-                "to measure" if unit.known() is None else "other recipe" if unit.changed() else "measured",
-            ]
-            for unit in units
-        ]
+        rows = [[unit.claim, str(unit.seed), _state(unit)] for unit in units_of(names, **what)]
         console.result([dict(zip(("claim", "seed", "state"), row)) for row in rows], table(None, ["claim", "seed", ""], rows))
         return
     with console.progress("reproducing", unit="claims") as advance:
-        documents = reproduce(names, folder, size=size, seeds=numbers, jobs=jobs, fresh=fresh, recipes=recipes, advance=advance)
-    found = results(documents, recipes)
-    report = _write(console, folder, recipes, page)
+        documents = reproduce(names, **what, jobs=jobs, fresh=fresh, advance=advance)
+    found = results(documents, what["recipes"])
+    report = _write(console, what["folder"], what["recipes"], page)
     wrong = [v.statement.name for each in found for v in each.verdicts if v.statement.gate and not v.passes]
-    document = {"path": str(folder), "report": report, "wrong": wrong, "claims": [_document(each) for each in found]}
-    console.result(document, *_tables(found), report or str(folder))
+    document = {"path": str(what["folder"]), "report": report, "wrong": wrong, "claims": [_document(each) for each in found]}
+    console.result(document, *_tables(found), report or str(what["folder"]))
     if gate and wrong:
         raise ScoreError(f"{len(wrong)} robust statements are on the wrong side of their rules: {', '.join(wrong)}")
+
+
+def _state(unit: Unit) -> str:
+    return "to measure" if unit.known() is None else "other recipe" if unit.changed() else "measured"
 
 
 def _write(console: Console, folder: Path, recipes: Path, page: Path | None) -> str | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from warmkit.cli.command import command
 from warmkit.cli.console import Console, table
-from warmkit.cli.evaluate import tell_reading, worse
+from warmkit.cli.evaluate import average_rows, share, tell_reading, worse
 from warmkit.cli.executor import Executor
 from warmkit.cli.train import RecipeRun, tell_slow_precision
 from warmkit.common.units import number
@@ -106,23 +106,13 @@ def _text(value: float | None) -> str:
 
 def _tables(summary: dict[str, Any]) -> list[Any]:
     names, data = list(dict.fromkeys(row["data"] for row in summary["accuracy"])), summary["data"]
-    rows = [
-        [
-            row["data"] if row["m"] == 1 else "",
-            str(row["m"]),
-            f"{row['wa']:.3f}",
-            f"{row['wa_low']:.3f}-{row['wa_high']:.3f}",
-            *(f"{row[key]:.3f}" for key in ("ens", "individual", "probe") if row[key] is not None),
-        ]
-        for name in names
-        for row in summary["accuracy"]
-        if row["data"] == name
-    ]
+    others = ("ens", "individual", "probe")
+    rows = average_rows(summary["accuracy"], names, lambda row: [share(row[key]) for key in others if row[key] is not None])
     pool = "model" in summary["runs"][0]  # nothing was trained
     columns, probe = (["model", "path"], []) if pool else (["run", "lr", "dropout", "init"], ["probe only"])
     runs = [
         [each["name"], *([each["model"]] if pool else [f"{each['lr']:g}", _text(each["dropout"]), each["init"]])]
-        + [f"{summary['individuals'][each['name']][name]['accuracy']:.3f}" for name in names]
+        + [share(summary["individuals"][each["name"]][name]["accuracy"]) for name in names]
         + [worse(summary["partners"], each["name"])]
         for each in summary["runs"]
     ]

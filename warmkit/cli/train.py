@@ -123,7 +123,7 @@ def sft(console: Console, run: RecipeRun) -> None:
     console.result({"path": str(result.path), "kept": kept, **result.summary}, *losses, *places)
 
 
-@command(needs_transformers=True)
+@command(resumes=True, needs_transformers=True)
 def policy(console: Console, run: RecipeRun) -> None:
     """Train a policy on rewards by REINFORCE, with a KL to an anchor: its own moving average (WARP) or its init.
 

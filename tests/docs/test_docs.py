@@ -43,7 +43,7 @@ def test_every_command_is_documented_with_an_example_and_the_shared_options() ->
 
 def test_the_page_of_methods_lists_every_method() -> None:
     text = (ROOT / "docs" / "methods" / "README.md").read_text()
-    assert all(f"`{name}`" in text for name in METHODS)
+    assert not [name for name in METHODS if f"`{name}`" not in text], "these need a row in docs/methods/README.md"
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)

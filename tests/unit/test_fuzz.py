@@ -33,7 +33,7 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, R
 
 
 def test_every_reader_has_its_turn(everything: dict[str, Reader]) -> None:
-    assert tuple(everything) == KINDS
+    assert tuple(everything) == KINDS, "the names that readers() of tests/fuzz/readers.py returns, in its order"
 
 
 @pytest.mark.parametrize("name", KINDS)

@@ -46,8 +46,8 @@ class MergeSpec:
         variation: How shares and eta change over the model; None if they do not.
         from_zero: The initialisation is zero: task vectors are the weights themselves, and nothing is read for it.
         local: The numbers of every group, once the groups are known; empty without a variation.
-        own: Parameters of a method that edits task vectors.
-        scale: Factor of what it makes.
+        own: Parameters that the method has of its own.
+        scale: Factor of what a method makes that edits task vectors.
     """
 
     method: Method
@@ -104,7 +104,7 @@ class MergeSpec:
         if self.method.edits:
             return np.array([[eta * scale * self.scale] for eta in self.etas])
         try:
-            solved = self.method.solve(gram, shares, self.antiparallel)
+            solved = self.method.solve(gram, shares, self.antiparallel, {**self.own, **numbers.own})
         except DegenerateError as error:
             raise DegenerateError(
                 f"group {group!r}: {error}; average it straight with --antiparallel lerp, or use --method lerp"
@@ -204,7 +204,7 @@ def merge_spec(
     etas = check_etas(1.0 if mix and not is_sweep(eta) else eta)
     own = method_parameters(found, own, count)
     parameters: dict[str, Any] = {"granularity": granularity}
-    parameters |= own if found.edits else {"antiparallel": antiparallel}
+    parameters |= own if found.edits else {**own, "antiparallel": antiparallel}
     parameters |= {"coefficients": shares.tolist()} if mix is None else {"mix": [mix.written()]}
     parameters |= {"init": "zero"} if from_zero else {}
     scale = own.pop("scale", 1.0)

@@ -12,6 +12,7 @@ from pathlib import Path
 from warmkit.errors import UnsupportedError
 from warmkit.formats import safetensors_model, torch_distributed, torch_model
 from warmkit.formats.checkpoint import Checkpoint
+from warmkit.formats.refused import refuse
 from warmkit.formats.safetensors_model import with_files_beside
 from warmkit.sources.hub import pickle_message
 
@@ -21,9 +22,10 @@ class Container:
     """A way in which weights lie on a disk.
 
     Attributes:
-        name: What the library that writes it calls it.
+        name: What the library that writes it calls it; its row on `docs/inputs.md` says the same.
         files: The names of what at a path may be such weights; none where they are something else.
-        open: Opens them, from what the user wrote and the path.
+        open: Opens them, from what the user wrote and the path. It checks what the files say of themselves; what no model may
+            hold (quantised weights, for instance) is refused here, for all containers.
         pickled: Whether it is a pickle, which is read on request alone.
     """
 
@@ -56,4 +58,6 @@ def open_weights(source: str, path: Path, allow_pickle: bool) -> Checkpoint:
     container = container_at(path)
     if container.pickled and not allow_pickle:
         raise UnsupportedError(pickle_message(path, container.files(path)))
-    return with_files_beside(container.open(source, path))
+    checkpoint = container.open(source, path)
+    refuse(checkpoint)
+    return with_files_beside(checkpoint)

@@ -59,7 +59,9 @@ def open_streamed(remote: Remote) -> Checkpoint:
     checkpoint = _assemble(remote.source, remote.folder, remote.files)
     if remote.mapping is not None:
         check_index(f"{remote.source}: {INDEX}", remote.mapping, checkpoint)
-    return _with_others(_named(checkpoint), remote.beside, remote.others)
+    named = _named(checkpoint)
+    refuse(named)
+    return _with_others(named, remote.beside, remote.others)
 
 
 def with_files_beside(checkpoint: Checkpoint) -> Checkpoint:
@@ -87,14 +89,12 @@ def _assemble(source: str, path: Path, files: Sequence[WeightFile]) -> Checkpoin
 
 
 def _named(checkpoint: Checkpoint) -> Checkpoint:
-    """Return it under the model's own names, checked: wrappers (`_orig_mod`, `module`) may have been saved too."""
+    """Return it under the model's own names: wrappers (`_orig_mod`, `module`) may have been saved too."""
     names, notes = plain_names(checkpoint.entries, checkpoint.source)
     entries = checkpoint.entries
     if any(name != plain for name, plain in names.items()) or len(names) < len(entries):
         entries = {plain: _renamed(entries[name], plain) for name, plain in names.items()}
-    named = replace(checkpoint, entries=entries, notes=(*checkpoint.notes, *notes))
-    refuse(named)
-    return named
+    return replace(checkpoint, entries=entries, notes=(*checkpoint.notes, *notes))
 
 
 def _renamed(entry: Tensor, name: str) -> Tensor:
@@ -116,6 +116,7 @@ def _with_others(checkpoint: Checkpoint, beside: Beside, files: Sequence[WeightF
     entries = dict(checkpoint.entries)
     for name, file in zip(beside.files, files):
         other = _named(_assemble(str(file), checkpoint.path, [file]))
+        refuse(other)
         entries |= {full_name(name, inner): _renamed(entry, full_name(name, inner)) for inner, entry in other.entries.items()}
     notes = (*checkpoint.notes, *beside.notes(checkpoint.source))
     return replace(checkpoint, entries=entries, files=(*checkpoint.files, *files), notes=notes)

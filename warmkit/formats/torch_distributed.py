@@ -19,7 +19,6 @@ from warmkit.errors import FormatError, UnsupportedError
 from warmkit.formats.checkpoint import Checkpoint
 from warmkit.formats.pickle_reader import Inert, Names, unpickle
 from warmkit.formats.pieces import GatheredTensor, Piece, contiguous
-from warmkit.formats.refused import refuse
 from warmkit.formats.state_dicts import element_type, weights_among
 from warmkit.formats.tensors import StoredTensor, Tensor
 from warmkit.formats.torch_zip import DTYPE_NAMES, MAX_DIMENSIONS, TorchTensor, read_torch_zip
@@ -92,9 +91,7 @@ def open_model(source: str, path: Path) -> Checkpoint:
         CheckpointError: If it is malformed, half-written, or holds more than tensors and plain values.
     """
     found = read_distributed(_home(path) or path)
-    checkpoint = Checkpoint(source, path, found.entries, found.files, notes=found.notes)
-    refuse(checkpoint)
-    return checkpoint
+    return Checkpoint(source, path, found.entries, found.files, notes=found.notes)
 
 
 def _home(directory: Path) -> Path | None:

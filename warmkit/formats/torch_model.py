@@ -7,7 +7,6 @@ from pathlib import Path
 
 from warmkit.errors import FormatError
 from warmkit.formats.checkpoint import Checkpoint, check_index
-from warmkit.formats.refused import refuse
 from warmkit.formats.state_dicts import entry, shared, tensors_in, weights_among
 from warmkit.formats.tensors import Tensor
 from warmkit.formats.torch_zip import TorchTensor, read_torch_zip
@@ -66,6 +65,4 @@ def _from_files(source: str, path: Path, files: Sequence[Path]) -> Checkpoint:
                 raise FormatError(f"{file}: tensor {name!r} is also in {tensors[name].file.name}")
             tensors[name] = tensor
     entries: dict[str, Tensor] = {name: entry(name, tensor) for name, tensor in tensors.items()}
-    checkpoint = Checkpoint(source, path, entries, tuple(files), notes=tuple(notes), tied=shared(tensors))
-    refuse(checkpoint)
-    return checkpoint
+    return Checkpoint(source, path, entries, tuple(files), notes=tuple(notes), tied=shared(tensors))

@@ -7,22 +7,19 @@ safetensors file, a type, a shape and a place, and torch is not needed.
 
 from __future__ import annotations
 
-import io
 import math
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from warmkit.errors import CheckpointError, FormatError, UnsupportedError
 from warmkit.formats.pickle_reader import Inert, Names, Refused, counter, ordered, plain_set, unpickle
+from warmkit.formats.stored_zip import MAGIC, StoredZip
 from warmkit.sources.files import refuse_irregular
 
 MAX_PICKLE_BYTES = 100_000_000  # as for a safetensors header
-MAX_DIRECTORY_BYTES = 32_000_000  # of the zip's own list: half a million storages
 MAX_DIMENSIONS = 64
 MOST_REPEATED = 16  # a tensor may repeat its storage (strides of 0), to this multiple of the file's length
-MAGIC = b"PK\x03\x04"
 
 
 @dataclass(frozen=True)
@@ -44,48 +41,6 @@ class TorchTensor:
     strides: tuple[int, ...]
 
 
-# ---- the zip --------------------------------------------------------------------------------------------------------
-
-
-class _Window(io.RawIOBase):
-    """A part of a file that looks like a file."""
-
-    def __init__(self, path: Path, start: int, length: int) -> None:
-        self._file, self._start, self._length, self._at = path.open("rb"), start, length, 0
-        self.limit = MAX_DIRECTORY_BYTES  # of one read
-
-    def seekable(self) -> bool:
-        return True
-
-    def readable(self) -> bool:
-        return True
-
-    def read(self, size: int = -1, /) -> bytes:
-        left = self._length - self._at
-        count = left if size < 0 else min(size, left)
-        if count > self.limit:
-            raise ValueError(f"{count:,} bytes at once")
-        return super().read(count) or b""
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        self._at = max(0, offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._length}[whence])
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
-
-    def readinto(self, buffer: Any, /) -> int:
-        view = memoryview(buffer).cast("B")[: max(0, self._length - self._at)]
-        self._file.seek(self._start + self._at)
-        count = self._file.readinto(view)
-        self._at += count
-        return count
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
-
-
 @dataclass(frozen=True)
 class _Storage:
     type_name: str | None  # None where only the tensor knows
@@ -97,47 +52,19 @@ class _Archive:
     """One zip of torch, in a file or a part of it."""
 
     def __init__(self, path: Path, start: int, length: int) -> None:
-        self.path, self._start, self._length = path, start, length
-        self._places: dict[str, tuple[int, int]] = {}  # of the storages that were asked for
-        self._kinds: dict[str, str | None] = {}  # their types
-        self._window = _Window(path, start, length)
-        with self._window:
-            archive = zipfile.ZipFile(self._window)
-            self._window.limit = MAX_PICKLE_BYTES
-            self._records = self._listed(archive)
-            roots = [name.removesuffix("data.pkl") for name in self._records if name.endswith("/data.pkl")]
+        self.path, self._length = path, length
+        self._kinds: dict[str, str | None] = {}  # types of the storages that were asked for
+        with StoredZip(path, start, length, "torch.save") as self._zip:
+            roots = [name.removesuffix("data.pkl") for name in self._zip.records if name.endswith("/data.pkl")]
             if len(roots) != 1:
                 raise FormatError(f"{path}: a zip, but not one that torch.save wrote")
             self._root = roots[0]
-            if self._root + "byteorder" in self._records and self._content(archive, "byteorder", 16) != b"little":
+            order = self._root + "byteorder"
+            if order in self._zip.records and self._zip.content(order, 16) != b"little":
                 raise UnsupportedError(f"{path}: written on a big-endian machine; save it again on another")
-            content = self._content(archive, "data.pkl", MAX_PICKLE_BYTES)
+            content = self._zip.content(self._root + "data.pkl", MAX_PICKLE_BYTES)
             self.tree = unpickle(content, str(path), self._names(), self._storage)
-        self._check_apart()
-
-    def _listed(self, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
-        records = {info.filename: info for info in archive.infolist()}
-        if len(records) < len(archive.infolist()):
-            raise FormatError(f"{self.path}: a zip with two records of one name")
-        return records
-
-    def _content(self, archive: zipfile.ZipFile, name: str, most: int) -> bytes:
-        """Return a small record, once its size was compared with the file's."""
-        info = self._records[self._root + name]
-        self._check_stored(info)
-        if info.file_size > most or info.file_size > self._length:
-            raise FormatError(f"{self.path}: {name} claims {info.file_size:,} bytes, the file has {self._length:,}")
-        return archive.read(info)
-
-    def _check_stored(self, info: zipfile.ZipInfo) -> None:
-        if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
-            raise UnsupportedError(
-                f"{self.path}: a compressed zip, which cannot be read in parts; save it again with torch.save"
-            )
-        if info.compress_size != info.file_size:
-            raise FormatError(f"{self.path}: {info.filename!r} has two sizes")
-        if info.external_attr & 0x10:  # torch's own reader gives memory that it has not filled
-            raise FormatError(f"{self.path}: {info.filename!r} is marked as a directory")
+        self._zip.check_apart()
 
     def _names(self) -> Names:
         return {**_NAMES, **{("torch._utils", name): getattr(self, name) for name in _REBUILDERS}}
@@ -147,38 +74,12 @@ class _Archive:
         kind, key = (identity[1], identity[2]) if isinstance(identity, tuple) and len(identity) == 5 else (None, None)
         if not isinstance(key, str) or not isinstance(kind, str | None):
             raise FormatError(f"{self.path}: a storage that is none")
-        if (info := self._records.get(f"{self._root}data/{key}")) is None:
+        if (record := f"{self._root}data/{key}") not in self._zip.records:
             raise FormatError(f"{self.path}: storage {key[:60]!r} is not in the zip")
-        if key not in self._places:
-            self._places[key] = self._place(info, key)
+        place = self._zip.place(record)
         if self._kinds.setdefault(key, kind) != kind:
             raise FormatError(f"{self.path}: storage {key[:60]!r} has two types")
-        begin, size = self._places[key]
-        return _Storage(kind, self._start + begin, size)
-
-    def _place(self, info: zipfile.ZipInfo, key: str) -> tuple[int, int]:
-        """Return where in the zip a record's bytes begin, and how many there are."""
-        self._check_stored(info)
-        self._window.seek(info.header_offset)
-        header = self._window.read(30)
-        if header[:4] != MAGIC or len(header) < 30:
-            raise FormatError(f"{self.path}: storage {key!r} is not where the zip says")
-        name, extra = int.from_bytes(header[26:28], "little"), int.from_bytes(header[28:30], "little")
-        encoding = "utf-8" if info.flag_bits & 0x800 else "cp437"
-        if self._window.read(name).decode(encoding, "replace") != info.orig_filename:
-            raise FormatError(f"{self.path}: storage {key!r} has another name where the zip says it is")
-        begin = info.header_offset + 30 + name + extra
-        if begin + info.file_size > self._length:
-            raise FormatError(f"{self.path}: truncated: storage {key!r} ends past the end")
-        return begin, info.file_size
-
-    def _check_apart(self) -> None:
-        """Refuse storages that share bytes: torch writes each in a place of its own."""
-        end = 0
-        for begin, size in sorted(self._places.values()):
-            if begin < end and size:
-                raise FormatError(f"{self.path}: a zip whose storages overlap")
-            end = max(end, begin + size)
+        return _Storage(kind, *place)
 
     def _tensor(self, storage: Any, type_name: Any, first: Any, shape: Any, strides: Any) -> TorchTensor:
         plain = isinstance(shape, tuple) and isinstance(strides, tuple) and len(shape) == len(strides) <= MAX_DIMENSIONS

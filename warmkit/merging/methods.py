@@ -7,6 +7,7 @@ import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
+from types import MappingProxyType
 from typing import Any, Literal
 
 from warmkit.common.display import Displayed
@@ -107,10 +108,19 @@ class Method(Displayed):
         """Whether it interpolates angles, and so can meet antiparallel vectors."""
         return "antiparallel" in self._asks
 
-    def solve(self, gram: Gram | None, shares: Coefficients, antiparallel: Antiparallel = "error") -> Coefficients:
-        """Return the coefficients of the task vectors, [M], from their products, [M, M], and what the user mixes, [M]."""
+    def solve(
+        self,
+        gram: Gram | None,
+        shares: Coefficients,
+        antiparallel: Antiparallel = "error",
+        own: Mapping[str, Any] = MappingProxyType({}),
+    ) -> Coefficients:
+        """Return the coefficients of the task vectors, [M], from their products, [M, M], and what the user mixes, [M].
+
+        `own` are the method's own parameters; those that are not given have their defaults.
+        """
         known = {"gram": gram, "shares": shares, "scales": shares, "models": len(shares), "antiparallel": antiparallel}
-        return self.function(**{name: known[name] for name in self._asks})
+        return self.function(**{name: known[name] for name in self._asks & known.keys()}, **own)
 
     def edit(self, scales: Coefficients, own: Mapping[str, Any]) -> Edit:
         """Return the edit, from what the user mixes, [M], and its own parameters."""

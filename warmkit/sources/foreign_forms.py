@@ -9,8 +9,7 @@ from warmkit.errors import UnsupportedError
 
 GATHERER = "zero_to_fp32.py"  # which DeepSpeed puts beside its parts
 
-# Forms of weights that are not read, by the ends of their names.
-_FORMS = {
+FORMS = {
     ".gguf": "GGUF",
     ".h5": "TensorFlow's form",
     ".msgpack": "Flax's form",
@@ -18,6 +17,7 @@ _FORMS = {
     ".npz": "numpy's form",
     ".nemo": "NeMo's form",
 }
+"""Forms of weights that are not read, by the ends of their names; one that becomes a container leaves this table."""
 
 
 def refuse_form(names: Collection[str], place: object) -> None:
@@ -31,7 +31,7 @@ def refuse_form(names: Collection[str], place: object) -> None:
             f"{place}: DeepSpeed's parts of a model; python {GATHERER} DIR OUT, which lies there, unites them"
         )
     for name in names:
-        if form := _FORMS.get(Path(name).suffix):
+        if form := FORMS.get(Path(name).suffix):
             what = "" if Path(str(place)).name == name else f"{name} "
             made = (
                 "give the model that it was made from, or save it as safetensors"

@@ -8,6 +8,7 @@ import pytest
 
 from tests.unit.test_fuzz import KINDS
 from warmkit.formats.containers import CONTAINERS, Container, container_at
+from warmkit.sources.foreign_forms import FORMS
 
 ROOT = Path(__file__).parents[3]
 
@@ -16,13 +17,21 @@ ROOT = Path(__file__).parents[3]
 def test_a_row_is_complete(container: Container) -> None:
     home = container.open.__module__.rpartition(".")[2]
     assert container.files.__module__ == container.open.__module__, "a container is one file"
-    assert (ROOT / "tests" / "unit" / "formats" / f"test_{home}.py").is_file(), "its test"
+    assert (ROOT / "tests" / "unit" / "formats" / f"test_{home}.py").is_file(), f"it needs tests/unit/formats/test_{home}.py"
     page = (ROOT / "docs" / "inputs.md").read_text()
     rows = page.partition("## What is refused")[0].splitlines()
     row = next((each for each in rows if each.startswith("|") and container.name in each), None)
-    assert row is not None, "its row on docs/inputs.md"
-    assert container.pickled == ("--allow-pickle" in row)
-    assert container.name in KINDS, "its damaged files in tests/fuzz/readers.py"
+    assert row is not None, f"the first table of docs/inputs.md needs a row that says {container.name!r}"
+    assert container.pickled == ("--allow-pickle" in row), (
+        "docs/inputs.md: a row names --allow-pickle exactly where it is needed"
+    )
+    assert container.name in KINDS, f"KINDS of tests/unit/test_fuzz.py and tests/fuzz/readers.py need {container.name!r}"
+
+
+@pytest.mark.parametrize("end", FORMS)
+def test_a_form_is_read_or_refused_by_name_never_both(end: str, tmp_path: Path) -> None:
+    reading = [each.name for each in CONTAINERS if each.files(tmp_path / f"model{end}")]
+    assert not reading, f"{end} is a container now: take it out of FORMS in warmkit/sources/foreign_forms.py"
 
 
 def test_what_no_container_knows_is_taken_for_safetensors_which_say_what_is_missing(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import warmkit
 from tests.conftest import CONFIG, save, weights
 from warmkit.errors import FormatError, UnsupportedError
 from warmkit.formats.dtypes import DTYPES
+from warmkit.sources.foreign_forms import FORMS
 
 pytestmark = [  # peers' own
     pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning"),
@@ -124,7 +125,7 @@ def test_a_checkpoint_without_a_number_is_no_model(tmp_path: Path) -> None:
     assert "not one number in its tensors" in refusal(tmp_path / "m", FormatError)
 
 
-@pytest.mark.parametrize("form", ["gguf", "h5", "msgpack", "onnx", "npz", "nemo"])
+@pytest.mark.parametrize("form", [end.removeprefix(".") for end in FORMS])
 @pytest.mark.parametrize("lone", [True, False])
 def test_forms_that_are_not_read_are_refused_by_name(form: str, lone: bool, tmp_path: Path) -> None:
     file = tmp_path / f"m-00001-of-00002.{form}"

@@ -20,7 +20,7 @@ SIN_22, SIN_67 = sqrt((2 - sqrt(2)) / 4), sqrt((2 + sqrt(2)) / 4)
 
 @dataclass(frozen=True)
 class Golden:
-    """What a method makes of one Gram matrix.
+    """What a method makes of one Gram matrix, with the defaults of its own parameters.
 
     Attributes:
         method: Its name in METHODS.

@@ -29,11 +29,15 @@ LINEAR = {name: method for name, method in METHODS.items() if not method.edits}
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_has_its_test_its_golden_row_and_its_page(name: str) -> None:
     test, page = Path(__file__).with_name(f"test_{name.replace('-', '_')}.py"), DOCS / f"{name}.md"
-    assert test.is_file(), f"method {name!r} needs {test.name}"
+    assert test.is_file(), f"method {name!r} needs tests/unit/merging/{test.name}"
     assert page.is_file(), f"method {name!r} needs docs/methods/{page.name}"
     golden = "golden.py" if name in LINEAR else "golden_edits.py"
-    assert name in {row.method for row in (*GOLDEN, *GOLDEN_EDITS)}, f"method {name!r} needs a row in {golden}"
-    assert f"({page.name})" in (DOCS / "README.md").read_text("utf-8"), f"docs/methods/README.md does not link {page.name}"
+    assert name in {row.method for row in (*GOLDEN, *GOLDEN_EDITS)}, (
+        f"method {name!r} needs a row in tests/unit/merging/{golden}"
+    )
+    assert f"({page.name})" in (DOCS / "README.md").read_text("utf-8"), (
+        f"a table of docs/methods/README.md needs a row that links {page.name}"
+    )
 
 
 def test_golden_rows_and_exceptions_name_methods_that_exist() -> None:
@@ -54,17 +58,23 @@ def test_property(holds: Property, method: Method) -> None:
     if method.name in PROPERTIES[holds]:
         with pytest.raises(AssertionError):  # an exception that is none would hide a claim
             holds(method)
-    else:
+        return
+    try:
         holds(method)
+    except AssertionError as error:
+        where = "if its formula means it, name it as an exception in PROPERTIES of tests/unit/merging/properties.py"
+        raise AssertionError(f"{method.name} breaks {holds.__name__}; {where}") from error
 
 
 @pytest.mark.parametrize("method", LINEAR.values(), ids=LINEAR)
-def test_a_method_of_no_space_never_looks_at_the_gram_matrix(method: Method) -> None:
-    shares = np.array([0.25, 0.75])
+def test_a_method_looks_at_the_gram_matrix_exactly_where_it_asks_for_it(method: Method) -> None:
+    shares, orthogonal = np.array([0.25, 0.75]), np.eye(2)
     if method.space == "none":
-        np.testing.assert_array_equal(method.solve(None, shares), method.solve(np.eye(2), shares))
+        np.testing.assert_array_equal(method.solve(None, shares), method.solve(orthogonal, shares))
     else:
-        assert not np.array_equal(method.solve(np.ones((2, 2)), shares), method.solve(np.eye(2), shares))
+        expected, others = method.solve(orthogonal, shares), (np.ones((2, 2)), np.diag([1.0, 4.0]))
+        same = all(np.array_equal(method.solve(gram, shares), expected) for gram in others)
+        assert not same, "it takes `gram`, which costs a reading, and depends neither on angles nor on norms"
 
 
 @pytest.mark.parametrize("method", LINEAR.values(), ids=LINEAR)
@@ -137,6 +147,15 @@ def test_a_parameter_is_read_from_its_signature_and_docstring() -> None:
             share.check(value, 3)
     with pytest.raises(UsageError, match=r"a whole number at least 1, found 0\.5"):
         rounds.check(0.5, 3)
+
+
+def test_a_method_of_coefficients_may_have_a_parameter_of_its_own() -> None:
+    def toy(shares: Coefficients, stretch: Annotated[float, Within(0.0, 2.0)] = 1.0) -> Coefficients:
+        return stretch * shares
+
+    method, shares = Method("toy", toy, "stretched mean", "none"), np.array([0.25, 0.75])
+    np.testing.assert_array_equal(method.solve(None, shares), shares)
+    np.testing.assert_array_equal(method.solve(None, shares, own={"stretch": 0.5}), shares / 2)
 
 
 def test_a_parameter_without_a_default_is_no_declaration() -> None:

@@ -152,8 +152,11 @@ class _Kitchen:
         self.scored = self.candidates = 0
 
     def check(self, models: Sequence[Checkpoint]) -> None:
-        """Find every problem that headers show; a destination that is taken may be what a killed run of this command wrote."""
-        place = self.candidate if self._cache else self.destination
+        """Find every problem that headers show; a destination that is taken may be what a killed run of this command wrote.
+
+        Where scores are known, a place that never is stands for it: of a candidate a kill may have left half.
+        """
+        place = self.root / "planned" if self._cache else self.destination
         write(_uniform(len(models)), models, None, place, {**self.options, "dry_run": True})
         with writing(self.root):
             self.root.parent.mkdir(parents=True, exist_ok=True)

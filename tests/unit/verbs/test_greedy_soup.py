@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
 import warmkit
+from tests import forks
 from tests.conftest import Run, save
 from warmkit.errors import OutputError, ScoreError, UsageError
 
@@ -83,6 +85,33 @@ def test_scores_survive_an_interruption(kitchen: tuple[str, Path, dict[str, Path
     log.write_text("")
     assert warmkit.greedy_soup(paths, tmp_path / "out", score=breaking, minimize=True).members
     assert log.read_text() == "xx"
+
+
+@pytest.mark.parametrize("force", [[], ["--force"]], ids=["new", "force"])
+@pytest.mark.parametrize("left", ["whole", "half"])
+def test_a_candidate_that_a_kill_left_is_no_obstacle(
+    left: str, force: list[str], kitchen: tuple[str, Path, dict[str, Path]], tmp_path: Path
+) -> None:
+    command, log, models = kitchen
+    slow = tmp_path / "slow"  # the fourth call, the first of a soup, waits
+    waiting = f"{command}; [ $(wc -c < {log}) != 4 ] || [ -e {slow} ] || sleep 60"
+    line = [sys.executable, "-m", "warmkit", "soup", "--greedy", *map(str, models.values()), "-o", "out", "--score", waiting]
+    process = forks.Popen([*line, "--minimize", *force], cwd=tmp_path)
+    while not log.exists() or len(log.read_text()) < 4:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    candidate = tmp_path / ".out.warmkit-greedy" / "candidate"
+    assert (candidate / "model.safetensors").exists()
+    if left == "half":  # as a kill while it is removed leaves it
+        (candidate / "model.safetensors").unlink()
+        (candidate / "warmkit.json").rename(candidate / "config.json")
+    slow.touch()
+    again = forks.run([*line, "--minimize", *force], cwd=tmp_path, text=True)
+    assert again.returncode == 0, again.stderr
+    assert (tmp_path / "out" / "model.safetensors").exists()
+    assert not list(tmp_path.glob(".out*"))
 
 
 def test_what_is_made_at_the_destination_while_models_are_scored_stays(

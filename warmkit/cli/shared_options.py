@@ -170,10 +170,11 @@ def _own_option(name: str, methods: Mapping[str, Parameter]) -> Any:
 
 
 def _own_help(methods: Mapping[str, Parameter]) -> str:
-    by_words: dict[str, list[str]] = {}
+    """Return the words of all methods that have a parameter; one whose docstring refers to another has those before it."""
+    by_words, words = dict[str, list[str]](), ""
     for method, each in methods.items():
-        if each.words:
-            by_words.setdefault(each.words.rstrip("."), []).append(method)
+        words = each.words.rstrip(".") or words
+        by_words.setdefault(words, []).append(method)
     named = len(by_words) > 1 or len(methods) < 3
     said = [f"{', '.join(names)}: {words[0].lower()}{words[1:]}" if named else words for words, names in by_words.items()]
     return f"{'. '.join(said)}{'; or one per model' if next(iter(methods.values())).per_model else ''}."

@@ -10,7 +10,7 @@ import typer
 from typer.testing import CliRunner
 
 from warmkit.cli.app import app
-from warmkit.cli.command import argument, command, option, required
+from warmkit.cli.command import Command, argument, command, option, required
 from warmkit.cli.console import Console
 
 
@@ -35,7 +35,7 @@ def run(group: type, words: list[str]) -> Any:
 
     cook.__annotations__["how"] = group
     alone = typer.Typer()
-    alone.command()(command()(cook))
+    alone.command(cls=Command)(command()(cook))
     done = CliRunner().invoke(alone, words)
     assert done.exit_code == 0, done.output
     return arrived
@@ -57,7 +57,7 @@ def test_what_must_be_given_is_asked_for() -> None:
         print(dish, plates + 1)
 
     alone = typer.Typer()
-    alone.command()(command()(serve))
+    alone.command(cls=Command)(command()(serve))
     assert CliRunner().invoke(alone, ["soup", "--plates", "2"]).output == "soup 3\n"
     assert "--plates" in CliRunner().invoke(alone, ["soup"]).stderr
     assert "DISH" in CliRunner().invoke(alone, ["--plates", "2"]).stderr
@@ -66,8 +66,10 @@ def test_what_must_be_given_is_asked_for() -> None:
 def test_an_option_that_two_groups_declare_is_refused() -> None:
     def cook(console: Console, one: Cooking, two: Baking) -> None: ...
 
+    alone = typer.Typer()
+    alone.command(cls=Command)(command()(cook))
     with pytest.raises(AssertionError, match="cook: an option is declared twice"):
-        command()(cook)
+        CliRunner().invoke(alone, catch_exceptions=False)
 
 
 @pytest.mark.parametrize(("group", "commands"), [("train", ("rm", "sft", "policy")), ("eval", ("rm", "policy"))])

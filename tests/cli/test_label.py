@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 from tests import forks
 from tests.conftest import Run
 from tests.unit.labeling.server import KEY, Reply, Seen, Server, fails, prefers_good, prefers_the_first, says, serving
+from warmkit.cli.command import Command
 from warmkit.cli.label import label
 
 
@@ -163,7 +164,7 @@ def test_a_reward_model_judges_without_an_endpoint(data: Path, tmp_path: Path, m
 
     monkeypatch.setitem(sys.modules, "warmkit.modeling.reward_model", SimpleNamespace(load_scorer=load))
     app = typer.Typer()
-    app.command()(label)
+    app.command(cls=Command)(label)
     done = CliRunner().invoke(app, [str(data), "--judge-model", "my-rm", "-o", str(tmp_path / "out.jsonl"), "--json"])
     document = json.loads(done.stdout)
     assert (document["judge"], document["labelled"], document["requests"]) == ("my-rm", 5, 0)

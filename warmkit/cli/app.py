@@ -37,7 +37,7 @@ from warmkit.cli import (
     warm,
     warp,
 )
-from warmkit.cli.shared_options import WithMethodParameters
+from warmkit.cli.command import Command
 from warmkit.cli.usage import Commands
 
 app = typer.Typer(
@@ -82,10 +82,9 @@ _PANELS: dict[str, list[Callable[..., Any]]] = {
 
 for panel, verbs in _PANELS.items():
     for verb in verbs:
-        kind = WithMethodParameters if verb is merge.merge else None
-        app.command(cls=kind, rich_help_panel=panel)(verb)
+        app.command(cls=Command, rich_help_panel=panel)(verb)
 for name, of, verb in (("train-rm", "train rm", train.rm), ("train-policy", "train policy", train.policy)):
-    app.command(name, help=_alias(name, of, verb.__doc__), rich_help_panel="Train")(verb)
+    app.command(name, cls=Command, help=_alias(name, of, verb.__doc__), rich_help_panel="Train")(verb)
 app.add_typer(train.app, name="train", rich_help_panel="Train")
 app.add_typer(evaluate.app, name="eval", rich_help_panel="Evaluate")
 

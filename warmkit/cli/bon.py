@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 SAMPLES = 64
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class Choosers(Judges):
     """Who chooses answers, and who judges what was chosen."""
 
@@ -40,7 +40,7 @@ class Choosers(Judges):
     )
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class BonFiles(PlottedDocument):
     """What is written beside what is printed, and the pool of samples."""
 

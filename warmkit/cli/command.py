@@ -10,10 +10,11 @@ import os
 import signal
 import sys
 import typing
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import Annotated, Any, TypeVar
 
 import typer
+from typer.core import TyperCommand
 
 from warmkit.cli.console import Console
 from warmkit.errors import UsageError, WarmkitError, out_of_memory
@@ -60,7 +61,9 @@ def console_options(
 def command(resumes: bool = False, needs_transformers: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Turn `function(console, ...)` into a command, whose parameters are options.
 
-    A parameter whose type is a dataclass stands for a group of options: its fields are options, and an instance arrives.
+    A parameter whose type is a dataclass stands for a group of options: its fields are options, and an instance arrives. The
+    result is added to a group of commands with `cls=Command`. (Groups are `@dataclass(eq=False, repr=False)`: the methods that
+    are left out take longer to make than everything else in a group, and every command pays for all groups.)
 
     Args:
         resumes: Whether the same command goes on where an interrupted one stopped.
@@ -68,27 +71,58 @@ def command(resumes: bool = False, needs_transformers: bool = False) -> Callable
     """
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
-        groups = {each.name: each.annotation for each in _parameters(function) if _fields(each.annotation)}
-
         def run(**given: Any) -> None:
             console = Console(given.pop("quiet"), given.pop("verbose"), given.pop("json"))
             with exit_codes(console, resumes), console.watched():
                 if needs_transformers:
                     need_transformers()
-                for name, group in groups.items():
-                    given[name] = group(**{each.name: given.pop(each.name) for each in _fields(group)})
+                for each in _parameters(function):
+                    if fields := _fields(each.annotation):
+                        given[each.name] = each.annotation(**{field.name: given.pop(field.name) for field in fields})
                 function(console, **given)
 
-        parameters = [*_parameters(function), *_parameters(console_options)]
-        options = [field for each in parameters for field in (_fields(each.annotation) or [each])]
-        assert len({each.name for each in options}) == len(options), f"{function.__name__}: an option is declared twice"
-        required_first = sorted(options, key=lambda each: each.default is not inspect.Parameter.empty)
-        run.__name__, run.__doc__ = function.__name__, function.__doc__
-        run.__signature__ = inspect.Signature(required_first)  # pyright: ignore[reportFunctionMemberAccess]
-        run.__annotations__ = {each.name: each.annotation for each in options}
-        return run
+        def declare() -> TyperCommand:
+            parameters = [*_parameters(function), *_parameters(console_options)]
+            options = [field for each in parameters for field in (_fields(each.annotation) or [each])]
+            assert len({each.name for each in options}) == len(options), f"{function.__name__}: an option is declared twice"
+            return command_of(run, sorted(options, key=lambda each: each.default is not inspect.Parameter.empty))
+
+        def named() -> None:
+            raise AssertionError(f"{function.__name__}: expected app.command(cls=Command)")
+
+        named.__name__, named.__doc__ = function.__name__, function.__doc__
+        vars(named)["declare"] = declare
+        return named
 
     return decorate
+
+
+class Command(TyperCommand):
+    """Command whose options are declared when they are asked for: a list of commands needs their names and helps alone."""
+
+    @property
+    def params(self) -> list[Any]:
+        if not self._declared:
+            self._declared = True
+            made = vars(self.callback)["declare"]()
+            self._params += made.params
+            self.callback = made.callback
+        return self._params
+
+    @params.setter
+    def params(self, params: list[Any]) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        self._params, self._declared = params, False
+
+
+def command_of(run: Callable[..., None], parameters: Sequence[inspect.Parameter]) -> TyperCommand:
+    """Return typer's command of a function that takes parameters by their names."""
+    run.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportFunctionMemberAccess]
+    run.__annotations__ = {each.name: each.annotation for each in parameters}
+    app = typer.Typer(add_completion=False)
+    app.command()(run)
+    made = typer.main.get_command(app)
+    assert isinstance(made, TyperCommand)
+    return made
 
 
 def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
@@ -114,7 +148,9 @@ def _declared(name: str, hint: Any, default: Any) -> inspect.Parameter:
 
 
 def _fields(group: Any) -> list[inspect.Parameter]:
-    """Return the options of a dataclass; none of any other type."""
+    """Return the options of a dataclass, or of a class that lists its `options`; none of any other type."""
+    if hasattr(group, "options"):
+        return group.options()
     return _parameters(group) if isinstance(group, type) and dataclasses.is_dataclass(group) else []
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from warmkit.labeling.judge import EndpointJudge
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class EndpointOptions:
     """How an endpoint is asked."""
 

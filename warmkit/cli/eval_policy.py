@@ -27,7 +27,7 @@ REWARDS = ("reward", "control_", "best_of_", "win_rate")
 """How the names of the first table's numbers start."""
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class Measures:
     """What else is measured of the answers."""
 
@@ -43,7 +43,7 @@ class Measures:
             raise UsageError("--encoder compares two answers to a prompt: give --samples 2 or more")
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class AnswerFiles(DocumentFile):
     """What is written beside what is printed."""
 

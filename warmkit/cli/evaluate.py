@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from warmkit.cli.command import command, option
+from warmkit.cli.command import Command, command, option
 from warmkit.cli.console import Console, interval, table
 from warmkit.cli.eval_policy import policy
 from warmkit.cli.gate import Gates
@@ -29,7 +29,7 @@ DataSets = Annotated[
 ]
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class Reading:
     """How reward models read preference pairs."""
 
@@ -256,5 +256,5 @@ def _cost(cost: dict[str, Any]) -> Any:
     return table(f"Inference, {cost['pairs']} pairs on {cost['device']}", columns, rows)
 
 
-app.command("rm")(rm)
-app.command("policy")(policy)
+for each in (rm, policy):
+    app.command(cls=Command)(each)

@@ -9,7 +9,7 @@ from warmkit.cli.completions import among
 from warmkit.cli.shared_options import PLACE_PANEL
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class Executor:
     """Where the runs of a pipeline go."""
 
@@ -33,7 +33,7 @@ class Executor:
         return [] if self.executor is None else [f"{section}.executor={self.executor}"]
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class MergeExecutor(Executor):
     """Where a merge is done."""
 

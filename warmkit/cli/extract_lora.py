@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from warmkit.verbs.extraction import Extraction
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class Factors:
     """What the adapter holds."""
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 ETAS = [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1]
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class Sweep:
     """What is merged, and at which update rates and mixes."""
 
@@ -82,7 +82,7 @@ class Sweep:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class FrontFiles(PlottedDocument):
     """What is written beside what is printed."""
 

@@ -11,7 +11,7 @@ from warmkit.cli.console import Console
 from warmkit.errors import ScoreError, UsageError, nearest
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class Gates:
     """Numbers that a shell reads or that a command fails by."""
 

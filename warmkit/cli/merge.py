@@ -13,11 +13,11 @@ from warmkit.cli.command import command, option
 from warmkit.cli.console import Console
 from warmkit.cli.executor import MergeExecutor
 from warmkit.cli.merge_recipe import note_template, read, read_slices, show_recipe
-from warmkit.cli.shared_options import METHOD_PANEL, Models, Writing, etas, given, numbers, own_given
+from warmkit.cli.shared_options import METHOD_PANEL, MethodParameters, Models, Writing, etas, given, numbers
 from warmkit.errors import UsageError
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class Mix:
     """What is merged, and how."""
 
@@ -62,6 +62,7 @@ def merge(
     console: Console,
     models: Models,
     mix: Mix,
+    own: MethodParameters,
     place: MergeExecutor,
     writing: Writing,
     output: Path | None = option(None, "Directory to create.", "--output", "-o", show_default="the recipe's"),
@@ -82,7 +83,7 @@ def merge(
     - `warmkit merge mergekit_config.yml --explain`
     - `warmkit merge --init SFT A B -o OUT --executor ray --address 10.0.0.1:6379`
     """
-    parameters = {**mix.keywords(), **given({"executor": place.executor, **own_given()})}
+    parameters = {**mix.keywords(), **own.given(), **given({"executor": place.executor})}
     options = given(vars(writing))
     recipe = read(console, models)
     if explain:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Plot = Annotated[Path | None, typer.Option("--plot", help="Picture to draw: .png, .svg or .pdf.")]
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class DocumentFile:
     """File of what --json prints."""
 
@@ -48,7 +48,7 @@ class DocumentFile:
             write_file(self.output, dump_json(document))
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class PlottedDocument(DocumentFile):
     """File of what --json prints, and a picture of it."""
 

@@ -31,7 +31,7 @@ Rewards = Annotated[
 ]
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class Judges:
     """What judges answers."""
 
@@ -39,7 +39,7 @@ class Judges:
     controls: list[str] | None = option(None, "A reward that is only reported. Repeatable.", "--control", metavar="[NAME=]WHAT")
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class Sampling:
     """Which prompts policies answer, and how."""
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from warmkit.evidence.reproduction.results import Result
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class Extent:
     """What is measured, and where its results and recipes lie."""
 

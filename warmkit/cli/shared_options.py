@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
 from warmkit.cli import completions
 from warmkit.cli.command import option
@@ -19,16 +17,15 @@ from warmkit.errors import UsageError
 if TYPE_CHECKING:
     from warmkit.merging.parameters import Parameter
 
-KEYWORD_ONLY = inspect.Parameter.KEYWORD_ONLY
 METHOD_PANEL = "Parameters of methods"
 INPUT_PANEL = "What is read"
 TENSOR_PANEL = "Which tensors"
 RESULT_PANEL = "What is written"
 PLACE_PANEL = "Where it runs"
 
-Models = Annotated[
-    list[str], typer.Argument(metavar="MODEL", help="Directories, .safetensors files, Hub repositories or addresses.")
-]
+MODELS = "Directories, .safetensors files, Hub repositories or addresses."
+
+Models = Annotated[list[str], typer.Argument(metavar="MODEL", help=MODELS)]
 OutputPath = Annotated[Path, typer.Option("--output", "-o", help="Directory to create.", show_default=False)]
 Threads = Annotated[int | None, typer.Option("--threads", help="Worker threads.", show_default="one a core")]
 Stream = Annotated[
@@ -49,7 +46,7 @@ AllowPickle = Annotated[
 ]
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class Writing:
     """How a model is read, computed and written."""
 
@@ -111,48 +108,31 @@ class Writing:
         return {**given(vars(self)), "estimate": self.dry_run}
 
 
-class WithMethodParameters(TyperCommand):
-    """Command with an option for every parameter that some merge method has of its own, as the methods declare them.
+class MethodParameters:
+    """Options for the parameters that merge methods have of their own, as the methods declare them."""
 
-    They are made when the options are asked for, not when the command is: the list of commands needs no numpy.
-    """
+    def __init__(self, **given: Any) -> None:
+        self._given = given
 
-    @property
-    def params(self) -> list[Any]:
-        if not self._complete:
-            self._complete = True
-            self._params += _own_options()
-        return self._params
-
-    @params.setter
-    def params(self, params: list[Any]) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
-        self._params, self._complete = params, False
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run the command; the parameters of methods, which its function does not name, are kept for `own_given`."""
+    @staticmethod
+    def options() -> list[inspect.Parameter]:
+        """Return an option for every parameter that some method has."""
         from warmkit.merging.methods import parameters_by_name
 
-        _own.set({name: ctx.params.pop(name, None) for name in parameters_by_name()})
-        return super().invoke(ctx)
+        return [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_own_option(name, methods))
+            for name, methods in parameters_by_name().items()
+        ]
 
+    def given(self) -> dict[str, Any]:
+        """Return the parameters that the command line gives, lists parsed."""
+        from warmkit.merging.methods import parameters_by_name
 
-_own: ContextVar[dict[str, Any]] = ContextVar("parameters of methods on the command line")
-
-
-def _own_options() -> list[Any]:
-    """Return the options of parameters of methods, made as those of any command are."""
-    from warmkit.merging.methods import parameters_by_name
-
-    def own(**given: Any) -> None: ...
-
-    options = {name: _own_option(name, methods) for name, methods in parameters_by_name().items()}
-    own.__signature__ = inspect.Signature(  # pyright: ignore[reportFunctionMemberAccess]
-        [inspect.Parameter(name, KEYWORD_ONLY, default=None, annotation=each) for name, each in options.items()]
-    )
-    own.__annotations__ = options
-    app = typer.Typer(add_completion=False)
-    app.command()(own)
-    return [each for each in typer.main.get_command(app).params if each.name in options]
+        taken = given(self._given)
+        for name, methods in parameters_by_name().items():
+            if next(iter(methods.values())).per_model and (values := numbers(taken.get(name), f"--{name}")):
+                taken[name] = values[0] if len(values) == 1 else values
+        return taken
 
 
 def _own_option(name: str, methods: Mapping[str, Parameter]) -> Any:
@@ -178,17 +158,6 @@ def _own_help(methods: Mapping[str, Parameter]) -> str:
     named = len(by_words) > 1 or len(methods) < 3
     said = [f"{', '.join(names)}: {words[0].lower()}{words[1:]}" if named else words for words, names in by_words.items()]
     return f"{'. '.join(said)}{'; or one per model' if next(iter(methods.values())).per_model else ''}."
-
-
-def own_given() -> dict[str, Any]:
-    """Return the parameters of methods that the command line gives, lists parsed."""
-    from warmkit.merging.methods import parameters_by_name
-
-    taken = dict(_own.get())
-    for name, methods in parameters_by_name().items():
-        if next(iter(methods.values())).per_model and (values := numbers(taken[name], f"--{name}")):
-            taken[name] = values[0] if len(values) == 1 else values
-    return taken
 
 
 def given(options: Mapping[str, Any]) -> dict[str, Any]:

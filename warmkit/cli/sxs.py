@@ -31,7 +31,7 @@ MOST_SHOWN = 100
 LONGEST = 600  # characters of a text that --examples shows
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class RewardScale:
     """How rewards say who wins."""
 
@@ -52,7 +52,7 @@ class RewardScale:
         return found
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class SxsFiles(PlottedDocument):
     """What is written beside what is printed."""
 

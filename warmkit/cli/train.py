@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import typer
 
-from warmkit.cli.command import argument, command, option
+from warmkit.cli.command import Command, argument, command, option
 from warmkit.cli.console import Console, table
 from warmkit.cli.policy_options import tell_truncated_prompts
 from warmkit.cli.usage import Commands
@@ -20,7 +20,7 @@ T = TypeVar("T")
 R = TypeVar("R", bound=Any)
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class RecipeRun:
     """Recipe, and what becomes of it."""
 
@@ -205,4 +205,4 @@ def _plan(console: Console, content: Any, model: Any, steps: int, data: dict[str
 
 
 for each in (rm, sft, policy):
-    app.command()(each)
+    app.command(cls=Command)(each)

@@ -65,7 +65,8 @@ def _section(section: type, places: list[str]) -> str:
     hints = typing.get_type_hints(section)
     for each in dataclasses.fields(section):
         meaning = re.sub(r"\s+", " ", meanings.get(each.name, "")).strip()
-        rows.append(f"| `{each.name}` | {_type(hints[each.name])} | {_default(each)} | {meaning} |")
+        kind = ", ".join(filter(None, [_type(hints[each.name]), each.metadata.get("range")]))
+        rows.append(f"| `{each.name}` | {kind} | {_default(each)} | {meaning} |")
     return f"## {', '.join(places)}\n\n" + "\n".join(rows) + "\n"
 
 

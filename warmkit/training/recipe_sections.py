@@ -15,15 +15,15 @@ Executor = Literal["processes", "ray"]
 
 
 def number_in(low: float, high: float | None = None, *, default: Any) -> Any:
-    """Declare a key whose value lies in [low, high]."""
+    """Declare a key whose value, or each of whose values, lies in [low, high]."""
+    wanted = f"at least {low:g}" if high is None else f"between {low:g} and {high:g}"
 
     def check(value: Any) -> None:
         for each in value if isinstance(value, list) else [value]:
             if not (low <= each and (high is None or each <= high)):
-                wanted = f"at least {low:g}" if high is None else f"between {low:g} and {high:g}"
                 raise UsageError(f"expected a number {wanted}, found {each!r}")
 
-    return field(default=default, metadata={"check": check})
+    return field(default=default, metadata={"check": check, "range": wanted})
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from warmkit.training.policy import train_policy as train_policy
     from warmkit.training.reward_modeling import train_reward_model as train_reward_model
     from warmkit.training.sft import train_sft as train_sft
+    from warmkit.verbs.average import average as average
     from warmkit.verbs.compare import compare as compare
     from warmkit.verbs.extract import extract_lora as extract_lora
     from warmkit.verbs.greedy_soup import greedy_soup as greedy_soup
@@ -48,6 +49,7 @@ _HOMES = {
     "RewardModel": "modeling.reward_model",
     "Slice": "verbs.slices",
     "WarmkitError": "errors",
+    "average": "verbs.average",
     "compare": "verbs.compare",
     "ema": "verbs.merge",
     "extract_lora": "verbs.extract",
@@ -79,6 +81,7 @@ __all__ = [
     "Slice",
     "WarmkitError",
     "__version__",
+    "average",
     "compare",
     "ema",
     "extract_lora",

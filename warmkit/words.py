@@ -73,7 +73,7 @@ VALUES: Mapping[str, str] = {
 """Other words for values of options and keys of recipes; each is said only where it is one that may be given."""
 
 COMMANDS: Mapping[str, str] = {
-    **dict.fromkeys(("average", "avg", "mean", "uniform"), "warmkit soup"),
+    **dict.fromkeys(("avg", "mean", "uniform"), "warmkit soup"),
     **dict.fromkeys(("slerp", "lerp", "ties", "karcher", "sce", "della"), "warmkit merge --method {name}"),
     "linear": "warmkit merge --method lerp",
     **dict.fromkeys(("mergekit", "mergekit-yaml", "run"), "warmkit merge RECIPE.yaml"),

@@ -20,7 +20,7 @@ from warmkit.training.reward_modeling import train_reward_model
 FINE_TUNED = {
     "SFT": ["A", "B", "C", "D", "MODEL", "MATH-RL", "CODE-RL", "TOOLS-RL"],
     "BASE": ["MATH", "CODE", "CHAT", "TOXIC", "DENSE"],
-    "run": [*(f"checkpoint-{each}" for each in (600, 800, 1000)), *(f"step-{each}" for each in (1000, 2000, 3000))],
+    "run": [f"checkpoint-{each}" for each in (600, 800, 1000)],
 }
 """Models by what they were fine-tuned from; those of a run are its checkpoints."""
 RECIPE = """\

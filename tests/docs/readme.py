@@ -64,7 +64,7 @@ def _models(folder: Path) -> None:
                 weight.add_(torch.randn_like(weight), alpha=0.02 * bool(seed))
         return made
 
-    for seed, name in enumerate(("SFT", "A", "B", "C", "step-1000", "step-2000", "step-3000")):
+    for seed, name in enumerate(("SFT", "A", "B", "C", "run/step-1000", "run/step-2000", "run/step-3000")):
         model(seed).save_pretrained(folder / name)
     for seed in (1, 2):
         start = model(0)

@@ -18,7 +18,21 @@ FLOORS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlin
 
 # Files of one name are one thing on several floors: a command, what it calls, its recipe or its report.
 ONE_THING = {
-    *("compare", "demo", "docstrings", "ema", "front", "label", "liti", "merge", "methods", "push", "reproduce", "verify"),
+    *(
+        "average",
+        "compare",
+        "demo",
+        "docstrings",
+        "ema",
+        "front",
+        "label",
+        "liti",
+        "merge",
+        "methods",
+        "push",
+        "reproduce",
+        "verify",
+    ),
     *("warm", "warp"),
 }
 

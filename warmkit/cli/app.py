@@ -10,6 +10,7 @@ import typer
 
 from warmkit._version import __version__
 from warmkit.cli import (
+    average,
     bon,
     compare,
     corrupt,
@@ -72,7 +73,7 @@ def _alias(name: str, of: str, text: str | None) -> str:
 
 
 _PANELS: dict[str, list[Callable[..., Any]]] = {
-    "Merge": [merge.merge, liti.liti, soup.soup, ema.ema, extract_lora.extract_lora, methods.methods],
+    "Merge": [merge.merge, liti.liti, soup.soup, average.average, ema.ema, extract_lora.extract_lora, methods.methods],
     "Look, check and share": [inspect.inspect, compare.compare, verify.verify, push.push, report.report],
     "Train": [warm.warm, warp.warp, recipes.recipes],
     "Evaluate": [front.front, bon.bon, sxs.sxs, lmc.lmc, score.score],

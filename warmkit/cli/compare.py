@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from warmkit.cli import completions
-from warmkit.cli.command import command, option, required
+from warmkit.cli.command import command, option
 from warmkit.cli.console import Console, table
 from warmkit.cli.output import check_picture, draw_picture
-from warmkit.cli.shared_options import AllowPickle, Models, Stream, Threads
+from warmkit.cli.shared_options import MODELS, AllowPickle, Stream, Threads
 from warmkit.common.units import number
 from warmkit.errors import UsageError
 
@@ -20,34 +22,64 @@ if TYPE_CHECKING:
 @command()
 def compare(
     console: Console,
-    models: Models,
-    init: str = required("What the models were fine-tuned from.", show_default=False),
+    models: Annotated[list[str] | None, typer.Argument(metavar="MODEL", help=MODELS, show_default=False)] = None,
+    init: str | None = option(None, "What the models were fine-tuned from.", show_default="of a run, its first checkpoint"),
+    run: str | None = option(None, "Training directory whose checkpoints are compared, in place of models."),
     granularity: str = option("layer", "layer, tensor or model.", autocompletion=completions.granularity),
     plot: Path | None = option(None, "Draw angles, cosines and norms (WARP, figure 11) into a picture."),
     threads: Threads = None,
     allow_pickle: AllowPickle = False,
     stream: Stream = False,
 ) -> None:
-    """Measure norms and angles of task vectors and of full weights, group by group.
+    """Measure norms and angles of task vectors and of full weights, group by group; or how a run moved, step by step.
 
-    Example:
+    Examples:
 
     - `warmkit compare --init SFT A B C --plot angles.png`
+    - `warmkit compare --run RUN --init SFT --plot run.png`
     """
     from warmkit.report.runs.documents import compare_charts
     from warmkit.verbs.compare import compare as compare_checkpoints
 
     check_picture(plot)
+    how: dict[str, Any] = {"threads": threads, "allow_pickle": allow_pickle, "stream": stream, "granularity": granularity}
+    if run is not None:
+        _compare_run(console, run, init, models, plot, how)
+        return
+    if not models or init is None:
+        lacking = "--init (what the models were fine-tuned from)" if models else "MODEL (directories, files or repositories)"
+        example = "warmkit compare --init SFT A B C --plot angles.png"
+        raise UsageError(f"warmkit compare: expected {lacking}; for example: {example}")
     if plot is not None and len(models) < 2:
         raise UsageError("--plot compares pairs: give at least two models")
     with console.progress("comparing") as advance:
-        how: dict[str, Any] = {"threads": threads, "allow_pickle": allow_pickle, "stream": stream}
-        comparison = compare_checkpoints(models, init=init, granularity=granularity, **how, advance=advance)
+        comparison = compare_checkpoints(models, init=init, **how, advance=advance)
     draw_picture(console, lambda: compare_charts(comparison.as_document()), plot)
     console.note(*comparison.notes)
 
     columns = ["group", "parameters", "pair", "angle of task vectors", "of weights", "norm ratio", "norms"]
     console.result(comparison.as_document(), table(None, columns, _rows(comparison)), comparison.summary())
+
+
+def _compare_run(
+    console: Console, run: str, init: str | None, models: list[str] | None, plot: Path | None, how: dict[str, Any]
+) -> None:
+    from warmkit.report.runs.documents import run_charts
+    from warmkit.verbs.run_shape import run_shape
+
+    if models:
+        raise UsageError(f"--run names the checkpoints; leave out {models[0]!r}")
+    with console.progress("comparing") as advance:
+        shape = run_shape(run, init=init, **how, advance=advance)
+    document = shape.as_document()
+    draw_picture(console, lambda: run_charts(document), plot)
+    console.note(*shape.comparison.notes)
+    rows = [
+        [f"{step:g}", checkpoint, f"{far:.4g}", f"{moved:.4g}", "" if turn is None else f"{turn:.1f}"]
+        for step, checkpoint, far, moved, turn in zip(shape.steps, shape.checkpoints, shape.distances, shape.moves, shape.turns)
+    ]
+    columns = ["step", "checkpoint", "distance from the init", "moved since the last", "turned, degrees"]
+    console.result(document, table(None, columns, rows), shape.summary())
 
 
 def _rows(comparison: Comparison) -> list[list[str]]:

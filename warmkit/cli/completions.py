@@ -25,6 +25,13 @@ def method(incomplete: str) -> list[Any]:
     return [(each.name, each.summary) for each in METHODS.values() if each.name.startswith(incomplete)]
 
 
+def schedule(incomplete: str) -> list[Any]:
+    """Complete a schedule of an average along a run, with what it is."""
+    from warmkit.merging.schedules import SCHEDULES
+
+    return [(each.name, each.summary) for each in SCHEDULES.values() if each.name.startswith(incomplete)]
+
+
 def claim(incomplete: str) -> list[Any]:
     """Complete a claim of `reproduce`: each has a recipe of its name."""
     folder = Path(__file__).parents[1] / "evidence" / "reproduction" / "recipes"

@@ -28,8 +28,8 @@ def ema(
 
     Examples:
 
-    - `warmkit ema run/step-1000 run/step-2000 run/step-3000 -o OUT`
-    - `warmkit ema --mu 0.1 --sort natural run/step-* -o OUT`
+    - `warmkit ema run/checkpoint-600 run/checkpoint-800 run/checkpoint-1000 -o OUT`
+    - `warmkit ema --mu 0.1 --sort natural run/checkpoint-* -o OUT`
     """
     from warmkit.engine.spec import ema_spec
     from warmkit.verbs.merge import ema as ema_checkpoints

@@ -19,7 +19,9 @@ def show(console: Console, result: MergeResult, **extra: Any) -> None:
     from warmkit.engine.spec import written_apart
 
     console.note(*result.notes)
-    outputs = dict(zip(written_apart(list(result.outputs)), result.outputs.values()))
+    keys = list(result.outputs)
+    names = keys if any(isinstance(each, str) for each in keys) else written_apart(keys)
+    outputs = dict(zip(names, result.outputs.values()))
     document = {**dataclasses.asdict(result), "outputs": outputs, **extra}
     console.result(document, *(_written(result) if result.written else _plan(result)))
     if result.lacking:

@@ -60,7 +60,7 @@ def _moved_nothing(model: str) -> str:
 
 def _numbers(spec: MergeSpec) -> list[str]:
     said: list[str] = []
-    if spec.method.mix == "shares":
+    if spec.method.mix == "shares" and not spec.averages:
         settings = [each for mix in spec.variation.stretches for each in mix.coefficients or ()] if spec.variation else []
         varied = [value for setting in settings for rule in setting for value in rule.values]
         shares = varied if spec.variation else spec.shares.tolist()

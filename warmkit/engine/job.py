@@ -139,7 +139,7 @@ def build_job(
         groups={**groups, **{f"{name} (kept)": [name] for name in floats if name in kept and name not in copied}},
         exact=[name for name in names if own[name].kind == "exact" or name in copied],
         dtypes={name: dtype if dtype and own[name].kind == "float" else own[name] for name in names},
-        outputs=len(spec.etas),
+        outputs=len(spec.outputs),
         space=space,
         solve=solve,
         allow_nonfinite=allow_nonfinite,

@@ -20,7 +20,7 @@ from warmkit.engine.job import Job, build_job, input_rows
 from warmkit.engine.kept_tensors import kept
 from warmkit.engine.merge_options import OutputOptions, PathLike
 from warmkit.engine.plan import Output, Plan, parse_size, plan_output
-from warmkit.engine.spec import MergeSpec, written_apart
+from warmkit.engine.spec import MergeSpec
 from warmkit.engine.staging import Staging, staging_place
 from warmkit.errors import MismatchError, OutputError, UsageError
 from warmkit.formats.checkpoint import Checkpoint
@@ -139,7 +139,7 @@ def prepare(
     job = build_job(spec, rows, list(donor.entries), dtype, options.get("allow_nonfinite", False), unmerged | own)
     tensors = (Output(name, job.dtypes[name], entry.shape) for name, entry in donor.entries.items())
     plan = plan_output(tensors, max_shard_size, {"format": "pt", **donor.metadata})
-    folders = [""] if len(spec.etas) == 1 else [f"eta-{eta}" for eta in written_apart(spec.etas)]
+    folders = spec.outputs if len(spec.outputs) > 1 else [""]
     if unmerged:
         notes.append(f"{len(unmerged)} of {len(donor.entries)} tensors are copied from {donor.source} (--only, --exclude)")
     tokenizer = find_tokenizer(wanted, inputs) if (wanted := options.get("tokenizer")) else None
@@ -259,6 +259,7 @@ def fingerprint(prepared: Prepared) -> str:
         "vocabulary": prepared.matched.identity,
         "allow_nonfinite": job.allow_nonfinite,
         "inputs": [checkpoint.fingerprint() for checkpoint in checkpoints],
+        **({"averages": [each.coefficients.tolist() for each in spec.averages.values()]} if spec.averages else {}),
         "shards": [[shard.file, xxhash.xxh3_128_hexdigest(shard.header)] for shard in prepared.plan.shards],
     }
     return xxhash.xxh3_128_hexdigest(json.dumps(identity).encode())

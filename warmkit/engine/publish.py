@@ -26,9 +26,9 @@ def write_small_files(
 ) -> None:
     """Write what lies beside the weights of every output; the manifest last."""
     dtype = parse_output_dtype(name) if (name := options.get("dtype")) else None
-    for place, (folder, eta) in enumerate(zip(prepared.folders, prepared.spec.etas)):
+    for place, folder in enumerate(prepared.folders):
         target = staging.result / folder
-        description = _describe(prepared, eta, dtype, extra)
+        description = _describe(prepared, place, dtype, extra)
         groups = report_groups(prepared, stream, place)
         with writing(staging.destination):
             copy_companions(prepared.companions, prepared.small_files, target, dtype)
@@ -46,14 +46,14 @@ def write_small_files(
             write_manifest(target, description, rows, groups, stream.digests, place, options.get("sha256", False))
 
 
-def _describe(prepared: Prepared, eta: float, dtype: DType | None, extra: Mapping[str, Any]) -> dict[str, Any]:
+def _describe(prepared: Prepared, output: int, dtype: DType | None, extra: Mapping[str, Any]) -> dict[str, Any]:
     def source(checkpoint: Checkpoint) -> dict[str, Any]:
         versions = {"versions": checkpoint.versions()} if checkpoint.streamed else {}
         return {"source": checkpoint.source, "files": checkpoint.sizes(), **versions}
 
     return {
         "method": prepared.spec.name,
-        "parameters": {**prepared.spec.parameters, "eta": eta, "dtype": dtype.torch_name if dtype else None},
+        "parameters": {**prepared.spec.described(output), "dtype": dtype.torch_name if dtype else None},
         "init": source(prepared.init) if prepared.init else None,
         "models": [source(model) for model in prepared.models],
         **({"vocabulary": prepared.matched.notes} if prepared.matched.notes else {}),

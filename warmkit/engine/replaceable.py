@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from warmkit.errors import OutputError
+from warmkit.merging.schedules import MANUAL, SCHEDULES
 
 MANIFEST = "warmkit.json"
+_PART = re.compile(f"eta-.+|({'|'.join((*SCHEDULES, MANUAL))})(-[0-9]+)?")
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "*.bin.index.json", "adapter_model.bin")
 SMALL = (
     *("*config.json", "config_*.json", "config.*.json", "modules.json", "*.jinja", "chat_template.json", "chat_template.txt"),
@@ -16,6 +19,21 @@ SMALL = (
     *("configuration_*.py", "modeling_*.py", "modular_*.py", "tokenization_*.py", "processing_*.py", "image_processing_*.py"),
     *("README.md", "LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*", ".gitattributes", "training_args.bin", MANIFEST),
 )
+
+
+def is_part(name: str) -> bool:
+    """Say whether a folder is called as one of several results of one reading.
+
+    Examples:
+        >>> [is_part(name) for name in ("eta-0.3", "minus-sqrt-5", "ema", "uniform-mine")]
+        [True, True, True, False]
+    """
+    return _PART.fullmatch(name) is not None
+
+
+def parts_of(output: Path) -> list[Path]:
+    """Return the results that one reading wrote into a directory: of several etas, or schedules and windows."""
+    return sorted(child for child in output.iterdir() if is_part(child.name) and (child / MANIFEST).is_file())
 
 
 def check_replaceable(directory: Path) -> None:
@@ -29,7 +47,7 @@ def check_replaceable(directory: Path) -> None:
     if not directory.is_dir():
         raise OutputError(f"{directory}: --force replaces checkpoints, and this is something else")
     children = sorted(directory.iterdir())
-    if children and all(_is_folder(child) and child.name.startswith("eta-") for child in children):
+    if children and all(_is_folder(child) and is_part(child.name) for child in children):
         for child in children:
             _check(child)
     else:

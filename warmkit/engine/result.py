@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +24,7 @@ class MergeResult(Displayed):
 
     Attributes:
         path: The destination.
-        outputs: The model directory of every eta; one entry, at `path`, unless several etas were asked for.
+        outputs: The model directory of every eta, or of every average; one entry, at `path`, unless several were asked for.
         method: The method, or the verb.
         files: Name and bytes of the weight files of one output.
         groups: Geometry and coefficients of every group, at the first eta; empty after a dry run.
@@ -41,7 +42,7 @@ class MergeResult(Displayed):
     """
 
     path: Path
-    outputs: dict[float, Path]
+    outputs: dict[Any, Path]
     method: str
     files: dict[str, int]
     groups: tuple[GroupReport, ...]
@@ -58,7 +59,7 @@ class MergeResult(Displayed):
     lacking: int = 0
 
     def _facts(self) -> Mapping[str, object]:
-        first = f" at eta {next(iter(self.outputs)):g}" if len(self.outputs) > 1 else ""
+        first = f" at eta {next(iter(self.outputs))}" if len(self.outputs) > 1 else ""
         return {
             "path": self.path,
             "method": self.method,
@@ -73,6 +74,10 @@ class MergeResult(Displayed):
 
     def _rows(self) -> Sequence[Displayed]:
         return self.groups
+
+
+def _names(prepared: Prepared) -> Sequence[float | str]:
+    return list(prepared.spec.averages) or prepared.spec.etas
 
 
 def report_groups(prepared: Prepared, stream: Stream, number: int) -> tuple[GroupReport, ...]:
@@ -93,7 +98,7 @@ def merge_result(prepared: Prepared, groups: tuple[GroupReport, ...], resumed: i
     """Return what a merge gives back; `started` is on the clock of `perf_counter`."""
     return MergeResult(
         path=prepared.output,
-        outputs={eta: prepared.output / folder for eta, folder in zip(prepared.spec.etas, prepared.folders)},
+        outputs={name: prepared.output / folder for name, folder in zip(_names(prepared), prepared.folders)},
         method=prepared.spec.name,
         files={shard.file: shard.size for shard in prepared.plan.shards},
         groups=groups,

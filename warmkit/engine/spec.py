@@ -31,6 +31,14 @@ class Numbers:
 
 
 @dataclass(frozen=True)
+class Average:
+    """One of several averages of the same checkpoints: coefficients, [M], and what they are, for the manifest."""
+
+    coefficients: Coefficients
+    described: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class MergeSpec:
     """A merge without its checkpoints.
 
@@ -48,6 +56,7 @@ class MergeSpec:
         local: The numbers of every group, once the groups are known; empty without a variation.
         own: Parameters that the method has of its own.
         scale: Factor of what a method makes that edits task vectors.
+        averages: Several averages in place of `shares`, by the folder of each.
     """
 
     method: Method
@@ -63,6 +72,18 @@ class MergeSpec:
     local: Mapping[str, Numbers] = field(default_factory=lambda: {})
     own: Mapping[str, Any] = field(default_factory=lambda: {})
     scale: float = 1.0
+    averages: Mapping[str, Average] = field(default_factory=lambda: {})
+
+    @property
+    def outputs(self) -> list[str]:
+        """Names of what is written from one reading: the folders, where there are several."""
+        return list(self.averages) or [f"eta-{eta}" for eta in written_apart(self.etas)]
+
+    def described(self, output: int) -> dict[str, Any]:
+        """Return the parameters of one output, for its manifest."""
+        if self.averages:
+            return {**list(self.averages.values())[output].described, "eta": 1.0}
+        return {**self.parameters, "eta": self.etas[output]}
 
     @property
     def uses_init(self) -> bool:
@@ -98,7 +119,9 @@ class MergeSpec:
         return self.method.edit(numbers.shares, {**self.own, **numbers.own})
 
     def solve(self, group: str, gram: Gram | None) -> Coefficients:
-        """Return the coefficients of every row for every eta, [etas, rows]; of an edit, of its task vector, [etas, 1]."""
+        """Return the coefficients of every row for every output, [outputs, rows]; of an edit, of its task vector, [etas, 1]."""
+        if self.averages:
+            return np.stack([each.coefficients for each in self.averages.values()])
         numbers = self.local.get(group, Numbers(self.shares))
         shares, scale = numbers.shares, numbers.eta
         if self.method.edits:
@@ -226,7 +249,7 @@ def merge_spec(
 
 def _granularity(method: Method, given: str | None) -> str:
     if not method.edits:
-        return given or "layer"
+        return given or method.by
     if given not in (None, "tensor") and not method.grouped:
         raise UsageError(f"{method.name} works tensor by tensor; it has no other granularity than tensor")
     return given or "tensor"

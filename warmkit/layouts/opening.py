@@ -16,6 +16,7 @@ from warmkit.layouts.config_defaults import ties
 from warmkit.sources.file_identity import Identity, identities_at, identity
 from warmkit.sources.files import refuse_irregular
 from warmkit.sources.hub import resolve
+from warmkit.sources.runs import at_step
 
 
 def open_checkpoint(source: str | os.PathLike[str], *, allow_pickle: bool = False, stream: bool = False) -> Checkpoint:
@@ -24,8 +25,9 @@ def open_checkpoint(source: str | os.PathLike[str], *, allow_pickle: bool = Fals
     Args:
         source: A directory with one `model.safetensors`, or with an index and its shards; one `.safetensors` file; a Hub
             repository `hf://owner/name[@revision]`, or `owner/name` where no such local path exists; an address
-            (`https://`, `s3://`, ...), which is always streamed; `BASE+ADAPTER`, both of these kinds, or an adapter alone,
-            which names its base: the dense weights that the two stand for.
+            (`https://`, `s3://`, ...), which is always streamed; `RUN@1000` or `RUN@-1`, a step of a training directory or its
+            newest checkpoint; `BASE+ADAPTER`, both of these kinds, or an adapter alone, which names its base: the dense
+            weights that the two stand for.
         allow_pickle: Also read what torch saved, where there are no safetensors: `pytorch_model.bin`, `.pt`, `.ckpt`, and
             directories of torch.distributed.checkpoint. Nothing that a pickle names is imported or called.
         stream: Read a Hub repository by byte ranges instead of fetching it first.
@@ -45,6 +47,7 @@ def open_checkpoint(source: str | os.PathLike[str], *, allow_pickle: bool = Fals
     refuse_password(source)
     if (pair := split(source)) is not None:
         return _open_pair(*pair, **how)
+    source = at_step(source)
     if stream or "://" in source:
         from warmkit.formats.safetensors_model import open_streamed
         from warmkit.sources.places import is_streamed, open_remote

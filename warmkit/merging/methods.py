@@ -16,12 +16,14 @@ from warmkit.merging.breadcrumbs import breadcrumbs, breadcrumbs_ties
 from warmkit.merging.dare import dare_linear, dare_ties
 from warmkit.merging.della import della, della_linear
 from warmkit.merging.edits import Edit
+from warmkit.merging.expo import expo
 from warmkit.merging.iso_c import iso_c
 from warmkit.merging.karcher import karcher
 from warmkit.merging.lerp import lerp
 from warmkit.merging.model_stock import model_stock
 from warmkit.merging.parameters import SCALE, Parameter, checked, own_parameters
 from warmkit.merging.ram import ram, ram_plus
+from warmkit.merging.relex import relex
 from warmkit.merging.sce import sce
 from warmkit.merging.slerp import slerp
 from warmkit.merging.slerp_weights import slerp_weights
@@ -57,6 +59,8 @@ class Method(Displayed):
         grouped: Of an edit: whether its result depends on which tensors are one group; if not, each tensor is one.
         passes: Of an edit: how often it reads its inputs, at most.
         whole: Of an edit: whether it takes a matrix whole, so that time and memory grow faster than bytes.
+        beyond: Whether its shares do not sum to 1, so that the init takes part.
+        by: What is one group by default, of a method that finds coefficients.
     """
 
     name: str
@@ -68,6 +72,8 @@ class Method(Displayed):
     grouped: bool = False
     passes: int = 1
     whole: bool = False
+    beyond: bool = False
+    by: Literal["layer", "tensor"] = "layer"
 
     def _facts(self) -> Mapping[str, object]:
         own = {each.name: each.default for each in self.parameters}
@@ -101,7 +107,7 @@ class Method(Displayed):
     @property
     def needs_init(self) -> bool:
         """Whether the result depends on an initialisation even at eta = 1: it does not, of an average."""
-        return self.edits or self.space == "task vectors" or self.mix == "scales"
+        return self.edits or self.space == "task vectors" or self.mix == "scales" or self.beyond
 
     @property
     def follows_arc(self) -> bool:
@@ -134,6 +140,8 @@ _TABLE = (
     Method("task-arithmetic", task_arithmetic, "init plus scaled task vectors", "Ilharco et al. 2023"),
     Method("karcher", karcher, "spherical mean, independent of order", "Karcher 1977"),
     Method("model-stock", model_stock, "mean, pulled to the init by its angles", "Jang 2024", fewest=2),
+    Method("expo", expo, "beyond a model, away from the init", "Zheng et al. 2024", beyond=True),
+    Method("relex", relex, "a run continued along its strongest direction", "Wei et al. 2026", fewest=2, by="tensor"),
     Method("slerp-weights", slerp_weights, "arc between full weights (ablation)", "WARP C.2", of="weights"),
     Method("ties", ties, "largest changes, mean of those with the elected sign", "Yadav et al. 2023", grouped=True, passes=4),
     Method("dare-linear", dare_linear, "random changes, rescaled, summed", "Yu et al. 2024"),

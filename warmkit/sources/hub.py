@@ -14,6 +14,7 @@ from warmkit.common.addresses import shown
 from warmkit.common.progress import in_notebook
 from warmkit.errors import CheckpointError, HubError, UnsupportedError
 from warmkit.sources.beside import is_head
+from warmkit.sources.runs import at_step
 
 # Weights as safetensors, and the small files beside them.
 PATTERNS = (
@@ -30,8 +31,9 @@ def resolve(source: str, allow_pickle: bool = False) -> Path:
     """Return the local path of a checkpoint, fetching it first if it is a Hub repository.
 
     Args:
-        source: A path that exists; `hf://owner/name[@revision]`; `owner/name[@revision]` where no such path exists; or
-            `package://name/folder`, a folder of an installed Python package.
+        source: A path that exists; `RUN@1000` or `RUN@-1`, a checkpoint of a training directory; `hf://owner/name[@revision]`;
+            `owner/name[@revision]` where no such path exists; or `package://name/folder`, a folder of an installed Python
+            package.
         allow_pickle: Of a repository that has no safetensors, also fetch what torch saved.
 
     Raises:
@@ -41,6 +43,7 @@ def resolve(source: str, allow_pickle: bool = False) -> Path:
     """
     if source.startswith("package://"):
         return _packaged(source)
+    source = at_step(source)
     if not source.startswith("hf://"):
         try:
             path = Path(source).expanduser()

@@ -15,6 +15,7 @@ from warmkit.common.display import Displayed
 from warmkit.common.progress import Advance
 from warmkit.common.units import size
 from warmkit.engine.manifest import MANIFEST, read_manifest
+from warmkit.engine.replaceable import parts_of
 from warmkit.errors import ChangedError, CheckpointError, HubError, UsageError
 from warmkit.sources.file_identity import Identity, check_unchanged, identities_at
 from warmkit.sources.hub_client import hub_errors, without_bars
@@ -66,7 +67,7 @@ def push(
     what the Hub does not have yet when the same command is run again.
 
     Args:
-        output: A directory that warmkit wrote; of a sweep, one of its `eta-*`.
+        output: A directory that warmkit wrote; of a sweep, one of its folders.
         repository: `owner/name`, or `hf://owner/name`.
         private: Create the repository as a private one; one that exists stays as it is.
         revision: Branch.
@@ -88,7 +89,7 @@ def push(
     if not folder.is_dir():
         found = "a file" if folder.exists() else "nothing"
         raise CheckpointError(f"{folder}: expected a directory that warmkit wrote, found {found}")
-    if not (folder / MANIFEST).is_file() and (parts := sorted(folder.glob("eta-*"))):
+    if not (folder / MANIFEST).is_file() and (parts := parts_of(folder)):
         raise UsageError(f"{folder}: a sweep of {len(parts)} models; push one of them, {parts[0]} for instance")
     for path in folder.rglob("*"):
         if not stays_inside(path, folder):

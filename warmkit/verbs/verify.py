@@ -16,6 +16,7 @@ from warmkit.engine.devices import cores
 from warmkit.engine.digests import BLOCK, block_digests, file_digest, tensor_digest
 from warmkit.engine.manifest import MANIFEST, read_manifest
 from warmkit.engine.merge_options import PathLike
+from warmkit.engine.replaceable import parts_of
 from warmkit.errors import CheckpointError, FormatError, VerificationError, listed
 from warmkit.formats.tensors import Tensor
 from warmkit.layouts.opening import open_checkpoint
@@ -41,7 +42,7 @@ class VerifyReport(Displayed):
 
 
 def verify(output: PathLike, *, threads: int | None = None, advance: Advance | bool | None = None) -> VerifyReport:
-    """Verify a result on disk, or every eta of a sweep: read every tensor and file, and compare them with the manifest.
+    """Verify a result on disk, or every one of a sweep: read every tensor and file, and compare them with the manifest.
 
     Args:
         output: A directory that warmkit wrote.
@@ -58,8 +59,8 @@ def verify(output: PathLike, *, threads: int | None = None, advance: Advance | b
     if not output.is_dir():
         found = "a file" if output.exists() else "nothing"
         raise CheckpointError(f"{output}: expected a directory that warmkit wrote, found {found}")
-    sweep = sorted(child for child in output.glob("eta-*") if (child / MANIFEST).is_file())
-    folders = [output] if (output / MANIFEST).is_file() or not sweep else sweep
+    parts = parts_of(output)
+    folders = [output] if (output / MANIFEST).is_file() or not parts else parts
     manifests = {folder: read_manifest(folder) for folder in folders}
     total = sum(record["bytes"] for manifest in manifests.values() for record in manifest["files"].values())
     problems: list[str] = []

@@ -216,18 +216,19 @@ def assert_eta_scales_the_task_vector(method: Method) -> None:
 Property: TypeAlias = Callable[[Method], None]
 ARE_ORDERED = {"slerp", "slerp-weights"}
 WEIGH_ALIKE = {"uniform", "model-stock"}
+GO_BEYOND = {"expo", "relex"}
 
 # Every property, and the methods for which it does not hold. A new method meets them all.
 PROPERTIES: dict[Property, set[str]] = {
     assert_returns_float64_per_model_and_keeps_its_arguments: set(),
-    assert_end_points_return_inputs: WEIGH_ALIKE,
-    assert_identical_inputs_are_a_fixed_point: set(),
+    assert_end_points_return_inputs: WEIGH_ALIKE | GO_BEYOND,
+    assert_identical_inputs_are_a_fixed_point: {"expo"},
     assert_models_equal_to_the_init_return_it: set(),
     assert_finite_on_awkward_vectors: set(),
     assert_scale_of_all_vectors_does_not_matter: set(),
-    assert_a_share_of_zero_leaves_a_model_out: WEIGH_ALIKE,
-    assert_parallel_vectors_give_their_mean: set(),
-    assert_order_of_models_does_not_matter: ARE_ORDERED,
+    assert_a_share_of_zero_leaves_a_model_out: WEIGH_ALIKE | {"relex"},
+    assert_parallel_vectors_give_their_mean: GO_BEYOND,
+    assert_order_of_models_does_not_matter: ARE_ORDERED | {"relex"},
     assert_eta_scales_the_task_vector: set(),
 }
 

@@ -284,8 +284,35 @@ def compare_charts(content: Document) -> list[Chart]:
     return charts
 
 
+def run_charts(content: Document) -> list[Chart]:
+    """Draw how far a run moved from its init and how it turned, over its steps, and the angles of its layers to its end."""
+    run, rows = content["run"], list[dict[str, Any]]()
+    for step, far, moved in zip(run["steps"], run["distances"], run["moves"]):
+        rows += [{"line": "from the init", "step": step, "norm": far}, {"line": "since the last", "step": step, "norm": moved}]
+    turns = [{"step": step, "angle": turn} for step, turn in zip(run["steps"], run["turns"]) if turn is not None]
+    says = f"At the end it is {run['distances'][-1]:.3g} from its init, after {sum(run['moves']):.3g} of way."
+    if run["participation"] is not None:
+        says += f" It moved in {run['participation']:.1f} directions; one explains {100 * run['first_share']:.0f}%."
+    more: dict[str, Any] = {"reference": 90, "caption": "90 degrees: a move says nothing of the next; 180: it is taken back."}
+    charts = [Chart("distances", "How far the run moved", rows, "step", "norm", y_title="norm over all weights", says=says)]
+    charts += [
+        Chart("turns", "How the run turned", turns, "step", "angle", y_title="angle between moves, degrees", **more)
+    ] * bool(turns)
+    last, names = content["models"][-1], dict(zip(content["models"], distinct(content["models"])))
+    to_end = [
+        {"line": f"{names[pair['first']]} / {names[last]}", "group": group["name"], **pair}
+        for group in content["groups"]
+        for pair in group["pairs"]
+        if pair["second"] == last and is_number(pair["task_vector_angle"])
+    ]
+    kind = content["granularity"]
+    title = "Angles between task vectors and the last one"
+    return charts + [layered("angles", title, to_end, "task_vector_angle", "angle, degrees", kind=kind)] * bool(to_end)
+
+
 def _compare(content: Document) -> tuple[list[Section], str]:
     charts = compare_charts(content) if len(content["models"]) > 1 else []
+    whole = [Section("The run", run_charts(content))] if "run" in content else []
     cells: list[list[Cell]] = [
         [
             short(each["first"]),
@@ -296,7 +323,7 @@ def _compare(content: Document) -> tuple[list[Section], str]:
     ]
     columns = ["first", "second", "angle of task vectors, degrees", "angle of weights, degrees"]
     table = Table(columns, cells, "Means over the groups, weighted by parameters")
-    sections = [Section("Geometry", [table, *charts[:1], Grid(charts[1:])])]
+    sections = [*whole, Section("Geometry", [table, *charts[:1], Grid(charts[1:])])]
     return sections, f"{len(content['models'])} models from `{content['init']}`"
 
 

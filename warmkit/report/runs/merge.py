@@ -8,7 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from warmkit.common.records import is_number, list_of
 from warmkit.engine.manifest import MANIFEST, GroupReport, mean_angle, read_groups, read_manifest
+from warmkit.engine.replaceable import parts_of
 from warmkit.report.chart import Chart
 from warmkit.report.html_page import Badge, Block, Cell, Grid, Section, Table, literal, slug
 from warmkit.report.runs.layers import layered
@@ -23,9 +25,8 @@ def is_merge(folder: Path) -> bool:
 
 
 def sweep(folder: Path) -> list[Path]:
-    """Return the merges of a LITI sweep, by eta."""
-    found = [each for each in folder.glob("eta-*") if (each / MANIFEST).is_file()]
-    return sorted(found, key=lambda each: read_manifest(each)["parameters"].get("eta", 1.0))
+    """Return the merges of a LITI sweep, by eta, or the averages of one reading of a run."""
+    return sorted(parts_of(folder), key=lambda each: read_manifest(each)["parameters"].get("eta", 1.0))
 
 
 def merge(folder: Path) -> Part:
@@ -36,12 +37,15 @@ def merge(folder: Path) -> Part:
     """
     folders = [folder] if (folder / MANIFEST).is_file() else sweep(folder)
     manifest = literal(read_manifest(folders[0]))
+    schedule = manifest["parameters"].get("schedule")
     etas = [f"{read_manifest(each)['parameters'].get('eta', 1.0):g}" for each in folders]
-    at = f" at eta {', '.join(etas)}" if len(folders) > 1 else ""
+    names = [each.name for each in folders] if len(folders) > 1 else [str(schedule)]
+    varied = ("eta", etas) if schedule is None else ("schedule", names)
+    at = f" at {varied[0]} {', '.join(varied[1])}" if len(folders) > 1 else ""
     where = literal(str(folder))
     subtitle = f"{manifest['method']} of {_count(len(manifest['models']), 'model')}{at}: `{where}`"
     sections = [
-        Section("What was merged", [_facts(manifest, etas), _models(manifest)]),
+        Section("What was merged", [_facts(manifest, *varied), _models(manifest)]),
         *geometry_sections(folders[0]),
         Section("What the manifest vouches for", [*_verified(folders)]),
     ]
@@ -77,21 +81,24 @@ def named_groups(folder: Path) -> list[GroupReport]:
     return [replace(group, name=literal(group.name)) for group in read_groups(folder)]
 
 
-def _facts(manifest: Mapping[str, Any], etas: Sequence[str]) -> Table:
+def _facts(manifest: Mapping[str, Any], varied: str, values: Sequence[str]) -> Table:
     parameters, init = manifest["parameters"], manifest.get("init")
     rows: list[Sequence[Cell]] = [["method", f"`{manifest['method']}`"], ["models", len(manifest["models"])]]
     if init:
         rows.append(["init", f"`{init['source']}`"])
-    rows.append(["eta", ", ".join(etas)])
-    skipped = ("eta", "coefficients")
+    rows.append([varied, ", ".join(values)])
+    skipped = ("eta", "coefficients", "checkpoints", varied)  # the table of models has the others
     rows += [[name, _written(value)] for name, value in parameters.items() if value is not None and name not in skipped]
     rows += [["parameters", f"{sum(group['parameters'] for group in manifest['groups']):,}"], ["written", manifest["created"]]]
     rows.append(["warmkit", manifest["warmkit"]])
     return Table([], rows)
 
 
+_are_numbers = list_of(is_number)
+
+
 def _written(value: Any) -> str:
-    return ", ".join(f"{each:g}" for each in value) if isinstance(value, list) else str(value)
+    return ", ".join(f"{each:g}" for each in value) if _are_numbers(value) else str(value)
 
 
 def _row_names(manifest: Mapping[str, Any]) -> list[str]:

@@ -22,10 +22,10 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
+from tests.experiments.pages import write_between
 from warmkit.evidence.demo.demo_spread import conclusion, ensemble_gain, members_gain, spread_tables
 from warmkit.report.html_page import Table
 
-BEGIN, END = "<!-- demo seeds: begin, written by tests.experiments.demo_seeds -->", "<!-- demo seeds: end -->"
 WITHIN = 3.0
 """Points that WARM may be below its ensemble."""
 
@@ -92,13 +92,6 @@ def _markdown(table: Table) -> str:
     return f"{table.caption}:\n\n" + "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
-def write_page(page: Path, text: str) -> None:
-    """Put the text between the marks of a page."""
-    before, _, rest = page.read_text("utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    page.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", "utf-8")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, required=True, help="file of a line a seed")
@@ -118,7 +111,7 @@ def main() -> None:
     if given.page is None:
         print(text)
     else:
-        write_page(given.page, text)
+        write_between(given.page, "demo seeds", "tests.experiments.demo_seeds", text)
 
 
 if __name__ == "__main__":

@@ -266,7 +266,7 @@ def _histogram(chart: Chart, encoding: _Encoding) -> list[Any]:
         x=alt.X("x:Q", bin=alt.Bin(maxbins=24), title=title, scale=alt.Scale(zero=chart.zero), axis=axis),
         y=alt.Y("count():Q", title=chart.y_title or "count", stack=None, axis=alt.Axis(tickMinStep=1, format="d")),
         color=encoding.colour,
-        opacity=encoding.faded(0.9),
+        opacity=alt.value(0.9),
     )  # fmt: skip
     told = [alt.Tooltip("x:Q", bin=alt.Bin(maxbins=24)), alt.Tooltip("count():Q")]
     return [bars if encoding.still else bars.encode(tooltip=told)]

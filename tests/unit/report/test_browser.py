@@ -38,6 +38,7 @@ CHARTS = [
     Chart("lines", "Lines", ROWS, "x", "y"),
     Chart("bars", "Bars", ROWS, "x", "y", kind="bars", zero=True),
     Chart("histogram", "Histogram", ROWS, "y", "", kind="histogram"),
+    Chart("one", "One line alone", [{"y": row["y"]} for row in ROWS], "y", "", kind="histogram"),
     Chart("band", "Band", [{**row, "a": row["y"] - 1, "b": row["y"] + 1} for row in ROWS], "x", "y", low="a", high="b"),
     Chart("paths", "Paths", [*ROWS, *({**row, "run": row["line"]} for row in ROWS)], "x", "y", order="x", thin="run"),
 ]

@@ -10,8 +10,12 @@ from typing import Any
 import pytest
 
 from tests.experiments import demo_seeds
-from tests.experiments.demo_seeds import BEGIN, END, known, main, text_of, write_page
+from tests.experiments.demo_seeds import known, main, text_of
+from tests.experiments.pages import marks, write_between
 from tests.unit.evidence.made_up import demo_document
+
+PART = ("demo seeds", "tests.experiments.demo_seeds")
+BEGIN, END = marks(*PART)
 
 
 def row(seed: int, warm: float = 0.82) -> dict[str, Any]:
@@ -31,8 +35,8 @@ def test_the_bars_are_counted_and_everything_is_in_tables() -> None:
 def test_the_page_is_changed_between_its_marks_alone(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(f"# Page\n\n{BEGIN}\n\nold\n\n{END}\n\nAfter.\n")
-    write_page(page, "new")
-    write_page(page, "newer")
+    write_between(page, *PART, "new")
+    write_between(page, *PART, "newer")
     assert page.read_text() == f"# Page\n\n{BEGIN}\n\nnewer\n\n{END}\n\nAfter.\n"
 
 

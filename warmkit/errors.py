@@ -3,6 +3,7 @@
     WarmkitError                    exit 1: the run failed on its input or its environment
     ├── CheckpointError             a checkpoint cannot be read
     │   ├── FormatError             a safetensors file, index or config lies or is broken
+    │   ├── StateDictError          a file has no state dict of the name that was asked for
     │   ├── UnsupportedError        readable, but of a kind that warmkit refuses (pickle, fp8, adapters)
     │   ├── ChangedError            a file of a checkpoint was replaced or overwritten while it was read
     │   ├── HubError                a Hub repository cannot be reached or has no weights
@@ -43,6 +44,18 @@ class CheckpointError(WarmkitError):
 
 class FormatError(CheckpointError):
     """A safetensors file, an index or a config is malformed."""
+
+
+class StateDictError(CheckpointError):
+    """A file has no state dict of the name that was asked for.
+
+    Attributes:
+        alone: Whether it holds one alone, so that there is nothing to choose.
+    """
+
+    def __init__(self, message: str, *, alone: bool) -> None:
+        super().__init__(message)
+        self.alone = alone
 
 
 class UnsupportedError(CheckpointError):

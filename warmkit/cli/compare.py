@@ -11,7 +11,7 @@ from warmkit.cli import completions
 from warmkit.cli.command import command, option
 from warmkit.cli.console import Console, table
 from warmkit.cli.output import check_picture, draw_picture
-from warmkit.cli.shared_options import MODELS, AllowPickle, Stream, Threads
+from warmkit.cli.shared_options import MODELS, AllowPickle, StateDict, Stream, Threads
 from warmkit.common.units import number
 from warmkit.errors import UsageError
 
@@ -29,6 +29,7 @@ def compare(
     plot: Path | None = option(None, "Draw angles, cosines and norms (WARP, figure 11) into a picture."),
     threads: Threads = None,
     allow_pickle: AllowPickle = False,
+    state_dict: StateDict = None,
     stream: Stream = False,
 ) -> None:
     """Measure norms and angles of task vectors and of full weights, group by group; or how a run moved, step by step.
@@ -42,7 +43,8 @@ def compare(
     from warmkit.verbs.compare import compare as compare_checkpoints
 
     check_picture(plot)
-    how: dict[str, Any] = {"threads": threads, "allow_pickle": allow_pickle, "stream": stream, "granularity": granularity}
+    how: dict[str, Any] = {"threads": threads, "stream": stream, "granularity": granularity}
+    how |= {"allow_pickle": allow_pickle, "state_dict": state_dict}
     if run is not None:
         _compare_run(console, run, init, models, plot, how)
         return

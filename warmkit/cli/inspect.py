@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from warmkit.cli import completions
 from warmkit.cli.command import argument, command, option
 from warmkit.cli.console import Console, table
-from warmkit.cli.shared_options import AllowPickle, Stream
+from warmkit.cli.shared_options import AllowPickle, StateDict, Stream
 from warmkit.common.units import number, size
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ def inspect(
     path: str = argument("PATH", "Directory, .safetensors file or Hub repository."),
     granularity: str = option("layer", "One row per layer, tensor or model.", autocompletion=completions.granularity),
     allow_pickle: AllowPickle = False,
+    state_dict: StateDict = None,
     stream: Stream = False,
 ) -> None:
     """Show what a checkpoint holds, from its headers; of a merged model also what it was made of.
@@ -31,7 +32,7 @@ def inspect(
     from warmkit.layouts.groups import group
     from warmkit.layouts.opening import open_checkpoint
 
-    checkpoint = open_checkpoint(path, allow_pickle=allow_pickle, stream=stream)
+    checkpoint = open_checkpoint(path, allow_pickle=allow_pickle, stream=stream, state_dict=state_dict)
     merged = _merged(checkpoint, console)
     rows: list[list[str]] = []
     for name, names in group(checkpoint, granularity).items():

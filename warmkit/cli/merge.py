@@ -136,7 +136,9 @@ def _overridden(
         section = {key: value for key, value in section.items() if key not in ("lambda_", "coefficients")}
     models = section.pop("models", [])
     shared = {
-        key: section.pop(key) for key in ("only", "exclude", "heads", "vocabulary", "allow_pickle", "stream") if key in section
+        key: section.pop(key)
+        for key in ("only", "exclude", "heads", "vocabulary", "allow_pickle", "state_dict", "stream")
+        if key in section
     }
     target = {**shared, **given(vars(recipe.output))}
     path = target.pop("path", None)

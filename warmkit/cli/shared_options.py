@@ -44,6 +44,16 @@ AllowPickle = Annotated[
         help="Also read what torch saved: .bin, .pt, .ckpt and distributed checkpoints.",
     ),
 ]
+StateDict = Annotated[
+    str | None,
+    typer.Option(
+        "--state-dict",
+        metavar="KEY",
+        rich_help_panel=INPUT_PANEL,
+        help="Which to read of several in a file: state_dict_ema, ema_model, keys with dots between them.",
+        show_default="the model's",
+    ),
+]
 
 
 @dataclass(eq=False, repr=False)
@@ -74,6 +84,7 @@ class Writing:
     stream: Stream = False
     sha256: bool = option(False, "Record SHA-256 of every file; slower than the merge.", rich_help_panel=RESULT_PANEL)
     allow_pickle: AllowPickle = False
+    state_dict: StateDict = None
     strict: bool = option(
         False, "Take doubts for errors: a model given twice, or equal to its init; a lambda of 30.", rich_help_panel=INPUT_PANEL
     )

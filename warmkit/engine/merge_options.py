@@ -48,6 +48,7 @@ class OutputOptions(TypedDict, total=False):
         stream: Read Hub repositories by byte ranges; nothing of their weights is kept on disk.
         sha256: Also record SHA-256 of every file; costs more than the merge.
         allow_pickle: Also read inputs that torch saved, as `open_checkpoint` says.
+        state_dict: Which to read of several in a file, as `open_checkpoint` says; files with one are read as they are.
         only: Patterns (`model.layers.*`); tensors that match none are copied from the init, or first model.
         exclude: Patterns; tensors that match one are copied from there.
         heads: `init`, or `models`: what the models have and the init lacks is averaged, what the init alone has is left out.
@@ -71,6 +72,7 @@ class OutputOptions(TypedDict, total=False):
     stream: bool
     sha256: bool
     allow_pickle: bool
+    state_dict: str | None
     only: Sequence[str]
     exclude: Sequence[str]
     heads: str

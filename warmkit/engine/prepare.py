@@ -29,7 +29,7 @@ from warmkit.layouts.adapter_config import CONFIG as ADAPTER_CONFIG
 from warmkit.layouts.companions import companion_donor, companion_files
 from warmkit.layouts.compatibility import Aligned, align
 from warmkit.layouts.model_heads import advice_on_heads, check_heads, with_heads_of_models
-from warmkit.layouts.opening import open_checkpoint
+from warmkit.layouts.opening import open_inputs
 from warmkit.layouts.text_ends import added_ends
 from warmkit.layouts.tokenizer import find_template, find_tokenizer, lost_template
 from warmkit.layouts.vocabularies import Matched, RowWeights, match_vocabularies
@@ -107,9 +107,8 @@ def prepare(
     if not models:
         raise UsageError("expected at least one model")
     input_rows(spec, init, models)
-    opened_init = None if init is None else _opened(init, options)
-    opened = [_opened(model, options) for model in models]
-    everything = [*([opened_init] if opened_init else []), *opened]
+    everything = open_inputs(models if init is None else [init, *models], options)
+    opened_init, opened = (None, everything) if init is None else (everything[0], everything[1:])
     inputs = [part for each in everything for part in each.inputs]
     check_apart(output, inputs)
     doubts = tuple(doubts_before(spec, opened_init, opened))
@@ -201,12 +200,6 @@ def _chosen(
     rest = [replace(each, entries={k: v for k, v in each.entries.items() if k not in gone}) for each in others]
     note = f"{gone[0]!r}{f' and {len(gone) - 1} more' if len(gone) > 1 else ''}, which {first.source} lacks: left out"
     return [first, *rest], unmerged & first.entries.keys(), [f"{note} (--only, --exclude)"]
-
-
-def _opened(model: PathLike | Checkpoint, options: OutputOptions) -> Checkpoint:
-    if isinstance(model, Checkpoint):
-        return model
-    return open_checkpoint(model, allow_pickle=options.get("allow_pickle", False), stream=options.get("stream", False))
 
 
 def check_apart(output: Path, checkpoints: Sequence[Checkpoint]) -> None:

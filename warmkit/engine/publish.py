@@ -49,7 +49,8 @@ def write_small_files(
 def _describe(prepared: Prepared, output: int, dtype: DType | None, extra: Mapping[str, Any]) -> dict[str, Any]:
     def source(checkpoint: Checkpoint) -> dict[str, Any]:
         versions = {"versions": checkpoint.versions()} if checkpoint.streamed else {}
-        return {"source": checkpoint.source, "files": checkpoint.sizes(), **versions}
+        asked = {"state_dict": checkpoint.state_dict} if checkpoint.state_dict is not None else {}
+        return {"source": checkpoint.source, **asked, "files": checkpoint.sizes(), **versions}
 
     return {
         "method": prepared.spec.name,

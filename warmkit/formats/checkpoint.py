@@ -78,6 +78,7 @@ class Checkpoint(Displayed, Mapping[str, LazyTensor]):
         tied: Names that a pickle stores as the same tensor as an earlier name, with that name.
         adapters: Directories of the adapters on top of it.
         own_config: Its config, where that is not what its `config.json` says.
+        state_dict: The state dict that was asked for, of several in its file.
         identities: Of the files in its directories, as they were before anything was read.
     """
 
@@ -91,6 +92,7 @@ class Checkpoint(Displayed, Mapping[str, LazyTensor]):
     adapters: tuple[Path, ...] = ()
     identities: Mapping[Path, Identity] = field(default_factory=lambda: {})
     own_config: dict[str, Any] | None = None
+    state_dict: str | None = None
 
     def _facts(self) -> Mapping[str, object]:
         kinds = sorted({each.dtype.torch_name for each in self.entries.values()})
@@ -160,7 +162,8 @@ class Checkpoint(Displayed, Mapping[str, LazyTensor]):
     def fingerprint(self) -> list[list[Any]]:
         """Return what tells whether the weights changed since: place, size, and time or version of every file."""
         known = {file: found for each in self.inputs for file, found in each.identities.items()}
-        return [_fingerprint(file, known) for file in self.files]
+        asked = [[each.state_dict] for each in self.inputs if each.state_dict is not None]
+        return [*(_fingerprint(file, known) for file in self.files), *asked]
 
     @property
     def streamed(self) -> bool:

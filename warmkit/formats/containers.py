@@ -6,14 +6,15 @@ A container is one file of this folder and one row here, with its test, its row 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from warmkit.errors import UnsupportedError
+from warmkit.errors import StateDictError, UnsupportedError
 from warmkit.formats import safetensors_model, torch_distributed, torch_model
 from warmkit.formats.checkpoint import Checkpoint
 from warmkit.formats.refused import refuse
 from warmkit.formats.safetensors_model import with_files_beside
+from warmkit.formats.schedule_free import noted_beside
 from warmkit.sources.hub import pickle_message
 
 
@@ -27,18 +28,22 @@ class Container:
         open: Opens them, from what the user wrote and the path. It checks what the files say of themselves; what no model may
             hold (quantised weights, for instance) is refused here, for all containers.
         pickled: Whether it is a pickle, which is read on request alone.
+        several: Whether there may be several state dicts in it: `open` then takes the name of the one to read, too.
     """
 
     name: str
     files: Callable[[Path], list[str]]
-    open: Callable[[str, Path], Checkpoint]
+    open: Callable[..., Checkpoint]
     pickled: bool
+    several: bool = False
 
 
 CONTAINERS = (
-    Container("safetensors", safetensors_model.files_at, safetensors_model.open_model, pickled=False),
-    Container("torch.distributed.checkpoint", torch_distributed.files_at, torch_distributed.open_model, pickled=True),
-    Container("torch.save", torch_model.files_at, torch_model.open_model, pickled=True),
+    Container("safetensors", safetensors_model.files_at, safetensors_model.open_model, pickled=False, several=True),
+    Container(
+        "torch.distributed.checkpoint", torch_distributed.files_at, torch_distributed.open_model, pickled=True, several=True
+    ),
+    Container("torch.save", torch_model.files_at, torch_model.open_model, pickled=True, several=True),
 )
 """The first that has files at a path is what lies there."""
 
@@ -48,16 +53,23 @@ def container_at(path: Path) -> Container:
     return next((each for each in CONTAINERS if each.files(path)), CONTAINERS[0])
 
 
-def open_weights(source: str, path: Path, allow_pickle: bool) -> Checkpoint:
+def open_weights(source: str, path: Path, allow_pickle: bool, state_dict: str | None = None) -> Checkpoint:
     """Open the weights at a path, with those that lie beside them.
 
     Raises:
         CheckpointError: If there are none, they are malformed, or of a kind that is refused.
+        StateDictError: If `state_dict` is not in them.
         UnsupportedError: If they are a pickle, and none is allowed.
     """
     container = container_at(path)
     if container.pickled and not allow_pickle:
         raise UnsupportedError(pickle_message(path, container.files(path)))
-    checkpoint = container.open(source, path)
+    if state_dict is None:
+        checkpoint = container.open(source, path)
+    elif container.several:
+        checkpoint = replace(container.open(source, path, state_dict), state_dict=state_dict)
+    else:
+        raise StateDictError(f"{source}: {container.name} holds one model, and no state dict {state_dict!r}", alone=True)
     refuse(checkpoint)
+    checkpoint = replace(checkpoint, notes=(*checkpoint.notes, *noted_beside(path)))
     return with_files_beside(checkpoint)

@@ -10,7 +10,7 @@ from warmkit.errors import CheckpointError, FormatError, UnsupportedError
 from warmkit.formats.checkpoint import Checkpoint, check_index
 from warmkit.formats.refused import refuse, sharded
 from warmkit.formats.safetensors_file import read_header
-from warmkit.formats.state_dicts import plain_names
+from warmkit.formats.state_dicts import weights_among
 from warmkit.formats.tensors import StoredTensor, Tensor
 from warmkit.sources.beside import MODULES, Beside, files_of, full_name, is_head, modules_of, weights_beside
 from warmkit.sources.files import WeightFile
@@ -28,8 +28,13 @@ def files_at(path: Path) -> list[str]:
     return [INDEX] if (path / INDEX).is_file() else [file.name for file in lone_files(path)]
 
 
-def open_model(source: str, path: Path) -> Checkpoint:
+def open_model(source: str, path: Path, state_dict: str | None = None) -> Checkpoint:
     """Open a model directory, or one file, without what lies beside it.
+
+    Args:
+        source: What the user wrote.
+        path: Where it lies.
+        state_dict: The first name of the tensors to read, where a model is there twice.
 
     Raises:
         CheckpointError: If there is none, it is malformed, or of a kind that is refused.
@@ -39,15 +44,15 @@ def open_model(source: str, path: Path) -> Checkpoint:
             refuse_form([path.name], path)
             raise CheckpointError(f"{path}: expected a directory or a .safetensors file")
         refuse_piece(path)
-        return _named(_assemble(source, path, [path]))
+        return _named(_assemble(source, path, [path]), state_dict)
     files, mapping = _weight_files(path)
     checkpoint = _assemble(source, path, files)
     if mapping is not None:
         check_index(path / INDEX, mapping, checkpoint)
-    return _named(checkpoint)
+    return _named(checkpoint, state_dict)
 
 
-def open_streamed(remote: Remote) -> Checkpoint:
+def open_streamed(remote: Remote, state_dict: str | None = None) -> Checkpoint:
     """Open a model whose weights are read by byte ranges, with what lies beside it.
 
     Raises:
@@ -59,7 +64,7 @@ def open_streamed(remote: Remote) -> Checkpoint:
     checkpoint = _assemble(remote.source, remote.folder, remote.files)
     if remote.mapping is not None:
         check_index(f"{remote.source}: {INDEX}", remote.mapping, checkpoint)
-    named = _named(checkpoint)
+    named = _named(checkpoint, state_dict)
     refuse(named)
     return _with_others(named, remote.beside, remote.others)
 
@@ -88,13 +93,13 @@ def _assemble(source: str, path: Path, files: Sequence[WeightFile]) -> Checkpoin
     return Checkpoint(source, path, entries, tuple(files), metadata)
 
 
-def _named(checkpoint: Checkpoint) -> Checkpoint:
+def _named(checkpoint: Checkpoint, state_dict: str | None = None) -> Checkpoint:
     """Return it under the model's own names: wrappers (`_orig_mod`, `module`) may have been saved too."""
-    names, notes = plain_names(checkpoint.entries, checkpoint.source)
-    entries = checkpoint.entries
-    if any(name != plain for name, plain in names.items()) or len(names) < len(entries):
-        entries = {plain: _renamed(entries[name], plain) for name, plain in names.items()}
-    return replace(checkpoint, entries=entries, notes=(*checkpoint.notes, *notes))
+    flat = {(name,): entry for name, entry in checkpoint.entries.items()}
+    found, notes = weights_among(flat, list(checkpoint.entries), checkpoint.source, state_dict)
+    if list(found) != list(checkpoint.entries):
+        found = {plain: _renamed(entry, plain) for plain, entry in found.items()}
+    return replace(checkpoint, entries=found, notes=(*checkpoint.notes, *notes), state_dict=state_dict)
 
 
 def _renamed(entry: Tensor, name: str) -> Tensor:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 from warmkit.errors import FormatError, UnsupportedError
 from warmkit.formats.dtypes import BY_TORCH_NAME, DType
 from warmkit.formats.pieces import GatheredTensor, Piece, contiguous
+from warmkit.formats.state_dict_choice import TOP, twice, under
 from warmkit.formats.tensors import StoredTensor, Tensor
 from warmkit.formats.torch_zip import TorchTensor
 
@@ -18,7 +18,10 @@ Path: TypeAlias = "tuple[str, ...]"
 HOMES = ("state_dict", "model_state_dict", "model", "module")  # under which trainers keep the weights, the surest first
 WRAPPERS = frozenset(("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"))
 COUNTER = "n_averaged"
-_AVERAGE = re.compile(r"(^|_)(ema|swa|averaged?)(_|$)")
+_MEANINGS = {  # what the keys of Lightning's WeightAveraging mean, where it says by `averaging_state` that it wrote them
+    "state_dict": "the average of Lightning's WeightAveraging",
+    "current_model_state": "what training goes on from",
+}
 DEEPEST = 24  # a pickle may hold itself
 
 
@@ -36,26 +39,35 @@ def tensors_in(tree: Any, path: Path = ()) -> Iterator[tuple[Path, TorchTensor]]
                 yield place, tensor
 
 
-def weights_among(tensors: Mapping[Path, T], keys: Sequence[str], where: str) -> tuple[dict[str, T], list[str]]:
+def weights_among(
+    tensors: Mapping[Path, T], keys: Sequence[str], where: str, asked: str | None = None
+) -> tuple[dict[str, T], list[str]]:
     """Find the weights of the model among everything that was saved.
 
-    They are what lies under `state_dict`, `model_state_dict`, `model` or `module`, the least deep first; else what lies at
-    the top; else all there is.
+    They are what lies under the key asked for; without one under `state_dict`, `model_state_dict`, `model` or `module`, the
+    least deep first; else what lies at the top; else all there is.
 
     Args:
         tensors: Every tensor, by the keys that lead to it.
         keys: All keys at the top, those without tensors too.
         where: The file, for messages.
+        asked: The state dict that the user names.
 
     Returns:
         The model's tensors by name, and a note where something was left aside.
 
     Raises:
         FormatError: If several state dicts could be meant, or there is none.
+        StateDictError: If the one that is named is not there.
     """
-    groups: dict[Path, dict[str, T]] = {}
     if () in tensors:
         raise FormatError(f"{where}: holds one tensor without a name; expected a state dict")
+    if asked is not None:
+        tensors, beside = under(tensors, asked, HOMES, where)
+        notes = [f"{where}: read {asked}, left aside {_shown(beside)}"] if beside else []
+        found, said = weights_among(tensors, list(dict.fromkeys(path[0] for path in tensors)), where)
+        return found, notes + said
+    groups: dict[Path, dict[str, T]] = {}
     for (*home, name), tensor in tensors.items():
         groups.setdefault(tuple(home), {})[name] = tensor
     if not groups:
@@ -64,25 +76,32 @@ def weights_among(tensors: Mapping[Path, T], keys: Sequence[str], where: str) ->
     chosen = named[0] if named else () if () in groups else next(iter(groups))
     if not named and chosen and len(groups) > 1:
         found = ", ".join(".".join(home) for home in list(groups)[:6])
-        raise FormatError(f"{where}: expected the weights under {', '.join(HOMES)}, or at the top; found tensors under {found}")
-    _refuse_rivals(groups, chosen, named, where)
+        raise FormatError(
+            f"{where}: expected the weights under {', '.join(HOMES)}, or at the top; found tensors under {found}; name one: "
+            "--state-dict KEY"
+        )
+    _refuse_rivals(groups, chosen, named, keys, where)
     aside = [key for key in keys if key != chosen[0]] if chosen else [".".join(home) for home in groups if home]
     notes = [f"{where}: read {'.'.join(chosen) or 'the top'}, left aside {_shown(aside)}"] if aside else []
     names, said = plain_names(groups[chosen], where)
     return {plain: groups[chosen][name] for name, plain in names.items()}, notes + said
 
 
-def _refuse_rivals(groups: Mapping[Path, Mapping[str, Any]], chosen: Path, named: Sequence[Path], where: str) -> None:
+def _refuse_rivals(
+    groups: Mapping[Path, Mapping[str, Any]], chosen: Path, named: Sequence[Path], keys: Sequence[str], where: str
+) -> None:
     """Refuse a second state dict that could be meant as well: of the same model (an average of it), or as near to the top."""
     ours = set(map(_unwrapped, groups[chosen]))
     for home, group in groups.items():
         same = 2 * len(ours & set(map(_unwrapped, group))) > len(ours)
         if home != chosen and (same or (home in named and len(home) == len(chosen))):
-            one, two = (".".join(each) or "the top" for each in (chosen, home))
-            way = "".join(f"[{key!r}]" for key in home)
+            one, two = (".".join(each) or TOP for each in (chosen, home))
+            said = [f"{each} (the top)" if each == TOP else each for each in (one, two)]
+            if "averaging_state" in keys:
+                said = [f"{each} ({_MEANINGS[each]})" if each in _MEANINGS else each for each in said]
             raise FormatError(
-                f"{where}: two state dicts could be meant, {one} and {two}; save one of them alone: "
-                f"torch.save(torch.load(FILE, weights_only=True){way}, NEW)"
+                f"{where}: two state dicts could be meant, {said[0]} and {said[1]}; name one: --state-dict {one}, or "
+                f"--state-dict {two}"
             )
 
 
@@ -111,17 +130,11 @@ def plain_names(names: Iterable[str], where: str) -> tuple[dict[str, str], list[
 
 def _refuse_average_beside(names: Iterable[str], where: str) -> None:
     """Refuse a model that is there twice under two first names, one of which says that it is an average."""
-    parts: dict[str, set[str]] = {}
-    for name in names:
-        first, _, rest = name.partition(".")
-        parts.setdefault(first, set()).add(rest.removeprefix("module.").replace(".", ""))  # some averagers drop the dots
-    for average in filter(_AVERAGE.search, parts):
-        for other, inner in parts.items():
-            if other != average and inner and 2 * len(inner & parts[average]) > len(inner):
-                raise FormatError(
-                    f"{where}: the model is there twice, as {other}.* and {average}.*; save one of them alone, without its "
-                    f"prefix: {{k[{len(average) + 1}:]: v for k, v in state.items() if k.startswith('{average}.')}}"
-                )
+    for other, average in twice(names):
+        raise FormatError(
+            f"{where}: the model is there twice, as {other}.* and {average}.*; name one: --state-dict {average}, or "
+            f"--state-dict {other}"
+        )
 
 
 def _shown(names: Sequence[str], limit: int = 6) -> str:

@@ -84,13 +84,18 @@ def files_at(path: Path) -> list[str]:
     return [] if home is None else [str(home.relative_to(path) / ".metadata")]
 
 
-def open_model(source: str, path: Path) -> Checkpoint:
+def open_model(source: str, path: Path, state_dict: str | None = None) -> Checkpoint:
     """Open a directory of torch.distributed.checkpoint; torch is not needed.
+
+    Args:
+        source: What the user wrote.
+        path: Where it lies.
+        state_dict: The one to read, of several in it.
 
     Raises:
         CheckpointError: If it is malformed, half-written, or holds more than tensors and plain values.
     """
-    found = read_distributed(_home(path) or path)
+    found = read_distributed(_home(path) or path, state_dict)
     return Checkpoint(source, path, found.entries, found.files, notes=found.notes)
 
 
@@ -106,7 +111,7 @@ def is_distributed(directory: Path) -> bool:
     return (directory / METADATA).is_file() or any(directory.glob(f"*{SHARD}"))
 
 
-def read_distributed(directory: Path) -> Distributed:
+def read_distributed(directory: Path, state_dict: str | None = None) -> Distributed:
     """Read which tensors a distributed checkpoint holds and where; no weights are read.
 
     Raises:
@@ -124,7 +129,7 @@ def read_distributed(directory: Path) -> Distributed:
         full, top = _described(directory, tree.state)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise FormatError(f"{metadata}: expected the metadata of a distributed checkpoint ({type(error).__name__})") from None
-    chosen, notes = weights_among(full, top, str(directory))
+    chosen, notes = weights_among(full, top, str(directory), state_dict)
     places = [place for tensor in chosen.values() for _, _, place in tensor.chunks]
     _check_files(directory, places)
     entries = {name: _entry(name, tensor, directory) for name, tensor in chosen.items()}

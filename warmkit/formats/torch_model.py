@@ -7,6 +7,7 @@ from pathlib import Path
 
 from warmkit.errors import FormatError
 from warmkit.formats.checkpoint import Checkpoint, check_index
+from warmkit.formats.schedule_free import noted
 from warmkit.formats.state_dicts import entry, shared, tensors_in, weights_among
 from warmkit.formats.tensors import Tensor
 from warmkit.formats.torch_zip import TorchTensor, read_torch_zip
@@ -21,24 +22,29 @@ ASIDE = ("training_args", "optimizer", "scheduler", "scaler", "rng_state", "rand
 def files_at(path: Path) -> list[str]:
     """Return the names of what at a path may hold weights and is read as a pickle."""
     if not path.is_dir():
-        return [path.name] if path.suffix in PICKLES else []
-    return sorted(file.name for file in path.iterdir() if file.suffix in PICKLES and not file.name.startswith(ASIDE))
+        return [path.name] if path.name.endswith(PICKLES) else []
+    return sorted(file.name for file in path.iterdir() if file.name.endswith(PICKLES) and not file.name.startswith(ASIDE))
 
 
-def open_model(source: str, path: Path) -> Checkpoint:
+def open_model(source: str, path: Path, state_dict: str | None = None) -> Checkpoint:
     """Open a file that torch wrote, or a directory of such files; torch is not needed.
+
+    Args:
+        source: What the user wrote.
+        path: Where it lies.
+        state_dict: The one to read, of several in a file.
 
     Raises:
         CheckpointError: If it is malformed, half-written, or holds more than tensors and plain values.
     """
     if not path.is_dir():
         refuse_piece(path)
-        return _from_files(source, path, [path])
+        return _from_files(source, path, [path], state_dict)
     index = path / TORCH_INDEX
     if index.is_file():
         mapping = read_index(index)
         files = [inside(path, name, index, PICKLES) for name in sorted(set(mapping.values()))]
-        checkpoint = _from_files(source, path, files)
+        checkpoint = _from_files(source, path, files, state_dict)
         check_index(index, mapping, checkpoint)
         return checkpoint
     names = [TORCH_SINGLE] if (path / TORCH_SINGLE).is_file() else files_at(path)
@@ -46,10 +52,10 @@ def open_model(source: str, path: Path) -> Checkpoint:
         refuse_piece(path / name)
     if len(names) > 1:
         raise FormatError(f"{path}: {len(names)} files could hold the weights ({', '.join(names[:4])}); give one of them")
-    return _from_files(source, path, [path / name for name in names])
+    return _from_files(source, path, [path / name for name in names], state_dict)
 
 
-def _from_files(source: str, path: Path, files: Sequence[Path]) -> Checkpoint:
+def _from_files(source: str, path: Path, files: Sequence[Path], state_dict: str | None) -> Checkpoint:
     tensors: dict[str, TorchTensor] = {}
     notes: list[str] = []
     for file in files:
@@ -58,8 +64,8 @@ def _from_files(source: str, path: Path, files: Sequence[Path]) -> Checkpoint:
         found = list(tensors_in(tree))
         if len(dict(found)) < len(found):
             raise FormatError(f"{file}: a number and a text are keys of one name")
-        chosen, said = weights_among(dict(found), keys, str(file))
-        notes += said
+        chosen, said = weights_among(dict(found), keys, str(file), state_dict)
+        notes += [*said, *noted(tree, str(file))]
         for name, tensor in chosen.items():
             if name in tensors:
                 raise FormatError(f"{file}: tensor {name!r} is also in {tensors[name].file.name}")

@@ -51,7 +51,7 @@ class _Storage:
 class _Archive:
     """One zip of torch, in a file or a part of it."""
 
-    def __init__(self, path: Path, start: int, length: int) -> None:
+    def __init__(self, path: Path, start: int, length: int, most: int) -> None:
         self.path, self._length = path, length
         self._kinds: dict[str, str | None] = {}  # types of the storages that were asked for
         with StoredZip(path, start, length, "torch.save") as self._zip:
@@ -62,7 +62,7 @@ class _Archive:
             order = self._root + "byteorder"
             if order in self._zip.records and self._zip.content(order, 16) != b"little":
                 raise UnsupportedError(f"{path}: written on a big-endian machine; save it again on another")
-            content = self._zip.content(self._root + "data.pkl", MAX_PICKLE_BYTES)
+            content = self._zip.content(self._root + "data.pkl", most)
             self.tree = unpickle(content, str(path), self._names(), self._storage)
         self._zip.check_apart()
 
@@ -165,6 +165,7 @@ _NAMES: Names = {
     ("torch", "UntypedStorage"): None,
     ("torch", "Size"): tuple,
     ("torch", "device"): Inert,
+    ("argparse", "Namespace"): Inert,  # options of a run, which timm and others save beside the weights
     ("torch.serialization", "_get_layout"): Inert,
     ("collections", "OrderedDict"): ordered,
     ("collections", "Counter"): counter,
@@ -174,13 +175,14 @@ _NAMES: Names = {
 }
 
 
-def read_torch_zip(path: Path, start: int = 0, length: int | None = None) -> Any:
+def read_torch_zip(path: Path, start: int = 0, length: int | None = None, most: int = MAX_PICKLE_BYTES) -> Any:
     """Read what a torch file holds, its tensors as `TorchTensor`.
 
     Args:
         path: The file.
         start: First byte of the zip in it.
         length: Bytes of the zip; by default to the end of the file.
+        most: Bytes of the pickle in it, which says what there is; a longer one is an error.
 
     Raises:
         FormatError: If it is truncated, or something else than a zip of torch.
@@ -189,7 +191,7 @@ def read_torch_zip(path: Path, start: int = 0, length: int | None = None) -> Any
     refuse_irregular(path)
     try:
         length = path.stat().st_size - start if length is None else length
-        return _Archive(path, start, length).tree
+        return _Archive(path, start, length, most).tree
     except CheckpointError:
         raise
     except OSError as error:

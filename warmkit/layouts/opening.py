@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+from typing_extensions import TypedDict, Unpack
 
 from warmkit.common.addresses import refuse_password, shown
-from warmkit.errors import CheckpointError
+from warmkit.errors import CheckpointError, StateDictError
 from warmkit.formats.checkpoint import Checkpoint
 from warmkit.formats.containers import open_weights
 from warmkit.layouts.adapter_config import CONFIG, base_of, is_adapter, read_config, split
@@ -19,7 +22,17 @@ from warmkit.sources.hub import resolve
 from warmkit.sources.runs import at_step
 
 
-def open_checkpoint(source: str | os.PathLike[str], *, allow_pickle: bool = False, stream: bool = False) -> Checkpoint:
+class Reading(TypedDict):
+    """How `open_checkpoint` reads."""
+
+    allow_pickle: bool
+    stream: bool
+    state_dict: str | None
+
+
+def open_checkpoint(
+    source: str | os.PathLike[str], *, allow_pickle: bool = False, stream: bool = False, state_dict: str | None = None
+) -> Checkpoint:
     """Open a checkpoint and check its headers; no weights are read.
 
     Args:
@@ -31,19 +44,22 @@ def open_checkpoint(source: str | os.PathLike[str], *, allow_pickle: bool = Fals
         allow_pickle: Also read what torch saved, where there are no safetensors: `pytorch_model.bin`, `.pt`, `.ckpt`, and
             directories of torch.distributed.checkpoint. Nothing that a pickle names is imported or called.
         stream: Read a Hub repository by byte ranges instead of fetching it first.
+        state_dict: Which to read of several in a file: the key that it lies under (`state_dict_ema`), keys with dots between
+            them, the first name of its tensors (`ema_model`), or `.` for what lies at the top.
 
     Returns:
         A mapping from tensor names to lazy tensors.
 
     Raises:
         CheckpointError: If it is not there, malformed, or of a kind that is refused.
+        StateDictError: If there is no such state dict in it.
 
     Examples:
         >>> checkpoint = open_checkpoint("runs/sft")  # doctest: +SKIP
         >>> checkpoint["lm_head.weight"].shape  # doctest: +SKIP
         (32000, 2048)
     """
-    source, how = str(source), {"allow_pickle": allow_pickle, "stream": stream}
+    source, how = str(source), Reading(allow_pickle=allow_pickle, stream=stream, state_dict=state_dict)
     refuse_password(source)
     if (pair := split(source)) is not None:
         return _open_pair(*pair, **how)
@@ -53,17 +69,44 @@ def open_checkpoint(source: str | os.PathLike[str], *, allow_pickle: bool = Fals
         from warmkit.sources.places import is_streamed, open_remote
 
         if is_streamed(source, stream):
-            return open_streamed(open_remote(source))
+            return open_streamed(open_remote(source), state_dict)
     path, source = resolve(source, allow_pickle), shown(source)
     if not path.is_dir():
         refuse_irregular(path)
     if is_adapter(path):
         return _open_adapter(source, path, **how)
     before = identities_at(path)
-    return _identified(_without_tied_copies(open_weights(source, path, allow_pickle)), before)
+    return _identified(_without_tied_copies(open_weights(source, path, allow_pickle, state_dict)), before)
 
 
-def _open_pair(base: str, adapter: str, **how: bool) -> Checkpoint:
+def open_inputs(sources: Iterable[str | os.PathLike[str] | Checkpoint], options: Mapping[str, Any]) -> list[Checkpoint]:
+    """Open the inputs of one command, as its options say; what is open stays as it is.
+
+    Files with one state dict, an init among them for instance, are read as they are where others have the one asked for.
+
+    Raises:
+        CheckpointError: What `open_checkpoint` raises.
+        StateDictError: If the state dict asked for is in none of them, or missing where there are several.
+    """
+    asked, pickle, stream = (options.get(name) for name in ("state_dict", "allow_pickle", "stream"))
+    how = Reading(allow_pickle=bool(pickle), stream=bool(stream), state_dict=asked)
+    found, missing = list[Checkpoint](), list[StateDictError]()
+    for each in sources:
+        try:
+            found.append(each if isinstance(each, Checkpoint) else open_checkpoint(each, **how))
+        except StateDictError as error:
+            if not error.alone or isinstance(each, Checkpoint):
+                raise
+            missing.append(error)
+            one = open_checkpoint(each, allow_pickle=how["allow_pickle"], stream=how["stream"])
+            said = f"{one.source}: holds one state dict, which was read; {asked!r} is one of the others"
+            found.append(replace(one, notes=(*one.notes, said)))
+    if missing and len(missing) == len(found):
+        raise missing[0]
+    return found
+
+
+def _open_pair(base: str, adapter: str, **how: Unpack[Reading]) -> Checkpoint:
     """Open `BASE+ADAPTER`."""
     from warmkit.layouts.adapters import find_adapter, on_base  # brings a compiler, which other checkpoints do not need
 
@@ -74,7 +117,7 @@ def _open_pair(base: str, adapter: str, **how: bool) -> Checkpoint:
     return on_base(f"{given.source}+{found.source}", given, found, note)
 
 
-def _open_adapter(source: str, directory: Path, **how: bool) -> Checkpoint:
+def _open_adapter(source: str, directory: Path, **how: Unpack[Reading]) -> Checkpoint:
     """Open an adapter on the base that its config names."""
     from warmkit.layouts.adapters import FoundAdapter, on_base
 

@@ -70,6 +70,7 @@ class _MergeKeys:
     heads: str | None = None
     vocabulary: str | None = None
     allow_pickle: bool | None = None
+    state_dict: str | None = None
     stream: bool | None = None
     executor: Literal["threads", "ray"] | None = None
 

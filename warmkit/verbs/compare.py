@@ -20,7 +20,7 @@ from warmkit.engine.merge_options import check_models
 from warmkit.engine.stream import Stream
 from warmkit.layouts.compatibility import align
 from warmkit.layouts.groups import group
-from warmkit.layouts.opening import open_checkpoint
+from warmkit.layouts.opening import open_inputs
 from warmkit.merging.geometry import angles, cosines, norms
 from warmkit.merging.types import Coefficients, Gram
 from warmkit.sources.files import Files
@@ -162,6 +162,7 @@ def compare(
     device: str = "cpu",
     allow_pickle: bool = False,
     stream: bool = False,
+    state_dict: str | None = None,
     advance: Advance | bool | None = None,
 ) -> Comparison:
     """Measure norms of models and angles between them, group by group, in one pass.
@@ -177,6 +178,7 @@ def compare(
         device: `cpu`, or `cuda` for the sums.
         allow_pickle: Also read what torch saved, as `open_checkpoint` says.
         stream: Read Hub repositories by byte ranges.
+        state_dict: Which to read of several in a file, as `open_checkpoint` says.
         advance: Called with the bytes read since the last call and the total; True draws a bar, False none; by default there
             is one in a notebook.
 
@@ -186,7 +188,8 @@ def compare(
     Source: WARP (Ramé et al., 2024), appendix C.2 and figure 11; Jang et al., 2024.
     """
     check_models(models)
-    checkpoints = [open_checkpoint(each, allow_pickle=allow_pickle, stream=stream) for each in (init, *models)]
+    how = {"allow_pickle": allow_pickle, "stream": stream, "state_dict": state_dict}
+    checkpoints = open_inputs((init, *models), how)
     aligned = align(checkpoints)
     files = Files({file: known for each in checkpoints for file, known in each.identities.items()})
     rows = [FileSource(each.source, entries, files) for each, entries in zip(checkpoints, aligned.entries)]

@@ -32,7 +32,7 @@ from warmkit.engine.staging import Staging, make_own_directory
 from warmkit.engine.write import write, write_prepared
 from warmkit.errors import FormatError, OutputError, ScoreError, UsageError
 from warmkit.formats.checkpoint import Checkpoint
-from warmkit.layouts.opening import open_checkpoint
+from warmkit.layouts.opening import open_inputs
 
 PLACEHOLDER = "{}"
 
@@ -116,8 +116,7 @@ def greedy_soup(
     check_models(models)
     if PLACEHOLDER not in score:
         raise UsageError(f"--score needs {PLACEHOLDER} where the model directory goes, found {score!r}")
-    how = {"allow_pickle": options.get("allow_pickle", False), "stream": options.get("stream", False)}
-    opened = [open_checkpoint(model, **how) for model in models]
+    opened = open_inputs(models, options)
     if streamed := [each.source for each in opened if each.streamed]:
         raise UsageError(f"a greedy soup scores directories on this machine, and {streamed[0]} is streamed; fetch it first")
     if len({json.dumps(each.fingerprint()) for each in opened}) < len(opened):

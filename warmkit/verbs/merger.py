@@ -18,7 +18,7 @@ from warmkit.engine.stream import Stream
 from warmkit.formats.checkpoint import Checkpoint
 from warmkit.formats.dtypes import parse_output_dtype
 from warmkit.layouts.compatibility import align
-from warmkit.layouts.opening import open_checkpoint
+from warmkit.layouts.opening import open_inputs
 from warmkit.merging.types import Gram
 from warmkit.sources.files import Files
 
@@ -41,6 +41,7 @@ class Merger(Displayed):
         device: `cpu` or `cuda`, for the sums.
         allow_nonfinite: Let NaN and infinity pass.
         allow_pickle: Also read what torch saved, as `open_checkpoint` says.
+        state_dict: Which to read of several in a file, as `open_checkpoint` says.
         **parameters: `granularity`, `antiparallel` and those of the method, as for `merge`.
 
     Raises:
@@ -65,12 +66,15 @@ class Merger(Displayed):
         device: str = "cpu",
         allow_nonfinite: bool = False,
         allow_pickle: bool = False,
+        state_dict: str | None = None,
         **parameters: Any,
     ) -> None:
         check_models(models)
         self._method, self._parameters = method, parameters
         given = models if init is None else [init, *models]
-        everything, self._opened = _sources(given, ["init"] * (init is not None), allow_pickle)
+        everything, self._opened = _sources(
+            given, ["init"] * (init is not None), {"allow_pickle": allow_pickle, "state_dict": state_dict}
+        )
         self._init, self._models = (None, everything) if init is None else (everything[0], everything[1:])
         check_state_dicts(everything)
         self._threads, self._kernels = threads or cores(), find_kernels(device)
@@ -179,11 +183,11 @@ def merged_state_dict(
 
 
 def _sources(
-    weights: Sequence[Weights], names: Sequence[str], allow_pickle: bool
+    weights: Sequence[Weights], names: Sequence[str], how: Mapping[str, Any]
 ) -> tuple[list[MemorySource | FileSource], list[Checkpoint]]:
     """Read state dicts from memory, and checkpoints block by block from their files, aligned as a merge on disk aligns them."""
     paths = [each for each in weights if not isinstance(each, Mapping)]
-    opened = [open_checkpoint(path, allow_pickle=allow_pickle) for path in paths]
+    opened = open_inputs(paths, how)
     entries = align(opened).entries if len(opened) == len(weights) else [each.entries for each in opened]
     shared = Files({file: known for each in opened for file, known in each.identities.items()})
     files = iter([FileSource(each.source, known, shared) for each, known in zip(opened, entries)])

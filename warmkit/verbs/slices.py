@@ -20,7 +20,7 @@ from warmkit.errors import UsageError
 from warmkit.formats.checkpoint import Checkpoint
 from warmkit.layouts.compatibility import align
 from warmkit.layouts.layer_settings import Rule, Setting, depth_of, read_setting
-from warmkit.layouts.opening import open_checkpoint
+from warmkit.layouts.opening import open_inputs
 from warmkit.layouts.stacking import (
     LayerRange,
     Parts,
@@ -123,9 +123,9 @@ def _inherit(each: Slice, lambda_: Varying | None, coefficients: Sequence[Varyin
 
 def _open(slices: Sequence[Slice], init: str | os.PathLike[str] | None, options: MergeOptions) -> dict[str, Parts]:
     """Open every model once, the donor of config and tokenizer first, and check the ranges."""
-    names = [*([] if init is None else [str(init)]), *(str(source.model) for each in slices for source in each.sources)]
-    how = {"allow_pickle": options.get("allow_pickle", False), "stream": options.get("stream", False)}
-    parts = {name: take_apart(open_checkpoint(name, **how)) for name in dict.fromkeys(names)}
+    given = [*([] if init is None else [str(init)]), *(str(source.model) for each in slices for source in each.sources)]
+    names = list(dict.fromkeys(given))
+    parts = {name: take_apart(each) for name, each in zip(names, open_inputs(names, options))}
     for number, each in enumerate(slices):
         ranges = [*each.sources, *([] if init is None else [_init_range(each, number, str(init))])]
         for one in ranges:

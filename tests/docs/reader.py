@@ -135,6 +135,7 @@ def other_forms() -> None:
         weights = load_file(Path(name) / "model.safetensors")
         Path(file).parent.mkdir()
         torch.save({"state_dict": weights}, file)
+        torch.save({"state_dict": weights, "state_dict_ema": weights}, Path(file).with_name("ema.ckpt"))
         dcp.save({"model": weights}, checkpoint_id=f"fsdp-{name.lower()}/checkpoint-500", no_dist=True)
 
 

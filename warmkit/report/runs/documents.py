@@ -294,7 +294,9 @@ def run_charts(content: Document) -> list[Chart]:
     if run["participation"] is not None:
         says += f" It moved in {run['participation']:.1f} directions; one explains {100 * run['first_share']:.0f}%."
     more: dict[str, Any] = {"reference": 90, "caption": "90 degrees: a move says nothing of the next; 180: it is taken back."}
-    charts = [Chart("distances", "How far the run moved", rows, "step", "norm", y_title="norm over all weights", says=says)]
+    charts = [
+        Chart("distances", "How far the run moved", rows, "step", "norm", y_title="norm over all weights", says=says, zero=True)
+    ]
     charts += [
         Chart("turns", "How the run turned", turns, "step", "angle", y_title="angle between moves, degrees", **more)
     ] * bool(turns)

@@ -103,3 +103,8 @@ def test_one_checkpoint_is_itself() -> None:
 def test_what_is_wrong_is_said(name: str, steps: list[int], own: dict[str, float], said: str) -> None:
     with pytest.raises(UsageError, match=said.replace("?", r"\?")):
         run_coefficients(name, steps, own)
+
+
+def test_every_schedule_has_its_row_on_the_page() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "methods" / "average.md").read_text()
+    assert [name for name in (*SCHEDULES, "manual") if f"| `{name}`" not in page] == []

@@ -31,11 +31,13 @@ class RunCheckpoint:
         path: Its directory or file.
         step: Steps of training before it; None where nothing says so.
         tokens: Tokens of training before it, where the trainer recorded them.
+        epochs: Whether the step is a number of epochs, as in `epoch_2`, since nothing says how many steps that is.
     """
 
     path: Path
     step: int | None
     tokens: int | None = None
+    epochs: bool = False
 
 
 def step_of(name: str) -> int | None:
@@ -47,6 +49,17 @@ def step_of(name: str) -> int | None:
     """
     match = _STEP.fullmatch(name)
     return int(match["step"]) if match else None
+
+
+def counts_epochs(name: str) -> bool:
+    """Say whether the number in a checkpoint's name counts epochs.
+
+    Examples:
+        >>> [counts_epochs(name) for name in ("epoch_2", "epoch=3-step=1000.ckpt", "checkpoint-500")]
+        [True, False, False]
+    """
+    match = _STEP.fullmatch(name)
+    return match is not None and match["kind"].lower() == "epoch"
 
 
 def run_checkpoints(run: Path) -> list[RunCheckpoint]:
@@ -95,16 +108,16 @@ def recorded(path: Path) -> RunCheckpoint:
     Raises:
         CheckpointError: If the two disagree.
     """
-    step = step_of(path.name)
+    step, epochs = step_of(path.name), counts_epochs(path.name)
     if not (path / STATE).is_file():
-        return RunCheckpoint(path, step)
+        return RunCheckpoint(path, step, epochs=epochs)
     state = read_object(path / STATE)
     known, tokens = state.get("global_step"), state.get("num_input_tokens_seen")
     known = known if isinstance(known, int) and not isinstance(known, bool) else None
-    if step is not None and known is not None and step != known:
+    if step is not None and known is not None and step != known and not epochs:
         raise CheckpointError(f"{shown(path)}: its name says step {step}, its {STATE} step {known}; which is right?")
     counted = isinstance(tokens, int) and not isinstance(tokens, bool) and tokens > 0
-    return RunCheckpoint(path, known if step is None else step, tokens if counted else None)
+    return RunCheckpoint(path, step if known is None else known, tokens if counted else None, epochs and known is None)
 
 
 def find_run(given: Sequence[str | os.PathLike[str]]) -> list[RunCheckpoint]:
@@ -117,7 +130,7 @@ def find_run(given: Sequence[str | os.PathLike[str]]) -> list[RunCheckpoint]:
     """
     if len(given) == 1:
         one = Path(given[0]).expanduser()
-        if one.is_dir() and (_children(one) or not _is_checkpoint(one)):
+        if one.is_dir() and not _is_checkpoint(one, _children(one)):
             return run_checkpoints(one)
         if not one.exists() and any(sign in str(one) for sign in "*?["):
             matches = sorted(Path(one.anchor or ".").glob(str(one.relative_to(one.anchor) if one.anchor else one)))
@@ -138,9 +151,12 @@ def _ordered(found: list[RunCheckpoint]) -> list[RunCheckpoint]:
     return ordered
 
 
-def _is_checkpoint(path: Path) -> bool:
-    """Say whether a directory is itself a model."""
-    return any((path / name).exists() for name in ("config.json", "adapter_config.json", "model.safetensors"))
+def _is_checkpoint(path: Path, inside: Sequence[object]) -> bool:
+    """Say whether a directory is a model and no run: trainers write the last model of a run beside its checkpoints, and
+    DeepSpeed's parts, which have a step too, inside of a checkpoint.
+    """
+    holds = any((path / name).exists() for name in ("config.json", "adapter_config.json", "model.safetensors"))
+    return holds and (not inside or step_of(path.name) is not None)
 
 
 def window(

@@ -121,6 +121,8 @@ def _check_own(own: Mapping[str, Any], schedules: Sequence[str]) -> None:
 def _steps(name: str, chosen: Sequence[RunCheckpoint]) -> list[float]:
     """Return the steps of checkpoints; of those without, their numbers, where the schedule does not depend on more."""
     steps = [each.step for each in chosen]
+    if name == "bema" and any(each.epochs for each in chosen):
+        raise UsageError(f"bema needs steps; the names of the checkpoints count epochs ({shown(chosen[0].path)})")
     if all(step is not None for step in steps):
         return [float(cast("int", step)) for step in steps]
     if name == "bema":

@@ -73,6 +73,20 @@ def test_what_the_trainer_recorded_counts_and_must_agree_with_the_name(tmp_path:
         run_checkpoints(tmp_path)
 
 
+def test_epochs_are_no_steps_unless_the_trainer_recorded_them(tmp_path: Path) -> None:
+    make(tmp_path, "epoch_1", "epoch_2")
+    assert [(each.step, each.epochs) for each in run_checkpoints(tmp_path)] == [(1, True), (2, True)]
+    for epoch in (1, 2):
+        (tmp_path / f"epoch_{epoch}" / "trainer_state.json").write_text(json.dumps({"global_step": 500 * epoch}))
+    assert [(each.step, each.epochs) for each in run_checkpoints(tmp_path)] == [(500, False), (1000, False)]
+
+
+def test_deepspeeds_parts_inside_of_a_checkpoint_make_no_run_of_it(tmp_path: Path) -> None:
+    checkpoint = make(tmp_path / "checkpoint-500", "global_step500")
+    (checkpoint / "config.json").write_text("{}")
+    assert [(each.path, each.step) for each in find_run([checkpoint])] == [(checkpoint, 500)]
+
+
 def test_a_pattern_and_checkpoints_one_by_one_are_ordered_by_step(tmp_path: Path) -> None:
     make(tmp_path, "step-90", "step-100", "epoch_1")
     given = [tmp_path / "step-100", tmp_path / "step-90"]

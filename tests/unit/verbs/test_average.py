@@ -170,6 +170,9 @@ def test_bema_needs_steps_and_decays_say_that_they_guess(tmp_path: Path) -> None
     late, early = save(tmp_path / "late", weights(1)), save(tmp_path / "early", weights(2))
     with pytest.raises(UsageError, match=r"bema needs the steps of the checkpoints; .*early has none in its name"):
         warmkit.average([early, late], tmp_path / "out", schedule="bema")
+    epochs = [save(tmp_path / "E" / f"epoch_{number}", weights(number)) for number in (1, 2)]
+    with pytest.raises(UsageError, match="bema needs steps; the names of the checkpoints count epochs"):
+        warmkit.average(epochs, tmp_path / "out", schedule="bema")
     result = warmkit.average([early, late], tmp_path / "out", schedule="cosine")
     assert any("count as evenly spaced, in this order" in note for note in result.notes)
 

@@ -23,6 +23,7 @@ FINE_TUNED = {
     "run": [f"checkpoint-{each}" for each in (600, 800, 1000)],
 }
 """Models by what they were fine-tuned from; those of a run are its checkpoints."""
+RANK_FILES = Path(__file__).parents[1] / "data" / "rank_files" / "run"
 RECIPE = """\
 merge:
   method: slerp
@@ -57,6 +58,7 @@ def make(folder: Path) -> None:
         for name in names:
             moved(init, Path(source, name) if source == "run" else Path(name), next(seeds))
     texts()
+    shutil.copytree(RANK_FILES, "verl-run")
     reward_models(init)
     value_heads(init)
     vocabularies(init)

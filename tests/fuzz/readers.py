@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import random
 import zipfile
 from collections.abc import Callable
@@ -195,6 +196,9 @@ def _pickles(folder: Path) -> dict[str, Reader]:
 
     import torch
     import torch.distributed.checkpoint as dcp
+    from torch.distributed.tensor import Shard
+
+    from tests.unit.formats.ranks import save_ranks
 
     content = {"state_dict": {**_tensors(), "t": torch.arange(6.0).reshape(2, 3).t()}, "epoch": 3, "lr": [0.1, None]}
     whole, old = folder / "torch" / "model.pt", folder / "legacy" / "model.pt"
@@ -209,17 +213,45 @@ def _pickles(folder: Path) -> dict[str, Reader]:
         found = torch.load(whole, weights_only=True)["state_dict"]
         return as_bytes({str(name): tensor for name, tensor in found.items()})  # a number as a key is a name
 
+    parts = {"w": (torch.arange(15.0).reshape(5, 3), [Shard(0)]), "b": (torch.arange(4.0).bfloat16(), [Shard(0)])}
+    ranks = save_ranks(folder / "ranks", (2,), parts)
+
+    logging.getLogger("torch.distributed.device_mesh").setLevel(logging.ERROR)  # that the ranks' groups are not there
+
+    def torch_joins() -> Seen:
+        files = [torch.load(ranks / f"model_world_size_2_rank_{rank}.pt", weights_only=True) for rank in range(2)]
+        assert files[0].keys() == files[1].keys()
+        return as_bytes({name: _joined([each[name] for each in files]) for name in files[0]})
+
     def opened(path: Path) -> Seen:
         return bytes_of(open_checkpoint(path, allow_pickle=True))
 
     commands = [b"b", b"R", b"s", b"u", b"q\x00", b"\x93", b"h\x01", b"j\x01\x00\x00\x00", b"\x8b\xff\xff\xff\x7f", b"("]
     return {
         "torch.save": Reader(whole, in_record, lambda: opened(whole), torch_says, 2),
+        "FSDP rank files": Reader(
+            ranks / "model_world_size_2_rank_1.pt", in_record, lambda: opened(ranks), torch_joins, share=0.3
+        ),
         "legacy torch.save": Reader(old, plain(commands), lambda: opened(old), share=0.5),
         "torch.distributed.checkpoint": Reader(
             folder / "dcp" / ".metadata", plain(commands), lambda: opened(folder / "dcp") and None, share=2
         ),
     }
+
+
+def _joined(parts: list[Any]) -> Any:
+    """Return the tensor whose parts two ranks hold, where the parts are of the sizes that torch cuts."""
+    import torch
+
+    one, two = parts
+    assert one.shape == two.shape
+    assert one.dtype == two.dtype == one._local_tensor.dtype == two._local_tensor.dtype
+    assert one.placements == two.placements
+    (placement,) = one.placements
+    locals_ = [one._local_tensor, two._local_tensor]
+    expected = torch.empty(one.shape, device="meta").chunk(2, placement.dim)
+    assert [each.shape for each in locals_] == [each.shape for each in expected]
+    return torch.cat(locals_, placement.dim)
 
 
 def _small(folder: Path) -> dict[str, Reader]:

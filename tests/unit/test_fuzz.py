@@ -19,6 +19,7 @@ KINDS = (
         "adapter config",
         "adapter",
         "torch.save",
+        "FSDP rank files",
         "legacy torch.save",
         "torch.distributed.checkpoint",
     ),

@@ -79,6 +79,7 @@ class Checkpoint(Displayed, Mapping[str, LazyTensor]):
         adapters: Directories of the adapters on top of it.
         own_config: Its config, where that is not what its `config.json` says.
         state_dict: The state dict that was asked for, of several in its file.
+        adapter_parts: Of an adapter that is saved in the same files, under the names of an adapter's file; opening adds it.
         identities: Of the files in its directories, as they were before anything was read.
     """
 
@@ -93,6 +94,7 @@ class Checkpoint(Displayed, Mapping[str, LazyTensor]):
     identities: Mapping[Path, Identity] = field(default_factory=lambda: {})
     own_config: dict[str, Any] | None = None
     state_dict: str | None = None
+    adapter_parts: dict[str, Tensor] = field(default_factory=lambda: {})
 
     def _facts(self) -> Mapping[str, object]:
         kinds = sorted({each.dtype.torch_name for each in self.entries.values()})

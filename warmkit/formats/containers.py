@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from warmkit.errors import StateDictError, UnsupportedError
-from warmkit.formats import safetensors_model, torch_distributed, torch_model
+from warmkit.formats import rank_files, safetensors_model, torch_distributed, torch_model
 from warmkit.formats.checkpoint import Checkpoint
 from warmkit.formats.refused import refuse
 from warmkit.formats.safetensors_model import with_files_beside
@@ -40,6 +40,7 @@ class Container:
 
 CONTAINERS = (
     Container("safetensors", safetensors_model.files_at, safetensors_model.open_model, pickled=False, several=True),
+    Container("FSDP rank files", rank_files.files_at, rank_files.open_model, pickled=True),
     Container(
         "torch.distributed.checkpoint", torch_distributed.files_at, torch_distributed.open_model, pickled=True, several=True
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from warmkit.formats.tensors import Counted
 from warmkit.sources.files import Files
 
 Index: TypeAlias = "tuple[int, ...]"
+MOST_COMPARED = 1000  # boxes of one tensor that form no grid
 MOST_READ = 1 << 20  # bytes read at once to pick elements with gaps between them
 
 
@@ -62,6 +64,37 @@ def boxes(shape: Sequence[int], start: int, count: int) -> Iterator[tuple[Index,
 def _in_row(place: int, shape: Sequence[int], start: int, count: int) -> Iterator[tuple[Index, Index]]:
     for low, high in boxes(shape[1:], start, count):
         yield (place, *low), (place + 1, *high)
+
+
+def cover_once(shape: Sequence[int], parts: Sequence[tuple[Index, Index]]) -> bool:
+    """Say whether boxes, (first corner, sizes) each, cover a tensor, none of its elements twice, and nothing beyond it.
+
+    Examples:
+        >>> cover_once((4, 3), [((0, 0), (2, 3)), ((2, 0), (2, 3))]), cover_once((4, 3), [((0, 0), (2, 3)), ((1, 0), (2, 3))])
+        (True, False)
+    """
+    if sum(math.prod(sizes) for _, sizes in parts) != math.prod(shape):
+        return False
+    spans = [[(a, a + b) for a, b in zip(origin, sizes)] for origin, sizes in parts if math.prod(sizes)]
+    inside = all(len(span) == len(shape) and all(b <= n for (_, b), n in zip(span, shape)) for span in spans)
+    return inside and not _share(spans)
+
+
+def _share(spans: list[list[tuple[int, int]]]) -> bool:
+    """Say whether two boxes share an element. Boxes of a grid are split by their first axis, others compared one by one."""
+    if len(spans) < 2:
+        return False
+    if not spans[0]:
+        return True
+    rows: dict[tuple[int, int], list[list[tuple[int, int]]]] = {}
+    for span in spans:
+        rows.setdefault(span[0], []).append(span[1:])
+    ordered = sorted(rows)
+    if all(one[1] <= two[0] for one, two in itertools.pairwise(ordered)):
+        return any(map(_share, rows.values()))
+    if len(spans) > MOST_COMPARED:
+        return True  # no writer cuts a tensor so
+    return any(all(a < d and c < b for (a, b), (c, d) in zip(one, two)) for one, two in itertools.combinations(spans, 2))
 
 
 @dataclass(frozen=True)

@@ -72,8 +72,8 @@ def open_streamed(remote: Remote, state_dict: str | None = None) -> Checkpoint:
 def with_files_beside(checkpoint: Checkpoint) -> Checkpoint:
     """Return a model with the weights that its library keeps in files of their own: heads, modules."""
     home = checkpoint.directory
-    if home is None:
-        return checkpoint
+    if home is None or not any(isinstance(file, Path) and file.is_relative_to(home) for file in checkpoint.files):
+        return checkpoint  # weights that lie elsewhere have nothing beside them there
     others = _beside(checkpoint.source, home, [file for file in checkpoint.files if isinstance(file, Path)])
     return _with_others(checkpoint, others, [home / name for name in others.files])
 

@@ -8,7 +8,6 @@ Written last, `.metadata` says that a save was finished. The chunks of a tensor 
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,14 +17,13 @@ from typing import Any
 from warmkit.errors import FormatError, UnsupportedError
 from warmkit.formats.checkpoint import Checkpoint
 from warmkit.formats.pickle_reader import Inert, Names, unpickle
-from warmkit.formats.pieces import GatheredTensor, Piece, contiguous
+from warmkit.formats.pieces import GatheredTensor, Piece, contiguous, cover_once
 from warmkit.formats.state_dicts import element_type, weights_among
 from warmkit.formats.tensors import StoredTensor, Tensor
 from warmkit.formats.torch_zip import DTYPE_NAMES, MAX_DIMENSIONS, TorchTensor, read_torch_zip
 
 METADATA = ".metadata"
 SHARD = ".distcp"
-MOST_COMPARED = 1000  # chunks of one tensor that form no grid
 
 _HOME = "torch.distributed.checkpoint"
 _OLD_HOME = "torch.distributed._shard.sharded_tensor.metadata"  # of the properties, up to torch 2.2
@@ -219,8 +217,7 @@ def _check_files(directory: Path, places: list[_Place]) -> None:
 
 def _entry(name: str, tensor: _Sharded, directory: Path) -> Tensor:
     dtype = element_type(tensor.type_name, str(directory), name)
-    covered = sum(math.prod(sizes) for _, sizes, _ in tensor.chunks)
-    if covered != math.prod(tensor.shape) or _overlap(tensor):
+    if not cover_once(tensor.shape, [(origin, sizes) for origin, sizes, _ in tensor.chunks]):
         raise FormatError(f"{directory / METADATA}: the {len(tensor.chunks)} chunks of tensor {name!r} do not cover it once")
     pieces = tuple(_piece(name, tensor, *chunk) for chunk in tensor.chunks if math.prod(chunk[1]))
     if not pieces:
@@ -228,31 +225,6 @@ def _entry(name: str, tensor: _Sharded, directory: Path) -> Tensor:
     if len(pieces) == 1 and contiguous(pieces[0].shape, pieces[0].strides):
         return StoredTensor(name, dtype, tensor.shape, pieces[0].file, pieces[0].offset)
     return GatheredTensor(name, dtype, tensor.shape, pieces)
-
-
-def _overlap(tensor: _Sharded) -> bool:
-    """Say whether a chunk leaves its tensor, or two of them share an element."""
-    spans = [[(a, a + b) for a, b in zip(origin, sizes)] for origin, sizes, _ in tensor.chunks if math.prod(sizes)]
-    if any(len(span) != len(tensor.shape) or any(b > n for (_, b), n in zip(span, tensor.shape)) for span in spans):
-        return True
-    return _share(spans)
-
-
-def _share(spans: list[list[tuple[int, int]]]) -> bool:
-    """Say whether two boxes share an element. Boxes of a grid are split by their first axis, others compared one by one."""
-    if len(spans) < 2:
-        return False
-    if not spans[0]:
-        return True
-    rows: dict[tuple[int, int], list[list[tuple[int, int]]]] = {}
-    for span in spans:
-        rows.setdefault(span[0], []).append(span[1:])
-    ordered = sorted(rows)
-    if all(one[1] <= two[0] for one, two in itertools.pairwise(ordered)):
-        return any(map(_share, rows.values()))
-    if len(spans) > MOST_COMPARED:
-        return True  # no writer cuts a tensor so
-    return any(all(a < d and c < b for (a, b), (c, d) in zip(one, two)) for one, two in itertools.combinations(spans, 2))
 
 
 def _piece(name: str, tensor: _Sharded, origin: tuple[int, ...], sizes: tuple[int, ...], place: _Place) -> Piece:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from warmkit.errors import CheckpointError, FormatError, UnsupportedError
@@ -51,8 +52,8 @@ class _Storage:
 class _Archive:
     """One zip of torch, in a file or a part of it."""
 
-    def __init__(self, path: Path, start: int, length: int, most: int) -> None:
-        self.path, self._length = path, length
+    def __init__(self, path: Path, start: int, length: int, most: int, more: Names) -> None:
+        self.path, self._length, self._more = path, length, more
         self._kinds: dict[str, str | None] = {}  # types of the storages that were asked for
         with StoredZip(path, start, length, "torch.save") as self._zip:
             roots = [name.removesuffix("data.pkl") for name in self._zip.records if name.endswith("/data.pkl")]
@@ -67,7 +68,7 @@ class _Archive:
         self._zip.check_apart()
 
     def _names(self) -> Names:
-        return {**_NAMES, **{("torch._utils", name): getattr(self, name) for name in _REBUILDERS}}
+        return {**_NAMES, **self._more, **{("torch._utils", name): getattr(self, name) for name in _REBUILDERS}}
 
     def _storage(self, identity: Any) -> _Storage:
         """Find a storage, ("storage", type, key, device, elements), in the file."""
@@ -126,6 +127,17 @@ class _Archive:
         return data
 
 
+class PlainTensor(Inert):
+    """Stands for `torch.Tensor`, which is named where a tensor has attributes: FSDP marks what it cloned."""
+
+
+def rebuilt_with_attributes(function: Any, kind: Any, arguments: Any, attributes: Any) -> TorchTensor:
+    """Stand for `torch._tensor._rebuild_from_type_v2` of a plain tensor; its attributes are passed over."""
+    if kind is not PlainTensor or getattr(function, "__name__", None) not in _REBUILDERS:
+        raise Refused("a tensor of a class of its own")
+    return function(*arguments)
+
+
 _REBUILDERS = (
     "_rebuild_tensor",
     "_rebuild_tensor_v2",
@@ -164,6 +176,8 @@ _NAMES: Names = {
     ("torch.storage", "UntypedStorage"): None,
     ("torch", "UntypedStorage"): None,
     ("torch", "Size"): tuple,
+    ("torch", "Tensor"): PlainTensor,
+    ("torch._tensor", "_rebuild_from_type_v2"): rebuilt_with_attributes,
     ("torch", "device"): Inert,
     ("argparse", "Namespace"): Inert,  # options of a run, which timm and others save beside the weights
     ("torch.serialization", "_get_layout"): Inert,
@@ -175,7 +189,9 @@ _NAMES: Names = {
 }
 
 
-def read_torch_zip(path: Path, start: int = 0, length: int | None = None, most: int = MAX_PICKLE_BYTES) -> Any:
+def read_torch_zip(
+    path: Path, start: int = 0, length: int | None = None, most: int = MAX_PICKLE_BYTES, more: Names = MappingProxyType({})
+) -> Any:
     """Read what a torch file holds, its tensors as `TorchTensor`.
 
     Args:
@@ -183,6 +199,7 @@ def read_torch_zip(path: Path, start: int = 0, length: int | None = None, most: 
         start: First byte of the zip in it.
         length: Bytes of the zip; by default to the end of the file.
         most: Bytes of the pickle in it, which says what there is; a longer one is an error.
+        more: What the pickle may name beside tensors and plain values, and what stands for that here.
 
     Raises:
         FormatError: If it is truncated, or something else than a zip of torch.
@@ -191,7 +208,7 @@ def read_torch_zip(path: Path, start: int = 0, length: int | None = None, most: 
     refuse_irregular(path)
     try:
         length = path.stat().st_size - start if length is None else length
-        return _Archive(path, start, length, most).tree
+        return _Archive(path, start, length, most, more).tree
     except CheckpointError:
         raise
     except OSError as error:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from warmkit.common.addresses import shown
 from warmkit.errors import CheckpointError, FormatError, MismatchError, UnsupportedError
 from warmkit.formats.checkpoint import Checkpoint
-from warmkit.formats.safetensors_file import read_header
 from warmkit.formats.tensors import StoredTensor, Tensor
 from warmkit.layouts.adapted import AdaptedTensor, FactorCache, Factors, ReplacedTensor
-from warmkit.layouts.adapter_config import CONFIG, WEIGHTS, AdapterConfig, read_config
+from warmkit.layouts.adapter_config import CONFIG, AdapterConfig, read_config
+from warmkit.layouts.adapter_file import Adapter, Module, read_adapter
 from warmkit.layouts.adapter_heads import SCORE, lost_head, padded_as_trained, with_own_head
 from warmkit.layouts.adapter_names import alike, naming
 from warmkit.layouts.compatibility import EMBEDDINGS, HEAD, embedding_of, same_bytes
@@ -22,29 +21,7 @@ from warmkit.layouts.orientation import has_conv1d, is_conv1d
 from warmkit.sources.file_identity import Identity, identities_at
 from warmkit.sources.hub import resolve
 
-_PART = re.compile(
-    r"(?P<module>.+)\.(?P<part>lora_A|lora_B|lora_embedding_A|lora_embedding_B|lora_magnitude_vector)"
-    r"(?:\.(?P<kind>weight|bias))?"
-)
 _LANGUAGE_MODELS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "ForMaskedLM")
-
-
-@dataclass
-class _Module:
-    """The parts of one module's adapter, by their names in the file without `.weight`."""
-
-    name: str
-    parts: dict[str, Tensor] = field(default_factory=lambda: {})
-
-
-@dataclass(frozen=True)
-class _Adapter:
-    """An adapter's file, sorted: what is added to modules, and tensors that it holds whole."""
-
-    config: AdapterConfig
-    file: Path
-    modules: dict[str, _Module]
-    whole: dict[str, StoredTensor]
 
 
 @dataclass(frozen=True)
@@ -88,14 +65,13 @@ def on_base(source: str, base: Checkpoint, found: FoundAdapter, note: str | None
     Raises:
         CheckpointError: If the adapter's file is malformed, of a kind that is refused, or does not fit.
     """
-    adapter = _read(found.directory, found.config)
+    adapter = read_adapter(found.directory, found.config)
     lost = lost_head(base, adapter.whole, found.config)
     base = padded_as_trained(with_own_head(base, adapter.whole, found.config), found.directory)
-    base = _untied(adapter, base)
+    base = joined(adapter, base)
     return replace(
         base,
         source=source,
-        entries=_apply(adapter, base),
         files=(*base.files, adapter.file, found.config.path),
         notes=(*base.notes, *([note] if note else []), *lost),
         adapters=(*base.adapters, found.directory),
@@ -103,39 +79,20 @@ def on_base(source: str, base: Checkpoint, found: FoundAdapter, note: str | None
     )
 
 
-# ---- the adapter's own file -----------------------------------------------------------------------------------------
-
-
-def _read(directory: Path, config: AdapterConfig) -> _Adapter:
-    file = directory / WEIGHTS
-    if not file.is_file():
-        if any(directory.glob("adapter_model.*")):
-            raise UnsupportedError(
-                f"{directory}: its weights are a pickle, which can run code when it is read; convert it once, where you trust "
-                "it: load it with peft and save_pretrained(NEW)"
-            )
-        raise CheckpointError(f"{directory}: expected {WEIGHTS} beside {CONFIG}, found none")
-    modules, whole = dict[str, _Module](), dict[str, StoredTensor]()
-    for entry in read_header(file).entries:
-        name = entry.name.removeprefix("base_model.model.")
-        if match := _PART.fullmatch(name):
-            part = match["part"] + (".bias" if match["kind"] == "bias" else "")
-            modules.setdefault(match["module"], _Module(match["module"])).parts[part] = entry
-        elif "lora_" in name or "token_adapter" in name or "trainable_tokens" in name:
-            raise UnsupportedError(f"{file}: tensor {entry.name!r} belongs to a variant of LoRA that is not read here")
-        else:
-            whole[name.replace(".base_layer.", ".").replace(".modules_to_save.", ".")] = entry
-        if entry.dtype.kind != "float":
-            raise UnsupportedError(f"{file}: tensor {entry.name!r} is {entry.dtype.name}, expected floating-point numbers")
-    if not modules and not whole:
-        raise FormatError(f"{file}: holds no tensors")
-    return _Adapter(config, file, modules, whole)
-
-
 # ---- on its base ----------------------------------------------------------------------------------------------------
 
 
-def _apply(adapter: _Adapter, base: Checkpoint) -> dict[str, Tensor]:
+def joined(adapter: Adapter, base: Checkpoint) -> Checkpoint:
+    """Return a base with the adapter's tensors in their places.
+
+    Raises:
+        CheckpointError: If the adapter does not fit.
+    """
+    base = _untied(adapter, base)
+    return replace(base, entries=_apply(adapter, base))
+
+
+def _apply(adapter: Adapter, base: Checkpoint) -> dict[str, Tensor]:
     """Return the base's tensors with the adapter's in their places."""
     rename = naming(adapter.modules, base.entries)
     problems: list[str] = []
@@ -163,7 +120,7 @@ def _apply(adapter: _Adapter, base: Checkpoint) -> dict[str, Tensor]:
     return {name: changed.get(name, entry) for name, entry in base.entries.items()}
 
 
-def _factors(adapter: _Adapter, module: _Module, base: Checkpoint, weight: str) -> dict[str, Factors]:
+def _factors(adapter: Adapter, module: Module, base: Checkpoint, weight: str) -> dict[str, Factors]:
     """Return what is added to a module's weight and, rarely, to its bias."""
     parts, config, file = module.parts, adapter.config, adapter.file
     embedding = "lora_embedding_A" in parts or "lora_embedding_B" in parts
@@ -177,7 +134,8 @@ def _factors(adapter: _Adapter, module: _Module, base: Checkpoint, weight: str) 
         raise UnsupportedError(f"{file}: module {module.name!r} is no matrix (lora_A {list(a.shape)}, lora_B {list(b.shape)})")
     if (a.shape[0], b.shape[1]) != (rank, rank):
         raise FormatError(
-            f"{file}: module {module.name!r} has factors {list(a.shape)} and {list(b.shape)}, {CONFIG} says rank {rank}"
+            f"{file}: module {module.name!r} has factors {list(a.shape)} and {list(b.shape)}, {config.path.name} says rank "
+            f"{rank}"
         )
     magnitude = parts.get("lora_magnitude_vector")
     if config.dora != (magnitude is not None) or (magnitude is not None and magnitude.elements != b.shape[0]):
@@ -191,7 +149,7 @@ def _factors(adapter: _Adapter, module: _Module, base: Checkpoint, weight: str) 
     return factors
 
 
-def _transposed(adapter: _Adapter, base: Checkpoint, module: str, weight: str) -> bool:
+def _transposed(adapter: Adapter, base: Checkpoint, module: str, weight: str) -> bool:
     """Say whether the base stores a module [in, out]; peft decides it by the module's class, which shapes and names tell."""
     if (told := _told_by_shape(adapter.modules[module], base, weight)) is not None:
         return told
@@ -216,7 +174,7 @@ def _last(module: str) -> str:
     return module.rpartition(".")[2]
 
 
-def _told_by_shape(module: _Module, base: Checkpoint, weight: str) -> bool | None:
+def _told_by_shape(module: Module, base: Checkpoint, weight: str) -> bool | None:
     """Say whether a matrix is stored [in, out] where its shape tells; None where it is square, or not there."""
     a, b = module.parts.get("lora_A"), module.parts.get("lora_B")
     if a is None or b is None or len(a.shape) != 2 or len(b.shape) != 2 or b.shape[0] == a.shape[1]:
@@ -269,7 +227,7 @@ def ties_head(base: Checkpoint) -> bool:
     return (silent or ties(base.config)) and architectures[0].endswith(_LANGUAGE_MODELS)
 
 
-def _without_tied_copy(adapter: _Adapter, base: Checkpoint) -> dict[str, StoredTensor]:
+def _without_tied_copy(adapter: Adapter, base: Checkpoint) -> dict[str, StoredTensor]:
     """Drop a head that is a copy of the embedding that the adapter brings too, where the base ties the two."""
     embedding = next((own for name, own in adapter.whole.items() if name.endswith(EMBEDDINGS)), None)
     head = adapter.whole.get(HEAD)
@@ -278,7 +236,7 @@ def _without_tied_copy(adapter: _Adapter, base: Checkpoint) -> dict[str, StoredT
     return {name: own for name, own in adapter.whole.items() if name != HEAD}
 
 
-def _untied(adapter: _Adapter, base: Checkpoint) -> Checkpoint:
+def _untied(adapter: Adapter, base: Checkpoint) -> Checkpoint:
     """Untie a base where the adapter brings its head or its embedding whole, as peft does when it merges the two."""
     embedding = embedding_of(base.entries)
     if embedding is None or HEAD in base.entries or not ties_head(base):
@@ -294,7 +252,7 @@ def _untied(adapter: _Adapter, base: Checkpoint) -> Checkpoint:
     return replace(base, entries={**base.entries, HEAD: embedding}, notes=(*base.notes, note), own_config=content)
 
 
-def _refuse_untying(adapter: _Adapter, base: Checkpoint, changed: dict[str, Tensor]) -> None:
+def _refuse_untying(adapter: Adapter, base: Checkpoint, changed: dict[str, Tensor]) -> None:
     """Refuse to change an embedding alone that is also the head: the adapter stands for a model that is not tied."""
     embedding = next((name for name in changed if name.endswith(EMBEDDINGS)), None)
     kept = HEAD in adapter.whole and isinstance(changed.get(embedding or ""), ReplacedTensor)

@@ -76,7 +76,12 @@ def open_checkpoint(
     if is_adapter(path):
         return _open_adapter(source, path, **how)
     before = identities_at(path)
-    return _identified(_without_tied_copies(open_weights(source, path, allow_pickle, state_dict)), before)
+    found = _without_tied_copies(open_weights(source, path, allow_pickle, state_dict))
+    if found.adapter_parts:
+        from warmkit.layouts.stored_adapters import with_own_adapter  # as for a pair
+
+        found = with_own_adapter(found)
+    return _identified(found, before)
 
 
 def open_inputs(sources: Iterable[str | os.PathLike[str] | Checkpoint], options: Mapping[str, Any]) -> list[Checkpoint]:
@@ -139,6 +144,8 @@ def _without_tied_copies(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def _identified(checkpoint: Checkpoint, before: Mapping[Path, Identity]) -> Checkpoint:
-    """Return it with the identities of its files; those that an index has deep in folders are as they are now."""
+    """Return it with the identities of its files; those that lie deep in folders are as they are now."""
+    small = identities_at(checkpoint.path) if checkpoint.directory else {}
+    before = {**small, **before}
     deep = {file: identity(file) for file in checkpoint.files if isinstance(file, Path) and file not in before}
     return replace(checkpoint, identities={**before, **{file: each for file, each in deep.items() if each is not None}})

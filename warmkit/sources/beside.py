@@ -27,7 +27,7 @@ _OTHER_FORMS = (
 # What a trainer leaves, which describes the run.
 _OF_A_RUN = (
     *("training_args*", "optimizer*", "scheduler*", "scaler*", "rng_state*", "random_states*", "*optim_states*"),
-    *("*model_states.pt",),
+    *("*model_states.pt", "optim_world_size_*", "extra_state_world_size_*", "data.pt"),
 )
 _HOME = re.compile(r"(?P<file>.+\.safetensors):(?P<name>.*)", re.DOTALL)
 

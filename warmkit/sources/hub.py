@@ -22,7 +22,7 @@ PATTERNS = (
     *("LICENSE*", "NOTICE*", "README.md"),
 )
 # Weights as torch saves them: fetched where there are no others, and only if they may be read.
-PICKLES = ("pytorch_model*.bin", "*.distcp", "*.metadata")
+PICKLES = ("pytorch_model*.bin", "*.distcp", "*.metadata", "*model_world_size_*_rank_*.pt")
 
 _REPOSITORY = re.compile(r"(?:hf://)?(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 

@@ -67,6 +67,8 @@ VALUES: Mapping[str, str] = {
     "gpu": "cuda",
     "average": "lerp",
     "mean": "lerp",
+    **dict.fromkeys(("swa", "sma", "lawa", "equal"), "uniform"),
+    **dict.fromkeys(("wsm", "1-sqrt", "sqrt", "inverse-sqrt", "minus_sqrt"), "minus-sqrt"),
     "numeric": "natural",
     "numerical": "natural",
 }
@@ -74,7 +76,8 @@ VALUES: Mapping[str, str] = {
 
 COMMANDS: Mapping[str, str] = {
     **dict.fromkeys(("avg", "mean", "uniform"), "warmkit soup"),
-    **dict.fromkeys(("slerp", "lerp", "ties", "karcher", "sce", "della"), "warmkit merge --method {name}"),
+    **dict.fromkeys(("slerp", "lerp", "ties", "karcher", "sce", "della", "expo", "relex"), "warmkit merge --method {name}"),
+    **dict.fromkeys(("swa", "lawa", "wsm", "bema", "average-checkpoints", "weighted-merge"), "warmkit average RUN"),
     "linear": "warmkit merge --method lerp",
     **dict.fromkeys(("mergekit", "mergekit-yaml", "run"), "warmkit merge RECIPE.yaml"),
     **dict.fromkeys(("info", "show", "describe", "cat"), "warmkit inspect"),
@@ -122,6 +125,12 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("silent",), ("--quiet",)),
     **dict.fromkeys(("debug",), ("--verbose",)),
     **dict.fromkeys(("etas", "update-rate"), ("--eta",)),
+    **dict.fromkeys(("n", "window", "num-checkpoints", "last-n"), ("--last",)),
+    **dict.fromkeys(("interval", "min-iteration-interval", "stride"), ("--every",)),
+    **dict.fromkeys(("start", "start-step", "start-iteration", "from-step"), ("--from",)),
+    **dict.fromkeys(("end", "end-step", "end-iteration", "to-step"), ("--to",)),
+    **dict.fromkeys(("style", "coefficient-style", "weighting"), ("--schedule",)),
+    **dict.fromkeys(("token-window", "token-window-btok"), ("--tokens",)),
     **dict.fromkeys(("random-seed",), ("--seed",)),
     **dict.fromkeys(("include",), ("--only",)),
     **dict.fromkeys(("ignore", "skip"), ("--exclude",)),

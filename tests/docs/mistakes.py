@@ -86,6 +86,7 @@ SECTIONS: dict[str, tuple[Mistake, ...]] = {
     "Wrong commands": (
         Mistake("slerp a b -o out", "'slerp'", "warmkit merge --method slerp"),
         Mistake("avg a b -o out", "'avg'", "warmkit soup"),
+        Mistake("swa run -o out", "'swa'", "warmkit average RUN"),
         Mistake("mergekit-yaml merge.yaml out", "'mergekit-yaml'", "warmkit merge RECIPE.yaml"),
         Mistake("marge a b -o out", "'marge'", "'merge'"),
         Mistake("evaluate rm", "'evaluate'", "warmkit eval"),

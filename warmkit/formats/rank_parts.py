@@ -79,7 +79,7 @@ def gathered(name: str, parts: Parts, mesh: Mesh) -> Tensor:
         if (problem := _unlike(part, first)) is not None:
             raise FormatError(f"{other}: tensor {name!r} {problem} in {file.name}; files of two saves")
     if isinstance(first, TorchTensor):
-        _check_copies(name, [_copy(other, part) for other, part in parts if isinstance(part, TorchTensor)])
+        _check_copies(name, [_copy(name, other, part) for other, part in parts if isinstance(part, TorchTensor)])
         return entry(name, first)
     found: dict[tuple[Index, Index], list[Piece]] = {}
     for other, part in parts:
@@ -117,8 +117,8 @@ class _Copy:
     itemsize: int
 
 
-def _copy(file: Path, tensor: TorchTensor) -> _Copy:
-    itemsize = element_type(tensor.type_name, str(file), "").itemsize
+def _copy(name: str, file: Path, tensor: TorchTensor) -> _Copy:
+    itemsize = element_type(tensor.type_name, str(file), name).itemsize
     return _Copy(Piece(file, tensor.offset, (0,) * len(tensor.shape), tensor.shape, tensor.strides), itemsize)
 
 

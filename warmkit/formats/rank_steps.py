@@ -41,6 +41,8 @@ def _step(file: Path) -> int | None:
         tree: Any = read_torch_zip(beside, more=_STATES)
     except CheckpointError:  # what is not needed may be anything
         return None
-    schedule = tree.get("lr_scheduler") if isinstance(tree, Mapping) else None
-    step = schedule.get("last_epoch") if isinstance(schedule, Mapping) else None
-    return step if type(step) is int else None
+    if not isinstance(tree, Mapping):
+        return None
+    schedule = tree.get("lr_scheduler")
+    counted = schedule.get("last_epoch") if isinstance(schedule, Mapping) else None
+    return next((step for step in (tree.get("global_step"), counted) if type(step) is int), None)  # SkyRL's, verl's

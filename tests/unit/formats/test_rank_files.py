@@ -491,6 +491,28 @@ def test_shapes_types_and_kinds_that_differ_are_files_of_two_saves(tmp_path: Pat
         shutil.rmtree(mixed)
 
 
+def test_steps_that_skyrl_counts_tell_two_saves_apart(tmp_path: Path) -> None:
+    """With the keys of SkyRL's save_ckpt, which needs a GPU and was not run."""
+    home = save_ranks(tmp_path / "policy", (2,), {"w": (torch.ones(4, 2), [Shard(0)])})
+    for rank, step in enumerate((40, 20)):
+        extra = {"lr_scheduler": {}, "client_state": {}, "tag": None, "fsdp_strategy": "fsdp2", "global_step": step}
+        torch.save(extra, home / f"extra_state_world_size_2_rank_{rank}.pt")
+    assert "rank_1.pt: was saved at step 20, model_world_size_2_rank_0.pt at step 40" in refusal(home)
+    torch.save({**extra, "global_step": 40}, home / "extra_state_world_size_2_rank_1.pt")
+    assert read(home).keys() == {"w"}
+    (home / "extra_state_world_size_2_rank_1.pt").write_bytes(b"half")  # nothing that is needed
+    assert read(home).keys() == {"w"}
+
+
+def test_a_tensor_of_another_class_is_refused_by_name(tmp_path: Path) -> None:
+    """The name is FSDP1's without a device mesh; the rest of the file is not what it writes."""
+    home = save_ranks(tmp_path / "sharded", (2,), {"w": (torch.ones(4, 2), [Shard(0)])})
+    name = b"ctorch.distributed._shard.sharded_tensor.api\nShardedTensor\n"
+    for file in home.iterdir():
+        repickle(file, lambda content: content.replace(b"ctorch.distributed.tensor\nDTensor\n", name))
+    assert "sharded_tensor.api.ShardedTensor" in refusal(home, UnsupportedError)
+
+
 def test_ranks_of_two_meshes_are_files_of_two_saves(tmp_path: Path) -> None:
     tensors = {"w": (torch.ones(8, 2), [Shard(0)])}
     flat = save_ranks(tmp_path / "flat", (4,), tensors)

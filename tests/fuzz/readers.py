@@ -159,6 +159,7 @@ def _weights(folder: Path) -> dict[str, Reader]:
     for file in set(mapping.values()):
         save_file({name: _tensors()[name] for name in names if mapping[name] == file}, sharded / file)
     index = _place(sharded, "model.safetensors.index.json", json.dumps({"metadata": {}, "weight_map": mapping}).encode())
+    shard = _shards(folder / "shards")
     config = _place(folder / "configured", "config.json", json.dumps(CONFIG).encode())
     _place(folder / "configured", "model.safetensors", save(_tensors()))
     factors = {"A": torch.ones(2, 4), "B": torch.ones(4, 2)}
@@ -182,6 +183,9 @@ def _weights(folder: Path) -> dict[str, Reader]:
         "safetensors": Reader(
             single, in_header, lambda: bytes_of(open_checkpoint(single)), lambda: as_bytes(load_file(single)), 2
         ),
+        "HuggingFaceStorageWriter": Reader(
+            shard, in_header, lambda: bytes_of(open_checkpoint(shard.parent)), lambda: _whole(shard.parent), 0.5
+        ),
         "index": Reader(index, json_too, lambda: bytes_of(open_checkpoint(sharded)), lambda: as_bytes(_tensors())),
         "config": Reader(
             config, json_too, lambda: open_checkpoint(config.parent).config, lambda: json.loads(config.read_bytes())
@@ -189,6 +193,31 @@ def _weights(folder: Path) -> dict[str, Reader]:
         "adapter config": Reader(adapter_config, json_too, ranks, said),
         "adapter": Reader(written, in_header, lambda: bytes_of(open_checkpoint(pair)) and None),
     }
+
+
+def _shards(folder: Path) -> Path:
+    """Return one of two shards, as two processes leave them: a matrix cut by rows, and a tensor in the second alone."""
+    from safetensors.torch import save
+
+    matrix, step = (_tensors()[name] for name in ("model.embed_tokens.weight", "model.step"))
+    parts: list[dict[str, Any]] = [{"w": matrix[:5]}, {"w": matrix[5:], "step": step}]
+    for number, (held, first) in enumerate(zip(parts, (0, 5)), 1):
+        said = {name: {"saved_offsets": [first, 0] if name == "w" else []} for name in held}
+        content = save({name: each.clone() for name, each in held.items()}, {"DCP_SHARDING_INFO": json.dumps(said)})
+        path = _place(folder, f"shard-{number:05d}-model-00001-of-00001.safetensors", content)
+    return path
+
+
+def _whole(folder: Path) -> Seen:
+    """Return what torch's own reader makes of shards."""
+    from torch.distributed.checkpoint import HuggingFaceStorageReader
+    from torch.distributed.checkpoint.default_planner import _EmptyStateDictLoadPlanner
+    from torch.distributed.checkpoint.state_dict_loader import _load_state_dict
+
+    found: dict[str, Any] = {}
+    planner = _EmptyStateDictLoadPlanner()
+    _load_state_dict(found, storage_reader=HuggingFaceStorageReader(str(folder)), planner=planner, no_dist=True)
+    return as_bytes(found)
 
 
 def _pickles(folder: Path) -> dict[str, Reader]:

@@ -14,6 +14,7 @@ CASES = 2000  # of a reader whose share is 1
 KINDS = (
     *(
         "safetensors",
+        "HuggingFaceStorageWriter",
         "index",
         "config",
         "adapter config",

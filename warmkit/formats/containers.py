@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from warmkit.errors import StateDictError, UnsupportedError
-from warmkit.formats import rank_files, safetensors_model, torch_distributed, torch_model
+from warmkit.formats import hf_shards, rank_files, safetensors_model, torch_distributed, torch_model
 from warmkit.formats.checkpoint import Checkpoint
 from warmkit.formats.refused import refuse
 from warmkit.formats.safetensors_model import with_files_beside
@@ -39,6 +39,7 @@ class Container:
 
 
 CONTAINERS = (
+    Container("HuggingFaceStorageWriter", hf_shards.files_at, hf_shards.open_model, pickled=False, several=True),
     Container("safetensors", safetensors_model.files_at, safetensors_model.open_model, pickled=False, several=True),
     Container("FSDP rank files", rank_files.files_at, rank_files.open_model, pickled=True),
     Container(

@@ -7,13 +7,12 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from warmkit.errors import FormatError, UnsupportedError
+from warmkit.formats.safetensors_file import SHARDING
 from warmkit.sources.foreign_forms import GATHERER
 
 if TYPE_CHECKING:
     from warmkit.formats.checkpoint import Checkpoint
     from warmkit.formats.tensors import Tensor
-
-SHARDING = "DCP_SHARDING_INFO"  # torch's HuggingFaceStorageWriter: which part of each tensor a file holds
 
 _QUANTISED = frozenset(("quantization_config", "quantization", "compression_config", "quant_config"))  # keys of configs
 # Parts of tensors in the forms of GPTQ, AWQ, bitsandbytes, compressed-tensors, block-wise fp8, HQQ, AQLM, quanto, torchao,
@@ -48,17 +47,12 @@ def _first(names: Iterable[str], wanted: Callable[[str], Any]) -> str | None:
     return next(filter(wanted, names), None)
 
 
-def sharded(how: str) -> str:
-    """Say that files hold parts of tensors, and `how` that is known."""
-    return (
-        f"shards of torch's HuggingFaceStorageWriter ({how}), each with a part of every tensor; put all of them together "
-        "first: torch.distributed.checkpoint's consolidate_safetensors_files"
-    )
-
-
 def _sharded(checkpoint: Checkpoint) -> None:
     if SHARDING in checkpoint.metadata:
-        raise UnsupportedError(f"{checkpoint.source}: {sharded(SHARDING)}")
+        raise UnsupportedError(
+            f"{checkpoint.source}: shards of torch's HuggingFaceStorageWriter ({SHARDING}), each with a part of every tensor; "
+            "give a folder on this machine with all of them, under the names that the writer gave them (shard-00001-model-...)"
+        )
 
 
 def _quantised(checkpoint: Checkpoint) -> None:

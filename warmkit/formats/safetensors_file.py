@@ -21,6 +21,7 @@ from warmkit.formats.tensors import StoredTensor
 from warmkit.sources.files import WeightFile, refuse_irregular
 
 MAX_HEADER_BYTES = 100_000_000  # the limit of the reference implementation
+SHARDING = "DCP_SHARDING_INFO"  # metadata of torch's HuggingFaceStorageWriter: which part of each tensor a file holds
 MAX_DIMENSIONS = 64  # that of numpy; a header of a million dimensions is an attack
 
 

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from warmkit.errors import CheckpointError, FormatError, UnsupportedError
+from warmkit.errors import CheckpointError, FormatError
 from warmkit.formats.checkpoint import Checkpoint, check_index
-from warmkit.formats.refused import refuse, sharded
+from warmkit.formats.hf_shards import without_origins
+from warmkit.formats.refused import refuse
 from warmkit.formats.safetensors_file import read_header
 from warmkit.formats.state_dicts import weights_among
 from warmkit.formats.tensors import StoredTensor, Tensor
@@ -49,6 +50,7 @@ def open_model(source: str, path: Path, state_dict: str | None = None) -> Checkp
     checkpoint = _assemble(source, path, files)
     if mapping is not None:
         check_index(path / INDEX, mapping, checkpoint)
+        checkpoint = without_origins(checkpoint, files)
     return _named(checkpoint, state_dict)
 
 
@@ -64,6 +66,7 @@ def open_streamed(remote: Remote, state_dict: str | None = None) -> Checkpoint:
     checkpoint = _assemble(remote.source, remote.folder, remote.files)
     if remote.mapping is not None:
         check_index(f"{remote.source}: {INDEX}", remote.mapping, checkpoint)
+        checkpoint = without_origins(checkpoint, remote.files)
     named = _named(checkpoint, state_dict)
     refuse(named)
     return _with_others(named, remote.beside, remote.others)
@@ -142,8 +145,6 @@ def _weight_files(directory: Path) -> tuple[list[Path], dict[str, str] | None]:
         return found, None
     if found:
         names = ", ".join(file.name for file in found[:4])
-        if all(file.name.startswith("shard-") for file in found):
-            raise UnsupportedError(f"{directory}: {sharded(names)}")
         raise FormatError(f"{directory}: {len(found)} safetensors files ({names}) and no {INDEX} that says which belong")
     refuse_form(sorted(each.name for each in directory.iterdir()), directory)
     inner = sorted(file.parent for name in (SINGLE, INDEX) for file in directory.glob(f"*/{name}"))

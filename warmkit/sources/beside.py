@@ -23,6 +23,7 @@ _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 _OTHER_FORMS = (
     *("adapter_model*.safetensors", "consolidated*.safetensors", "consolidated*.pth", "model.*.safetensors", "*.gguf"),
     *("model-*-of-*.safetensors", "pytorch_model*.bin", "tf_model.h5", "flax_model.msgpack", "rust_model.ot", "model.onnx"),
+    "shard-*-model-*-of-*.safetensors",
 )
 # What a trainer leaves, which describes the run.
 _OF_A_RUN = (

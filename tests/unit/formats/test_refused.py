@@ -81,15 +81,13 @@ def test_factors_of_other_kinds_are_refused(part: str, tmp_path: Path) -> None:
 # ---- parts of a model, and nothing at all --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("whole", [True, False])
-def test_shards_of_torchs_writer_of_safetensors_are_refused(whole: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["model.safetensors", "shard-00001-model-00001-of-00001.safetensors"])
+def test_a_shard_of_torchs_writer_of_safetensors_is_refused_alone(name: str, tmp_path: Path) -> None:
     dcp.save(weights(1), storage_writer=HuggingFaceStorageWriter(str(tmp_path), save_distributed=True), no_dist=True)
     (shard,) = tmp_path.glob("*.safetensors")
-    if not whole:
-        shard.with_name(shard.name.replace("shard-00001", "shard-00002")).write_bytes(shard.read_bytes())
-    text = refusal(tmp_path)
-    assert "HuggingFaceStorageWriter" in text
-    assert "consolidate_safetensors_files" in text
+    text = refusal(shard.rename(tmp_path / name))
+    assert "of torch's HuggingFaceStorageWriter" in text
+    assert "folder" in text
 
 
 def test_what_torch_has_put_together_from_them_is_read(tmp_path: Path) -> None:

@@ -38,9 +38,10 @@ class Container:
     several: bool = False
 
 
+SAFETENSORS = Container("safetensors", safetensors_model.files_at, safetensors_model.open_model, pickled=False, several=True)
 CONTAINERS = (
     Container("HuggingFaceStorageWriter", hf_shards.files_at, hf_shards.open_model, pickled=False, several=True),
-    Container("safetensors", safetensors_model.files_at, safetensors_model.open_model, pickled=False, several=True),
+    SAFETENSORS,
     Container("FSDP rank files", rank_files.files_at, rank_files.open_model, pickled=True),
     Container(
         "torch.distributed.checkpoint", torch_distributed.files_at, torch_distributed.open_model, pickled=True, several=True
@@ -52,7 +53,7 @@ CONTAINERS = (
 
 def container_at(path: Path) -> Container:
     """Return the container of what lies at a path; safetensors, which say what is missing, where nothing does."""
-    return next((each for each in CONTAINERS if each.files(path)), CONTAINERS[0])
+    return next((each for each in CONTAINERS if each.files(path)), SAFETENSORS)
 
 
 def open_weights(source: str, path: Path, allow_pickle: bool, state_dict: str | None = None) -> Checkpoint:

@@ -119,19 +119,20 @@ def _origins(header: Header, file: WeightFile) -> dict[str, tuple[int, ...]]:
     """Return where in its tensor each part of a file starts."""
     if SHARDING not in header.metadata:
         raise FormatError(f"{file}: a shard by its name, without {SHARDING}, which says what parts it holds")
-    told: Any = parse_json(header.metadata[SHARDING].encode("utf-8", "surrogatepass"), f"{file}: {SHARDING}")
+    told = parse_json(header.metadata[SHARDING].encode("utf-8", "surrogatepass"), f"{file}: {SHARDING}")
     rows: dict[str, Any] = told if isinstance(told, dict) else {}
-    origins = {name: each.get(OFFSETS) if isinstance(each, Mapping) else None for name, each in rows.items()}
-    if origins.keys() != {entry.name for entry in header.entries}:
+    if rows.keys() != {entry.name for entry in header.entries}:
         raise FormatError(f"{file}: {SHARDING} names other tensors than the file holds")
-    for entry in header.entries:
-        origin = origins[entry.name]
-        natural = isinstance(origin, list) and all(type(each) is int and 0 <= each < 1 << 62 for each in origin)
-        if not natural or len(origin) != len(entry.shape):
-            raise FormatError(
-                f"{file}: {SHARDING} of {entry.name!r}: expected {len(entry.shape)} offsets, found {str(origin)[:60]}"
-            )
-    return {name: tuple(origin) for name, origin in origins.items()}
+    return {entry.name: _origin(rows[entry.name], entry, file) for entry in header.entries}
+
+
+def _origin(told: Any, entry: StoredTensor, file: WeightFile) -> tuple[int, ...]:
+    offsets: Any = told.get(OFFSETS) if isinstance(told, Mapping) else None
+    natural = isinstance(offsets, list) and all(type(each) is int and 0 <= each < 1 << 62 for each in offsets)
+    if not natural or len(offsets) != len(entry.shape):
+        wanted = f"expected {len(entry.shape)} offsets, found {str(offsets)[:60]}"
+        raise FormatError(f"{file}: {SHARDING} of {entry.name!r}: {wanted}")
+    return tuple(offsets)
 
 
 def _whole(name: str, parts: Sequence[_Part], path: Path) -> Tensor:

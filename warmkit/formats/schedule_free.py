@@ -16,7 +16,7 @@ from warmkit.errors import CheckpointError
 from warmkit.formats.torch_zip import read_torch_zip
 
 OPTIMIZERS = ("optimizer.pt", "optimizer.bin")  # beside the weights in folders of transformers and accelerate
-LONGEST = 4_000_000  # bytes of a pickle that is looked at for this alone; that of a thousand tensors has 100,000
+LONGEST = 1_000_000  # bytes of a pickle that is looked at for this alone, half a second; that of 1,000 tensors has 220,000
 DEEPEST = 4
 
 

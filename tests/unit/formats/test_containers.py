@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import save, weights
 from tests.unit.test_fuzz import KINDS
+from warmkit.errors import StateDictError
+from warmkit.formats import containers
 from warmkit.formats.containers import CONTAINERS, Container, container_at
 from warmkit.sources.foreign_forms import FORMS
 
@@ -26,6 +30,15 @@ def test_a_row_is_complete(container: Container) -> None:
         "docs/inputs.md: a row names --allow-pickle exactly where it is needed"
     )
     assert container.name in KINDS, f"KINDS of tests/unit/test_fuzz.py and tests/fuzz/readers.py need {container.name!r}"
+
+
+def test_a_container_of_one_model_alone_has_no_state_dict_to_choose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = [replace(each, several=False) for each in CONTAINERS]
+    monkeypatch.setattr(containers, "CONTAINERS", alone)
+    path = save(tmp_path / "m", weights(1))
+    with pytest.raises(StateDictError, match="safetensors holds one model, and no state dict 'ema'") as refusal:
+        containers.open_weights(str(path), path, allow_pickle=False, state_dict="ema")
+    assert refusal.value.alone
 
 
 @pytest.mark.parametrize("end", FORMS)

@@ -83,6 +83,22 @@ def test_the_folder_that_transformers_makes_is_found(tmp_path: Path) -> None:
     same(tensors_of(tmp_path / "checkpoint-5", allow_pickle=True), weights(1))
 
 
+TITAN = Path(__file__).parents[2] / "data" / "torchtitan"
+
+
+def test_of_a_step_of_torchtitan_the_weights_are_read_under_its_own_names() -> None:
+    same(tensors_of(TITAN / "run" / "step-2", allow_pickle=True), load_file(TITAN / "said.safetensors"))
+    (note,) = warmkit.open_checkpoint(TITAN / "run" / "step-2", allow_pickle=True).notes
+    assert "read the top, left aside optimizer" in note
+
+
+def test_torchtitans_last_step_in_safetensors_is_a_model_of_hugging_faces_names() -> None:
+    found, said = tensors_of(TITAN / "run" / "step-3"), load_file(TITAN / "said.safetensors")
+    assert torch.equal(found["model.embed_tokens.weight"], said["tok_embeddings.weight"])
+    assert torch.equal(found["model.layers.0.mlp.down_proj.weight"], said["layers.0.feed_forward.w2.weight"])
+    assert len(found) == len(said)
+
+
 def test_metadata_as_older_versions_of_torch_pickled_it(tmp_path: Path) -> None:
     from torch.distributed._shard.sharded_tensor.metadata import TensorProperties
 

@@ -54,7 +54,7 @@ def main() -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29711"}
     dist.init_process_group("gloo", rank=0, world_size=1)
     built, config = model()
-    optimizer = torch.optim.AdamW(built.parameters(), lr=0.01)
+    optimizer = torch.optim.SGD(built.parameters(), lr=0.01, momentum=0.9)
     for each in built.parameters():
         each.grad = torch.ones_like(each)
     optimizer.step()

@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import random
+import shutil
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -252,6 +253,9 @@ def _pickles(folder: Path) -> dict[str, Reader]:
         assert files[0].keys() == files[1].keys()
         return as_bytes({name: _joined([each[name] for each in files]) for name in files[0]})
 
+    shutil.copytree(Path(__file__).parents[1] / "data" / "zero" / "stage2-float32", folder / "zero")
+    part = folder / "zero" / "global_step2" / "zero_pp_rank_1_mp_rank_00_optim_states.pt"
+
     def opened(path: Path) -> Seen:
         return bytes_of(open_checkpoint(path, allow_pickle=True))
 
@@ -265,6 +269,7 @@ def _pickles(folder: Path) -> dict[str, Reader]:
         "torch.distributed.checkpoint": Reader(
             folder / "dcp" / ".metadata", plain(commands), lambda: opened(folder / "dcp") and None, share=2
         ),
+        "DeepSpeed ZeRO": Reader(part, in_record, lambda: opened(folder / "zero"), lambda: _united(folder / "zero"), share=0.5),
     }
 
 
@@ -281,6 +286,43 @@ def _joined(parts: list[Any]) -> Any:
     expected = torch.empty(one.shape, device="meta").chunk(2, placement.dim)
     assert [each.shape for each in locals_] == [each.shape for each in expected]
     return torch.cat(locals_, placement.dim)
+
+
+def _united(run: Path) -> Seen:
+    """Put a checkpoint of ZeRO, stage 2, together as DeepSpeed's own script does."""
+    import torch
+
+    class Kept:
+        """Stands for a class of DeepSpeed."""
+
+        def __new__(cls, *arguments: Any) -> Any:
+            made = super().__new__(cls)
+            made.arguments = arguments
+            return made
+
+    class Stage(Kept): ...
+
+    class Scaler(Kept): ...
+
+    class Address(Kept): ...
+
+    names = [
+        (Stage, "deepspeed.runtime.zero.config.ZeroStageEnum"),
+        (Scaler, "deepspeed.runtime.fp16.loss_scaler.LossScaler"),
+        (Address, "deepspeed.utils.tensor_fragment.fragment_address"),
+    ]
+    step = run / "global_step2"
+    with torch.serialization.safe_globals(names):
+        parts = [torch.load(file, weights_only=True) for file in sorted(step.glob("*optim_states.pt"))]
+        model = torch.load(step / "mp_rank_00_model_states.pt", weights_only=True)
+    states = [each["optimizer_state_dict"] for each in parts]
+    found = {name: model["module"][name] for name in (*model["buffer_names"], *model["frozen_param_shapes"])}
+    for number, shapes in enumerate(model["param_shapes"]):
+        row, start = torch.cat([each["single_partition_of_fp32_groups"][number] for each in states]), 0
+        for name, shape in shapes.items():
+            found[name] = row.narrow(0, start, shape.numel()).view(shape)
+            start += shape.numel() + states[0]["param_alignment_paddings"][number][list(shapes).index(name)]
+    return as_bytes({**found, **{name: found[kept] for name, kept in model["shared_params"].items()}})
 
 
 def _small(folder: Path) -> dict[str, Reader]:

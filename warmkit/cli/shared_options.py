@@ -41,7 +41,7 @@ AllowPickle = Annotated[
     typer.Option(
         "--allow-pickle",
         rich_help_panel=INPUT_PANEL,
-        help="Also read what torch saved: .bin, .pt, .ckpt and distributed checkpoints.",
+        help="Also read what torch saved: .bin, .pt, .ckpt, distributed checkpoints, ZeRO.",
     ),
 ]
 StateDict = Annotated[

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from warmkit.errors import StateDictError, UnsupportedError
-from warmkit.formats import hf_shards, rank_files, safetensors_model, torch_distributed, torch_model
+from warmkit.formats import hf_shards, rank_files, safetensors_model, torch_distributed, torch_model, zero
 from warmkit.formats.checkpoint import Checkpoint
 from warmkit.formats.refused import refuse
 from warmkit.formats.safetensors_model import with_files_beside
@@ -46,6 +46,7 @@ CONTAINERS = (
     Container(
         "torch.distributed.checkpoint", torch_distributed.files_at, torch_distributed.open_model, pickled=True, several=True
     ),
+    Container("DeepSpeed ZeRO", zero.files_at, zero.open_model, pickled=True),
     Container("torch.save", torch_model.files_at, torch_model.open_model, pickled=True, several=True),
 )
 """The first that has files at a path is what lies there."""

@@ -1,13 +1,15 @@
-"""Tensors that lie in pieces: shards of a distributed checkpoint, transposed or strided views of a stored block."""
+"""Tensors that lie in pieces: boxes of a distributed checkpoint, strided views of a stored block, stretches of elements."""
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -208,3 +210,60 @@ class GatheredTensor(Counted):
         for piece in self.pieces:
             if (found := piece.overlap(low, high)) is not None:
                 yield piece, found
+
+
+class Stretch(NamedTuple):
+    """Elements of a flattened tensor that follow each other in a file.
+
+    Attributes:
+        file: Where they lie.
+        offset: The first byte.
+        first: The first element.
+        length: How many.
+    """
+
+    file: Path
+    offset: int
+    first: int
+    length: int
+
+
+@dataclass(frozen=True)
+class JoinedTensor(Counted):
+    """A tensor whose elements, in order, are those of stretches, which may end in the middle of a row.
+
+    Attributes:
+        stretches: In order, each from where the one before ends; none is empty.
+    """
+
+    name: str
+    dtype: DType
+    shape: Index
+    stretches: tuple[Stretch, ...]
+
+    @property
+    def file(self) -> Path:
+        return self.stretches[0].file
+
+    @cached_property
+    def _firsts(self) -> list[int]:
+        return [each.first for each in self.stretches]
+
+    def read(self, files: Files, start: int, view: memoryview) -> None:
+        for file, offset, size in self._ranges(start, view.nbytes // self.dtype.itemsize):
+            files.read(file, offset, view[:size])
+            view = view[size:]
+
+    def ahead(self, files: Files, start: int, elements: int) -> None:
+        for file, offset, size in self._ranges(start, min(elements, self.elements - start)):
+            files.ahead(file, offset, size)
+
+    def _ranges(self, start: int, count: int) -> Iterator[tuple[Path, int, int]]:
+        """Yield file, offset and bytes of elements [start, start + count), in order."""
+        size, end = self.dtype.itemsize, start + count
+        place = bisect.bisect_right(self._firsts, start) - 1
+        while start < end:
+            stretch = self.stretches[place]
+            stop = min(end, stretch.first + stretch.length)
+            yield stretch.file, stretch.offset + size * (start - stretch.first), size * (stop - start)
+            start, place = stop, place + 1

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 from warmkit.errors import FormatError, UnsupportedError
 from warmkit.formats.safetensors_file import SHARDING
-from warmkit.sources.foreign_forms import GATHERER
 
 if TYPE_CHECKING:
     from warmkit.formats.checkpoint import Checkpoint
@@ -109,7 +108,7 @@ def _empty(checkpoint: Checkpoint) -> None:
     what = f"{hollow!r} has shape [0]" if hollow else "not one number in its tensors"
     raise FormatError(
         f"{checkpoint.source}: no weights ({what}), as DeepSpeed's ZeRO-3 leaves them: they lie in the files of the optimizer; "
-        f"python {GATHERER} DIR OUT, which lies beside them, puts them together"
+        "give the folder of global_stepN, with these"
     )
 
 

@@ -42,7 +42,8 @@ def open_checkpoint(
             newest checkpoint; `BASE+ADAPTER`, both of these kinds, or an adapter alone, which names its base: the dense
             weights that the two stand for.
         allow_pickle: Also read what torch saved, where there are no safetensors: `pytorch_model.bin`, `.pt`, `.ckpt`, and
-            directories of torch.distributed.checkpoint. Nothing that a pickle names is imported or called.
+            directories of torch.distributed.checkpoint and of DeepSpeed's ZeRO. Nothing that a pickle names is imported or
+            called.
         stream: Read a Hub repository by byte ranges instead of fetching it first.
         state_dict: Which to read of several in a file: the key that it lies under (`state_dict_ema`), keys with dots between
             them, the first name of its tensors (`ema_model`), or `.` for what lies at the top.

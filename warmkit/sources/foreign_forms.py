@@ -7,7 +7,7 @@ from pathlib import Path
 
 from warmkit.errors import UnsupportedError
 
-GATHERER = "zero_to_fp32.py"  # which DeepSpeed puts beside its parts
+GATHERER = "zero_to_fp32.py"  # which DeepSpeed puts beside its steps
 
 FORMS = {
     ".gguf": "GGUF",
@@ -28,7 +28,7 @@ def refuse_form(names: Collection[str], place: object) -> None:
     """
     if GATHERER in names:
         raise UnsupportedError(
-            f"{place}: DeepSpeed's parts of a model; python {GATHERER} DIR OUT, which lies there, unites them"
+            f"{place}: DeepSpeed's {GATHERER}, without the folder of a step (global_stepN) that holds the parts of a model"
         )
     for name in names:
         if form := FORMS.get(Path(name).suffix):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from warmkit.formats.dtypes import DTYPES
-from warmkit.formats.pieces import GatheredTensor, Piece, boxes, contiguous, row_major
+from warmkit.formats.pieces import GatheredTensor, JoinedTensor, Piece, Stretch, boxes, contiguous, row_major
 from warmkit.sources.files import Files
 
 shapes = st.lists(st.integers(0, 5), max_size=4).map(tuple)
@@ -80,6 +81,27 @@ def test_any_grid_of_chunks_is_read_as_one_tensor(tmp_path_factory, data: st.Dat
     buffer = bytearray(2 * count)
     with Files() as files:
         GatheredTensor("t", DTYPES["F16"], shape, tuple(pieces)).read(files, start, memoryview(buffer))
+    assert np.frombuffer(buffer, np.int16).tolist() == list(range(start, start + count))
+
+
+@given(st.data())
+def test_any_range_of_stretches_is_read_as_one_tensor(tmp_path_factory, data: st.DataObject) -> None:
+    whole = np.arange(data.draw(st.integers(1, 60)), dtype=np.int16)
+    cuts = sorted({0, len(whole), *data.draw(st.lists(st.integers(0, len(whole)), max_size=5))})
+    folder: Path = tmp_path_factory.mktemp("stretches")
+    stretches = []
+    for low, high in itertools.pairwise(cuts):
+        file, gap = folder / str(data.draw(st.integers(0, 2))), bytes(data.draw(st.integers(0, 3)))
+        content = file.read_bytes() if file.exists() else b""
+        file.write_bytes(content + gap + whole[low:high].tobytes())
+        stretches.append(Stretch(file, len(content + gap), low, high - low))
+    tensor = JoinedTensor("t", DTYPES["F16"], (len(whole),), tuple(stretches))
+    start = data.draw(st.integers(0, len(whole)))
+    count = data.draw(st.integers(0, len(whole) - start))
+    buffer = bytearray(2 * count)
+    with Files() as files:
+        tensor.ahead(files, start, count + 5)
+        tensor.read(files, start, memoryview(buffer))
     assert np.frombuffer(buffer, np.int16).tolist() == list(range(start, start + count))
 
 

@@ -105,12 +105,10 @@ def test_what_torch_has_put_together_from_them_is_read(tmp_path: Path) -> None:
 
 def test_what_zero_3_leaves_in_place_of_weights_is_refused(tmp_path: Path) -> None:
     hollow = {name: torch.empty(0, dtype=torch.bfloat16) for name in weights(1)}
-    torch.save(
-        {"module": hollow, "param_shapes": [], "optimizer": None}, tmp_path / "zero_pp_rank_0_mp_rank_00_model_states.pt"
-    )
-    text = refusal(tmp_path / "zero_pp_rank_0_mp_rank_00_model_states.pt", FormatError)
+    torch.save(hollow, tmp_path / "pytorch_model.bin")
+    text = refusal(tmp_path / "pytorch_model.bin", FormatError)
     assert "'model.embed_tokens.weight' has shape [0]" in text
-    assert "zero_to_fp32.py" in text
+    assert "give the folder of global_stepN" in text
 
 
 def test_a_model_that_zero_3_gathered_in_part_is_refused(tmp_path: Path) -> None:
@@ -138,11 +136,9 @@ def test_a_part_of_a_distributed_checkpoint_is_refused_alone(tmp_path: Path) -> 
     assert "give the folder with all of them" in refusal(tmp_path / "__0_0.distcp")
 
 
-def test_the_folder_of_a_deepspeed_run_is_refused_with_what_puts_it_together(tmp_path: Path) -> None:
+def test_the_folder_of_a_deepspeed_run_without_its_steps_is_refused(tmp_path: Path) -> None:
     (tmp_path / "zero_to_fp32.py").touch()
-    (tmp_path / "latest").write_text("global_step3")
-    (tmp_path / "global_step3").mkdir()
-    assert "DeepSpeed's parts of a model; python zero_to_fp32.py DIR OUT" in refusal(tmp_path)
+    assert "DeepSpeed's zero_to_fp32.py, without the folder of a step" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["_flat_param", "model.layers.0._flat_param", "flat_param_0"])

@@ -129,7 +129,7 @@ def _is_asked(endpoint: EndpointOptions, rewards: Sequence[str] | None, scale: R
         return False
     if rewards:
         raise UsageError("--reward and --endpoint both judge; give one")
-    if scale != RewardScale():
+    if vars(scale) != vars(RewardScale()):
         raise UsageError("--tie-margin and --steps are for rewards; an endpoint says itself how much better an answer is")
     _cache(endpoint, output)
     return True

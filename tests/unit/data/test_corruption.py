@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from warmkit.cli.command import Command
 from warmkit.cli.corrupt import corrupt as command
 from warmkit.data.corruption import corrupt
 from warmkit.data.preferences import Pair, read_pairs, write_pairs
@@ -91,7 +92,7 @@ def invoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     write_pairs(numbered(10), "d.jsonl")
     app = typer.Typer()
-    app.command()(command)
+    app.command(cls=Command)(command)
     return lambda *arguments: CliRunner().invoke(app, list(map(str, arguments)))
 
 

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from warmkit.verbs.merger import Merger as Merger
     from warmkit.verbs.merger import merged_state_dict as merged_state_dict
     from warmkit.verbs.push import push as push
+    from warmkit.verbs.run_shape import RunShape as RunShape
+    from warmkit.verbs.run_shape import run_shape as run_shape
     from warmkit.verbs.slices import Slice as Slice
     from warmkit.verbs.slices import merge_slices as merge_slices
     from warmkit.verbs.verify import verify as verify
@@ -47,6 +49,7 @@ _HOMES = {
     "Merger": "verbs.merger",
     "Pair": "data.preferences",
     "RewardModel": "modeling.reward_model",
+    "RunShape": "verbs.run_shape",
     "Slice": "verbs.slices",
     "WarmkitError": "errors",
     "average": "verbs.average",
@@ -62,6 +65,7 @@ _HOMES = {
     "open_checkpoint": "layouts.opening",
     "push": "verbs.push",
     "read_pairs": "data.preferences",
+    "run_shape": "verbs.run_shape",
     "run_warm": "pipelines.warm",
     "run_warp": "pipelines.warp",
     "soup": "verbs.merge",
@@ -78,6 +82,7 @@ __all__ = [
     "Merger",
     "Pair",
     "RewardModel",
+    "RunShape",
     "Slice",
     "WarmkitError",
     "__version__",
@@ -94,6 +99,7 @@ __all__ = [
     "open_checkpoint",
     "push",
     "read_pairs",
+    "run_shape",
     "run_warm",
     "run_warp",
     "soup",

@@ -64,9 +64,18 @@ class Weights:
     mu: float | None = option(
         None, "Of ema: update rate, 0 to 1.", rich_help_panel=SCHEDULE_PANEL, show_default="2/(T+1) of T checkpoints"
     )
-    lag: float | None = option(None, "Of bema: rho.", rich_help_panel=SCHEDULE_PANEL, show_default="10")
-    ema_power: float | None = option(None, "Of bema: kappa.", rich_help_panel=SCHEDULE_PANEL, show_default="0.5")
-    bias_power: float | None = option(None, "Of bema: eta.", rich_help_panel=SCHEDULE_PANEL, show_default="0.2")
+    lag: float | None = option(
+        None,
+        "Of bema: how many steps are added to the step (rho); more smooth more.",
+        rich_help_panel=SCHEDULE_PANEL,
+        show_default="10",
+    )
+    ema_power: float | None = option(
+        None, "Of bema: how fast the moving average slows down (kappa).", rich_help_panel=SCHEDULE_PANEL, show_default="0.5"
+    )
+    bias_power: float | None = option(
+        None, "Of bema: how fast the correction for its lag fades (eta).", rich_help_panel=SCHEDULE_PANEL, show_default="0.2"
+    )
 
     def keywords(self) -> dict[str, Any]:
         """Return what was given, parsed, for the library."""
@@ -90,11 +99,9 @@ def average(console: Console, run: Run, output: OutputPath, window: Window, weig
     """
     from warmkit.verbs.average import plan_averages, write_averages
 
-    how = weights.keywords()
-    averages = plan_averages(run, **window.keywords(), **how)
-    own = {name: how.get(name) for name in ("mu", "lag", "ema_power", "bias_power")}
+    averages = plan_averages(run, **window.keywords(), **weights.keywords())
     with console.progress("averaging") as advance:
-        result = write_averages(averages, output, own, {**writing.keywords(), "advance": advance})  # type: ignore[typeddict-item]
+        result = write_averages(averages, output, {**writing.keywords(), "advance": advance})  # type: ignore[typeddict-item]
     merged.show(console, result, averages=[_document(each) for each in averages])
     if not console.json:
         console.result(None, _table(averages))

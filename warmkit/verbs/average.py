@@ -33,12 +33,14 @@ class RunAverage:
         schedule: Name of the schedule.
         checkpoints: What is averaged, the oldest first.
         coefficients: One per checkpoint.
+        own: Parameters of the schedule that were given.
     """
 
     name: str
     schedule: str
     checkpoints: tuple[RunCheckpoint, ...]
     coefficients: tuple[float, ...]
+    own: Mapping[str, float]
 
 
 def plan_averages(
@@ -64,7 +66,8 @@ def plan_averages(
     schedules = _names(schedule, coefficients)
     sizes = [None] if last is None else [last] if isinstance(last, int) else list(last)
     _check_numbers(sizes, every, tokens)
-    own = {"mu": mu, "lag": lag, "ema_power": ema_power, "bias_power": bias_power}
+    known = {"mu": mu, "lag": lag, "ema_power": ema_power, "bias_power": bias_power}
+    own = {name: value for name, value in known.items() if value is not None}
     _check_own(own, schedules)
     found = find_run([run] if isinstance(run, str | os.PathLike) else run)
     averages = [
@@ -80,12 +83,14 @@ def plan_averages(
 def _planned(
     name: str,
     chosen: Sequence[RunCheckpoint],
-    own: Mapping[str, Any],
+    own: Mapping[str, float],
     coefficients: Sequence[float] | None,
     several: bool,
 ) -> RunAverage:
     numbers = _manual(chosen, coefficients) if name == MANUAL else run_coefficients(name, _steps(name, chosen), own)
-    return RunAverage(f"{name}-{len(chosen)}" if several else name, name, tuple(chosen), tuple(numbers.tolist()))
+    folder, taken = f"{name}-{len(chosen)}" if several else name, SCHEDULES[name].parameters if name != MANUAL else []
+    given = {each: value for each, value in own.items() if each in taken}
+    return RunAverage(folder, name, tuple(chosen), tuple(numbers.tolist()), given)
 
 
 def _names(schedule: str | Sequence[str], coefficients: Sequence[float] | None) -> list[str]:
@@ -110,10 +115,10 @@ def _check_numbers(sizes: Iterable[int | None], every: int, tokens: int | None) 
         raise UsageError(f"tokens must be at least 1, found {tokens}")
 
 
-def _check_own(own: Mapping[str, Any], schedules: Sequence[str]) -> None:
+def _check_own(own: Mapping[str, float], schedules: Sequence[str]) -> None:
     """Refuse a parameter that no schedule takes."""
     taken = {each for name in schedules if name != MANUAL for each in SCHEDULES[name].parameters}
-    for name in (name for name, value in own.items() if value is not None and name not in taken):
+    for name in own.keys() - taken:
         having = ", ".join(each.name for each in SCHEDULES.values() if name in each.parameters)
         raise UsageError(f"{', '.join(schedules)}: has no {name}; it is a parameter of {having}")
 
@@ -204,18 +209,15 @@ def average(
         ema_power=ema_power,
         bias_power=bias_power,
     )
-    return write_averages(averages, output, {"mu": mu, "lag": lag, "ema_power": ema_power, "bias_power": bias_power}, options)
+    return write_averages(averages, output, options)
 
 
-def write_averages(
-    averages: Sequence[RunAverage], output: PathLike, own: Mapping[str, Any], options: OutputOptions
-) -> MergeResult:
+def write_averages(averages: Sequence[RunAverage], output: PathLike, options: OutputOptions) -> MergeResult:
     """Write planned averages from one reading of their checkpoints."""
     if len(averages) > 1 and (options.get("vocabulary", "strict") != "strict" or options.get("heads", "init") != "init"):
         raise UsageError("vocabulary and heads are of one average; give one schedule and one window")
     rows = max((each.checkpoints for each in averages), key=len)  # windows of one run end at one checkpoint
-    known = {name: value for name, value in own.items() if value is not None}
-    planned = {each.name: Average(_over(rows, each), _described(each, known)) for each in averages}
+    planned = {each.name: Average(_over(rows, each), _described(each)) for each in averages}
     first = next(iter(planned.values()))
     spec = MergeSpec(METHODS["lerp"], first.coefficients, name="average", parameters=dict(first.described))
     if len(planned) > 1:
@@ -232,12 +234,11 @@ def _over(rows: Sequence[RunCheckpoint], each: RunAverage) -> Coefficients:
     return np.array([found.get(row, 0.0) for row in rows])
 
 
-def _described(each: RunAverage, own: Mapping[str, Any]) -> dict[str, Any]:
-    taken = SCHEDULES[each.schedule].parameters if each.schedule != MANUAL else []
+def _described(each: RunAverage) -> dict[str, Any]:
     steps = [one.step for one in each.checkpoints]
     return {
         "schedule": each.schedule,
-        **{name: value for name, value in own.items() if name in taken},
+        **each.own,
         "checkpoints": [shown(one.path) for one in each.checkpoints],
         **({"steps": steps} if None not in steps else {}),
         "coefficients": list(each.coefficients),

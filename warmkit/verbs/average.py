@@ -222,7 +222,7 @@ def write_averages(averages: Sequence[RunAverage], output: PathLike, options: Ou
     spec = MergeSpec(METHODS["lerp"], first.coefficients, name="average", parameters=dict(first.described))
     if len(planned) > 1:
         spec = replace(spec, averages=planned)
-    doubts = [line for each in averages for line in _doubts(each)]
+    doubts = [line for each in averages for line in _doubts(each, len(rows))]
     refuse_doubts(doubts, options.get("strict", False))
     result = write(spec, [each.path for each in rows], None, output, options)
     return replace(result, notes=(*result.notes, *doubts))
@@ -245,11 +245,11 @@ def _described(each: RunAverage) -> dict[str, Any]:
     }
 
 
-def _doubts(each: RunAverage) -> list[str]:
+def _doubts(each: RunAverage, read: int) -> list[str]:
     said: list[str] = []
     if each.schedule == MANUAL and any(number < 0 for number in each.coefficients):
         said.append("some coefficients are negative: the result lies beyond the checkpoints, not between them")
-    if len(each.checkpoints) == 1:
+    if len(each.checkpoints) == 1 < read:  # of a single model the engine says it
         said.append(f"{each.name}: {shown(each.checkpoints[0].path)} is the only checkpoint: the result is a copy of it")
     if each.schedule in ("linear", "minus-sqrt", "cosine", "bema") and any(one.step is None for one in each.checkpoints):
         said.append(f"{each.name}: no steps are in the names of the checkpoints, which count as evenly spaced, in this order")

@@ -123,6 +123,13 @@ def test_manual_coefficients_are_divided_by_their_sum(tmp_path: Path) -> None:
     assert any("beyond the checkpoints" in note for note in beyond.notes)
 
 
+def test_a_single_checkpoint_is_said_to_be_a_copy_once(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    alone = warmkit.average(run, tmp_path / "alone", last=1).notes
+    among = warmkit.average(run, tmp_path / "among", last=[1, 2]).notes
+    assert [sum("the result is a copy of it" in note for note in notes) for notes in (alone, among)] == [1, 1]
+
+
 def test_adapters_along_a_run_average_their_products_not_their_factors(tmp_path: Path) -> None:
     base = lora.base(tmp_path / "base")
     run = tmp_path / "run"

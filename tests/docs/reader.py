@@ -57,6 +57,8 @@ def make(folder: Path) -> None:
     for source, names in FINE_TUNED.items():
         for name in names:
             moved(init, Path(source, name) if source == "run" else Path(name), next(seeds))
+    for checkpoint in Path("run").iterdir():
+        trainer_states(checkpoint)
     texts()
     shutil.copytree(RANK_FILES, "verl-run")
     reward_models(init)
@@ -97,6 +99,14 @@ def reward_models(init: Path) -> None:
         if name == "a":
             for seed, other in enumerate(("RM", "GOLD", "RM-1", "RM-2", "RM-3", "WARM")):
                 moved(trained, Path(other), seed, scale=0.005)
+
+
+def trainer_states(checkpoint: Path) -> None:
+    """Write what transformers' Trainer keeps beside the weights."""
+    moments = {"step": torch.tensor(3.0), "exp_avg": torch.randn(4), "exp_avg_sq": torch.rand(4)}
+    torch.save({"state": {0: moments}, "param_groups": []}, checkpoint / "optimizer.pt")
+    step = checkpoint.name.partition("-")[2]
+    (checkpoint / "trainer_state.json").write_text(f'{{"global_step": {step}}}')
 
 
 def value_heads(init: Path) -> None:

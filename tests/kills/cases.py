@@ -91,6 +91,18 @@ def _greedy(folder: Path) -> list[str]:
     return ["soup", "--greedy", "--score", "cksum < {}/model.safetensors | cut -c1-6", *models, "-o", "out"]
 
 
+def _same_container(folder: Path) -> list[str]:
+    """Average a run whose files torch wrote, into files of the same kind."""
+    for step in (10, 20):
+        place = folder / "in" / "run" / f"step_{step}"
+        place.mkdir(parents=True)
+        weights = _weights(step)
+        moments = {"exp_avg": weights["model.embed_tokens.weight"] / 9, "exp_avg_sq": weights["model.embed_tokens.weight"] ** 2}
+        torch.save({"state_dict": weights, "optimizer": {"state": {0: moments}}}, place / "last.ckpt")
+    how = ["--as", "same", "--optimizer", "average", "--allow-pickle", "--threads", "2"]
+    return ["average", "in/run", *how, "-o", "out"]
+
+
 def _old_model(out: Path) -> None:
     save(out, {name: torch.zeros_like(value) for name, value in _weights(0).items()})
 
@@ -107,6 +119,7 @@ MERGES = (
     Case("adapters", _adapters),
     Case("extract-lora", _extract),
     Case("extract-lora --force", _forced(_extract), _old_model),
+    Case("average --as same", _same_container),
     Case("soup --greedy", _greedy),
     Case("soup --greedy --force", _forced(_greedy), _old_model),
 )

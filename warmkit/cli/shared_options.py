@@ -67,6 +67,21 @@ class Writing:
         autocompletion=completions.dtype,
         show_default="each tensor's own",
     )
+    container: str | None = option(
+        None,
+        "Form of the result: safetensors, or same, as the trainer wrote the inputs, to go on training from.",
+        "--as",
+        rich_help_panel=RESULT_PANEL,
+        autocompletion=completions.container,
+        show_default="safetensors",
+    )
+    optimizer: str | None = option(
+        None,
+        "Of --as same: the optimizer's state: average (its moments), or keep (that of the first model, or newest checkpoint).",
+        rich_help_panel=RESULT_PANEL,
+        autocompletion=completions.optimizer,
+        show_default="left out",
+    )
     max_shard_size: str | None = option(None, "Largest weight file.", rich_help_panel=RESULT_PANEL, show_default="5GB")
     threads: int | None = option(None, "Worker threads.", rich_help_panel=PLACE_PANEL, show_default="one a core")
     device: str | None = option(

@@ -162,6 +162,7 @@ _FORMS: dict[str, Form] = {
     "groups": list_of(_is_group),
     "tensors": dict_of(having(output=is_text)),
     "files": dict_of(having(bytes=is_natural)),
+    "container": maybe(having(path=is_text)),
 }
 """What a manifest holds at least."""
 

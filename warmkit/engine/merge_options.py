@@ -55,6 +55,10 @@ class OutputOptions(TypedDict, total=False):
         tokenizer: The input whose tokenizer is written; by default that of the init, else of the first model.
         chat_template: A Jinja template, the path of one, or `auto`: the one that most inputs have; by default the tokenizer's.
         vocabulary: `strict`, `union`, `init` or `common`, as `match_vocabularies` says.
+        container: `safetensors`; or `same`: a copy of the first model's files (of a run's newest checkpoint's) as its trainer
+            left them, with the result in them, from which training goes on.
+        optimizer: Of a copy: `average` averages the optimizer's moments too, `keep` leaves its state as it is in the files that
+            are copied. By default the state is left out.
         strict: Take what is allowed and seldom meant (the same model twice, a lambda of 30) for an error, not for a note.
         advance: Called with the bytes moved since the last call and the total; True draws a bar, False none; by default there
             is one in a notebook.
@@ -79,6 +83,8 @@ class OutputOptions(TypedDict, total=False):
     tokenizer: str | None
     chat_template: str | None
     vocabulary: str
+    container: str
+    optimizer: str | None
     strict: bool
     advance: Advance | bool | None
 

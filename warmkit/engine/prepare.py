@@ -13,6 +13,7 @@ import xxhash
 
 from warmkit._version import __version__
 from warmkit.common.units import size
+from warmkit.engine.container_copy import ContainerCopy, check_container, plan_copy
 from warmkit.engine.digests import ALGORITHM
 from warmkit.engine.doubts import doubts_before, refuse_doubts
 from warmkit.engine.inputs import FileSource
@@ -61,6 +62,7 @@ class Prepared:
     watched: dict[Path, Identity]
     ends: list[int]
     heads: frozenset[str]
+    copy: ContainerCopy | None = None
 
     def check(self) -> None:
         """Ask whether the inputs, their configs and tokenizers are still what they were when they were opened.
@@ -91,6 +93,11 @@ class Prepared:
     def bytes_written(self) -> int:
         return self.plan.nbytes * len(self.folders)
 
+    @property
+    def bytes_needed(self) -> int:
+        """Bytes that the disk needs: a copy of a container is made beside the merged weights."""
+        return self.bytes_written + (self.copy.nbytes * len(self.folders) if self.copy else 0)
+
 
 def prepare(
     spec: MergeSpec,
@@ -104,6 +111,7 @@ def prepare(
     max_shard_size = parse_size(options.get("max_shard_size", "5GB"))
     if (threads := options.get("threads")) is not None and threads < 1:
         raise UsageError(f"threads must be at least 1, found {threads}")
+    same_container = check_container(options)
     if not models:
         raise UsageError("expected at least one model")
     input_rows(spec, init, models)
@@ -139,6 +147,9 @@ def prepare(
     tensors = (Output(name, job.dtypes[name], entry.shape) for name, entry in donor.entries.items())
     plan = plan_output(tensors, max_shard_size, {"format": "pt", **donor.metadata})
     folders = spec.outputs if len(spec.outputs) > 1 else [""]
+    first = len(everything) - len(opened)
+    chosen = input_rows(spec, everything[0] if first else None, everything[first:])
+    copy = plan_copy(spec, chosen, everything[first:], plan.outputs, options) if same_container else None
     if unmerged:
         notes.append(f"{len(unmerged)} of {len(donor.entries)} tensors are copied from {donor.source} (--only, --exclude)")
     tokenizer = find_tokenizer(wanted, inputs) if (wanted := options.get("tokenizer")) else None
@@ -154,7 +165,7 @@ def prepare(
         job,
         plan,
         folders,
-        (*aligned.notes, *notes, *matched.notes, *doubts),
+        (*aligned.notes, *notes, *matched.notes, *doubts, *(copy.notes if copy else ())),
         (only, exclude),
         unmerged,
         tokenizer,
@@ -165,6 +176,7 @@ def prepare(
         {path: known for each in inputs for path, known in small_files(each).items()},
         ends,
         own,
+        copy,
     )
 
 
@@ -233,7 +245,7 @@ def room(prepared: Prepared, staging: Staging) -> tuple[Path, int, int]:
     if not os.access(place, os.W_OK):
         raise OutputError(f"{staging.destination}: {place} is not writable")
     staged = sum(file.stat().st_blocks * 512 for file in staging.root.rglob("*") if file.is_file())
-    return place, prepared.bytes_written - staged, shutil.disk_usage(place).free
+    return place, prepared.bytes_needed - staged, shutil.disk_usage(place).free
 
 
 def fingerprint(prepared: Prepared) -> str:
@@ -252,6 +264,11 @@ def fingerprint(prepared: Prepared) -> str:
         "vocabulary": prepared.matched.identity,
         "allow_nonfinite": job.allow_nonfinite,
         "inputs": [checkpoint.fingerprint() for checkpoint in checkpoints],
+        **(
+            {"copy": [str(prepared.copy.root), [str(each) for each in prepared.copy.files], len(prepared.copy.moments)]}
+            if prepared.copy
+            else {}
+        ),
         **({"averages": [each.coefficients.tolist() for each in spec.averages.values()]} if spec.averages else {}),
         "shards": [[shard.file, xxhash.xxh3_128_hexdigest(shard.header)] for shard in prepared.plan.shards],
     }

@@ -7,6 +7,7 @@ from typing import Any
 
 from warmkit.common.whole_files import writing
 from warmkit.engine.card import model_card
+from warmkit.engine.container_copy import ContainerCopy
 from warmkit.engine.manifest import mean_angle, write_manifest
 from warmkit.engine.merge_options import OutputOptions
 from warmkit.engine.prepare import Prepared
@@ -40,6 +41,29 @@ def write_small_files(
                 write_template(prepared.chat_template, target)
             if prepared.plan.index is not None:
                 (target / INDEX).write_bytes(prepared.plan.index)
+            card = model_card(staging.destination.name, description, mean_angle(groups))
+            (target / "README.md").write_text(card, "utf-8", "backslashreplace")
+            rows = [row.name for row in prepared.job.rows]
+            write_manifest(target, description, rows, groups, stream.digests, place, options.get("sha256", False))
+
+
+def write_copies(
+    prepared: Prepared,
+    copy: ContainerCopy,
+    staging: Staging,
+    stream: Stream,
+    options: OutputOptions,
+    extra: Mapping[str, Any],
+) -> None:
+    """Write every output in the container that is copied, in place of what was merged; the manifest last."""
+    merged = staging.result
+    result = staging.begin_anew()
+    for place, folder in enumerate(prepared.folders):
+        target = result / folder
+        copy.write(merged / folder, target)
+        description = _describe(prepared, place, None, {**copy.described, **extra})
+        groups = report_groups(prepared, stream, place)
+        with writing(staging.destination):
             card = model_card(staging.destination.name, description, mean_angle(groups))
             (target / "README.md").write_text(card, "utf-8", "backslashreplace")
             rows = [row.name for row in prepared.job.rows]

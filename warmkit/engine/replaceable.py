@@ -69,7 +69,7 @@ def _foreign(directory: Path, within: str, ours: frozenset[str]) -> str | None:
     """Return the first name that no checkpoint has; folders of modules and templates lie one deep."""
     for child in sorted(directory.iterdir()):
         name = within + child.name
-        if _is_folder(child) and not within:
+        if _is_folder(child) and (not within or any(each.startswith(f"{name}/") for each in ours)):
             if (found := _foreign(child, f"{name}/", ours)) is not None or not any(child.iterdir()):
                 return found or name
         elif not child.is_file() or not (name in ours or _like(child.name, (*WEIGHTS, *SMALL))):

@@ -80,6 +80,12 @@ def _names(prepared: Prepared) -> Sequence[float | str]:
     return list(prepared.spec.averages) or prepared.spec.etas
 
 
+def _files(prepared: Prepared) -> dict[str, int]:
+    if (copy := prepared.copy) is not None:
+        return {str(copy.within(file, Path())): file.stat().st_size for file in copy.files}
+    return {shard.file: shard.size for shard in prepared.plan.shards}
+
+
 def report_groups(prepared: Prepared, stream: Stream, number: int) -> tuple[GroupReport, ...]:
     """Return geometry and coefficients of every group at one eta."""
     job = prepared.job
@@ -100,7 +106,7 @@ def merge_result(prepared: Prepared, groups: tuple[GroupReport, ...], resumed: i
         path=prepared.output,
         outputs={name: prepared.output / folder for name, folder in zip(_names(prepared), prepared.folders)},
         method=prepared.spec.name,
-        files={shard.file: shard.size for shard in prepared.plan.shards},
+        files=_files(prepared),
         groups=groups,
         mean_angle=mean_angle(groups),
         parameters=sum(entry.elements for entry in prepared.donor.entries.values()),

@@ -63,6 +63,7 @@ class Staging:
         self.root = staging_place(destination)
         self.result = self.root / "result"
         self.journal = self.root / "journal.jsonl"
+        self.copies = self.root / "copies"  # of a trainer's files, with the result in them
         self.parts = self.root / "parts"  # of a merge over several machines, each with a journal of its own
         self._lock: int | None = None
         self._replaces, self._held = _place(self.destination), identities_at(self.destination)
@@ -144,6 +145,14 @@ class Staging:
                 os.fsync(journal.fileno())
             shutil.rmtree(self.parts, ignore_errors=True)
         return _done(_whole_lines(self.journal))
+
+    def begin_anew(self) -> Path:
+        """Return an empty directory that becomes OUT in place of the result, which is kept for a run that is killed now."""
+        with writing(self.root):
+            _remove(self.copies)
+            self.copies.mkdir()
+        self.result, self._made = self.copies, _place(self.copies)
+        return self.result
 
     def publish(self, written: Mapping[Path, Identity]) -> None:
         """Flush the result and rename it into place; on return it is on disk.

@@ -17,7 +17,7 @@ from warmkit.engine.job import Done, input_rows
 from warmkit.engine.manifest import read_groups
 from warmkit.engine.merge_options import OutputOptions, PathLike
 from warmkit.engine.prepare import Prepared, check_disk, fingerprint, prepare, room
-from warmkit.engine.publish import write_small_files
+from warmkit.engine.publish import write_copies, write_small_files
 from warmkit.engine.result import MergeResult, merge_result, report_groups
 from warmkit.engine.sink import FileSink, still_there
 from warmkit.engine.spec import MergeSpec
@@ -93,7 +93,11 @@ def _run(
         prepared.check()
         doubts = _doubts(prepared, stream)
         refuse_doubts(doubts, options.get("strict", False))
-        write_small_files(prepared, staging, stream, options, extra)
+        if prepared.copy is None:
+            write_small_files(prepared, staging, stream, options, extra)
+        else:
+            write_copies(prepared, prepared.copy, staging, stream, options, extra)
+            written = {}
         prepared.check_small_files()
         staging.publish(written)
     except OutputError:

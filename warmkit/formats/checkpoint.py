@@ -80,6 +80,8 @@ class Checkpoint(Displayed, Mapping[str, LazyTensor]):
         own_config: Its config, where that is not what its `config.json` says.
         state_dict: The state dict that was asked for, of several in its file.
         adapter_parts: Of an adapter that is saved in the same files, under the names of an adapter's file; opening adds it.
+        replicas: Further tensors with the same numbers in its files, by name: what other ranks hold too, or in another type.
+        container: The row of `formats.containers` that reads it, and where it was opened, a directory or a file.
         identities: Of the files in its directories, as they were before anything was read.
     """
 
@@ -95,6 +97,8 @@ class Checkpoint(Displayed, Mapping[str, LazyTensor]):
     own_config: dict[str, Any] | None = None
     state_dict: str | None = None
     adapter_parts: dict[str, Tensor] = field(default_factory=lambda: {})
+    replicas: dict[str, tuple[Tensor, ...]] = field(default_factory=lambda: {})
+    container: tuple[str, Path] | None = None
 
     def _facts(self) -> Mapping[str, object]:
         kinds = sorted({each.dtype.torch_name for each in self.entries.values()})

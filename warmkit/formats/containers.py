@@ -75,5 +75,5 @@ def open_weights(source: str, path: Path, allow_pickle: bool, state_dict: str | 
     else:
         raise StateDictError(f"{source}: {container.name} holds one model, and no state dict {state_dict!r}", alone=True)
     refuse(checkpoint)
-    checkpoint = replace(checkpoint, notes=(*checkpoint.notes, *noted_beside(path)))
+    checkpoint = replace(checkpoint, notes=(*checkpoint.notes, *noted_beside(path)), container=(container.name, path))
     return with_files_beside(checkpoint)

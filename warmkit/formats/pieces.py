@@ -14,8 +14,9 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from warmkit.errors import UnsupportedError
 from warmkit.formats.dtypes import DType
-from warmkit.formats.tensors import Counted
+from warmkit.formats.tensors import Counted, StoredTensor, Tensor
 from warmkit.sources.files import Files
 
 Index: TypeAlias = "tuple[int, ...]"
@@ -153,6 +154,12 @@ class Piece:
                 files.read(self.file, place + first * stride * rows.itemsize, buffer.data.cast("B"))
                 part[:] = buffer[::stride] if stride else buffer
 
+    def file_order(self) -> Index | None:
+        """Return the axes in the order in which its elements follow each other in the file; None where there are gaps."""
+        order = tuple(sorted(range(len(self.shape)), key=lambda axis: (self.shape[axis] == 1, -self.strides[axis])))
+        dense = contiguous([self.shape[axis] for axis in order], [self.strides[axis] for axis in order])
+        return order if dense else None
+
     def ahead(self, files: Files, low: Index, high: Index, itemsize: int) -> None:
         """Announce the read of a box, where it is one run of bytes."""
         sizes = [end - start for start, end in zip(low, high)]
@@ -267,3 +274,24 @@ class JoinedTensor(Counted):
             stop = min(end, stretch.first + stretch.length)
             yield stretch.file, stretch.offset + size * (start - stretch.first), size * (stop - start)
             start, place = stop, place + 1
+
+
+def places_of(tensor: Tensor) -> tuple[Piece | Stretch, ...]:
+    """Return where in files the elements of a tensor lie.
+
+    Raises:
+        UnsupportedError: If they are computed, as those of an adapter are, or lie with gaps or repeated.
+    """
+    if isinstance(tensor, StoredTensor):
+        return (Stretch(tensor.file, tensor.offset, 0, tensor.elements),) if isinstance(tensor.file, Path) else _nowhere(tensor)
+    if isinstance(tensor, JoinedTensor):
+        return tensor.stretches
+    if isinstance(tensor, GatheredTensor) and all(each.file_order() is not None for each in tensor.pieces):
+        return tensor.pieces
+    return _nowhere(tensor)
+
+
+def _nowhere(tensor: Tensor) -> Any:
+    raise UnsupportedError(
+        f"{tensor.file}: {tensor.name!r} lies in no range of bytes of its own, so it cannot be written there"
+    )

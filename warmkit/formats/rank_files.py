@@ -20,7 +20,7 @@ from warmkit.errors import FormatError, UnsupportedError
 from warmkit.formats.checkpoint import Checkpoint
 from warmkit.formats.dtensors import DTENSOR_NAMES, PartOfTensor
 from warmkit.formats.peft_names import halves
-from warmkit.formats.rank_parts import Parts, Saved, gathered, mesh_of
+from warmkit.formats.rank_parts import Parts, Saved, gathered, mesh_of, replicas
 from warmkit.formats.rank_steps import check_steps
 from warmkit.formats.state_dicts import plain_names
 from warmkit.formats.torch_zip import TorchTensor, read_torch_zip
@@ -71,6 +71,7 @@ def open_model(source: str, path: Path) -> Checkpoint:
         tuple(files),
         notes=(*notes, *_left_aside(path, home)),
         tied=_tied({short: saved[name] for name, short in base.items()}),
+        replicas={short: replicas(short, saved[name], mesh) for name, short in base.items()},
         adapter_parts={short: gathered(short, saved[name], mesh) for name, short in adapter.items()},
     )
 

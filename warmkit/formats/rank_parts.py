@@ -98,6 +98,20 @@ def gathered(name: str, parts: Parts, mesh: Mesh) -> Tensor:
     return GatheredTensor(name, dtype, first.shape, pieces) if pieces else StoredTensor(name, dtype, first.shape, file, 0)
 
 
+def replicas(name: str, parts: Parts, mesh: Mesh) -> tuple[Tensor, ...]:
+    """Return the tensors with the same numbers that ranks beside the first hold, of what `gathered` has checked."""
+    (_, first), found = parts[0], dict[tuple[Index, Index], list[Piece]]()
+    if isinstance(first, TorchTensor):
+        return tuple(entry(name, part) for _, part in parts[1:] if isinstance(part, TorchTensor))
+    for file, part in parts:
+        assert isinstance(part, PartOfTensor)  # as the first
+        corner, sizes = box(str(file), name, part, mesh.places[file], mesh.sizes)
+        found.setdefault((corner, sizes), []).append(Piece(file, part.local.offset, corner, sizes, part.local.strides))
+    dtype = element_type(first.local.type_name, str(parts[0][0]), name)
+    whole = [copies for (_, sizes), copies in found.items() if math.prod(sizes)]
+    return tuple(GatheredTensor(name, dtype, first.shape, pieces) for pieces in list(zip(*whole, strict=True))[1:])
+
+
 def _unlike(part: Saved, first: Saved) -> str | None:
     """Say in what a rank's tensor differs from what the first rank says of it."""
     if type(part) is not type(first):

@@ -7,7 +7,9 @@ each other and with the file.
 from __future__ import annotations
 
 import io
+import os
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +138,26 @@ class StoredZip:
                 raise FormatError(f"{self._path}: a zip whose records overlap")
             end = max(end, begin + size)
 
+    def mend_checksums(self, file: int) -> None:
+        """Write the checksum of every record that is not what its bytes give, everywhere a zip has it.
+
+        Args:
+            file: Descriptor of the same file, for writing.
+        """
+        place = self._start + self._archive.start_dir
+        for name, info in self.records.items():
+            head = os.pread(file, 46, place)
+            if head[:4] != b"PK\x01\x02":
+                raise FormatError(f"{self._path}: the list of its zip is not where the zip says")
+            begin, size = self.place(name)
+            old, new = (value.to_bytes(4, "little") for value in (info.CRC, _checksum(file, begin, size)))
+            if old != new:
+                after = begin + size + (4 if os.pread(file, 4, begin + size) == b"PK\x07\x08" else 0)
+                for spot in (place + 16, self._start + info.header_offset + 14, after):
+                    if os.pread(file, 4, spot) == old and (spot != after or info.flag_bits & 8):
+                        os.pwrite(file, new, spot)
+            place += 46 + sum(int.from_bytes(head[at : at + 2], "little") for at in (28, 30, 32))
+
     def _check_stored(self, info: zipfile.ZipInfo) -> None:
         if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
             raise UnsupportedError(
@@ -161,3 +183,13 @@ class StoredZip:
         if begin + info.file_size > self._length:
             raise FormatError(f"{self._path}: truncated: {info.filename!r} ends past the end")
         return begin, info.file_size
+
+
+def _checksum(file: int, begin: int, size: int) -> int:
+    found, at = 0, begin
+    while at < begin + size:
+        part = os.pread(file, min(1 << 22, begin + size - at), at)
+        if not part:
+            break
+        found, at = zlib.crc32(part, found), at + len(part)
+    return found

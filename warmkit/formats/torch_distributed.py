@@ -122,7 +122,7 @@ def read_distributed(directory: Path, state_dict: str | None = None) -> Distribu
             f"{directory}: a half-written distributed checkpoint: {METADATA}, which is written last, is missing; use one whose "
             "save was finished"
         )
-    tree = unpickle(metadata.read_bytes(), str(metadata), _NAMES)
+    tree = _metadata(directory)
     try:
         full, top = _described(directory, tree.state)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
@@ -133,6 +133,27 @@ def read_distributed(directory: Path, state_dict: str | None = None) -> Distribu
     entries = {name: _entry(name, tensor, directory) for name, tensor in chosen.items()}
     files = dict.fromkeys(place.file for place in places)
     return Distributed(entries, (metadata, *sorted(files)), tuple(notes))
+
+
+def every_tensor(directory: Path) -> dict[tuple[str, ...], Tensor]:
+    """Return every tensor of a distributed checkpoint, the optimizer's too, by the keys that lead to it.
+
+    Raises:
+        CheckpointError: As `read_distributed`.
+    """
+    full, _ = _described(directory, _metadata(directory).state)
+    return {path: _entry(".".join(path), tensor, directory) for path, tensor in full.items()}
+
+
+def archives(directory: Path) -> list[tuple[Path, int, int]]:
+    """Return the torch file of every chunk: the file that it is a part of, its first byte there, and its length."""
+    tensors = _tensors(directory, _metadata(directory).state).values()
+    return [(place.file, place.offset, place.length) for tensor in tensors for _, _, place in tensor.chunks]
+
+
+def _metadata(directory: Path) -> Any:
+    metadata = directory / METADATA
+    return unpickle(metadata.read_bytes(), str(metadata), _NAMES)
 
 
 def _described(directory: Path, state: Mapping[str, Any]) -> tuple[dict[tuple[str, ...], _Sharded], list[str]]:

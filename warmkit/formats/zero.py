@@ -60,9 +60,9 @@ def open_model(source: str, path: Path) -> Checkpoint:
     optimizers = [read_optimizer(file) for _, file in sorted(step.optimizers.items())]
     _check_ranks(optimizers)
     _check_models(step, list(models.values()), optimizers[0])
-    entries, tied, notes = tensors_of(list(models.values()), optimizers)
+    entries, tied, notes, replicas = tensors_of(list(models.values()), optimizers)
     files = (*step.models.values(), *step.optimizers.values())
-    return Checkpoint(source, path, entries, files, notes=tuple(notes), tied=tied)
+    return Checkpoint(source, path, entries, files, notes=tuple(notes), tied=tied, replicas=replicas)
 
 
 def _steps(directory: Path) -> list[Path]:

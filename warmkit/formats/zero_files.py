@@ -36,7 +36,7 @@ _NUMPY = (
     *((f"numpy.{home}.numeric", "_frombuffer") for home in ("core", "_core")),
     ("numpy.dtypes", "Float64DType"),
 )
-_NAMES: Names = {
+ZERO_NAMES: Names = {
     ("deepspeed.runtime.zero.config", "ZeroStageEnum"): _stage,
     ("deepspeed.utils.tensor_fragment", "fragment_address"): Inert,
     **{("deepspeed.runtime.fp16.loss_scaler", name): Inert for name in _SCALERS},
@@ -181,7 +181,7 @@ def read_optimizer(file: Path) -> OptimizerFile:
         FormatError: If the file is truncated, or something else.
         UnsupportedError: If it names what is not known, or a version of DeepSpeed wrote it in a way that is not.
     """
-    tree = read_torch_zip(file, more=_NAMES)
+    tree = read_torch_zip(file, more=ZERO_NAMES)
     try:
         state = tree["optimizer_state_dict"]
         sharded = "fp32_flat_groups" in state
@@ -256,7 +256,7 @@ def read_model(file: Path) -> ModelFile:
         FormatError: If the file is truncated, or something else.
         UnsupportedError: If it names what is not known.
     """
-    tree = read_torch_zip(file, more=_NAMES)
+    tree = read_torch_zip(file, more=ZERO_NAMES)
     try:
         groups, frozen, step = tree.get("param_shapes"), tree.get("frozen_param_shapes"), tree.get("global_steps")
         module = {} if groups is None else tree["module"]

@@ -16,6 +16,7 @@ import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from warmkit.errors import FormatError
 from warmkit.formats.pieces import GatheredTensor, JoinedTensor, Stretch
@@ -46,10 +47,24 @@ class _Row:
             start, first, place = stop, first + stop - start, place + 1
 
 
-def tensors_of(
-    models: Sequence[ModelFile], optimizers: Sequence[OptimizerFile]
-) -> tuple[dict[str, Tensor], dict[str, str], list[str]]:
-    """Return every tensor by its name, which names are tied to which others, and notes.
+class Found(NamedTuple):
+    """What a step of ZeRO holds.
+
+    Attributes:
+        entries: Every tensor by its name.
+        tied: Names of which the tensor has another name, with that.
+        notes: What the user should know.
+        replicas: Further tensors with the same numbers: of the model as it computes, in 16 bits for instance.
+    """
+
+    entries: dict[str, Tensor]
+    tied: dict[str, str]
+    notes: list[str]
+    replicas: dict[str, tuple[Tensor, ...]]
+
+
+def tensors_of(models: Sequence[ModelFile], optimizers: Sequence[OptimizerFile]) -> Found:
+    """Return every tensor by its name, and where else its numbers lie.
 
     Args:
         models: The files of the model, in the order of the ranks.
@@ -72,7 +87,22 @@ def tensors_of(
         raise FormatError(f"{first.file}: {missing!r}, to which others are tied, is tied itself")
     entries |= {name: _renamed(entries[kept], names[name]) for name, kept in shared.items()}
     tied = {names[name]: names[kept] for name, kept in shared.items()}
-    return {each.name: each for each in entries.values()}, tied, notes
+    return Found({each.name: each for each in entries.values()}, tied, notes, _replicas(models, entries, names))
+
+
+def _replicas(
+    models: Sequence[ModelFile], entries: Mapping[str, Tensor], names: Mapping[str, str]
+) -> dict[str, tuple[Tensor, ...]]:
+    found: dict[str, list[Tensor]] = {}
+    for model in models:
+        for name, tensor in (*model.module.items(), *model.fragments.items()):
+            known = entries.get(name)
+            if known is None or known.shape != tensor.shape or not known.elements:
+                continue
+            if isinstance(known, StoredTensor) and (known.file, known.offset) == (tensor.file, tensor.offset):
+                continue  # what is read
+            found.setdefault(names[name], []).append(entry(names[name], tensor))
+    return {name: tuple(each) for name, each in found.items()}
 
 
 def _of_stages_1_and_2(first: ModelFile, optimizers: Sequence[OptimizerFile], names: Mapping[str, str]) -> dict[str, Tensor]:

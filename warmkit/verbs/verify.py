@@ -94,7 +94,7 @@ def _check_files(folder: Path, manifest: dict[str, Any]) -> list[str]:
 
 def _check_tensors(folder: Path, manifest: dict[str, Any], threads: int, report: Any) -> list[str]:
     try:
-        entries = open_checkpoint(folder).entries
+        entries = _written(folder, manifest)
     except (CheckpointError, FormatError) as error:
         return [str(error)]
     recorded = manifest["tensors"]
@@ -109,6 +109,16 @@ def _check_tensors(folder: Path, manifest: dict[str, Any], threads: int, report:
             if digest != recorded[name]["output"]
         ]
     return problems
+
+
+def _written(folder: Path, manifest: dict[str, Any]) -> dict[str, Tensor]:
+    """Return the tensors of an output; of the files of a trainer, those that were merged: the others are tied to them."""
+    container = manifest.get("container")
+    if container is None:
+        return open_checkpoint(folder).entries
+    where, state_dict = folder / container["path"], container.get("state_dict")
+    entries = open_checkpoint(where, allow_pickle=True, state_dict=state_dict).entries
+    return {name: each for name, each in entries.items() if name in manifest["tensors"]}
 
 
 def _digest(entry: Tensor, report: Any) -> str:

@@ -1,0 +1,357 @@
+"""A result in the container of its inputs: a copy of what a trainer saved, with merged weights, from which training goes on.
+
+The checkpoint that is copied is the first model; of a run, the newest: its step, learning rate, random states and place in the
+data are those that go on.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from warmkit.common.addresses import shown
+from warmkit.common.whole_files import writing
+from warmkit.engine.merge_options import OutputOptions
+from warmkit.engine.plan import Output
+from warmkit.engine.refill import Refill
+from warmkit.engine.spec import MergeSpec
+from warmkit.errors import FormatError, UsageError, listed
+from warmkit.formats import optimizer_states, torch_distributed
+from warmkit.formats.checkpoint import Checkpoint
+from warmkit.formats.containers import SAFETENSORS, container_at, open_weights
+from warmkit.formats.optimizer_states import Key, moments_in
+from warmkit.formats.pieces import places_of
+from warmkit.formats.safetensors_model import open_model
+from warmkit.formats.stored_zip import MAGIC, StoredZip
+from warmkit.formats.tensors import StoredTensor, Tensor
+from warmkit.layouts.companions import refuse_link_out
+from warmkit.layouts.compatibility import EMBEDDINGS, HEAD
+from warmkit.layouts.config_defaults import ties
+from warmkit.sources.small_files import KEPT
+
+CONTAINERS = ("safetensors", "same")
+OPTIMIZERS = ("average", "keep")
+STATE = (
+    *("extra_state_world_size_*_rank_*.pt", "fsdp_config.json", "lora_train_meta.json", "data.pt"),  # verl
+    *("random_states_*.pkl", "rng_state*.pth", "scheduler.*", "scaler.pt", "training_args.bin"),  # transformers, accelerate
+    *("latest", "zero_to_fp32.py", "sampler*.bin", "dl_state_dict*.bin"),
+)
+"""What trainers keep beside weights and optimizers."""
+OURS = ("README.md", "warmkit.json")
+ALONG_A_RUN = ("average", "ema")
+OTHER_WRITERS = ("dtype", "max_shard_size", "chat_template", "tokenizer")
+
+
+@dataclass(frozen=True)
+class ContainerCopy:
+    """What is copied, and what is written over it.
+
+    Attributes:
+        template: The checkpoint that is copied.
+        root: The directory of its files, or the one file.
+        files: Which are copied.
+        targets: Where the weights lie, by their names; several places where ranks have copies.
+        moments: The optimizer's, of every row of the merge, that of the template last.
+        coefficients: Of the rows, for the moments.
+        notes: What was left aside.
+    """
+
+    template: Checkpoint
+    root: Path
+    files: tuple[Path, ...]
+    targets: Mapping[str, tuple[Tensor, ...]]
+    moments: Sequence[Sequence[Tensor]]
+    coefficients: NDArray[np.float64] | None
+    notes: tuple[str, ...]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(file.stat().st_size for file in self.files)
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """What the manifest says of it."""
+        name, _ = self.template.container or (SAFETENSORS.name, None)
+        opened = self.root.name if self.root.is_file() else "."
+        asked = {"state_dict": self.template.state_dict} if self.template.state_dict is not None else {}
+        moments = {"moments": len(self.moments)} if self.moments else {}
+        return {"container": {"name": name, "copy_of": self.template.source, "path": shown(Path(opened)), **asked, **moments}}
+
+    def within(self, file: Path, target: Path) -> Path:
+        """Return the copy of a file."""
+        return target / file.relative_to(self.root if self.root.is_dir() else self.root.parent)
+
+    def write(self, weights: Path, target: Path) -> None:
+        """Copy the files to a directory that is not there yet, and write the weights into them.
+
+        Args:
+            weights: Directory of the merged weights.
+            target: The directory.
+        """
+        merged = open_model(str(weights), weights).entries
+        with writing(target):
+            for file in self.files:
+                copy = self.within(file, target)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, copy)
+            with Refill(lambda file: self.within(file, target)) as refill:
+                for name, places in self.targets.items():
+                    source = merged[name]
+                    assert isinstance(source, StoredTensor)  # of safetensors
+                    for each in places:
+                        refill.fill(each, source)
+                for rows in self.moments:
+                    assert self.coefficients is not None
+                    refill.average(rows[-1], rows[:-1], self.coefficients)
+            self._mend_checksums(target)
+
+    def _mend_checksums(self, target: Path) -> None:
+        for file, start, length in self._archives():
+            copy = self.within(file, target)
+            descriptor = os.open(copy, os.O_RDWR | os.O_NOFOLLOW)
+            try:
+                with StoredZip(copy, start, length, "torch.save") as archive:
+                    archive.mend_checksums(descriptor)
+            finally:
+                os.close(descriptor)
+
+    def _archives(self) -> list[tuple[Path, int, int]]:
+        """Return the zips that are written to: the file of each, its first byte there, and its length."""
+        tensors = [*(each for places in self.targets.values() for each in places), *(rows[-1] for rows in self.moments)]
+        written = {place.file for each in tensors for place in places_of(each)}
+        homes = {file.parent for file in self.files if file.name.endswith(torch_distributed.SHARD)}
+        found = [each for home in sorted(homes) for each in torch_distributed.archives(home) if each[0] in written]
+        return [*found, *((file, 0, file.stat().st_size) for file in self.files if file in written and _is_zip(file))]
+
+
+def check_container(options: OutputOptions) -> bool:
+    """Say whether a copy of a container is asked for, by options that fit each other.
+
+    Raises:
+        UsageError: If they do not.
+    """
+    container, optimizer = options.get("container", "safetensors"), options.get("optimizer")
+    if container not in CONTAINERS:
+        raise UsageError(f"container must be one of {', '.join(CONTAINERS)}, found {container!r}")
+    if optimizer is not None and optimizer not in OPTIMIZERS:
+        raise UsageError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, found {optimizer!r}")
+    if container == "safetensors":
+        if optimizer is not None:
+            raise UsageError("optimizer is for a copy of a trainer's checkpoint (--as same); safetensors hold weights alone")
+        return False
+    for name in OTHER_WRITERS:
+        if options.get(name):
+            raise UsageError(f"--as same writes files as the trainer wrote them, which --{name.replace('_', '-')} would change")
+    if options.get("vocabulary", "strict") != "strict" or options.get("heads", "init") != "init":
+        raise UsageError("--as same writes tensors as the trainer wrote them, which vocabulary and heads would change")
+    return True
+
+
+def plan_copy(
+    spec: MergeSpec,
+    rows: Sequence[Checkpoint],
+    models: Sequence[Checkpoint],
+    outputs: Mapping[str, Output],
+    options: OutputOptions,
+) -> ContainerCopy:
+    """Decide what is copied and written.
+
+    Args:
+        spec: The merge.
+        rows: Its inputs, in the order of its coefficients.
+        models: Those that are no init.
+        outputs: The merged tensors.
+        options: Of the output.
+
+    Raises:
+        WarmkitError: If the checkpoint cannot be written so.
+    """
+    template, optimizer = models[-1 if spec.name in ALONG_A_RUN else 0], options.get("optimizer")
+    root = _root(template)
+    beside = [file for file in _files(root) if file not in template.files]
+    own = [file for file in beside if _is_optimizer(file, root)]
+    within = _inside(template)
+    if within and optimizer is None:
+        raise UsageError(
+            f"{template.source}: the optimizer's state lies in the files of the weights: --optimizer average averages it too, "
+            "--optimizer keep leaves that of this checkpoint"
+        )
+    copied = [file for file in beside if _belongs(file, template, root) or (optimizer and file in own)]
+    aside = [file for file in beside if file not in copied and file.name not in OURS]
+    moments, coefficients = list[list[Tensor]](), None
+    if optimizer == "average":
+        coefficients = _coefficients(spec, len(rows))
+        moments = _moments(rows, template)
+    return ContainerCopy(
+        template,
+        root,
+        tuple(sorted({*copied, *map(Path, map(str, template.files))})),
+        _targets(template, outputs),
+        moments,
+        coefficients,
+        tuple(_said(template, root, aside, own)),
+    )
+
+
+def _root(template: Checkpoint) -> Path:
+    if template.adapters or template.container is None:
+        raise _no_copy(template, "an adapter on its base" if template.adapters else "streamed")
+    return template.container[1]
+
+
+def _no_copy(template: Checkpoint, what: str) -> UsageError:
+    return UsageError(f"{template.source}: is {what}, of which --as same writes no copy; leave --as out")
+
+
+def _said(template: Checkpoint, root: Path, aside: Sequence[Path], own: Sequence[Path]) -> list[str]:
+    said = [f"{template.source}: copied, with the merged weights in it"]
+    if aside:
+        names = [str(file.relative_to(root)) for file in aside]
+        more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+        advice = " (--optimizer average, or keep, for the optimizer's state)" if set(aside) & set(own) else ""
+        said.append(f"{template.source}: left aside {', '.join(names[:4])}{more}{advice}")
+    return said
+
+
+# ---- files ---------------------------------------------------------------------------------------------------------------
+
+
+def _files(root: Path) -> list[Path]:
+    return sorted(path for path in root.rglob("*") if path.is_file()) if root.is_dir() else []
+
+
+def _is_optimizer(file: Path, root: Path) -> bool:
+    folders = file.relative_to(root).parts[:-1]
+    named = any(fnmatchcase(file.name, each) for each in optimizer_states.FILES)
+    return named or any(fnmatchcase(folder, each) for folder in folders for each in optimizer_states.FOLDERS)
+
+
+def _belongs(file: Path, template: Checkpoint, root: Path) -> bool:
+    """Say whether a file is of the same save: state of the trainer, config, tokenizer; what is no optimizer's nor weights."""
+    homes = {each.parent for each in template.files if isinstance(each, Path)}
+    homes |= {root, template.path, *(above for home in homes for above in home.parents if above.is_relative_to(root))}
+    if file.parent not in homes and not _plain(file.parent):
+        return False
+    if file.name.endswith(torch_distributed.SHARD) or file.name == torch_distributed.METADATA:
+        return not _is_optimizer(file, root)
+    small = file.suffix in KEPT and file.name not in OURS
+    if small or any(fnmatchcase(file.name, each) for each in STATE):
+        refuse_link_out(file, root)
+        return True
+    return False
+
+
+def _plain(folder: Path) -> bool:
+    return all(path.is_file() and path.suffix in KEPT for path in folder.iterdir())
+
+
+def _is_zip(file: Path) -> bool:
+    if file.name.endswith(torch_distributed.SHARD):
+        return False
+    with file.open("rb") as opened:
+        return opened.read(4) == MAGIC
+
+
+# ---- tensors -------------------------------------------------------------------------------------------------------------
+
+
+def _targets(template: Checkpoint, outputs: Mapping[str, Output]) -> dict[str, tuple[Tensor, ...]]:
+    """Return the places of every merged tensor; a tied copy in a file of its own takes the numbers of what it is tied to."""
+    name, root = template.container or (SAFETENSORS.name, template.path)
+    opened = open_weights(template.source, root, allow_pickle=True, state_dict=template.state_dict)
+    if opened.adapter_parts:
+        raise _no_copy(template, "an adapter on its base")
+    stored = opened.entries
+    found: dict[str, list[Tensor]] = {each: [] for each in outputs}
+    problems = [f"{each!r} is not in it" for each in outputs if each not in stored]
+    for each, tensor in stored.items():
+        if each in outputs and outputs[each].shape != tensor.shape:
+            problems.append(f"{each!r} is {list(tensor.shape)} in it, and {list(outputs[each].shape)} in the result")
+        elif each in outputs:
+            found[each] += [tensor, *template.replicas.get(each, ())]
+        elif template.tied.get(each) in outputs:
+            found[template.tied[each]] += [tensor, *template.replicas.get(each, ())]
+        elif each == HEAD and ties(template.config) and (tied := next(filter(_is_embedding, outputs), None)) is not None:
+            found[tied].append(tensor)
+        else:
+            problems.append(f"{each!r} of it is not in the result")
+    if problems:
+        raise FormatError(f"{template.source} ({name}): cannot take the result:\n{listed(problems)}")
+    for tensor in (each for places in found.values() for each in places):
+        places_of(tensor)
+    return {each: tuple(places) for each, places in found.items()}
+
+
+def _is_embedding(name: str) -> bool:
+    return name.endswith(EMBEDDINGS)
+
+
+def _inside(template: Checkpoint) -> dict[Key, Tensor]:
+    """Return the moments that lie in the files of the weights."""
+    if template.container is not None and template.container[0] in (SAFETENSORS.name, "HuggingFaceStorageWriter"):
+        return {}
+    return moments_in([file for file in template.files if isinstance(file, Path)])
+
+
+def _coefficients(spec: MergeSpec, count: int) -> NDArray[np.float64]:
+    """Return the one coefficient that every row has in all of the model.
+
+    Raises:
+        UsageError: If there is no such, or one is negative.
+    """
+    if spec.method.edits or spec.method.space != "none" or spec.variation is not None:
+        raise UsageError(
+            f"--optimizer average: {spec.name} gives a checkpoint no one weight, by which its optimizer's state could be "
+            "averaged; --optimizer keep leaves that of one checkpoint"
+        )
+    found = np.atleast_2d(spec.solve("", None))
+    if len(found) > 1 or found.shape[1] != count:
+        raise UsageError("--optimizer average is of one average; give one schedule, one window and one eta")
+    if (found < 0).any():
+        raise UsageError(
+            f"--optimizer average: the coefficients {found[0].tolist()} are not all positive, and a second moment must not "
+            "become negative; --optimizer keep leaves the state of one checkpoint"
+        )
+    return found[0]
+
+
+def _moments(rows: Sequence[Checkpoint], template: Checkpoint) -> list[list[Tensor]]:
+    """Return the moments of every row, in one order, that of the template last.
+
+    Raises:
+        FormatError: If a row has others.
+    """
+    target, everything = _moments_of(template), [_moments_of(each) for each in rows]
+    if not target:
+        raise UsageError(f"{template.source}: no state of an optimizer that could be averaged was found; leave --optimizer out")
+    for each, found in zip(rows, everything):
+        odd = next((key for key in target.keys() ^ found.keys()), None)
+        odd = odd or next((key for key, tensor in target.items() if _cut(found[key]) != _cut(tensor)), None)
+        if odd is not None:
+            raise FormatError(
+                f"{each.source}: its optimizer's {'.'.join(filter(None, odd))} is not as in {template.source}: another "
+                "optimizer, another number of ranks, or one that had taken no step"
+            )
+    return [[*(found[key] for found in everything), tensor] for key, tensor in target.items()]
+
+
+def _cut(tensor: Tensor) -> Any:
+    sizes = [getattr(place, "length", None) or getattr(place, "shape", ()) for place in places_of(tensor)]
+    return tensor.dtype, tensor.shape, sizes
+
+
+def _moments_of(checkpoint: Checkpoint) -> dict[Key, Tensor]:
+    root = _root(checkpoint)
+    weights = [file for file in checkpoint.files if isinstance(file, Path)]
+    own = [file for file in _files(root) if _is_optimizer(file, root) and file not in weights]
+    inside = [] if container_at(root).name in (SAFETENSORS.name, "HuggingFaceStorageWriter") else weights
+    found = moments_in([*inside, *own])
+    return found if root.is_dir() else {("", *keys): each for (_, *keys), each in found.items()}  # a file by its step

@@ -1,0 +1,76 @@
+"""State of optimizers, as trainers save it: moments, which are averages themselves, and counters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from warmkit.errors import UnsupportedError
+from warmkit.formats.dtensors import DTENSOR_NAMES, PartOfTensor
+from warmkit.formats.pieces import places_of
+from warmkit.formats.state_dicts import DEEPEST, entry
+from warmkit.formats.tensors import Tensor
+from warmkit.formats.torch_distributed import SHARD, every_tensor
+from warmkit.formats.torch_zip import TorchTensor, read_torch_zip
+from warmkit.formats.zero_files import ZERO_NAMES
+
+MOMENTS = frozenset(("exp_avg", "exp_avg_sq", "momentum_buffer"))
+COUNTERS = frozenset(("step",))
+FILES = ("optim_world_size_*_rank_*.pt", "optimizer.pt", "optimizer.bin", "*optim_states.pt")
+FOLDERS = ("optimizer", "optimizer_*")
+
+Key = tuple[str, ...]
+
+
+def moments_in(files: Iterable[Path]) -> dict[Key, Tensor]:
+    """Return the moments of optimizers in files that torch saved, by the file's name and the keys that lead to them.
+
+    Raises:
+        CheckpointError: If a file is malformed.
+        UnsupportedError: If there is another state: one that is quantised, or a maximum.
+    """
+    found: dict[Key, Tensor] = {}
+    for key, tensor in _states(files):
+        last = key[-1].rpartition(".")[2]
+        if last in MOMENTS and tensor.dtype.kind == "float":
+            places_of(tensor)
+            found[key] = tensor
+        elif last not in COUNTERS and tensor.elements > 1:
+            raise UnsupportedError(
+                f"{tensor.file}: the optimizer's {last} ({tensor.dtype.torch_name}) is no moment of Adam or SGD, so it has no "
+                "average; keep the state of one checkpoint (--optimizer keep), or leave it out"
+            )
+    return found
+
+
+def _states(files: Iterable[Path]) -> Iterator[tuple[Key, Tensor]]:
+    homes = set[Path]()
+    for file in files:
+        if file.name.endswith(SHARD):
+            homes.add(file.parent)
+        elif file.suffix in (".pt", ".ckpt", ".bin", ".pth"):
+            tree = read_torch_zip(file, more={**ZERO_NAMES, **DTENSOR_NAMES})
+            within = bool(_optimizer(file.name))
+            for keys, tensor in _walk(tree, ()):
+                if "state" in keys[:-1] and (within or any(map(_optimizer, keys))):
+                    yield (file.name, *keys), entry(".".join(keys), tensor)
+    for home in sorted(homes):
+        for keys, tensor in every_tensor(home).items():
+            parts = [part for key in keys for part in key.split(".")]
+            if "state" in parts[:-1] and (home.name.startswith("optimizer") or any(map(_optimizer, parts))):
+                yield (home.name if home.name.startswith("optimizer") else "", *keys), tensor
+
+
+def _optimizer(name: str) -> bool:
+    return name.startswith(("optim", "base_optimizer")) or name.endswith("optim_states.pt")
+
+
+def _walk(tree: Any, path: Key) -> Iterator[tuple[Key, TorchTensor]]:
+    if isinstance(tree, PartOfTensor):
+        yield path, tree.local
+    elif isinstance(tree, TorchTensor):
+        yield path, tree
+    elif len(path) < DEEPEST and isinstance(tree, Mapping | list | tuple):
+        for key, value in tree.items() if isinstance(tree, Mapping) else enumerate(tree):
+            yield from _walk(value, (*path, str(key)))

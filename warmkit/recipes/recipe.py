@@ -103,6 +103,8 @@ class OutputSection:
     """`output:`, where and how the result is written."""
 
     path: str | None = None
+    container: Literal["safetensors", "same"] | None = None
+    optimizer: Literal["average", "keep"] | None = None
     dtype: str | None = _checked("dtype")
     max_shard_size: str | int | None = _checked("size")
     threads: int | None = None

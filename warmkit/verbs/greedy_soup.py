@@ -218,6 +218,8 @@ class _Kitchen:
             **self.options,
             "dry_run": False,
             "resume": False,
+            "container": "safetensors",  # what a score reads
+            "optimizer": None,
             "sha256": False,
             "strict": False,
         }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -214,6 +216,36 @@ def test_a_head_that_a_config_ties_takes_the_numbers_of_the_embedding(tmp_path: 
         save(tmp_path / str(number), inputs[-1], {"model_type": "llama", "tie_word_embeddings": True, "vocab_size": 8})
     warmkit.soup([tmp_path / "0", tmp_path / "1"], tmp_path / "out", container="same")
     assert same(load_file(tmp_path / "out" / "model.safetensors"), mean(*inputs))
+
+
+# ---- other commands ------------------------------------------------------------------------------------------------------
+
+
+def test_a_recipe_and_a_greedy_soup_write_copies_too(tmp_path: Path, run: Run) -> None:
+    run_of_ranks = DATA / "rank_files" / "run"
+    models = [str(run_of_ranks / f"global_step_{number}") for number in (1, 2)]
+    recipe = {
+        "merge": {"method": "uniform", "models": models, "allow_pickle": True},
+        "output": {"path": str(tmp_path / "by-recipe"), "container": "same"},
+    }
+    (tmp_path / "merge.yaml").write_text(json.dumps(recipe))
+    assert run("merge", tmp_path / "merge.yaml").returncode == 0
+    score = f'{sys.executable} -c "import sys, os; print(len(os.listdir(sys.argv[1])))" {{}}'
+    done = run("soup", "--greedy", "--score", score, *models, "--as", "same", "--allow-pickle", "-o", tmp_path / "greedy")
+    assert done.returncode == 0, done.stderr
+    for out in ("by-recipe", "greedy"):
+        assert (tmp_path / out / "model_world_size_2_rank_1.pt").is_file()
+        assert warmkit.verify(tmp_path / out).tensors
+
+
+def test_several_averages_are_copies_of_one_checkpoint(tmp_path: Path) -> None:
+    run, out = DATA / "rank_files" / "run", tmp_path / "out"
+    warmkit.average(run, out, schedule=["uniform", "ema"], allow_pickle=True, container="same")
+    found = {name: tensors_of(out / name, allow_pickle=True) for name in ("uniform", "ema")}
+    assert same(found["uniform"], mean(*(tensors_of(run / f"global_step_{number}", allow_pickle=True) for number in (1, 2, 3))))
+    assert not same(found["uniform"], found["ema"])
+    warmkit.average(run, out, schedule=["uniform", "ema"], allow_pickle=True, container="same", force=True)
+    warmkit.verify(out)
 
 
 # ---- refusals ------------------------------------------------------------------------------------------------------------

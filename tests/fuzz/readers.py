@@ -254,6 +254,7 @@ def _pickles(folder: Path) -> dict[str, Reader]:
         return as_bytes({name: _joined([each[name] for each in files]) for name in files[0]})
 
     shutil.copytree(Path(__file__).parents[1] / "data" / "zero" / "stage2-float32", folder / "zero")
+    megatron = shutil.copytree(Path(__file__).parents[1] / "data" / "megatron" / "tensor" / "iter_0000004", folder / "megatron")
     part = folder / "zero" / "global_step2" / "zero_pp_rank_1_mp_rank_00_optim_states.pt"
 
     def opened(path: Path) -> Seen:
@@ -268,6 +269,9 @@ def _pickles(folder: Path) -> dict[str, Reader]:
         "legacy torch.save": Reader(old, plain(commands), lambda: opened(old), share=0.5),
         "torch.distributed.checkpoint": Reader(
             folder / "dcp" / ".metadata", plain(commands), lambda: opened(folder / "dcp") and None, share=2
+        ),
+        "Megatron-Core torch_dist": Reader(
+            megatron / ".metadata", plain(commands), lambda: opened(megatron) and None, share=0.3
         ),
         "DeepSpeed ZeRO": Reader(part, in_record, lambda: opened(folder / "zero"), lambda: _united(folder / "zero"), share=0.5),
     }

@@ -23,6 +23,7 @@ KINDS = (
         "FSDP rank files",
         "legacy torch.save",
         "torch.distributed.checkpoint",
+        "Megatron-Core torch_dist",
         "DeepSpeed ZeRO",
     ),
     *("tokenizer", "tokenizer config", "manifest", "recipe", "mergekit", "rows", "score", "http ranges"),

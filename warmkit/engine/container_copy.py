@@ -24,7 +24,7 @@ from warmkit.engine.plan import Output
 from warmkit.engine.refill import Refill
 from warmkit.engine.spec import MergeSpec
 from warmkit.errors import FormatError, UsageError, listed
-from warmkit.formats import optimizer_states, torch_distributed
+from warmkit.formats import megatron, optimizer_states, torch_distributed
 from warmkit.formats.checkpoint import Checkpoint
 from warmkit.formats.containers import SAFETENSORS, container_at, open_weights
 from warmkit.formats.optimizer_states import Key, moments_in
@@ -42,7 +42,7 @@ OPTIMIZERS = ("average", "keep")
 STATE = (
     *("extra_state_world_size_*_rank_*.pt", "fsdp_config.json", "lora_train_meta.json", "data.pt"),  # verl
     *("random_states_*.pkl", "rng_state*.pth", "scheduler.*", "scaler.pt", "training_args.bin"),  # transformers, accelerate
-    *("latest", "zero_to_fp32.py", "sampler*.bin", "dl_state_dict*.bin"),
+    *("latest", "zero_to_fp32.py", "sampler*.bin", "dl_state_dict*.bin", "common.pt"),
 )
 """What trainers keep beside weights and optimizers."""
 OURS = ("README.md", "warmkit.json")
@@ -155,6 +155,20 @@ def check_container(options: OutputOptions) -> bool:
     return True
 
 
+def refuse_foreign_names(checkpoints: Sequence[Checkpoint], same_container: bool) -> None:
+    """Refuse to write as a model's files what no loader of models knows the names of.
+
+    Raises:
+        UsageError: Naming the checkpoint.
+    """
+    for each in checkpoints:
+        if each.container is not None and each.container[0] == megatron.NAME and not same_container:
+            raise UsageError(
+                f"{each.source}: has Megatron's own names of tensors, which no loader of models knows; add --as same, and "
+                "convert the result with Megatron's tools"
+            )
+
+
 def plan_copy(
     spec: MergeSpec,
     rows: Sequence[Checkpoint],
@@ -178,8 +192,9 @@ def plan_copy(
     root = _root(template)
     beside = [file for file in _files(root) if file not in template.files]
     own = [file for file in beside if _is_optimizer(file, root)]
-    within = _inside(template)
-    if within and optimizer is None:
+    if template.container is not None and template.container[0] == megatron.NAME:
+        megatron.refuse_hidden_weights(template)
+    if optimizer is None and _inside(template):
         raise UsageError(
             f"{template.source}: the optimizer's state lies in the files of the weights: --optimizer average averages it too, "
             "--optimizer keep leaves that of this checkpoint"
@@ -190,6 +205,8 @@ def plan_copy(
     if optimizer == "average":
         coefficients = _coefficients(spec, len(rows))
         moments = _moments(rows, template)
+    elif optimizer == "keep":
+        _moments_of(template, averaged=False)  # a copy of the weights is refused
     return ContainerCopy(
         template,
         root,
@@ -298,7 +315,7 @@ def _inside(template: Checkpoint) -> dict[Key, Tensor]:
     """Return the moments that lie in the files of the weights."""
     if template.container is not None and template.container[0] in (SAFETENSORS.name, "HuggingFaceStorageWriter"):
         return {}
-    return moments_in([file for file in template.files if isinstance(file, Path)])
+    return moments_in([file for file in template.files if isinstance(file, Path)], averaged=False)
 
 
 def _coefficients(spec: MergeSpec, count: int) -> NDArray[np.float64]:
@@ -348,10 +365,10 @@ def _cut(tensor: Tensor) -> Any:
     return tensor.dtype, tensor.shape, sizes
 
 
-def _moments_of(checkpoint: Checkpoint) -> dict[Key, Tensor]:
+def _moments_of(checkpoint: Checkpoint, averaged: bool = True) -> dict[Key, Tensor]:
     root = _root(checkpoint)
     weights = [file for file in checkpoint.files if isinstance(file, Path)]
     own = [file for file in _files(root) if _is_optimizer(file, root) and file not in weights]
     inside = [] if container_at(root).name in (SAFETENSORS.name, "HuggingFaceStorageWriter") else weights
-    found = moments_in([*inside, *own])
+    found = moments_in([*inside, *own], averaged)
     return found if root.is_dir() else {("", *keys): each for (_, *keys), each in found.items()}  # a file by its step

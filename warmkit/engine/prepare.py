@@ -13,7 +13,7 @@ import xxhash
 
 from warmkit._version import __version__
 from warmkit.common.units import size
-from warmkit.engine.container_copy import ContainerCopy, check_container, plan_copy
+from warmkit.engine.container_copy import ContainerCopy, check_container, plan_copy, refuse_foreign_names
 from warmkit.engine.digests import ALGORITHM
 from warmkit.engine.doubts import doubts_before, refuse_doubts
 from warmkit.engine.inputs import FileSource
@@ -147,6 +147,7 @@ def prepare(
     tensors = (Output(name, job.dtypes[name], entry.shape) for name, entry in donor.entries.items())
     plan = plan_output(tensors, max_shard_size, {"format": "pt", **donor.metadata})
     folders = spec.outputs if len(spec.outputs) > 1 else [""]
+    refuse_foreign_names(everything, same_container)
     first = len(everything) - len(opened)
     chosen = input_rows(spec, everything[0] if first else None, everything[first:])
     copy = plan_copy(spec, chosen, everything[first:], plan.outputs, options) if same_container else None

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from warmkit.errors import StateDictError, UnsupportedError
-from warmkit.formats import hf_shards, rank_files, safetensors_model, torch_distributed, torch_model, zero
+from warmkit.formats import hf_shards, megatron, rank_files, safetensors_model, torch_distributed, torch_model, zero
 from warmkit.formats.checkpoint import Checkpoint
 from warmkit.formats.refused import refuse
 from warmkit.formats.safetensors_model import with_files_beside
@@ -43,6 +43,7 @@ CONTAINERS = (
     Container("HuggingFaceStorageWriter", hf_shards.files_at, hf_shards.open_model, pickled=False, several=True),
     SAFETENSORS,
     Container("FSDP rank files", rank_files.files_at, rank_files.open_model, pickled=True),
+    Container(megatron.NAME, megatron.files_at, megatron.open_model, pickled=True),
     Container(
         "torch.distributed.checkpoint", torch_distributed.files_at, torch_distributed.open_model, pickled=True, several=True
     ),

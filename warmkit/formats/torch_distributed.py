@@ -34,6 +34,7 @@ _CLASSES = (
     *((f"{_HOME}.metadata", name) for name in ("TensorStorageMetadata", "TensorProperties", "ChunkStorageMetadata")),
     (f"{_HOME}.metadata", "BytesStorageMetadata"),
     (f"{_HOME}.filesystem", "_StorageInfo"),
+    *((f"{_HOME}.planner", name) for name in ("SavePlan", "WriteItem", "WriteItemType", "TensorWriteData")),  # Megatron's
     ("torch.serialization", "_get_layout"),
     ("pathlib", "PosixPath"),
     ("pathlib", "WindowsPath"),
@@ -116,23 +117,11 @@ def read_distributed(directory: Path, state_dict: str | None = None) -> Distribu
         FormatError: If its save was not finished, or files are missing, truncated or of another save.
         UnsupportedError: If its shards are compressed.
     """
-    metadata = directory / METADATA
-    if not metadata.is_file():
-        raise FormatError(
-            f"{directory}: a half-written distributed checkpoint: {METADATA}, which is written last, is missing; use one whose "
-            "save was finished"
-        )
-    tree = _metadata(directory)
-    try:
-        full, top = _described(directory, tree.state)
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        raise FormatError(f"{metadata}: expected the metadata of a distributed checkpoint ({type(error).__name__})") from None
+    full, top = _metadata(directory)
     chosen, notes = weights_among(full, top, str(directory), state_dict)
-    places = [place for tensor in chosen.values() for _, _, place in tensor.chunks]
-    _check_files(directory, places)
-    entries = {name: _entry(name, tensor, directory) for name, tensor in chosen.items()}
-    files = dict.fromkeys(place.file for place in places)
-    return Distributed(entries, (metadata, *sorted(files)), tuple(notes))
+    entries = _entries(chosen, directory)
+    files = dict.fromkeys(place.file for tensor in chosen.values() for _, _, place in tensor.chunks)
+    return Distributed(entries, (directory / METADATA, *sorted(files)), tuple(notes))
 
 
 def every_tensor(directory: Path) -> dict[tuple[str, ...], Tensor]:
@@ -141,19 +130,35 @@ def every_tensor(directory: Path) -> dict[tuple[str, ...], Tensor]:
     Raises:
         CheckpointError: As `read_distributed`.
     """
-    full, _ = _described(directory, _metadata(directory).state)
-    return {path: _entry(".".join(path), tensor, directory) for path, tensor in full.items()}
+    full, _ = _metadata(directory)
+    entries = _entries({".".join(path): tensor for path, tensor in full.items()}, directory)
+    return dict(zip(full, entries.values(), strict=True))
 
 
 def archives(directory: Path) -> list[tuple[Path, int, int]]:
     """Return the torch file of every chunk: the file that it is a part of, its first byte there, and its length."""
-    tensors = _tensors(directory, _metadata(directory).state).values()
-    return [(place.file, place.offset, place.length) for tensor in tensors for _, _, place in tensor.chunks]
+    full, _ = _metadata(directory)
+    return [(place.file, place.offset, place.length) for tensor in full.values() for _, _, place in tensor.chunks]
 
 
-def _metadata(directory: Path) -> Any:
+def _metadata(directory: Path) -> tuple[dict[tuple[str, ...], _Sharded], list[str]]:
+    """Return every tensor that the metadata name, by the keys that lead to it, and all keys at the top."""
     metadata = directory / METADATA
-    return unpickle(metadata.read_bytes(), str(metadata), _NAMES)
+    if not metadata.is_file():
+        raise FormatError(
+            f"{directory}: a half-written distributed checkpoint: {METADATA}, which is written last, is missing; use one whose "
+            "save was finished"
+        )
+    tree = unpickle(metadata.read_bytes(), str(metadata), _NAMES)
+    try:
+        return _described(directory, tree.state)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise FormatError(f"{metadata}: expected the metadata of a distributed checkpoint ({type(error).__name__})") from None
+
+
+def _entries(tensors: Mapping[str, _Sharded], directory: Path) -> dict[str, Tensor]:
+    _check_files(directory, [place for tensor in tensors.values() for _, _, place in tensor.chunks])
+    return {name: _entry(name, tensor, directory) for name, tensor in tensors.items()}
 
 
 def _described(directory: Path, state: Mapping[str, Any]) -> tuple[dict[tuple[str, ...], _Sharded], list[str]]:

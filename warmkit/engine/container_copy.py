@@ -230,6 +230,8 @@ def _no_copy(template: Checkpoint, what: str) -> UsageError:
 
 def _said(template: Checkpoint, root: Path, aside: Sequence[Path], own: Sequence[Path]) -> list[str]:
     said = [f"{template.source}: copied, with the merged weights in it"]
+    if template.state_dict is not None:
+        said.append(f"{template.source}: only {template.state_dict} takes the result; other state dicts stay as they are")
     if aside:
         names = [str(file.relative_to(root)) for file in aside]
         more = f" and {len(names) - 4} more" if len(names) > 4 else ""
@@ -369,6 +371,11 @@ def _moments_of(checkpoint: Checkpoint, averaged: bool = True) -> dict[Key, Tens
     root = _root(checkpoint)
     weights = [file for file in checkpoint.files if isinstance(file, Path)]
     own = [file for file in _files(root) if _is_optimizer(file, root) and file not in weights]
+    if zero := next((file for file in own if file.name.endswith("optim_states.pt")), None):
+        raise UsageError(
+            f"{checkpoint.source}: DeepSpeed's {zero.relative_to(root)} holds the weights once more, from which training would "
+            f"go on; give {zero.parent.relative_to(root)}, whose weights those are"
+        )
     inside = [] if container_at(root).name in (SAFETENSORS.name, "HuggingFaceStorageWriter") else weights
     found = moments_in([*inside, *own], averaged)
     return found if root.is_dir() else {("", *keys): each for (_, *keys), each in found.items()}  # a file by its step

@@ -97,6 +97,7 @@ def _run(
             write_small_files(prepared, staging, stream, options, extra)
         else:
             write_copies(prepared, prepared.copy, staging, stream, options, extra)
+            prepared.check()  # what was copied is what was merged
             written = {}
         prepared.check_small_files()
         staging.publish(written)

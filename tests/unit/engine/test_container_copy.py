@@ -317,6 +317,29 @@ def test_a_state_in_the_files_of_the_weights_is_asked_about(tmp_path: Path) -> N
         warmkit.soup([DATA / "zero" / "stage2-float32"] * 2, tmp_path / "out", allow_pickle=True, container="same")
 
 
+def test_weights_that_an_optimizer_holds_once_more_are_never_left_as_they_were(tmp_path: Path) -> None:
+    zero = DATA / "zero" / "stage2-float32"
+    run = tmp_path / "checkpoint-2"
+    shutil.copytree(zero, run)
+    save_file(tensors_of(zero, allow_pickle=True), run / "model.safetensors")  # whole weights beside DeepSpeed's
+    for optimizer in ("average", "keep"):
+        with pytest.raises(UsageError, match="holds the weights once more, from which training would go on; give global_step2"):
+            warmkit.soup([run, run], tmp_path / "out", container="same", optimizer=optimizer)
+    masters = {"state": adam(), "fp32_from_fp16_params": [[torch.ones(4)]]}
+    apex = run_of(tmp_path / "apex", **masters)
+    for optimizer in ("average", "keep"):
+        with pytest.raises(UnsupportedError, match=r"a copy of the weights \(fp32_from_fp16_params\)"):
+            warmkit.average(apex, tmp_path / "out", container="same", optimizer=optimizer)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_state_dict_that_was_not_chosen_is_said_to_stay(tmp_path: Path) -> None:
+    timm = DATA / "averages_inside" / "timm.pth.tar"
+    how: dict[str, Any] = {"allow_pickle": True, "container": "same", "optimizer": "keep", "state_dict": "state_dict_ema"}
+    result = warmkit.soup([timm, timm], tmp_path / "out", **how)
+    assert any("only state_dict_ema takes the result; other state dicts stay" in note for note in result.notes)
+
+
 def test_an_adapter_is_copied_into_no_container(tmp_path: Path) -> None:
     models = [DATA / "rank_files" / "lora1" / "global_step_2"] * 2
     with pytest.raises(UsageError, match="an adapter on its base, of which --as same writes no copy"):

@@ -10,7 +10,6 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -19,33 +18,25 @@ from numpy.typing import NDArray
 
 from warmkit.common.addresses import shown
 from warmkit.common.whole_files import writing
+from warmkit.engine.container_files import WRITTEN_BESIDE, belongs, files_in, is_optimizer, is_zip
 from warmkit.engine.merge_options import OutputOptions
 from warmkit.engine.plan import Output
 from warmkit.engine.refill import Refill
 from warmkit.engine.spec import MergeSpec
 from warmkit.errors import FormatError, UsageError, listed
-from warmkit.formats import megatron, optimizer_states, torch_distributed
+from warmkit.formats import torch_distributed
 from warmkit.formats.checkpoint import Checkpoint
 from warmkit.formats.containers import SAFETENSORS, container_at, open_weights
 from warmkit.formats.optimizer_states import Key, moments_in
 from warmkit.formats.pieces import places_of
 from warmkit.formats.safetensors_model import open_model
-from warmkit.formats.stored_zip import MAGIC, StoredZip
+from warmkit.formats.stored_zip import StoredZip
 from warmkit.formats.tensors import StoredTensor, Tensor
-from warmkit.layouts.companions import refuse_link_out
 from warmkit.layouts.compatibility import EMBEDDINGS, HEAD
 from warmkit.layouts.config_defaults import ties
-from warmkit.sources.small_files import KEPT
 
 CONTAINERS = ("safetensors", "same")
 OPTIMIZERS = ("average", "keep")
-STATE = (
-    *("extra_state_world_size_*_rank_*.pt", "fsdp_config.json", "lora_train_meta.json", "data.pt"),  # verl
-    *("random_states_*.pkl", "rng_state*.pth", "scheduler.*", "scaler.pt", "training_args.bin"),  # transformers, accelerate
-    *("latest", "zero_to_fp32.py", "sampler*.bin", "dl_state_dict*.bin", "common.pt"),
-)
-"""What trainers keep beside weights and optimizers."""
-OURS = ("README.md", "warmkit.json")
 ALONG_A_RUN = ("average", "ema")
 OTHER_WRITERS = ("dtype", "max_shard_size", "chat_template", "tokenizer")
 
@@ -129,7 +120,7 @@ class ContainerCopy:
         written = {place.file for each in tensors for place in places_of(each)}
         homes = {file.parent for file in self.files if file.name.endswith(torch_distributed.SHARD)}
         found = [each for home in sorted(homes) for each in torch_distributed.archives(home) if each[0] in written]
-        return [*found, *((file, 0, file.stat().st_size) for file in self.files if file in written and _is_zip(file))]
+        return [*found, *((file, 0, file.stat().st_size) for file in self.files if file in written and is_zip(file))]
 
 
 def check_container(options: OutputOptions) -> bool:
@@ -162,10 +153,10 @@ def refuse_foreign_names(checkpoints: Sequence[Checkpoint], same_container: bool
         UsageError: Naming the checkpoint.
     """
     for each in checkpoints:
-        if each.container is not None and each.container[0] == megatron.NAME and not same_container:
+        if each.container is not None and container_at(each.container[1]).foreign and not same_container:
             raise UsageError(
-                f"{each.source}: has Megatron's own names of tensors, which no loader of models knows; add --as same, and "
-                "convert the result with Megatron's tools"
+                f"{each.source}: has a trainer's own names of tensors ({each.container[0]}), which no loader of models knows; "
+                "add --as same, and convert the result with the trainer's tools"
             )
 
 
@@ -190,17 +181,16 @@ def plan_copy(
     """
     template, optimizer = models[-1 if spec.name in ALONG_A_RUN else 0], options.get("optimizer")
     root = _root(template)
-    beside = [file for file in _files(root) if file not in template.files]
-    own = [file for file in beside if _is_optimizer(file, root)]
-    if template.container is not None and template.container[0] == megatron.NAME:
-        megatron.refuse_hidden_weights(template)
-    if optimizer is None and _inside(template):
+    container_at(root).check_copy(template)
+    beside = [file for file in files_in(root) if file not in template.files]
+    own = [file for file in beside if is_optimizer(file, root)]
+    if optimizer is None and _moments_inside(template, averaged=False):
         raise UsageError(
             f"{template.source}: the optimizer's state lies in the files of the weights: --optimizer average averages it too, "
             "--optimizer keep leaves that of this checkpoint"
         )
-    copied = [file for file in beside if _belongs(file, template, root) or (optimizer and file in own)]
-    aside = [file for file in beside if file not in copied and file.name not in OURS]
+    copied = [file for file in beside if belongs(file, template, root) or (optimizer and file in own)]
+    aside = [file for file in beside if file not in copied and file.name not in WRITTEN_BESIDE]
     moments, coefficients = list[list[Tensor]](), None
     if optimizer == "average":
         coefficients = _coefficients(spec, len(rows))
@@ -240,45 +230,6 @@ def _said(template: Checkpoint, root: Path, aside: Sequence[Path], own: Sequence
     return said
 
 
-# ---- files ---------------------------------------------------------------------------------------------------------------
-
-
-def _files(root: Path) -> list[Path]:
-    return sorted(path for path in root.rglob("*") if path.is_file()) if root.is_dir() else []
-
-
-def _is_optimizer(file: Path, root: Path) -> bool:
-    folders = file.relative_to(root).parts[:-1]
-    named = any(fnmatchcase(file.name, each) for each in optimizer_states.FILES)
-    return named or any(fnmatchcase(folder, each) for folder in folders for each in optimizer_states.FOLDERS)
-
-
-def _belongs(file: Path, template: Checkpoint, root: Path) -> bool:
-    """Say whether a file is of the same save: state of the trainer, config, tokenizer; what is no optimizer's nor weights."""
-    homes = {each.parent for each in template.files if isinstance(each, Path)}
-    homes |= {root, template.path, *(above for home in homes for above in home.parents if above.is_relative_to(root))}
-    if file.parent not in homes and not _plain(file.parent):
-        return False
-    if file.name.endswith(torch_distributed.SHARD) or file.name == torch_distributed.METADATA:
-        return not _is_optimizer(file, root)
-    small = file.suffix in KEPT and file.name not in OURS
-    if small or any(fnmatchcase(file.name, each) for each in STATE):
-        refuse_link_out(file, root)
-        return True
-    return False
-
-
-def _plain(folder: Path) -> bool:
-    return all(path.is_file() and path.suffix in KEPT for path in folder.iterdir())
-
-
-def _is_zip(file: Path) -> bool:
-    if file.name.endswith(torch_distributed.SHARD):
-        return False
-    with file.open("rb") as opened:
-        return opened.read(4) == MAGIC
-
-
 # ---- tensors -------------------------------------------------------------------------------------------------------------
 
 
@@ -313,11 +264,11 @@ def _is_embedding(name: str) -> bool:
     return name.endswith(EMBEDDINGS)
 
 
-def _inside(template: Checkpoint) -> dict[Key, Tensor]:
-    """Return the moments that lie in the files of the weights."""
-    if template.container is not None and template.container[0] in (SAFETENSORS.name, "HuggingFaceStorageWriter"):
+def _moments_inside(checkpoint: Checkpoint, averaged: bool) -> dict[Key, Tensor]:
+    """Return the moments that lie in the files of the weights: in pickles, never in safetensors."""
+    if not container_at(_root(checkpoint)).pickled:
         return {}
-    return moments_in([file for file in template.files if isinstance(file, Path)], averaged=False)
+    return moments_in([file for file in checkpoint.files if isinstance(file, Path)], averaged)
 
 
 def _coefficients(spec: MergeSpec, count: int) -> NDArray[np.float64]:
@@ -368,14 +319,17 @@ def _cut(tensor: Tensor) -> Any:
 
 
 def _moments_of(checkpoint: Checkpoint, averaged: bool = True) -> dict[Key, Tensor]:
+    """Return all moments of a checkpoint.
+
+    Raises:
+        UsageError: If they lie with another copy of the weights.
+    """
     root = _root(checkpoint)
-    weights = [file for file in checkpoint.files if isinstance(file, Path)]
-    own = [file for file in _files(root) if _is_optimizer(file, root) and file not in weights]
+    own = [file for file in files_in(root) if is_optimizer(file, root) and file not in checkpoint.files]
     if zero := next((file for file in own if file.name.endswith("optim_states.pt")), None):
         raise UsageError(
             f"{checkpoint.source}: DeepSpeed's {zero.relative_to(root)} holds the weights once more, from which training would "
             f"go on; give {zero.parent.relative_to(root)}, whose weights those are"
         )
-    inside = [] if container_at(root).name in (SAFETENSORS.name, "HuggingFaceStorageWriter") else weights
-    found = moments_in([*inside, *own], averaged)
+    found = {**_moments_inside(checkpoint, averaged), **moments_in(own, averaged)}
     return found if root.is_dir() else {("", *keys): each for (_, *keys), each in found.items()}  # a file by its step

@@ -29,6 +29,8 @@ class Container:
             hold (quantised weights, for instance) is refused here, for all containers.
         pickled: Whether it is a pickle, which is read on request alone.
         several: Whether there may be several state dicts in it: `open` then takes the name of the one to read, too.
+        foreign: Whether its names of tensors are no model's, so that a merge is written as such a container alone.
+        check_copy: Refuses a checkpoint into a copy of which merged weights cannot be written.
     """
 
     name: str
@@ -36,6 +38,8 @@ class Container:
     open: Callable[..., Checkpoint]
     pickled: bool
     several: bool = False
+    foreign: bool = False
+    check_copy: Callable[[Checkpoint], None] = lambda _: None
 
 
 SAFETENSORS = Container("safetensors", safetensors_model.files_at, safetensors_model.open_model, pickled=False, several=True)
@@ -43,7 +47,14 @@ CONTAINERS = (
     Container("HuggingFaceStorageWriter", hf_shards.files_at, hf_shards.open_model, pickled=False, several=True),
     SAFETENSORS,
     Container("FSDP rank files", rank_files.files_at, rank_files.open_model, pickled=True),
-    Container(megatron.NAME, megatron.files_at, megatron.open_model, pickled=True),
+    Container(
+        "Megatron-Core torch_dist",
+        megatron.files_at,
+        megatron.open_model,
+        pickled=True,
+        foreign=True,
+        check_copy=megatron.refuse_hidden_weights,
+    ),
     Container(
         "torch.distributed.checkpoint", torch_distributed.files_at, torch_distributed.open_model, pickled=True, several=True
     ),

@@ -25,7 +25,6 @@ from warmkit.formats.pieces import GatheredTensor, Piece, row_major
 from warmkit.formats.tensors import StoredTensor, Tensor
 from warmkit.formats.torch_distributed import METADATA, SHARD, every_tensor
 
-NAME = "Megatron-Core torch_dist"
 FORMAT, LATEST = "metadata.json", "latest_checkpointed_iteration.txt"
 STATE = "optimizer.state."
 WIDE = f"{STATE}fp32_param."

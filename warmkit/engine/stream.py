@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from warmkit.merging.low_rank import AddingKernels
 
 SAMPLE = 1 << 15  # bytes of a task that are compared where it is read twice: digests of all cost a quarter of the work
+CACHE = 1 << 20  # bytes of a tile of all rows: what a core has near it
+LEAST_TILE = 1 << 18  # elements; below, the interpreter's calls cost more than memory
 AHEAD = 8  # blocks announced to the kernel before they are read
 T = TypeVar("T")
 
@@ -87,6 +89,37 @@ class _Tensor:
 
     def digests(self) -> Digests:
         return Digests(tuple(map(tensor_digest, self.inputs)), tuple(map(tensor_digest, self.outputs)))
+
+
+class _BlockDigests:
+    """Digests of successive blocks, of elements that come tile by tile; a tile lies in one block."""
+
+    def __init__(self) -> None:
+        self._done, self._state, self._bytes = list[bytes](), xxhash.xxh3_128(), 0
+
+    def add(self, data: memoryview, itemsize: int) -> None:
+        self._state.update(data)
+        self._bytes += data.nbytes
+        if self._bytes == BLOCK * itemsize:
+            self._end()
+
+    def _end(self) -> None:
+        self._done.append(self._state.digest())
+        self._state, self._bytes = xxhash.xxh3_128(), 0
+
+    def finished(self) -> list[bytes]:
+        """Return them, the last one of a shorter block perhaps."""
+        if self._bytes:
+            self._end()
+        return self._done
+
+
+def _tile(rows: int, itemsize: int) -> int:
+    """Return how many elements of every row are summed at once, a part of a block: as many as a processor's cache holds."""
+    tile = BLOCK
+    while tile > LEAST_TILE and rows * tile * itemsize > CACHE:
+        tile //= 2
+    return tile
 
 
 def _twin(sums: Sums, place: int) -> int | None:
@@ -308,13 +341,18 @@ class Stream:
 
         Of the rows that are `sums` only the base is read.
         """
+        start, count = self._announce(name, block, "products" if hashes is None else "sums")
+        return self._read(work, "inputs", name, start, count, hashes, sums, again=self.sink is not None)
+
+    def _announce(self, name: str, block: int, purpose: str) -> tuple[int, int]:
+        """Announce what is read after a task; return the task's first element, and how many it has."""
         start, count = block * BLOCK, self.job.count(name, block)
         if self._lookahead is not None:
-            self._lookahead.reached(("products" if hashes is None else "sums", name, start, count))
+            self._lookahead.reached((purpose, name, start, count))
         elif block % AHEAD == 0:
             for row in self.job.rows:
                 row.ahead(name, start + AHEAD * BLOCK, AHEAD * BLOCK)
-        return self._read(work, "inputs", name, start, count, hashes, sums, again=self.sink is not None)
+        return start, count
 
     def _read(
         self,
@@ -391,11 +429,52 @@ class Stream:
 
     def _combine(self, work: _Workspace, group: str, name: str, block: int) -> None:
         sums = self._rows_apart(name)
+        if not sums and self.kernels.device == "cpu" and len({row.dtype(name).storage for row in self.job.rows}) == 1:
+            self._combine_tiles(work, group, name, block)
+            return
         inputs = self._load(work, name, block, self._tensors[name], sums)
         combine = self._adding(work, sums, block * BLOCK).combine
         self._write_outputs(
             work, name, block, inputs, self.coefficients[group], lambda row, out: combine(row, inputs, out), sums
         )
+
+    def _combine_tiles(self, work: _Workspace, group: str, name: str, block: int) -> None:
+        """Combine a task tile by tile: read, hashed, summed and written while the tile is in the processor's cache."""
+        progress, dtype, rows = self._tensors[name], self.job.dtypes[name], self.job.rows
+        start, count = self._announce(name, block, "sums")
+        storage = rows[0].dtype(name).storage
+        tile = _tile(len(rows), np.dtype(storage).itemsize)
+        inputs_seen = [_BlockDigests() for _ in rows]
+        outputs_seen = [_BlockDigests() for _ in self.coefficients[group]]
+        for first in range(0, count, tile):
+            size = min(tile, count - first)
+            inputs, output = work.block("tile", len(rows), size, storage), work.block("output", 1, size, dtype.storage)[0]
+            for row, values, seen in zip(rows, inputs, inputs_seen):
+                view = values.data.cast("B")
+                row.read(name, start + first, view)
+                seen.add(view, values.itemsize)
+            if not first:
+                for place, (row, values) in enumerate(zip(rows, inputs)):
+                    self._compare(row, (name, place, start, count), values.data.cast("B")[:SAMPLE].tobytes(), again=False)
+            for number, (coefficients, seen) in enumerate(zip(self.coefficients[group], outputs_seen)):
+                finite = work.kernels.combine(coefficients, inputs, output)
+                self._check_finite(work, name, finite, inputs)
+                view = output.data.cast("B")
+                seen.add(view, output.itemsize)
+                self._write(number, name, start + first, view)
+        for seen, digests in ((inputs_seen, progress.inputs), (outputs_seen, progress.outputs)):
+            for each, known in zip(seen, digests):
+                found = each.finished()
+                known[block : block + len(found)] = found
+        self._advance(name, count, progress)
+
+    def _check_finite(self, work: _Workspace, name: str, finite: bool, inputs: Block, sums: Sums = ()) -> None:
+        if not finite and not self.job.allow_nonfinite:
+            self._blame_input(work, name, inputs, sums)
+            dtype = self.job.dtypes[name]
+            raise NonFiniteError(
+                f"tensor {name!r}: the merge exceeds {dtype.largest:g}, the largest {dtype.torch_name}; choose a wider --dtype"
+            )
 
     def _edit(self, work: _Workspace, group: str, stage: Writing, place: Place) -> None:
         name, block = place.tensor, place.start // BLOCK
@@ -430,16 +509,10 @@ class Stream:
         output = work.block("output", 1, count, dtype.storage)[0]
         view = output.data.cast("B")
         for number, row in enumerate(rows):
-            finite = compute(row, output)
-            if not finite and not self.job.allow_nonfinite:
-                self._blame_input(work, name, inputs, sums)
-                raise NonFiniteError(
-                    f"tensor {name!r}: the merge exceeds {dtype.largest:g}, the largest {dtype.torch_name}; "
-                    "choose a wider --dtype"
-                )
+            self._check_finite(work, name, compute(row, output), inputs, sums)
             digests = block_digests(view, output.itemsize)
             progress.outputs[number][block : block + len(digests)] = digests
-            self._write(number, name, block, view)
+            self._write(number, name, block * BLOCK, view)
         self._advance(name, count, progress)
 
     def _copy(self, work: _Workspace, name: str, block: int) -> None:
@@ -456,13 +529,13 @@ class Stream:
         digests = block_digests(view, inputs.itemsize)
         for number in range(self.job.outputs):
             progress.outputs[number][block : block + len(digests)] = digests
-            self._write(number, name, block, view)
+            self._write(number, name, block * BLOCK, view)
         self._advance(name, inputs.shape[1], progress)
 
-    def _write(self, output: int, name: str, block: int, view: memoryview) -> None:
+    def _write(self, output: int, name: str, start: int, view: memoryview) -> None:
         assert self.sink is not None
         for each in (name, *self._copies.get(name, ())):
-            self.sink.write(output, each, block * BLOCK, view)
+            self.sink.write(output, each, start, view)
 
     def _advance(self, name: str, count: int, progress: _Tensor) -> None:
         copies = 1 + len(self._copies.get(name, ()))

@@ -14,8 +14,10 @@ from warmkit.sources.small_files import KEPT
 STATE = (
     *("extra_state_world_size_*_rank_*.pt", "fsdp_config.json", "lora_train_meta.json", "data.pt"),  # verl
     *("random_states_*.pkl", "rng_state*.pth", "scheduler.*", "scaler.pt", "training_args.bin"),  # transformers, accelerate
-    *("latest", "zero_to_fp32.py", "sampler*.bin", "dl_state_dict*.bin", "common.pt"),
+    *("latest", "zero_to_fp32.py", "sampler*.bin", "dl_state_dict*.bin"),  # DeepSpeed, accelerate
+    *("common.pt", "rng.pt"),  # Megatron, slime
 )
+STATE_FOLDERS = ("lr_scheduler",)  # slime's, a distributed checkpoint
 """What trainers keep beside weights and optimizers."""
 WRITTEN_BESIDE = ("README.md", "warmkit.json")
 
@@ -36,7 +38,7 @@ def belongs(file: Path, template: Checkpoint, root: Path) -> bool:
     """Say whether a file is of the same save: state of the trainer, config, tokenizer; what is no optimizer's nor weights."""
     homes = {each.parent for each in template.files if isinstance(each, Path)}
     homes |= {root, template.path, *(above for home in homes for above in home.parents if above.is_relative_to(root))}
-    if file.parent not in homes and not _plain(file.parent):
+    if file.parent not in homes and file.parent.name not in STATE_FOLDERS and not _plain(file.parent):
         return False
     if file.name.endswith(torch_distributed.SHARD) or file.name == torch_distributed.METADATA:
         return not is_optimizer(file, root)

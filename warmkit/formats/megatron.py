@@ -24,8 +24,9 @@ from warmkit.formats.checkpoint import Checkpoint
 from warmkit.formats.pieces import GatheredTensor, Piece, row_major
 from warmkit.formats.tensors import StoredTensor, Tensor
 from warmkit.formats.torch_distributed import METADATA, SHARD, every_tensor
+from warmkit.sources.runs import last_saved
 
-FORMAT, LATEST = "metadata.json", "latest_checkpointed_iteration.txt"
+FORMAT = "metadata.json"
 STATE = "optimizer.state."
 WIDE = f"{STATE}fp32_param."
 BESIDE = ("optimizer.", "opt_param_scheduler", "rng_state", "rerun_state_machine")
@@ -94,15 +95,8 @@ def _home(path: Path) -> Path | None:
     """Return the directory of a step: the path itself, or the newest of a run, as the run says."""
     if (path / FORMAT).is_file() and "sharded_backend" in read_object(path / FORMAT):
         return path
-    if not (path / LATEST).is_file():
-        return None
-    step = (path / LATEST).read_bytes()[:20].decode("ascii", "replace").strip()
-    home = path / (f"iter_{int(step):07d}" if step.isdecimal() else step)
-    if step != "release" and not step.isdecimal():
-        raise FormatError(f"{path / LATEST}: expected a number of steps, found {step!r}")
-    if not (home / FORMAT).is_file():
-        raise FormatError(f"{path / LATEST}: names step {step}, and {home.name}/{FORMAT} is not there; give a step that is")
-    return home
+    home = last_saved(path)
+    return home if home is not None and (home / FORMAT).is_file() else None
 
 
 def _by_layer(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:

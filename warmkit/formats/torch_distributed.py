@@ -21,9 +21,12 @@ from warmkit.formats.pieces import GatheredTensor, Piece, contiguous, cover_once
 from warmkit.formats.state_dicts import element_type, weights_among
 from warmkit.formats.tensors import StoredTensor, Tensor
 from warmkit.formats.torch_zip import DTYPE_NAMES, MAX_DIMENSIONS, TorchTensor, read_torch_zip
+from warmkit.sources.runs import last_saved
 
 METADATA = ".metadata"
 SHARD = ".distcp"
+FOLDERS = ("pytorch_model_fsdp_*", "model", "policy/weights")
+"""Of the model, beside others of optimizer and scheduler: accelerate's, slime's, NeMo RL's."""
 
 _HOME = "torch.distributed.checkpoint"
 _OLD_HOME = "torch.distributed._shard.sharded_tensor.metadata"  # of the properties, up to torch 2.2
@@ -99,10 +102,14 @@ def open_model(source: str, path: Path, state_dict: str | None = None) -> Checkp
 
 
 def _home(directory: Path) -> Path | None:
-    """Return where in a directory a distributed checkpoint lies: itself, or the folder that accelerate makes."""
-    if is_distributed(directory):
-        return directory
-    return next(filter(is_distributed, sorted(directory.glob("pytorch_model_fsdp_*"))), None)
+    """Return where in a directory a checkpoint of a model lies: itself, a folder of a trainer, a run's newest step."""
+    for place in (directory, last_saved(directory)):
+        if place is not None and is_distributed(place):
+            return place
+        folders = [folder for pattern in FOLDERS for folder in sorted(place.glob(pattern))] if place is not None else []
+        if found := next(filter(is_distributed, folders), None):
+            return found
+    return None
 
 
 def is_distributed(directory: Path) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from warmkit.common.addresses import shown
 from warmkit.common.json_files import read_object
-from warmkit.errors import CheckpointError, UsageError, listed
+from warmkit.errors import CheckpointError, FormatError, UsageError, listed
 
 _STEP = re.compile(
     r"(?:epoch[=_-]\d+[_-])?"
@@ -20,6 +20,7 @@ _STEP = re.compile(
     re.IGNORECASE,
 )
 STATE = "trainer_state.json"
+TRACKER = "latest_checkpointed_iteration.txt"
 NAMES = "checkpoint-500, step_1000, global_step_40, iter_0000100"
 
 
@@ -49,6 +50,24 @@ def step_of(name: str) -> int | None:
     """
     match = _STEP.fullmatch(name)
     return int(match["step"]) if match else None
+
+
+def last_saved(run: Path) -> Path | None:
+    """Return the folder of the newest step of a run, as Megatron's file in it says; None where there is no such file.
+
+    Raises:
+        FormatError: If the file says something else, or a step that is not there.
+    """
+    tracker = run / TRACKER
+    if not tracker.is_file():
+        return None
+    step = tracker.read_bytes()[:20].decode("ascii", "replace").strip()
+    if step != "release" and not (step.isascii() and step.isdecimal()):
+        raise FormatError(f"{tracker}: expected a number of steps, found {step!r}")
+    home = run / (step if step == "release" else f"iter_{int(step):07d}")
+    if not home.is_dir():
+        raise FormatError(f"{tracker}: names step {step}, and {home.name} is not there; give a step that is")
+    return home
 
 
 def counts_epochs(name: str) -> bool:

@@ -241,3 +241,42 @@ def test_code_in_the_metadata_is_named_and_not_run(tmp_path: Path) -> None:
     (folder / ".metadata").write_bytes(pickle.dumps(Bomb()))
     assert "posix.mkdir" in refusal(folder, UnsupportedError)
     assert not (tmp_path / "proof").exists()
+
+
+# ---- folders of trainers -------------------------------------------------------------------------------------------------
+
+
+def slime(step: Path, seed: int) -> dict[str, torch.Tensor]:
+    """Write a step as slime's FSDP backend lays it out, by its source (`fsdp_utils/checkpoint.py`); it needs a GPU to run."""
+    model, moments = weights(seed), {name: {"exp_avg": each / 2, "exp_avg_sq": each**2} for name, each in weights(seed).items()}
+    save({"model_state": {"model": model}}, step / "model")
+    save({"optim_state": {"optim": {"state": moments, "param_groups": []}}}, step / "optimizer")
+    save({"lr_scheduler_state": {"lr_scheduler": {"last_epoch": seed}}}, step / "lr_scheduler")
+    torch.save({"torch": torch.get_rng_state()}, step / "rng.pt")
+    (step / "meta.json").write_text(json.dumps({"iteration": seed}))
+    (step.parent / "latest_checkpointed_iteration.txt").write_text(str(seed))
+    return model
+
+
+def test_a_run_of_slime_is_read_and_written_again_with_its_scheduler_and_moments(tmp_path: Path) -> None:
+    saved = [slime(tmp_path / "run" / f"iter_{number:07d}", number) for number in (3, 6)]
+    same(tensors_of(tmp_path / "run", allow_pickle=True), saved[1])
+    out = tmp_path / "out"
+    warmkit.average(tmp_path / "run", out, allow_pickle=True, container="same", optimizer="average")
+    mean = {name: ((saved[0][name].double() + saved[1][name].double()) / 2).float() for name in saved[0]}
+    same(tensors_of(out, allow_pickle=True), mean)
+    moments = {name: torch.empty_like(each) for name, each in saved[0].items()}
+    state = {"optim_state": {"optim": {"state": {name: {"exp_avg": each} for name, each in moments.items()}}}}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dcp.load(state, checkpoint_id=out / "optimizer")
+    same(moments, {name: ((saved[0][name] / 2).double() + (saved[1][name] / 2).double()).div(2).float() for name in moments})
+    for file in ("rng.pt", "meta.json", "lr_scheduler/.metadata"):
+        assert (out / file).read_bytes() == (tmp_path / "run" / "iter_0000006" / file).read_bytes()
+
+
+def test_the_weights_of_nemo_rl_are_found_in_the_folder_of_the_policy(tmp_path: Path) -> None:
+    model = weights(1)
+    save({"model": model}, tmp_path / "step_10" / "policy" / "weights")
+    save({"optim": {"state": model}}, tmp_path / "step_10" / "policy" / "optimizer")
+    same(tensors_of(tmp_path / "step_10", allow_pickle=True), model)

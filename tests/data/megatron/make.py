@@ -4,7 +4,8 @@ Run it with megatron-core 0.16.1, torch 2.13.0 and psutil on a CPU, from anywher
 processes with gloo. There is no GPU here: `torch.cuda.synchronize` and `current_device`, which the writer calls, do nothing.
 Each folder is a run: `iter_0000002` and so on, as `dist_checkpointing.save` wrote them; `said/` has what
 `load_plain_tensors` read. `optimizer` is in bfloat16, with float32 weights and moments in
-the state of an optimizer that was put together by hand and wrote itself.
+the state of an optimizer that was put together by hand and wrote itself. `.metadata` names the folder of the save: afterwards
+`/some/runs/` was put in place of the one that it was.
 """
 
 from __future__ import annotations

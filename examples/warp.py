@@ -152,7 +152,7 @@ def train_policy(init: Path, judge: Any, tokenizers: tuple[Any, Any], texts: lis
     ends = {tokenizer.eos_token_id, *(ended if isinstance(ended, list) else [ended])} - {None}
     word = tokenizer("a", add_special_tokens=False)["input_ids"]  # alone, an answer may lose the space that it begins with
     learned = sorted(policy.parameters(), key=lambda each: each.dim() <= 1)  # the order in which their norms are summed
-    optimizer = torch.optim.AdamW(learned, lr=how.lr, weight_decay=0.0, fused=True)
+    optimizer = torch.optim.AdamW(learned, lr=how.lr, eps=how.epsilon, weight_decay=0.0, fused=True)
     for step in range(how.steps):
         optimizer.param_groups[0]["lr"] = how.lr * (step + 1) / how.warmup if step < how.warmup else how.lr
         rows = [row for row in rows_of(step, len(texts), how.batch_size, seed) for _ in range(how.samples)]
@@ -201,7 +201,7 @@ def main() -> None:
         parser.add_argument(name, type=int, default=default)
     parser.add_argument("--steps", type=int, help="of a run; by default one epoch")
     rates = {"--lr": 1e-6, "--beta": 0.1, "--mu": 0.01, "--temperature": 0.9, "--eta": 0.3, "--final-eta": 1.0}
-    for name, rate in rates.items():
+    for name, rate in {**rates, "--epsilon": 1e-8}.items():
         parser.add_argument(name, type=float, default=rate)
     how = parser.parse_args()
 

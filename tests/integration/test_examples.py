@@ -83,13 +83,11 @@ def test_the_example_of_warm_leaves_the_bytes_of_the_command(architecture: str, 
     assert f"average of 2: accuracy on the other half {summary['final']['validation']['accuracy']:.3f}" in said
 
 
-@pytest.mark.parametrize(("policy", "judge", "share"), [("gpt2", "gpt2", 0.0), ("llama", "bert", 1e-3)])
+@pytest.mark.parametrize(("policy", "judge", "share"), [("gpt2", "gpt2", 0.0), ("llama", "bert", 1e-4)])
 def test_the_example_of_warp_leaves_the_weights_of_the_command(policy: str, judge: str, share: float, tmp_path: Path) -> None:
-    """The same bytes; small Llamas have a forward pass of their own in the command: a `share` of what was learned, by rounding.
-
-    Adam makes whole steps of a gradient that is but rounding: 2e-4 were seen; another order or seed is a thousand times that.
-    """
+    """The same bytes; small Llamas have a forward pass of their own in the command: rounding, a `share` of what was learned."""
     how: dict[str, Any] = {"steps": 7, "batch_size": 5, "lr": 1e-3, "warmup": 2, "mu": 0.1, "beta": 0.3, "seed": 2}
+    how["epsilon"] = 1e-4  # with less Adam makes whole steps of a gradient that is but rounding
     base, out = toy.recipe(tmp_path, "command", policy, order=2, **how), tmp_path / "example"
     rewards = learned_rewards(tmp_path / "judge", judge)
     pool: dict[str, Any] = {"iterations": 2, "runs": 2, "eta": 0.5, "final_eta": 0.8}

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from warmkit.common.addresses import shown
 from warmkit.common.whole_files import writing
-from warmkit.engine.container_files import WRITTEN_BESIDE, belongs, files_in, is_optimizer, is_zip
+from warmkit.engine.container_files import WRITTEN_BESIDE, belongs, files_in, is_optimizer
 from warmkit.engine.merge_options import OutputOptions
 from warmkit.engine.plan import Output
 from warmkit.engine.refill import Refill
@@ -30,7 +30,7 @@ from warmkit.formats.containers import SAFETENSORS, container_at, open_weights
 from warmkit.formats.optimizer_states import Key, moments_in
 from warmkit.formats.pieces import places_of
 from warmkit.formats.safetensors_model import open_model
-from warmkit.formats.stored_zip import StoredZip
+from warmkit.formats.stored_zip import StoredZip, is_zip
 from warmkit.formats.tensors import StoredTensor, Tensor
 from warmkit.layouts.compatibility import EMBEDDINGS, HEAD
 from warmkit.layouts.config_defaults import ties
@@ -120,7 +120,8 @@ class ContainerCopy:
         written = {place.file for each in tensors for place in places_of(each)}
         homes = {file.parent for file in self.files if file.name.endswith(torch_distributed.SHARD)}
         found = [each for home in sorted(homes) for each in torch_distributed.archives(home) if each[0] in written]
-        return [*found, *((file, 0, file.stat().st_size) for file in self.files if file in written and is_zip(file))]
+        alone = [file for file in self.files if file in written and file.parent not in homes and is_zip(file)]
+        return [*found, *((file, 0, file.stat().st_size) for file in alone)]
 
 
 def check_container(options: OutputOptions) -> bool:
@@ -299,7 +300,8 @@ def _moments(rows: Sequence[Checkpoint], template: Checkpoint) -> list[list[Tens
     Raises:
         FormatError: If a row has others.
     """
-    target, everything = _moments_of(template), [_moments_of(each) for each in rows]
+    everything = [_moments_of(each) for each in rows]
+    target = next(found for each, found in zip(rows, everything) if each is template)
     if not target:
         raise UsageError(f"{template.source}: no state of an optimizer that could be averaged was found; leave --optimizer out")
     for each, found in zip(rows, everything):

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from warmkit.formats import optimizer_states, torch_distributed
 from warmkit.formats.checkpoint import Checkpoint
-from warmkit.formats.stored_zip import MAGIC
 from warmkit.layouts.companions import refuse_link_out
 from warmkit.sources.small_files import KEPT
 
@@ -51,11 +50,3 @@ def belongs(file: Path, template: Checkpoint, root: Path) -> bool:
 
 def _plain(folder: Path) -> bool:
     return all(path.is_file() and path.suffix in KEPT for path in folder.iterdir())
-
-
-def is_zip(file: Path) -> bool:
-    """Say whether a file is one zip of torch, and no row of them."""
-    if file.name.endswith(torch_distributed.SHARD):
-        return False
-    with file.open("rb") as opened:
-        return opened.read(4) == MAGIC

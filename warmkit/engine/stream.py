@@ -32,8 +32,7 @@ if TYPE_CHECKING:
     from warmkit.merging.low_rank import AddingKernels
 
 SAMPLE = 1 << 15  # bytes of a task that are compared where it is read twice: digests of all cost a quarter of the work
-CACHE = 1 << 20  # bytes of a tile of all rows: what a core has near it
-LEAST_TILE = 1 << 18  # elements; below, the interpreter's calls cost more than memory
+TILED = 1 << 18  # elements of every row summed at once: with fewer, calls cost more than memory; more leave the cache
 AHEAD = 8  # blocks announced to the kernel before they are read
 T = TypeVar("T")
 
@@ -112,14 +111,6 @@ class _BlockDigests:
         if self._bytes:
             self._end()
         return self._done
-
-
-def _tile(rows: int, itemsize: int) -> int:
-    """Return how many elements of every row are summed at once, a part of a block: as many as a processor's cache holds."""
-    tile = BLOCK
-    while tile > LEAST_TILE and rows * tile * itemsize > CACHE:
-        tile //= 2
-    return tile
 
 
 def _twin(sums: Sums, place: int) -> int | None:
@@ -443,11 +434,10 @@ class Stream:
         progress, dtype, rows = self._tensors[name], self.job.dtypes[name], self.job.rows
         start, count = self._announce(name, block, "sums")
         storage = rows[0].dtype(name).storage
-        tile = _tile(len(rows), np.dtype(storage).itemsize)
         inputs_seen = [_BlockDigests() for _ in rows]
         outputs_seen = [_BlockDigests() for _ in self.coefficients[group]]
-        for first in range(0, count, tile):
-            size = min(tile, count - first)
+        for first in range(0, count, TILED):
+            size = min(TILED, count - first)
             inputs, output = work.block("tile", len(rows), size, storage), work.block("output", 1, size, dtype.storage)[0]
             for row, values, seen in zip(rows, inputs, inputs_seen):
                 view = values.data.cast("B")

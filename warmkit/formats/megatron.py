@@ -26,16 +26,16 @@ from warmkit.formats.tensors import StoredTensor, Tensor
 from warmkit.formats.torch_distributed import METADATA, SHARD, every_tensor
 from warmkit.sources.runs import last_saved
 
-FORMAT = "metadata.json"
+FORMAT, COMMON = "metadata.json", "common.pt"
 STATE = "optimizer.state."
 WIDE = f"{STATE}fp32_param."
 BESIDE = ("optimizer.", "opt_param_scheduler", "rng_state", "rerun_state_machine")
 
 
 def files_at(path: Path) -> list[str]:
-    """Return the names of what at a path is such a checkpoint, or the newest step of a run of them."""
+    """Return the names of what at a path is such a checkpoint, a whole one or not, or the newest step of a run of them."""
     home = _home(path) if path.is_dir() else None
-    return [] if home is None else [str((home / FORMAT).relative_to(path))]
+    return [] if home is None else [str((home / METADATA).relative_to(path))]
 
 
 def open_model(source: str, path: Path) -> Checkpoint:
@@ -45,6 +45,11 @@ def open_model(source: str, path: Path) -> Checkpoint:
         CheckpointError: If it is half-written, or in another of Megatron's formats.
     """
     home = _home(path) or path
+    if not (home / FORMAT).is_file():
+        raise FormatError(
+            f"{home}: a half-written checkpoint of Megatron: {FORMAT}, which is written last, is missing; use one whose save "
+            "was finished"
+        )
     backend = read_object(home / FORMAT).get("sharded_backend")
     if backend != "torch_dist":
         raise UnsupportedError(
@@ -93,10 +98,7 @@ def refuse_hidden_weights(checkpoint: Checkpoint) -> None:
 
 def _home(path: Path) -> Path | None:
     """Return the directory of a step: the path itself, or the newest of a run, as the run says."""
-    if (path / FORMAT).is_file() and "sharded_backend" in read_object(path / FORMAT):
-        return path
-    home = last_saved(path)
-    return home if home is not None and (home / FORMAT).is_file() else None
+    return next((each for each in (path, last_saved(path)) if each is not None and (each / COMMON).is_file()), None)
 
 
 def _by_layer(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from warmkit.errors import UnsupportedError
 from warmkit.formats.dtensors import DTENSOR_NAMES, PartOfTensor
 from warmkit.formats.state_dicts import DEEPEST, entry
+from warmkit.formats.stored_zip import is_zip
 from warmkit.formats.tensors import Tensor
 from warmkit.formats.torch_distributed import SHARD, every_tensor
 from warmkit.formats.torch_zip import TorchTensor, read_torch_zip
@@ -59,7 +61,7 @@ def _states(files: Iterable[Path]) -> Iterator[tuple[Key, Tensor]]:
     for file in files:
         if file.name.endswith(SHARD):
             homes.add(file.parent)
-        elif file.suffix in (".pt", ".ckpt", ".bin", ".pth"):
+        elif is_zip(file) or any(fnmatchcase(file.name, each) for each in FILES):
             tree = read_torch_zip(file, more={**ZERO_NAMES, **DTENSOR_NAMES})
             within = bool(_optimizer(file.name))
             for keys, tensor in _walk(tree, ()):

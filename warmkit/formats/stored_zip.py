@@ -185,6 +185,12 @@ class StoredZip:
         return begin, info.file_size
 
 
+def is_zip(file: Path) -> bool:
+    """Say whether a file begins as a zip does."""
+    with file.open("rb") as opened:
+        return opened.read(len(MAGIC)) == MAGIC
+
+
 def _checksum(file: int, begin: int, size: int) -> int:
     found, at = 0, begin
     while at < begin + size:

@@ -315,6 +315,10 @@ def test_an_optimizer_of_another_shape_is_refused(tmp_path: Path) -> None:
 def test_a_state_in_the_files_of_the_weights_is_asked_about(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="the optimizer's state lies in the files of the weights: --optimizer average"):
         warmkit.soup([DATA / "zero" / "stage2-float32"] * 2, tmp_path / "out", allow_pickle=True, container="same")
+    tar = tmp_path / "last.pth.tar"  # as timm calls it
+    torch.save({"state_dict": weights(0), "optimizer": {"state": adam()}}, tar)
+    with pytest.raises(UsageError, match="the optimizer's state lies in the files of the weights: --optimizer average"):
+        warmkit.soup([tar, tar], tmp_path / "out", allow_pickle=True, container="same")
 
 
 def test_weights_that_an_optimizer_holds_once_more_are_never_left_as_they_were(tmp_path: Path) -> None:

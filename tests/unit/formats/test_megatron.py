@@ -109,6 +109,8 @@ def copied(tmp_path: Path) -> Path:
         ),
         (lambda run: (run / "latest_checkpointed_iteration.txt").write_text("../x"), FormatError, "expected a number of steps"),
         (lambda run: (run / "iter_0000004" / ".metadata").unlink(), FormatError, "half-written"),
+        (lambda run: (run / "iter_0000004" / "metadata.json").unlink(), FormatError, "half-written checkpoint of Megatron"),
+        (lambda run: (run / "iter_0000004" / "metadata.json").write_text("[]"), FormatError, "metadata.json"),
         (lambda run: (run / "iter_0000004" / "__1_0.distcp").unlink(), FormatError, "__1_0.distcp"),
         (
             lambda run: (run / "iter_0000004" / "metadata.json").write_text('{"sharded_backend": "zarr"}'),
@@ -116,7 +118,7 @@ def copied(tmp_path: Path) -> Path:
             "format zarr",
         ),
     ],
-    ids=["step", "name", "metadata", "shard", "zarr"],
+    ids=["step", "name", "metadata", "unfinished", "format", "shard", "zarr"],
 )
 def test_damaged_runs_are_refused(damage: object, kind: type[WarmkitError], words: str, tmp_path: Path) -> None:
     run = copied(tmp_path)

@@ -32,7 +32,7 @@ class MergeResult(Displayed):
         parameters: How many numbers the model has.
         bytes_read: Bytes read from the inputs.
         bytes_streamed: How many of them come over a network; fewer where a group is still in memory for its second pass.
-        bytes_written: Bytes of weights written.
+        bytes_written: Bytes of weights written, or of the trainer's files.
         resumed: How many tensors an interrupted run had already written.
         notes: Harmless differences between the inputs.
         seconds: How long it took, once the kernels were loaded.
@@ -112,7 +112,7 @@ def merge_result(prepared: Prepared, groups: tuple[GroupReport, ...], resumed: i
         parameters=sum(entry.elements for entry in prepared.donor.entries.values()),
         bytes_read=prepared.bytes_read,
         bytes_streamed=prepared.bytes_streamed,
-        bytes_written=prepared.bytes_written,
+        bytes_written=prepared.bytes_written if prepared.copy is None else prepared.copy.nbytes * len(prepared.folders),
         resumed=resumed,
         notes=prepared.notes,
         seconds=time.perf_counter() - started,

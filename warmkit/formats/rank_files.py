@@ -20,7 +20,7 @@ from warmkit.errors import FormatError, UnsupportedError
 from warmkit.formats.checkpoint import Checkpoint
 from warmkit.formats.dtensors import DTENSOR_NAMES, PartOfTensor
 from warmkit.formats.peft_names import halves
-from warmkit.formats.rank_parts import Parts, Saved, gathered, mesh_of, replicas
+from warmkit.formats.rank_parts import Parts, Saved, gathered, mesh_of
 from warmkit.formats.rank_steps import check_steps
 from warmkit.formats.state_dicts import plain_names
 from warmkit.formats.torch_zip import TorchTensor, read_torch_zip
@@ -64,15 +64,16 @@ def open_model(source: str, path: Path) -> Checkpoint:
             "and give BASE+ADAPTER"
         )
     saved = {plain: parts[name] for name, plain in names.items()}
+    found = {short: gathered(short, saved[name], mesh) for name, short in base.items()}
     return Checkpoint(
         source,
         home / SMALL_FILES if (home / SMALL_FILES / "config.json").is_file() else path,
-        {short: gathered(short, saved[name], mesh) for name, short in base.items()},
+        {short: tensor for short, (tensor, _) in found.items()},
         tuple(files),
         notes=(*notes, *_left_aside(path, home)),
         tied=_tied({short: saved[name] for name, short in base.items()}),
-        replicas={short: replicas(short, saved[name], mesh) for name, short in base.items()},
-        adapter_parts={short: gathered(short, saved[name], mesh) for name, short in adapter.items()},
+        replicas={short: copies for short, (_, copies) in found.items()},
+        adapter_parts={short: gathered(short, saved[name], mesh)[0] for name, short in adapter.items()},
     )
 
 

@@ -68,8 +68,8 @@ def _place(file: Path, rank: int, tree: Mapping[str, Saved]) -> Index:
     return place
 
 
-def gathered(name: str, parts: Parts, mesh: Mesh) -> Tensor:
-    """Return a tensor that is put together from the ranks' parts while it is read.
+def gathered(name: str, parts: Parts, mesh: Mesh) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Return a tensor that is put together from the ranks' parts while it is read, and the copies that further ranks hold.
 
     Raises:
         CheckpointError: If they are not parts of one tensor, or copies of a part differ.
@@ -80,7 +80,7 @@ def gathered(name: str, parts: Parts, mesh: Mesh) -> Tensor:
             raise FormatError(f"{other}: tensor {name!r} {problem} in {file.name}; files of two saves")
     if isinstance(first, TorchTensor):
         _check_copies(name, [_copy(name, other, part) for other, part in parts if isinstance(part, TorchTensor)])
-        return entry(name, first)
+        return entry(name, first), tuple(entry(name, part) for _, part in parts[1:] if isinstance(part, TorchTensor))
     found: dict[tuple[Index, Index], list[Piece]] = {}
     for other, part in parts:
         assert isinstance(part, PartOfTensor)  # as the first
@@ -92,24 +92,17 @@ def gathered(name: str, parts: Parts, mesh: Mesh) -> Tensor:
         raise FormatError(f"{home}: the parts of tensor {name!r} do not cover it once; files of two saves")
     for copies in found.values():
         _check_copies(name, [_Copy(each, dtype.itemsize) for each in copies])
-    pieces = tuple(copies[0] for copies in found.values() if math.prod(copies[0].shape))
+    held = [copies for copies in found.values() if math.prod(copies[0].shape)]
+    if len(set(map(len, held))) > 1:
+        raise FormatError(f"{home}: more ranks hold one part of tensor {name!r} than another; files of two saves")
+    whole = list(zip(*held, strict=True))
+    if not whole:
+        return StoredTensor(name, dtype, first.shape, file, 0), ()
+    pieces, *others = whole
+    replicas = tuple(GatheredTensor(name, dtype, first.shape, each) for each in others)
     if len(pieces) == 1 and contiguous(pieces[0].shape, pieces[0].strides):
-        return StoredTensor(name, dtype, first.shape, pieces[0].file, pieces[0].offset)
-    return GatheredTensor(name, dtype, first.shape, pieces) if pieces else StoredTensor(name, dtype, first.shape, file, 0)
-
-
-def replicas(name: str, parts: Parts, mesh: Mesh) -> tuple[Tensor, ...]:
-    """Return the tensors with the same numbers that ranks beside the first hold, of what `gathered` has checked."""
-    (_, first), found = parts[0], dict[tuple[Index, Index], list[Piece]]()
-    if isinstance(first, TorchTensor):
-        return tuple(entry(name, part) for _, part in parts[1:] if isinstance(part, TorchTensor))
-    for file, part in parts:
-        assert isinstance(part, PartOfTensor)  # as the first
-        corner, sizes = box(str(file), name, part, mesh.places[file], mesh.sizes)
-        found.setdefault((corner, sizes), []).append(Piece(file, part.local.offset, corner, sizes, part.local.strides))
-    dtype = element_type(first.local.type_name, str(parts[0][0]), name)
-    whole = [copies for (_, sizes), copies in found.items() if math.prod(sizes)]
-    return tuple(GatheredTensor(name, dtype, first.shape, pieces) for pieces in list(zip(*whole, strict=True))[1:])
+        return StoredTensor(name, dtype, first.shape, pieces[0].file, pieces[0].offset), replicas
+    return GatheredTensor(name, dtype, first.shape, pieces), replicas
 
 
 def _unlike(part: Saved, first: Saved) -> str | None:

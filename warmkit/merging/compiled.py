@@ -1,7 +1,8 @@
-"""The loops of the two kernels, compiled by numba without the interpreter lock and cached on disk.
+"""The loops of the two kernels, as numba compiles them for `machine_code`.
 
 An element is widened to the type of the coefficients, summed in the order of the rows without fused multiply-add, and
 rounded to float32 and then to its type. bfloat16 comes as uint16 and float16 as int16, so that a type says how to widen.
+Nothing is allocated here, since memory of numba's own would need numba where the code runs: scratch is an argument.
 """
 # numba rewrites what follows; a type checker cannot follow it there
 # pyright: basic, reportCallIssue=false, reportArgumentType=false
@@ -12,32 +13,17 @@ from collections.abc import Callable
 from typing import Any
 
 import numba
-import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.core import registry
 from numba.extending import intrinsic
 
-CHUNK = 2048  # elements whose float64 copies of a few models stay in the first-level cache
-GRAM_DOUBLES = 8192  # float64 values of all rows at a time; fewer cost more calls, more leave the cache
 FLOAT, DOUBLE, HALF = ir.FloatType(), ir.DoubleType(), ir.HalfType()
 INT16, INT32 = ir.IntType(16), ir.IntType(32)
 
-# numba loads half of itself at the first call otherwise: half a second that looks like work
-registry.cpu_target.typing_context.refresh()  # pyright: ignore[reportAttributeAccessIssue]
-registry.cpu_target.target_context.refresh()  # pyright: ignore[reportAttributeAccessIssue]
-
 
 def compiled(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Compile without the interpreter lock; cache the machine code where some directory takes it."""
-
-    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        try:
-            return numba.njit(nogil=True, cache=True, **options)(function)
-        except RuntimeError:  # no writable place for a cache
-            return numba.njit(nogil=True, **options)(function)
-
-    return decorate
+    """Compile to plain machine code: no objects of Python or numba, no exceptions."""
+    return numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, _nrt=False, error_model="numpy", **options)
 
 
 @intrinsic
@@ -153,12 +139,11 @@ def _finish_one(total, c, x, out):
 
 
 @compiled()
-def _many(c, x, rows, out):
+def _many(c, x, rows, scratch, out):
     """Sum any number of rows chunk by chunk, two rows a pass over a total that stays in cache."""
     top = magnitude(narrow(0.0, out[0]))
-    scratch = np.empty(CHUNK, c.dtype)
-    for start in range(0, out.size, CHUNK):
-        stop = min(out.size, start + CHUNK)
+    for start in range(0, out.size, scratch.size):
+        stop = min(out.size, start + scratch.size)
         total = scratch[: stop - start]
         _scale(total, c[0], x[rows[0], start:stop])
         k = 1
@@ -174,12 +159,13 @@ def _many(c, x, rows, out):
 
 
 @compiled()
-def combine(c, x, rows, out):
+def combine(c, x, rows, scratch, out):
+    """Write the sum, a chunk as large as the scratch at a time; return the largest magnitude's bits."""
     if rows.size == 2:
         return _two(c[0], x[rows[0]], c[1], x[rows[1]], out)
     if rows.size == 3:
         return _three(c[0], x[rows[0]], c[1], x[rows[1]], c[2], x[rows[2]], out)
-    return _many(c, x, rows, out)
+    return _many(c, x, rows, scratch, out)
 
 
 @compiled()
@@ -225,7 +211,7 @@ def _add_products(a, b, c, d, gram, row, column):
 
 
 @compiled(fastmath={"reassoc", "contract"})
-def _gram_of_two(init, x, y):
+def _gram_of_two(init, x, y, out):
     xx = xy = yy = 0.0
     for i in range(x.size):
         zero = widen(init[i], 0.0)
@@ -234,22 +220,18 @@ def _gram_of_two(init, x, y):
         xx += a * a
         xy += a * b
         yy += b * b
-    return xx, xy, yy
+    out[0, 0], out[0, 1], out[1, 0], out[1, 1] = xx, xy, xy, yy
 
 
 @compiled()
-def gram(x, subtract, first):
-    count = x.shape[0] - first
-    gram = np.zeros((count, count))
+def gram(x, subtract, first, scratch, init, sums, out):
+    """Write the products, with the scratch of `gram_scratch`, whose rows beyond those of `x` are zero."""
+    count = out.shape[0]
     if subtract and count == 2 and first == 1:
-        gram[0, 0], gram[0, 1], gram[1, 1] = _gram_of_two(x[0], x[1], x[2])
-        gram[1, 0] = gram[0, 1]
-        return gram
-    even = count + count % 2  # an odd last row is paired with zeros
-    width = max(64, GRAM_DOUBLES // even // 64 * 64)
-    scratch = np.zeros((even, width))
-    init = np.zeros(width)
-    sums = np.zeros((even, even))
+        _gram_of_two(x[0], x[1], x[2], out)
+        return
+    even, width = scratch.shape
+    sums[:] = 0.0
     for start in range(0, x.shape[1], width):
         stop = min(x.shape[1], start + width)
         size = stop - start
@@ -265,5 +247,4 @@ def gram(x, subtract, first):
                 _add_products(scratch[a, :size], scratch[a + 1, :size], scratch[b, :size], scratch[b + 1, :size], sums, a, b)
     for a in range(count):
         for b in range(a, count):
-            gram[a, b] = gram[b, a] = sums[a, b]
-    return gram
+            out[a, b] = out[b, a] = sums[a, b]

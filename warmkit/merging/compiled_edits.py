@@ -1,4 +1,4 @@
-"""The loops of the methods that edit task vectors, compiled by numba without the interpreter lock and cached on disk.
+"""The loops of the methods that edit task vectors, as numba compiles them for `machine_code`.
 
 Task vectors come as float64, so that one machine code serves every storage type and sums of a few 16-bit weights are
 exact: whether two of them cancel does not depend on rounding. Magnitudes are compared as the bits of their float32.
@@ -82,15 +82,15 @@ def count_equal(x, wanted):
 
 
 @compiled()
-def place_of_equal(x, wanted, number):
-    """Return where the magnitudes that equal `wanted` stop being the first `number` ones, and how many there are before."""
-    found = 0
+def place_of_equal(x, wanted, number, found):
+    """Return where the magnitudes that equal `wanted` stop being the first `number` ones, and add to `found` how many were."""
     for i in range(x.size):
         if magnitude(narrow(x[i], SINGLE)) == wanted:
-            if found == number:
-                return i, found
-            found += 1
-    return x.size, found
+            if number == 0:
+                return i
+            number -= 1
+            found[0] += 1
+    return x.size
 
 
 @compiled()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from warmkit.merging import machine_code
 from warmkit.merging.edits import Edit, Fuse, Mask, Masked, Place, Read, Vectors, elected, stream_key, summed
 from warmkit.merging.parameters import Density, Seed
 from warmkit.merging.types import Coefficients
@@ -51,7 +52,6 @@ def _dare(density: Sequence[float], seed: int, fuse: Fuse) -> Edit:
 
 def random_mask(density: Sequence[float], seed: int) -> Callable[[Place, Read], Mask]:
     """Return the mask that keeps each element of task vector m with probability density[m], divided by it."""
-    from warmkit.merging import compiled_edits
 
     def mask(place: Place, read: Read) -> Mask:
         keys = [stream_key(seed, place.tensor, model) for model in range(len(density))]
@@ -59,7 +59,7 @@ def random_mask(density: Sequence[float], seed: int) -> Callable[[Place, Read], 
         def drop(first: int, vectors: Vectors) -> None:
             for vector, key, chance in zip(vectors, keys, density):
                 if chance < 1:
-                    compiled_edits.drop(vector, key, place.start + first, chance)
+                    machine_code.edits.drop(vector, key, place.start + first, chance)
 
         return drop
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warmkit.errors import UsageError
+from warmkit.merging import machine_code
 from warmkit.merging.edits import Edit, Fuse, Mask, Masked, Place, Read, Vectors, elected, stream_key, summed
 from warmkit.merging.parameters import Density, Seed, Within
 from warmkit.merging.types import Coefficients
@@ -71,7 +72,6 @@ def _della(density: Sequence[float], epsilon: Sequence[float], seed: int, fuse: 
 
 def ranked_mask(density: Sequence[float], epsilon: Sequence[float], seed: int) -> Callable[[Place, Read], Mask]:
     """Return the mask that keeps an element the more often, the larger it is in its row; it reads whole rows."""
-    from warmkit.merging import compiled_edits
 
     def mask(place: Place, read: Read) -> Mask:
         keys = [stream_key(seed, place.tensor, model) for model in range(len(density))]
@@ -85,7 +85,7 @@ def ranked_mask(density: Sequence[float], epsilon: Sequence[float], seed: int) -
                 low, step = (share - window, 2 * window / (width - 1)) if width > 1 else (share, 0.0)
                 if share < 1:
                     part = rank[first : first + vector.size]
-                    compiled_edits.drop_ranked(vector, key, place.start + first, part, low, step)
+                    machine_code.edits.drop_ranked(vector, key, place.start + first, part, low, step)
 
         return drop
 
@@ -94,11 +94,9 @@ def ranked_mask(density: Sequence[float], epsilon: Sequence[float], seed: int) -
 
 def _ranks(inputs: NDArray[Any], width: int) -> NDArray[np.uint32]:
     """Return the ranks of the magnitudes of x_1 - x_0 in rows of `width`, from 0."""
-    from warmkit.merging import compiled_edits
-
     keys = np.empty(inputs.shape[1], np.uint64)
-    compiled_edits.ordered_keys(inputs[1], inputs[0], width, keys)
+    machine_code.edits.ordered_keys(inputs[1], inputs[0], width, keys)
     keys.reshape(-1, width).sort(axis=1)  # magnitude above, place in the row below
     ranks = np.empty(keys.size, np.uint32)
-    compiled_edits.scatter_ranks(keys, width, ranks)
+    machine_code.edits.scatter_ranks(keys, width, ranks)
     return ranks

@@ -16,6 +16,8 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from warmkit.merging import machine_code
+
 Block: TypeAlias = NDArray[Any]
 """[V, n]: the same n elements of V checkpoints in their storage type, the initialisation first."""
 
@@ -106,24 +108,21 @@ class Masked(Writing):
 
 def chunks(inputs: Block) -> Iterator[tuple[int, Vectors]]:
     """Yield the task vectors of a block [V, n] in chunks [M, up to CHUNK], each with its first element; one buffer for all."""
-    from warmkit.merging import compiled_edits
-
     size = inputs.shape[1]
     models = len(inputs) - 1
     buffer = np.empty(models * min(CHUNK, size))
     for first in range(0, size, CHUNK):
         count = min(CHUNK, size - first)
         vectors = buffer[: models * count].reshape(models, count)
-        compiled_edits.task_vectors(inputs, first, vectors)
+        machine_code.edits.task_vectors(inputs, first, vectors)
         yield first, vectors
 
 
 def summed(weights: NDArray[np.float64]) -> Fuse:
     """Return sum_m w_m d_m."""
-    from warmkit.merging import compiled_edits
 
     def fuse(vectors: Vectors, out: NDArray[Any]) -> None:
-        compiled_edits.weighted_sum(vectors, weights, np.empty(out.size), out)
+        machine_code.edits.weighted_sum(vectors, weights, np.empty(out.size), out)
 
     return fuse
 
@@ -136,11 +135,10 @@ def elected(votes: NDArray[np.float64], weights: NDArray[np.float64], normalize:
 
     Source: Yadav et al., 2023, "TIES-Merging", section 4, steps 2 and 3.
     """
-    from warmkit.merging import compiled_edits
 
     def fuse(vectors: Vectors, out: NDArray[Any]) -> None:
         scratch = np.empty((3, out.size))
-        compiled_edits.elected_sum(vectors, votes, weights, normalize, *scratch, out)
+        machine_code.edits.elected_sum(vectors, votes, weights, normalize, *scratch, out)
 
     return fuse
 

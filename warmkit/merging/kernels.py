@@ -13,11 +13,14 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from warmkit.merging import compiled
+from warmkit.merging import machine_code
 from warmkit.merging.types import Coefficients, Gram
 
 Block: TypeAlias = NDArray[Any]
 Space: TypeAlias = Literal["weights", "task vectors", "init and task vectors"]
+
+CHUNK = 2048  # elements whose float64 copies of a few models stay in the first-level cache
+GRAM_DOUBLES = 8192  # float64 values of all rows at a time; fewer cost more calls, more leave the cache
 
 # The first magnitude that is not finite, by storage type.
 INFINITY = {"uint16": 0x7F80, "int16": 0x7C00, "float32": 0x7F800000, "float64": 0x7FF0000000000000}
@@ -26,6 +29,18 @@ INFINITY = {"uint16": 0x7F80, "int16": 0x7C00, "float32": 0x7F800000, "float64":
 def precision(inputs: Block, output: Block) -> type[np.floating[Any]]:
     """Return the type that sums run in."""
     return np.float32 if inputs.itemsize == output.itemsize == 2 else np.float64
+
+
+def combine_scratch(factors: NDArray[Any]) -> NDArray[Any]:
+    """Return what `combine` of neither two nor three rows writes sums to."""
+    return np.empty(0 if factors.size in (2, 3) else CHUNK, factors.dtype)
+
+
+def gram_scratch(rows: int, columns: int) -> tuple[Gram, Gram, Gram, Gram]:
+    """Return what `gram` needs: rows and init as float64, sums of an even number of rows; and its result."""
+    even = rows + rows % 2  # an odd last row is paired with zeros
+    width = min(max(64, GRAM_DOUBLES // even // 64 * 64), -(-columns // 64) * 64)
+    return np.zeros((even, width)), np.empty(width), np.empty((even, even)), np.empty((rows, rows))
 
 
 class NumbaKernels:
@@ -58,7 +73,8 @@ class NumbaKernels:
             output[:] = inputs[rows[0]]
             return self.finite(inputs)
         factors = coefficients[rows].astype(precision(inputs, output))
-        finite = int(compiled.combine(factors, inputs, rows, output)) < INFINITY[output.dtype.name]
+        top = machine_code.elements.combine(factors, inputs, rows, combine_scratch(factors), output)
+        finite = top < INFINITY[output.dtype.name]
         return finite and (rows.size == len(inputs) or self.finite(np.delete(inputs, rows, axis=0)))
 
     def add(self, init: Block, factor: float, vector: Block, output: Block) -> bool:
@@ -73,16 +89,14 @@ class NumbaKernels:
         Returns:
             Whether every element written is finite.
         """
-        from warmkit.merging import compiled_edits
-
         if factor == 0:
             return self.combine(np.ones(1), init.reshape(1, -1), output)
-        top = compiled_edits.add(init, precision(init, output)(factor), vector, output)
-        return int(top) < INFINITY[output.dtype.name]
+        top = machine_code.edits.add(init, precision(init, output)(factor), vector, output)
+        return top < INFINITY[output.dtype.name]
 
     def finite(self, inputs: Block) -> bool:
         """Return whether every element of [V, n] is finite."""
-        return all(int(compiled.peak(row)) < INFINITY[inputs.dtype.name] for row in inputs)
+        return all(machine_code.elements.peak(row) < INFINITY[inputs.dtype.name] for row in inputs)
 
     def gram(self, inputs: Block, space: Space) -> Gram:
         """Return the float64 inner products of the rows of one block.
@@ -92,8 +106,11 @@ class NumbaKernels:
             space: `weights`: of all rows, [V, V]. `task vectors`: of rows 1.. less row 0, [V-1, V-1].
                 `init and task vectors`: of row 0 and the task vectors, [V, V].
         """
-        return compiled.gram(inputs, space != "weights", int(space == "task vectors"))
+        first = int(space == "task vectors")
+        scratch = gram_scratch(len(inputs) - first, inputs.shape[1])
+        machine_code.elements.gram(inputs, space != "weights", first, *scratch)
+        return scratch[-1]
 
     def convert(self, source: Block, target: Block) -> None:
         """Write `source` to `target`, two blocks [n] of any storage types, rounding where `target` is narrower."""
-        compiled.convert(source, target)
+        machine_code.elements.convert(source, target)

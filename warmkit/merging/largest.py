@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from warmkit.merging import compiled_edits
+from warmkit.merging import machine_code
 from warmkit.merging.edits import Mask, Place, Read, Reading, Stage, Vectors, chunks
 
 NOTHING = 1 << 31  # above the bits of every magnitude
@@ -51,8 +51,9 @@ class Threshold:
             return values.size, 0
         if self.ties[place.number] <= seen:
             return 0, seen
-        cut, found = compiled_edits.place_of_equal(values, np.uint32(self.key), self.ties[place.number] - seen)
-        return cut, seen + found
+        found = np.array([seen])
+        cut = machine_code.edits.place_of_equal(values, np.uint32(self.key), self.ties[place.number] - seen, found)
+        return cut, int(found[0])
 
 
 class Band:
@@ -68,7 +69,7 @@ class Band:
         high, self._seen[1] = self._high.cut(self._place, first, values, self._seen[1])
         keep = np.empty(values.size, np.bool_)
         keys = np.uint32(self._low.key), np.uint32(self._high.key)
-        compiled_edits.keep_between(values, keys[0], low, keys[1], high, keep)
+        machine_code.edits.keep_between(values, keys[0], low, keys[1], high, keep)
         return keep
 
 
@@ -80,7 +81,7 @@ def largest(thresholds: Sequence[tuple[Threshold, Threshold | None]]) -> Callabl
 
         def erase(first: int, vectors: Vectors) -> None:
             for band, vector in zip(bands, vectors):
-                compiled_edits.erase(vector, band.mark(first, vector))
+                machine_code.edits.erase(vector, band.mark(first, vector))
 
         return erase
 
@@ -114,7 +115,7 @@ class UpperHalves(Reading):
         counts, zeros = np.zeros(self._counts.shape, np.uint32), np.zeros(len(self._counts), np.int64)
         for _, vectors in chunks(read(place.start, place.stop)):
             for row, values in enumerate(self._values(vectors)):
-                zeros[row] += compiled_edits.count_upper(values, counts[row])
+                zeros[row] += machine_code.edits.count_upper(values, counts[row])
         with self._lock:
             self._counts += counts
         return zeros
@@ -156,7 +157,7 @@ class _LowerHalves(Reading):
         for _, vectors in chunks(read(place.start, place.stop)):
             rows = self._values(vectors)
             for each, count in zip(self._found, counts):
-                compiled_edits.count_lower(rows[each.row], np.uint32(each.upper), count)
+                machine_code.edits.count_lower(rows[each.row], np.uint32(each.upper), count)
         with self._lock:
             self._counts += counts
 
@@ -181,7 +182,7 @@ class _Ties(Reading):
         counts = np.zeros(len(self._thresholds), np.int64)
         for _, vectors in chunks(read(place.start, place.stop)):
             rows = self._values(vectors)
-            counts += [compiled_edits.count_equal(rows[each.row], np.uint32(each.key)) for each in self._thresholds]
+            counts += [machine_code.edits.count_equal(rows[each.row], np.uint32(each.key)) for each in self._thresholds]
         return counts
 
     def then(self, parts: Sequence[Any]) -> Stage:

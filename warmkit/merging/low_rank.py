@@ -5,8 +5,6 @@ multiply-add is one rounding on every machine (hardware or library), and an elem
 row of B and column of A; so the bytes depend neither on the machine nor on how a tensor is cut into blocks. BLAS promises
 neither.
 """
-# numba rewrites what follows; a type checker cannot follow it there
-# pyright: basic, reportCallIssue=false, reportArgumentType=false
 
 from __future__ import annotations
 
@@ -15,16 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from warmkit.merging.compiled import combine as compiled_combine
-from warmkit.merging.compiled import compiled, magnitude, narrow, widen
-from warmkit.merging.compiled import gram as compiled_gram
-from warmkit.merging.kernels import INFINITY, Block, NumbaKernels, Space, precision
+from warmkit.merging import machine_code
+from warmkit.merging.kernels import INFINITY, Block, NumbaKernels, Space, combine_scratch, gram_scratch, precision
 from warmkit.merging.types import Coefficients, Gram
 
 ROWS, LANES, VECTORS = 4, 16, 2
@@ -84,7 +76,9 @@ def add(base: NDArray[Any], start: int, low_rank: LowRank, out: NDArray[Any]) ->
         low_rank: The factors, in the type of `out`.
         out: [n] float32 or float64, overwritten.
     """
-    _add(base, start, low_rank.columns, low_rank.left, low_rank.right, out)
+    left, right = low_rank.left.ravel(), low_rank.right.ravel()
+    sums = np.empty((ROWS, STRIP), out.dtype)
+    machine_code.low_rank.add(base, start, low_rank.columns, left, 0, right, 0, low_rank.left.shape[1], sums, out)
 
 
 class AddingKernels:
@@ -101,8 +95,9 @@ class AddingKernels:
 
     def __init__(self, products: Sequence[LowRank | None], start: int, scratch: Block) -> None:
         self._added = np.array([product is not None for product in products])
-        self._factors, self._places, self._columns = _side_by_side(products)
-        self._start, self._scratch = start, scratch
+        factors, places, columns = _side_by_side(products)
+        self._products = start, factors, places, columns, np.empty((ROWS, STRIP), np.float32)
+        self._scratch = scratch
 
     def combine(self, coefficients: Coefficients, inputs: Block, output: Block) -> bool:
         """Write sum_v c_v (x_v + p_v), rounded to the type of `output`, in float32 to a 16-bit type, else in float64.
@@ -116,13 +111,18 @@ class AddingKernels:
         if not self._added[used].any():
             return NumbaKernels().combine(coefficients, inputs, output)
         factors = coefficients[used].astype(precision(inputs, output))
-        top = _combine(factors, inputs, used, self._start, self._factors, self._places, self._columns, self._scratch, output)
-        return int(top) < INFINITY[output.dtype.name] and NumbaKernels().finite(np.delete(inputs, used, axis=0))
+        top = machine_code.low_rank.combine(
+            factors, inputs, used, *self._products, combine_scratch(factors), self._scratch, output
+        )
+        return top < INFINITY[output.dtype.name] and NumbaKernels().finite(np.delete(inputs, used, axis=0))
 
     def gram(self, inputs: Block, space: Space) -> Gram:
         """Return the float64 inner products of the rows, as `NumbaKernels.gram` of the sums."""
         subtract, first = space != "weights", int(space == "task vectors")
-        return _gram(inputs, self._start, self._factors, self._places, self._columns, self._scratch, subtract, first)
+        *scratch, part = gram_scratch(len(inputs) - first, TILE)
+        total = np.zeros_like(part)
+        machine_code.low_rank.gram(inputs, *self._products, self._scratch, subtract, first, *scratch, part, total)
+        return total
 
 
 def _side_by_side(products: Sequence[LowRank | None]) -> tuple[NDArray[Any], NDArray[np.int64], int]:
@@ -148,189 +148,9 @@ def add_squares(block: NDArray[Any], start: int, columns: int, by_column: bool, 
         by_column: Sum over rows instead.
         sums: [columns] or [rows] float64, added to in the order of the elements.
     """
-    _add_squares(block, start, columns, by_column, sums)
+    machine_code.low_rank.add_squares(block, start, columns, by_column, np.empty(8), sums)
 
 
 def scale(block: NDArray[Any], start: int, columns: int, by_column: bool, factors: NDArray[Any]) -> None:
     """Multiply a block of a matrix by a factor for each row, or each column, in place; arguments as `add_squares`."""
-    _scale(block, start, columns, by_column, factors)
-
-
-@intrinsic
-def _tile(typing_context: Any, left: Any, row: Any, right: Any, tile: Any, sums: Any, place: Any) -> Any:
-    """Write the products of ROWS rows of `left` with one tile of `right` to `sums`, [ROWS, STRIP], from column `place` on."""
-
-    def generate(context: Any, build: Any, signature: Any, args: Any) -> Any:
-        arrays = [
-            context.make_array(kind)(context, build, args[place])
-            for place, kind in enumerate(signature.args)
-            if isinstance(kind, types.Array)
-        ]
-        element = context.get_value_type(signature.args[0].dtype)
-        vector, size = ir.VectorType(element, LANES), args[1].type
-        rank = build.extract_value(arrays[0].shape, 1)
-        lefts = build.gep(arrays[0].data, [build.mul(args[1], rank)])
-        rights = build.gep(arrays[1].data, [build.mul(args[3], build.mul(rank, size(WIDTH)))])
-        name = f"llvm.fma.v{LANES}f{32 if element == ir.FloatType() else 64}"
-        fma = cgutils.get_or_insert_function(build.module, ir.FunctionType(vector, [vector] * 3), name)
-        cells = [cgutils.alloca_once_value(build, ir.Constant(vector, None)) for _ in range(ROWS * VECTORS)]
-        with cgutils.for_range(build, rank) as loop:
-            columns = [
-                _load(build, rights, build.add(build.mul(loop.index, size(WIDTH)), size(LANES * each)), vector)
-                for each in range(VECTORS)
-            ]
-            for r in range(ROWS):
-                value = build.load(build.gep(lefts, [build.add(build.mul(size(r), rank), loop.index)]))
-                spread = _spread(build, value, vector)
-                for each in range(VECTORS):
-                    cell = cells[r * VECTORS + each]
-                    build.store(build.call(fma, [spread, columns[each], build.load(cell)]), cell)
-        for number, cell in enumerate(cells):
-            r, each = divmod(number, VECTORS)
-            target = build.gep(arrays[2].data, [build.add(args[5], size(r * STRIP + each * LANES))])
-            build.store(build.load(cell), build.bitcast(target, vector.as_pointer())).align = 4
-        return context.get_dummy_value()
-
-    return types.none(left, types.intp, right, types.intp, sums, types.intp), generate
-
-
-def _load(build: Any, pointer: Any, place: Any, vector: Any) -> Any:
-    load = build.load(build.bitcast(build.gep(pointer, [place]), vector.as_pointer()))
-    load.align = 4
-    return load
-
-
-def _spread(build: Any, value: Any, vector: Any) -> Any:
-    one = build.insert_element(ir.Constant(vector, ir.Undefined), value, ir.IntType(32)(0))
-    return build.shuffle_vector(one, ir.Constant(vector, ir.Undefined), ir.Constant(ir.VectorType(ir.IntType(32), LANES), None))
-
-
-@compiled()
-def _finish(base, sums, out):
-    for i in range(out.size):
-        out[i] = widen(base[i], sums[0]) + sums[i]
-
-
-@compiled()
-def _add(base, start, columns, left, right, out):
-    sums = np.empty((ROWS, STRIP), out.dtype)
-    stop = start + out.size
-    last = (stop - 1) // columns
-    for row in range(start // columns, last + 1, ROWS):
-        rows = min(ROWS, last + 1 - row)
-        for column in range(0, columns, STRIP):
-            end = min(columns, column + STRIP)
-            if (row + rows - 1) * columns + end <= start or row * columns + column >= stop:
-                continue
-            for place in range(0, end - column, WIDTH):
-                _tile(left, row, right, (column + place) // WIDTH, sums, place)
-            for r in range(rows):
-                first = (row + r) * columns + column
-                low, high = max(start, first), min(stop, first + end - column)
-                if low < high:
-                    _finish(
-                        base[low - start : high - start], sums[r, low - first : high - first], out[low - start : high - start]
-                    )
-
-
-@compiled()
-def _widen_all(x, out):
-    for i in range(out.size):
-        out[i] = widen(x[i], out[i])
-
-
-@compiled()
-def _sums(x, row, start, factors, places, columns, out):
-    """Write x + p_row of one tile in float32."""
-    if places[row, 0] < 0:
-        _widen_all(x, out)
-        return
-    rank, tiles = places[row, 2], (columns + WIDTH - 1) // WIDTH
-    left = factors[places[row, 0] : places[row, 1]].reshape(-1, rank)
-    right = factors[places[row, 1] : places[row, 1] + tiles * rank * WIDTH].reshape(tiles, rank, WIDTH)
-    _add(x, start, columns, left, right, out)
-
-
-@compiled()
-def _combine(c, x, rows, start, factors, places, columns, scratch, out):
-    top = magnitude(narrow(0.0, out[0]))
-    for low in range(0, out.size, TILE):
-        high = min(out.size, low + TILE)
-        for row in rows:
-            _sums(x[row, low:high], row, start + low, factors, places, columns, scratch[row, : high - low])
-        bits = compiled_combine(
-            c, scratch, rows, out[low:high]
-        )  # a slice of all rows would have strides, which cost the vectors
-        top = bits if bits > top else top
-    return top
-
-
-@compiled()
-def _gram(x, start, factors, places, columns, scratch, subtract, first):
-    count = x.shape[0] - first
-    total = np.zeros((count, count))
-    for low in range(0, x.shape[1], TILE):
-        high = min(x.shape[1], low + TILE)
-        for row in range(0 if subtract else first, x.shape[0]):
-            _sums(x[row, low:high], row, start + low, factors, places, columns, scratch[row, : high - low])
-            scratch[row, high - low :] = 0  # of the last tile
-        total += compiled_gram(scratch, subtract, first)
-    return total
-
-
-@compiled()
-def _square_sum(x):
-    """Sum squares in eight sums, always the same eight, so that no machine's vectors decide the order."""
-    sums = np.zeros(8)
-    whole = x.size // 8 * 8
-    for i in range(0, whole, 8):
-        for lane in range(8):
-            value = np.float64(x[i + lane])
-            sums[lane] += value * value
-    for i in range(whole, x.size):
-        value = np.float64(x[i])
-        sums[i - whole] += value * value
-    return ((sums[0] + sums[4]) + (sums[2] + sums[6])) + ((sums[1] + sums[5]) + (sums[3] + sums[7]))
-
-
-@compiled()
-def _add_each_square(x, sums):
-    for i in range(x.size):
-        value = np.float64(x[i])
-        sums[i] += value * value
-
-
-@compiled()
-def _multiply(x, factors):
-    for i in range(x.size):
-        x[i] *= factors[i]
-
-
-@compiled()
-def _multiply_all(x, factor):
-    for i in range(x.size):
-        x[i] *= factor
-
-
-@compiled()
-def _add_squares(block, start, columns, by_column, sums):
-    stop = start + block.size
-    for row in range(start // columns, (stop - 1) // columns + 1):
-        low, high = max(start, row * columns), min(stop, (row + 1) * columns)
-        x = block[low - start : high - start]
-        if by_column:
-            _add_each_square(x, sums[low - row * columns : high - row * columns])
-        else:
-            sums[row] += _square_sum(x)
-
-
-@compiled()
-def _scale(block, start, columns, by_column, factors):
-    stop = start + block.size
-    for row in range(start // columns, (stop - 1) // columns + 1):
-        low, high = max(start, row * columns), min(stop, (row + 1) * columns)
-        x = block[low - start : high - start]
-        if by_column:
-            _multiply(x, factors[low - row * columns : high - row * columns])
-        else:
-            _multiply_all(x, factors[row])
+    machine_code.low_rank.scale(block, start, columns, by_column, factors)

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from warmkit.merging import machine_code
 from warmkit.merging.edits import Edit, Masked, Place, Read, Reading, Stage, Vectors, chunks
 from warmkit.merging.parameters import Within
 from warmkit.merging.ties import everything
@@ -65,9 +66,7 @@ class _Average:
         self._epsilon, self._own = np.array(epsilon), own
 
     def __call__(self, vectors: Vectors, out: NDArray[Any]) -> None:
-        from warmkit.merging import compiled_edits
-
-        compiled_edits.average_changed(vectors, self._epsilon, self._own, *np.empty((3, out.size)), out)
+        machine_code.edits.average_changed(vectors, self._epsilon, self._own, *np.empty((3, out.size)), out)
 
 
 class _Overlap(Reading):

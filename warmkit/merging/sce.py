@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from warmkit.merging import machine_code
 from warmkit.merging.edits import Block, Edit, Place, Read, Reading, Stage, Vectors, Writing, chunks, elected
 from warmkit.merging.geometry import settle
 from warmkit.merging.parameters import Within
@@ -84,7 +85,6 @@ class _Erase(Writing):
 
 def _selected(threshold: Any, place: Place, inputs: Block) -> Any:
     """Yield the task vectors of a place in chunks, zero where not selected."""
-    from warmkit.merging import compiled_edits
     from warmkit.merging.largest import Band
 
     band = None if threshold is None else Band(threshold, None, place)
@@ -92,5 +92,5 @@ def _selected(threshold: Any, place: Place, inputs: Block) -> Any:
         if band is not None:
             keep = band.mark(first, _spread(vectors)[0])
             for vector in vectors:
-                compiled_edits.erase(vector, keep)
+                machine_code.edits.erase(vector, keep)
         yield vectors

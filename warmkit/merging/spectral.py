@@ -23,6 +23,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from warmkit.merging import machine_code
 from warmkit.merging.edits import Block, Edit, Masked, Place, Read, Reading, Stage, Writing, summed
 from warmkit.merging.ties import everything
 
@@ -90,13 +91,11 @@ class _Gather(Reading):
         self._once = threading.Lock()
 
     def measure(self, place: Place, read: Read) -> tuple[Place, int]:
-        from warmkit.merging import compiled_edits
-
         inputs = read(place.start, place.stop)
         if stack_of_matrices(place) is None:
             return place, len(inputs) - 1
         vectors = np.empty((len(inputs) - 1, inputs.shape[1]))
-        compiled_edits.task_vectors(inputs, 0, vectors)
+        machine_code.edits.task_vectors(inputs, 0, vectors)
         with self._once:
             if self._vectors is None:
                 self._vectors = np.empty((len(vectors), self._elements), "f4" if inputs.dtype.itemsize == 2 else "f8")

@@ -1,0 +1,196 @@
+"""The loops of low-rank products, as numba compiles them for `machine_code`; `low_rank` says what they compute."""
+# numba rewrites what follows; a type checker cannot follow it there
+# pyright: basic, reportCallIssue=false, reportArgumentType=false
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from warmkit.merging.compiled import combine as combine_rows
+from warmkit.merging.compiled import compiled, magnitude, narrow, widen
+from warmkit.merging.compiled import gram as gram_of_rows
+from warmkit.merging.low_rank import LANES, ROWS, STRIP, TILE, VECTORS, WIDTH
+
+
+@intrinsic
+def _tile(typing_context: Any, left: Any, row: Any, right: Any, tile: Any, rank: Any, sums: Any, place: Any) -> Any:
+    """Write the products of ROWS rows of `left` with one tile of `right` to `sums`, [ROWS, STRIP], from column `place` on.
+
+    `row` and `tile` are the first elements of the two in their arrays.
+    """
+
+    def generate(context: Any, build: Any, signature: Any, args: Any) -> Any:
+        def pointer(number: int, place: Any) -> Any:
+            array = context.make_array(signature.args[number])(context, build, args[number])
+            return build.gep(array.data, [place])
+
+        element = context.get_value_type(signature.args[0].dtype)
+        rank, size, vector = args[4], args[4].type, ir.VectorType(element, LANES)
+        lefts, rights = pointer(0, args[1]), pointer(2, args[3])
+        name = f"llvm.fma.v{LANES}f{32 if element == ir.FloatType() else 64}"
+        fma = cgutils.get_or_insert_function(build.module, ir.FunctionType(vector, [vector] * 3), name)
+        cells = [cgutils.alloca_once_value(build, ir.Constant(vector, None)) for _ in range(ROWS * VECTORS)]
+        with cgutils.for_range(build, rank) as loop:
+            columns = [
+                _load(build, rights, build.add(build.mul(loop.index, size(WIDTH)), size(LANES * each)), vector)
+                for each in range(VECTORS)
+            ]
+            for r in range(ROWS):
+                value = build.load(build.gep(lefts, [build.add(build.mul(size(r), rank), loop.index)]))
+                spread = _spread(build, value, vector)
+                for each in range(VECTORS):
+                    cell = cells[r * VECTORS + each]
+                    build.store(build.call(fma, [spread, columns[each], build.load(cell)]), cell)
+        for number, cell in enumerate(cells):
+            r, each = divmod(number, VECTORS)
+            target = pointer(5, build.add(args[6], size(r * STRIP + each * LANES)))
+            build.store(build.load(cell), build.bitcast(target, vector.as_pointer())).align = 4
+        return context.get_dummy_value()
+
+    return types.none(left, types.intp, right, types.intp, types.intp, sums, types.intp), generate
+
+
+def _load(build: Any, pointer: Any, place: Any, vector: Any) -> Any:
+    load = build.load(build.bitcast(build.gep(pointer, [place]), vector.as_pointer()))
+    load.align = 4
+    return load
+
+
+def _spread(build: Any, value: Any, vector: Any) -> Any:
+    one = build.insert_element(ir.Constant(vector, ir.Undefined), value, ir.IntType(32)(0))
+    return build.shuffle_vector(one, ir.Constant(vector, ir.Undefined), ir.Constant(ir.VectorType(ir.IntType(32), LANES), None))
+
+
+@compiled()
+def _finish(base, sums, out):
+    for i in range(out.size):
+        out[i] = widen(base[i], sums[0]) + sums[i]
+
+
+@compiled()
+def add(base, start, columns, left, left_start, right, right_start, rank, sums, out):
+    """Write base + p, with sums of ROWS rows and STRIP columns as scratch."""
+    stop = start + out.size
+    last = (stop - 1) // columns
+    for row in range(start // columns, last + 1, ROWS):
+        rows = min(ROWS, last + 1 - row)
+        for column in range(0, columns, STRIP):
+            end = min(columns, column + STRIP)
+            if (row + rows - 1) * columns + end <= start or row * columns + column >= stop:
+                continue
+            for place in range(0, end - column, WIDTH):
+                tile = right_start + (column + place) * rank
+                _tile(left, left_start + row * rank, right, tile, rank, sums, place)
+            for r in range(rows):
+                first = (row + r) * columns + column
+                low, high = max(start, first), min(stop, first + end - column)
+                if low < high:
+                    _finish(
+                        base[low - start : high - start], sums[r, low - first : high - first], out[low - start : high - start]
+                    )
+
+
+@compiled()
+def _widen_all(x, out):
+    for i in range(out.size):
+        out[i] = widen(x[i], out[i])
+
+
+@compiled()
+def _sums(x, row, start, factors, places, columns, strip, out):
+    """Write x + p_row of one tile in float32."""
+    if places[row, 0] < 0:
+        _widen_all(x, out)
+    else:
+        add(x, start, columns, factors, places[row, 0], factors, places[row, 1], places[row, 2], strip, out)
+
+
+@compiled()
+def combine(c, x, rows, start, factors, places, columns, strip, chunk, scratch, out):
+    top = magnitude(narrow(0.0, out[0]))
+    for low in range(0, out.size, TILE):
+        high = min(out.size, low + TILE)
+        for row in rows:
+            _sums(x[row, low:high], row, start + low, factors, places, columns, strip, scratch[row, : high - low])
+        # a slice of all rows of scratch would have strides, which cost the vectors
+        bits = combine_rows(c, scratch, rows, chunk, out[low:high])
+        top = bits if bits > top else top
+    return top
+
+
+@compiled()
+def gram(x, start, factors, places, columns, strip, scratch, subtract, first, doubles, init, sums, part, total):
+    count = total.shape[0]
+    for low in range(0, x.shape[1], TILE):
+        high = min(x.shape[1], low + TILE)
+        for row in range(0 if subtract else first, x.shape[0]):
+            _sums(x[row, low:high], row, start + low, factors, places, columns, strip, scratch[row, : high - low])
+            scratch[row, high - low :] = 0  # of the last tile
+        gram_of_rows(scratch, subtract, first, doubles, init, sums, part)
+        for a in range(count):
+            for b in range(count):
+                total[a, b] += part[a, b]
+
+
+@compiled()
+def _square_sum(x, sums):
+    """Sum squares in eight sums, always the same eight, so that no machine's vectors decide the order."""
+    sums[:] = 0.0
+    whole = x.size // 8 * 8
+    for i in range(0, whole, 8):
+        for lane in range(8):
+            value = np.float64(x[i + lane])
+            sums[lane] += value * value
+    for i in range(whole, x.size):
+        value = np.float64(x[i])
+        sums[i - whole] += value * value
+    return ((sums[0] + sums[4]) + (sums[2] + sums[6])) + ((sums[1] + sums[5]) + (sums[3] + sums[7]))
+
+
+@compiled()
+def _add_each_square(x, sums):
+    for i in range(x.size):
+        value = np.float64(x[i])
+        sums[i] += value * value
+
+
+@compiled()
+def _multiply(x, factors):
+    for i in range(x.size):
+        x[i] *= factors[i]
+
+
+@compiled()
+def _multiply_all(x, factor):
+    for i in range(x.size):
+        x[i] *= factor
+
+
+@compiled()
+def add_squares(block, start, columns, by_column, lanes, sums):
+    stop = start + block.size
+    for row in range(start // columns, (stop - 1) // columns + 1):
+        low, high = max(start, row * columns), min(stop, (row + 1) * columns)
+        x = block[low - start : high - start]
+        if by_column:
+            _add_each_square(x, sums[low - row * columns : high - row * columns])
+        else:
+            sums[row] += _square_sum(x, lanes)
+
+
+@compiled()
+def scale(block, start, columns, by_column, factors):
+    stop = start + block.size
+    for row in range(start // columns, (stop - 1) // columns + 1):
+        low, high = max(start, row * columns), min(stop, (row + 1) * columns)
+        x = block[low - start : high - start]
+        if by_column:
+            _multiply(x, factors[low - row * columns : high - row * columns])
+        else:
+            _multiply_all(x, factors[row])

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks.llama import SIZES, build
-from tests.benchmarks.merge import Run, ratio, table
+from tests.benchmarks.merge import FLOOR, Run, ratio, table
 
 RANKS = 4
 SMALL_FILES = Path(__file__).parents[1] / "data" / "rank_files" / "fsdp1" / "global_step_2" / "actor" / "huggingface"
@@ -78,7 +78,7 @@ def contenders(folder: Path, output: Path, verl: str | None) -> dict[str, list[s
         "--threads",
         "2",
     ]
-    commands: dict[str, list[str]] = {}
+    commands = {"copy, one": [sys.executable, FLOOR, str(output), str(folder / "m1")]}
     for name, kind, more in (("safetensors", "m", []), ("rank files", "r", ["--allow-pickle"])):
         one, two = str(folder / f"{kind}1"), str(folder / f"{kind}2")
         commands[f"{name}, one"] = [*warmkit, *more, one]
@@ -142,6 +142,7 @@ def main() -> None:
     for count in ("one", "two"):
         for attribute in ("wall", "work", "cpu"):
             ratio(measured, f"rank files, {count}", f"safetensors, {count}", attribute)
+    ratio(measured, "rank files, one", "copy, one", "wall")
     if given.verl:
         for attribute in ("wall", "cpu", "memory"):
             ratio(measured, "model_merger, one", "rank files, one", attribute)

@@ -4,7 +4,7 @@
 
 Four ranks hold a Llama of 0.3B parameters with AdamW's moments, written one rank after another in the layout of DeepSpeed
 0.19.8; before that, the layout is compared with small files that DeepSpeed wrote (`tests/data/zero`). At the end what both made
-is compared, byte by byte. zero_to_fp32 imports DeepSpeed; `imports` is that alone.
+is compared, byte by byte. zero_to_fp32 imports DeepSpeed; `imports` is that alone. `copy` reads and writes as many bytes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks import llama
-from tests.benchmarks.merge import Run, table
+from tests.benchmarks.merge import FLOOR, Run, table
 from warmkit.formats.zero_files import read_model, read_optimizer
 
 DATA = Path(__file__).parents[1] / "data" / "zero"
@@ -166,6 +166,7 @@ def _same(name: str, one: Path | None, two: Path | None) -> bool:
 
 def summary(stage: int, measured: dict[str, list[Run]]) -> None:
     ours, theirs = measured[f"warmkit, stage {stage}"], measured.get(f"zero_to_fp32, stage {stage}", [])
+    print(f"stage {stage}: {statistics.median(a.wall / b.wall for a, b in zip(ours, measured['copy'])):.2f} times the copy")
     if not theirs:
         return
     faster = statistics.median(b.wall / a.wall for a, b in zip(ours, theirs))
@@ -201,13 +202,16 @@ def main() -> None:
         commands = {f"warmkit, stage {stage}": [*ours, "--threads", "2", "--allow-pickle", str(run)]}
         if given.deepspeed:
             commands[f"zero_to_fp32, stage {stage}"] = [given.deepspeed, "-c", CONVERT, str(run), str(output)]
-        timed = (
-            {**commands, "imports": [given.deepspeed, "-c", CONVERT[: CONVERT.rindex("convert(")]]}
-            if given.deepspeed
-            else commands
-        )
+        dense, timed = given.folder / "dense", dict(commands)
+        subprocess.run(commands[f"warmkit, stage {stage}"], check=True, capture_output=True)
+        shutil.rmtree(dense, ignore_errors=True)
+        output.rename(dense)
+        timed["copy"] = [sys.executable, FLOOR, str(output), str(dense)]
+        if given.deepspeed:
+            timed["imports"] = [given.deepspeed, "-c", CONVERT[: CONVERT.rindex("convert(")]]
         nbytes = 4 * sum(map(math.prod, llama.shapes(given.size).values()))
         summary(stage, table(timed, output, given.runs, 3 * nbytes + (1 << 29)))
+        shutil.rmtree(dense)
         if given.deepspeed:
             apart(compare, commands, output)
         shutil.rmtree(run)

@@ -2,11 +2,10 @@
 
 Run it with deepspeed 0.19.8, torch 2.13.0, transformers 5.24.0 and accelerate 1.15.0 on a CPU, from anywhere:
 `DS_ACCELERATOR=cpu python tests/data/zero/make.py`. Folders called `0.15.4-...` are of that version of deepspeed: then name
-the runs, and set TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1, which that version's own script needs with a newer torch (stage 3 needs the
-program numactl, too). Each folder is
-one run of two or three processes with gloo and two optimiser steps: `global_step2` and `latest` as `save_checkpoint` wrote
-them, without the scripts that it puts beside them. `said/` has what `get_fp32_state_dict_from_zero_checkpoint` gave.
-`trainer` is what transformers' Trainer left, without training_args.bin.
+the runs, and set TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1, which that version's own script needs with a newer torch; its stage 3
+needs the program numactl. Each folder is one run of two or three processes with gloo and two optimiser steps: `global_step2`
+and `latest` as `save_checkpoint` wrote them, without the scripts that it puts beside them. `said/` has what
+`get_fp32_state_dict_from_zero_checkpoint` gave. `trainer` is what transformers' Trainer left, without training_args.bin.
 """
 
 from __future__ import annotations

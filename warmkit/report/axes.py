@@ -16,6 +16,7 @@ UNITS = {"degrees": (10.0, 0.0, 180.0), "%": (2.0, 0.0, 100.0), "percent": (2.0,
 FAR = 4  # times the middle one of the others: a line that goes further is far out
 SMALL = 1e-3
 TITLE = 44  # letters of a line of an axis' title, which a phone has room for
+LINE, ABOVE = 15, 9  # pixels of such a line, and from an upright axis to its title above it
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 import altair as alt
 from altair.utils.schemapi import debug_mode
 
-from warmkit.report.axes import axis_of
+from warmkit.report.axes import ABOVE, LINE, axis_of
 from warmkit.report.chart import COLOURS, DASHES, GREY, MARKED, SHAPES, Chart, columns_of, numeric
 
 HEIGHT, COMPACT, ROW, NAMES = 280, 200, 24, 170  # pixels; of a row with a name, and beside it
@@ -48,7 +48,7 @@ class _Encoding:
         self.strips = chart.kind == "histogram" and len(lines) > 1
         in_rows = self.named and chart.kind in ("points", "bars")
         names = {str(row.get(chart.x)) for row in chart.rows} if in_rows else lines if self.strips else ()
-        self.rows = len(names) * (max(ROW, 15 * len(lines)) if in_rows else ROW)  # pixels; 0: values stand upright
+        self.rows = len(names) * (max(ROW, LINE * len(lines)) if in_rows else ROW)  # pixels; 0: values stand upright
         if names and not self.still:
             self.pixels = f"({ROOM} - {min(NAMES, LETTER * max(map(len, names)))})"
         self.legend: Any = self._legend() if len(lines) > 1 and not self.strips else None
@@ -59,7 +59,7 @@ class _Encoding:
         """Return a legend of as many columns as there is room for."""
         widths = [LETTER * len(name) + SYMBOL for name in self.lines]
         columns = f"{self.pixels} >= {sum(widths)} ? {len(widths)} : max(1, floor({self.pixels} / {max(widths)}))"
-        title = 0 if self.rows else 15 * len(axis_of(self.chart, "y").title)  # which lies below, above the axis
+        title = 0 if self.rows else LINE * len(axis_of(self.chart, "y").title)  # which lies below, above the axis
         return alt.Legend(
             offset=10 + title, columns=alt.expr(columns), labelLimit=alt.expr(f"max(120, {self.pixels} - 20)"), symbolOpacity=1
         )
@@ -92,6 +92,8 @@ class _Encoding:
             ticks["labelExpr"] = SCIENTIFIC
         if which == "x" and not axis.ticks:
             ticks.setdefault("tickCount", alt.expr(f"min(8, ceil({self.pixels} / 45))"))
+        if which == "y" and len(axis.title) > 1 and not self.rows:  # whose first line is what is placed
+            ticks["titleY"] = -ABOVE - LINE * (len(axis.title) - 1)
         extra: dict[str, Any] = {"constant": axis.constant} if axis.kind == "symlog" else {}
         if axis.domain:
             low, high = axis.domain

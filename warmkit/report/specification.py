@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from warmkit.errors import UsageError
+from warmkit.report.axes import ABOVE
 from warmkit.report.chart import COLOURS, Chart, columns_of, line_names
 
 Theme = Literal["light", "dark", "page"]
@@ -105,7 +106,7 @@ def config(theme: Theme) -> dict[str, Any]:
         "titleAnchor": "end",
         "titleBaseline": "bottom",
         "titleX": -28,
-        "titleY": -9,
+        "titleY": -ABOVE,
     }
     wrapped = {"orient": "top", "direction": "horizontal", "title": None, "columnPadding": 16, "rowPadding": 4}
     heading = {"color": ink, "subtitleColor": ink, "fontSize": 14, "fontWeight": 600, "subtitleFontSize": 12}

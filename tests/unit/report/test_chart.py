@@ -158,3 +158,10 @@ def test_without_the_libraries_one_line_says_what_to_install(monkeypatch: pytest
     assert importlib.util.find_spec("altair") is None
     with pytest.raises(UsageError, match=r"pip install 'warmkit\[report\]'"):
         require_charts()
+
+
+def test_a_title_of_two_lines_ends_above_the_axis() -> None:
+    """Vega places the first line; the others must not cover the highest tick, which stands at 0."""
+    picture = svg(replace(LINES, y_title="wins against the answers of the SFT model by the control, percent"))
+    (found,) = re.findall(r'translate\(-28,([-\d.]+)\)"[^>]*><tspan>[^<]*</tspan><tspan x="0" dy="(\d+)">', picture)
+    assert float(found[0]) + float(found[1]) < -9

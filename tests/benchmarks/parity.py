@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.parity --mergekit /path/to/venv/bin/mergekit-yaml
 
-`linear` is compared where mergekit's element is the correctly rounded one (it computes in bfloat16, so that elsewhere the two
-must differ); `nuslerp` against `--granularity tensor`, in float32 and bfloat16.
+`linear` is compared where mergekit's element is the correctly rounded one; `nuslerp` against `--granularity tensor`, in float32
+and bfloat16.
 """
 
 from __future__ import annotations

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from warmkit.common.json_files import parse_json
+from warmkit.common.json_files import parse_json, read_object
 from warmkit.errors import FormatError, UnsupportedError
 from warmkit.formats.checkpoint import Checkpoint
 from warmkit.formats.pieces import GatheredTensor, Piece, cover_once, row_major
@@ -25,7 +25,7 @@ from warmkit.formats.tensors import StoredTensor, Tensor
 from warmkit.sources.files import WeightFile
 from warmkit.sources.weight_names import INDEX, SINGLE
 
-OFFSETS = "saved_offsets"
+CONFIG, OFFSETS = "config.json", "saved_offsets"
 _NAME = re.compile(r"shard-(?P<shard>\d+)-model-(?P<number>\d+)-of-(?P<count>\d+)\.safetensors")
 
 
@@ -73,6 +73,7 @@ def open_model(source: str, path: Path, state_dict: str | None = None) -> Checkp
     if not parts:
         raise FormatError(f"{source}: holds no tensors")
     flat = {(name,): _whole(name, each, path) for name, each in parts.items()}
+    _check_vocabulary(flat.values(), path, shards)
     found, notes = weights_among(flat, list(parts), source, state_dict)
     said = (
         f"{source}: put together from {shards} shard{'s' if shards > 1 else ''}; the files do not say how many there were, so "
@@ -80,6 +81,21 @@ def open_model(source: str, path: Path, state_dict: str | None = None) -> Checkp
     )
     files = tuple(path / name for name in names)
     return Checkpoint(source, path, {name: _renamed(each, name) for name, each in found.items()}, files, notes=(said, *notes))
+
+
+def _check_vocabulary(tensors: Iterable[Tensor], path: Path, shards: int) -> None:
+    """Refuse tensors that are too small for the vocabulary of a config beside them: the last shards are missing."""
+    if not (path / CONFIG).is_file():
+        return
+    config = read_object(path / CONFIG)
+    told = [part.get("vocab_size") for part in (config, config.get("text_config")) if isinstance(part, Mapping)]
+    wanted = max((size for size in told if type(size) is int), default=0)
+    rows = max(each.shape[0] if each.shape else 0 for each in tensors)
+    if rows < wanted:
+        raise FormatError(
+            f"{path}: {CONFIG} says vocab_size {wanted}, and no tensor has more than {rows} rows (shards found: {shards}); the "
+            "last shards are missing; copy those of all processes into the folder"
+        )
 
 
 def without_origins(checkpoint: Checkpoint, files: Sequence[WeightFile]) -> Checkpoint:

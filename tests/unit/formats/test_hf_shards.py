@@ -81,6 +81,20 @@ def test_a_merge_of_shards_has_the_bytes_of_the_merge_of_what_was_put_together(r
     assert found.read_bytes() == expected.read_bytes()
 
 
+@pytest.mark.parametrize("nested", [False, True])
+def test_shards_that_are_too_few_for_the_vocabulary_are_refused(tmp_path: Path, nested: bool) -> None:
+    """The files do not say how many processes there were, and those of the first fit together; the config knows better."""
+    rows = max(tensor.shape[0] for tensor in load_file(SHARDS / "rows.said.safetensors").values() if tensor.ndim)
+    folder = copied("rows", tmp_path)
+    told = {"vocab_size": rows}
+    (folder / "config.json").write_text(json.dumps({"text_config": told} if nested else told))
+    warmkit.open_checkpoint(folder)
+    (folder / SECOND).unlink()
+    said = refusal(folder)
+    assert f"says vocab_size {rows}" in said
+    assert "the last shards are missing" in said
+
+
 def test_one_process_leaves_one_shard(tmp_path: Path) -> None:
     dcp.save(weights(1), storage_writer=HuggingFaceStorageWriter(str(tmp_path), save_distributed=True), no_dist=True)
     opened = warmkit.open_checkpoint(tmp_path)

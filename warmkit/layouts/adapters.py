@@ -9,8 +9,10 @@ from pathlib import Path
 from warmkit.common.addresses import shown
 from warmkit.errors import CheckpointError, FormatError, MismatchError, UnsupportedError
 from warmkit.formats.checkpoint import Checkpoint
+from warmkit.formats.held import Recent
+from warmkit.formats.quantised import is_dequantised
 from warmkit.formats.tensors import StoredTensor, Tensor
-from warmkit.layouts.adapted import AdaptedTensor, FactorCache, Factors, ReplacedTensor
+from warmkit.layouts.adapted import AdaptedTensor, Factors, ReplacedTensor
 from warmkit.layouts.adapter_config import CONFIG, AdapterConfig, read_config
 from warmkit.layouts.adapter_file import Adapter, Module, read_adapter
 from warmkit.layouts.adapter_heads import SCORE, lost_head, padded_as_trained, with_own_head
@@ -18,6 +20,7 @@ from warmkit.layouts.adapter_names import alike, naming
 from warmkit.layouts.compatibility import EMBEDDINGS, HEAD, embedding_of, same_bytes
 from warmkit.layouts.config_defaults import ties
 from warmkit.layouts.orientation import has_conv1d, is_conv1d
+from warmkit.merging.low_rank import LowRank
 from warmkit.sources.file_identity import Identity, identities_at
 from warmkit.sources.hub import resolve
 

@@ -70,13 +70,14 @@ def on_base(source: str, base: Checkpoint, found: FoundAdapter, note: str | None
     """
     adapter = read_adapter(found.directory, found.config)
     lost = lost_head(base, adapter.whole, found.config)
+    coded = [f"{found.source}: its base is quantised; the result is the dense weights of both"] if is_dequantised(base) else []
     base = padded_as_trained(with_own_head(base, adapter.whole, found.config), found.directory)
     base = joined(adapter, base)
     return replace(
         base,
         source=source,
         files=(*base.files, adapter.file, found.config.path),
-        notes=(*base.notes, *([note] if note else []), *lost),
+        notes=(*base.notes, *([note] if note else []), *coded, *lost),
         adapters=(*base.adapters, found.directory),
         identities={**base.identities, **found.identities},
     )
@@ -107,7 +108,7 @@ def _apply(adapter: Adapter, base: Checkpoint) -> dict[str, Tensor]:
             problems.append(_whole_problem(name, own, target))
         else:
             changed[place] = ReplacedTensor(target, own)
-    cache = FactorCache()
+    cache: Recent[LowRank] = Recent()
     for module in adapter.modules.values():
         for suffix, factors in _factors(adapter, module, base, f"{rename(module.name)}.weight").items():
             name = f"{rename(module.name)}.{suffix}"

@@ -2,58 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, cast
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from warmkit.errors import FormatError, UnsupportedError
 from warmkit.formats.checkpoint import Checkpoint
 from warmkit.formats.coded import Block, CodedTensor, blocks_of, one_a_block
+from warmkit.formats.compressed_groups import Weights, weights_of_groups
 from warmkit.formats.dtypes import DTYPES, E4M3, DType
 from warmkit.formats.held import Recent, read_whole
-from warmkit.formats.packed_codes import BITS, WORD, PackedCodes, PackedZeros, words_for
+from warmkit.formats.packed_codes import WORD, PackedCodes, PackedZeros, words_for
 from warmkit.formats.tensors import Tensor
 from warmkit.merging.codes import Grid
 from warmkit.sources.files import Files
 
 SCALE, ZERO = "_scale", "_zero_point"  # after the name of a weight
 PACKED, SHAPE = "_packed", "_shape"
-PACKING = "pack-quantized"
-READ = ("float-quantized", "int-quantized", "naive-quantized", PACKING, "dense")
 # What is said of activations and of the cache of keys and values: the dense weights do not need it.
 ACTIVATIONS = tuple(f".{what}_{part}" for what in ("input", "output") for part in ("scale", "zero_point"))
 CACHE = tuple(f".{what}_scale" for what in "kvq")
-
-
-@dataclass(frozen=True)
-class Weights:
-    """What one of the `config_groups` says of its weights.
-
-    Attributes:
-        kind: `int` or `float`.
-        bits: Of a code.
-        strategy: What has a scale of its own: `tensor`, `channel`, `block` or `group`.
-        size: Rows and columns of a block, or [1, columns] of a group; None for the others.
-        packed: Whether codes lie packed in words.
-    """
-
-    kind: str
-    bits: int
-    strategy: str
-    size: Block | None
-    packed: bool
-
-    def block(self, rows: int, columns: int) -> Block:
-        """Return rows and columns of what has a scale of its own in a matrix."""
-        whole = (max(1, rows), max(1, columns))
-        size = {"tensor": whole, "channel": (1, whole[1])}.get(self.strategy, self.size or whole)
-        return min(size[0], whole[0]), min(size[1], whole[1])
-
-    def holds(self, codes: DType) -> bool:
-        """Say whether codes of a type, each a byte, may be those of this group."""
-        if self.packed:
-            return False
-        return self.kind == "float" and self.bits == 8 if codes == E4M3 else self.kind == "int" and self.bits <= 8
 
 
 def dense_entries(checkpoint: Checkpoint, said: Mapping[str, Any], stands_for: DType) -> dict[str, Tensor]:
@@ -71,7 +38,7 @@ def dense_entries(checkpoint: Checkpoint, said: Mapping[str, Any], stands_for: D
         FormatError: If a scale or its weight is missing, or has another shape than every group of the config asks for.
         UnsupportedError: If a format, or what is beside it, is not read.
     """
-    groups = list(_groups(checkpoint, said))
+    groups = list(weights_of_groups(checkpoint, said))
     entries, grids, found = checkpoint.entries, Recent[Grid](), dict[str, Tensor]()
     for name, tensor in entries.items():
         if tensor.dtype == E4M3 or (tensor.dtype.name == "I8" and name + SCALE in entries):
@@ -86,62 +53,6 @@ def dense_entries(checkpoint: Checkpoint, said: Mapping[str, Any], stands_for: D
     return found
 
 
-# ---- the config ----------------------------------------------------------------------------------------------------------
-
-
-def _groups(checkpoint: Checkpoint, said: Mapping[str, Any]) -> Iterator[Weights]:
-    """Yield what the groups of a config say of weights.
-
-    Raises:
-        FormatError: If they are no groups.
-        UnsupportedError: If their format is not read, or weights are transformed or sparse besides.
-    """
-    for key in ("sparsity_config", "transform_config", "moe_sparsity_config"):
-        value = said.get(key)
-        if value and not (isinstance(value, dict) and value.get("format") == "dense"):
-            raise UnsupportedError(f"{checkpoint.source}: compressed-tensors with a {key}, {_advice('which is not read')}")
-    groups = said.get("config_groups")
-    if not isinstance(groups, dict) or not all(isinstance(each, dict) for each in groups.values()):
-        raise FormatError(
-            f"{checkpoint.source}: expected config_groups in quantization_config to map names to groups, found {groups!r:.60}"
-        )
-    for name, group in cast("dict[str, dict[str, Any]]", groups).items():
-        form = group.get("format") or said.get("format")
-        if form not in READ:
-            raise UnsupportedError(
-                f"{checkpoint.source}: compressed-tensors in the format {form!r}, {_advice('which is not read')}"
-            )
-        if isinstance(weights := group.get("weights"), dict):
-            where = f"{checkpoint.source}: config_groups.{name}.weights in quantization_config"
-            yield _weights(where, weights, packed=form == PACKING)
-
-
-def _advice(why: str) -> str:
-    return f"{why} (read are {', '.join(READ)}); merge the models they were made from, and quantise the result"
-
-
-def _weights(where: str, said: Mapping[str, Any], packed: bool) -> Weights:
-    kind, bits, strategy = said.get("type", "int"), said.get("num_bits", 8), said.get("strategy")
-    if strategy is None:
-        size = said.get("group_size")
-        strategy = "tensor" if size is None else "channel" if size == -1 else "group"
-    sizes: dict[Any, Any] = {"block": said.get("block_structure"), "group": [1, said.get("group_size")]}
-    size = sizes.get(strategy)
-    if strategy in sizes and not _is_block(size):
-        raise FormatError(f"{where}: strategy {strategy!r} needs sizes that are natural numbers, found {size!r:.40}")
-    if strategy not in ("tensor", "channel", "block", "group") or said.get("dynamic") or type(bits) is not int:
-        raise UnsupportedError(f"{where}: num_bits {bits!r:.20}, strategy {strategy!r:.20}, {_advice('which is not read')}")
-    if packed and (kind != "int" or bits not in BITS):
-        raise UnsupportedError(
-            f"{where}: {kind!r:.20} of {bits} bits, packed, {_advice('which is not read: only 4 and 8 bits are')}"
-        )
-    return Weights(str(kind), bits, strategy, (size[0], size[1]) if size else None, packed)
-
-
-def _is_block(size: Any) -> bool:
-    return isinstance(size, list) and len(size) == 2 and all(type(each) is int and 0 < each < 1 << 31 for each in size)
-
-
 # ---- the tensors ---------------------------------------------------------------------------------------------------------
 
 
@@ -151,12 +62,23 @@ def _coded(
     codes, zeros = entries[name], entries.get(name + ZERO)
     scales = _scales(name, codes, entries)
     block = _block(name, codes, scales, groups)
+    alike = [each for each in groups if each.holds(codes.dtype) and each.block(*codes.shape[-2:]) == block]
+    _check_zeros(name, codes, zeros, alike)
     if zeros is not None and (zeros.dtype.name != "I8" or not one_a_block(codes.shape, block, zeros.shape)):
         raise FormatError(
             f"{zeros.file}: {name + ZERO!r} is {zeros.dtype.name} {list(zeros.shape)}, expected I8 "
             f"{list(blocks_of(codes.shape, block))}, one for each scale"
         )
     return CodedTensor(name, scales.dtype, stands_for, codes, scales, zeros, block, grids)
+
+
+def _check_zeros(name: str, codes: Tensor, zeros: Tensor | None, groups: Sequence[Weights]) -> None:
+    """Refuse codes without zero points where they are needed."""
+    if zeros is None and not any(each.symmetric for each in groups):
+        raise FormatError(
+            f"{codes.file}: {name + ZERO!r} is missing, and config_groups in config.json says that {codes.name!r} has "
+            "zero points (symmetric false); copy the checkpoint again, or merge the bfloat16 model"
+        )
 
 
 def _scales(name: str, codes: Tensor, entries: Mapping[str, Tensor]) -> Tensor:
@@ -194,6 +116,7 @@ def _packed(
         )
     (_, block), group = fitting.popitem()
     codes = PackedCodes(words, group.bits, shape)
+    _check_zeros(name, words, entries.get(name + ZERO), [group])
     zeros = _packed_zeros(name, entries, group, blocks_of(shape, block))
     return CodedTensor(name, scales.dtype, stands_for, codes, scales, zeros, block, grids)
 
@@ -213,8 +136,8 @@ def _stored_shape(name: str, words: Tensor, entries: Mapping[str, Tensor]) -> tu
 
 def _packed_zeros(name: str, entries: Mapping[str, Tensor], group: Weights, shape: tuple[int, ...]) -> Tensor | None:
     zeros = entries.get(name + ZERO)
-    if zeros is None:
-        return None
+    if zeros is None or (group.symmetric and (zeros.dtype.name, zeros.shape) == ("I8", shape)):
+        return zeros
     expected = (words_for(shape[0], group.bits), shape[1])
     if group.strategy not in ("group", "channel") or (zeros.dtype.name, zeros.shape) != ("I32", expected):
         raise FormatError(

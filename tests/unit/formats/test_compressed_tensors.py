@@ -84,6 +84,19 @@ def test_the_product_is_rounded_to_the_type_of_the_scales(kind: torch.dtype, tmp
     assert result_dtype(found.entry).torch_name == "bfloat16"
 
 
+def test_zero_points_that_a_symmetric_form_stores_are_used(tmp_path: Path) -> None:
+    zeros = torch.full((32, 2), 3, dtype=torch.int8)
+    folder = changed(tmp_path / "m", "ct-int4", lambda each: each.update({Z: zeros}))
+    scales = load_file(folder / "model.safetensors")[S].repeat_interleave(16, 1)
+    numbers = (said_of("ct-int4")[Q].float() / scales.float()).round()  # the codes again
+    assert torch.equal(tensors_of(folder)[Q], (numbers - 3).bfloat16() * scales)
+
+
+def test_a_block_may_be_written_as_older_configs_do(tmp_path: Path) -> None:
+    folder = changed(tmp_path / "m", "ct-fp8-block", weights={"block_structure": "32x32"})
+    assert torch.equal(tensors_of(folder)[Q], said_of("ct-fp8-block")[Q])
+
+
 def test_activations_and_the_cache_are_left_out(tmp_path: Path) -> None:
     layer = "model.layers.0.self_attn"
     cache = {f"{layer}.{each}_scale": torch.ones(1) for each in "kv"}
@@ -115,6 +128,27 @@ def test_dense_weights_under_such_a_config_are_what_they_are(tmp_path: Path) -> 
     config = {"quant_method": "compressed-tensors", "format": "dense", "config_groups": {}}
     opened = warmkit.open_checkpoint(save(tmp_path / "m", weights(1), {**CONFIG, "quantization_config": config}))
     assert "all of its weights are dense: read as they are" in opened.notes[0]
+
+
+def test_adapters_on_a_quantised_base_are_merged_as_on_the_dense_one(tmp_path: Path) -> None:
+    config = json.loads((DATA / "ct-int8" / "config.json").read_text())
+    del config["quantization_config"]
+    dense = save(tmp_path / "dense", said_of("ct-int8"), config)
+    adapters = []
+    for seed in (1, 2):
+        adapters.append(tmp_path / f"adapter-{seed}")
+        adapters[-1].mkdir()
+        torch.manual_seed(seed)
+        module = f"base_model.model.{Q.removesuffix('.weight')}"
+        factors = {f"{module}.lora_A.weight": torch.randn(2, 32), f"{module}.lora_B.weight": torch.randn(32, 2)}
+        save_file(factors, adapters[-1] / "adapter_model.safetensors")
+        (adapters[-1] / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 2, "lora_alpha": 4}))
+    for name, base in (("one", DATA / "ct-int8"), ("two", dense)):
+        warmkit.merge([f"{base}+{each}" for each in adapters], output=tmp_path / name, init=base, method="slerp")
+    one, two = (load_file(tmp_path / each / "model.safetensors") for each in ("one", "two"))
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert not torch.equal(one[Q], said_of("ct-int8")[Q])
 
 
 # ---- what is refused -----------------------------------------------------------------------------------------------------
@@ -280,6 +314,12 @@ WRONG: dict[str, tuple[str, Change, dict[str, Any], str]] = {
         lambda each: each.update({Z: torch.zeros(32, 2, dtype=torch.int8)}),
         {},
         f"'{Z}' is I8 [32, 2], expected I32 [4, 2], packed zero points of groups or channels",
+    ),
+    "a strategy that is no word": (
+        "ct-int8",
+        lambda _: None,
+        {"weights": {"strategy": [1]}},
+        "num_bits 8, strategy [1], which is",
     ),
     "an order of columns": (
         "ct-int8",

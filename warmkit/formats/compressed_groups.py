@@ -86,7 +86,7 @@ def _weights(where: str, said: Mapping[str, Any], packed: bool) -> Weights:
     if strategy is None:
         size = said.get("group_size")
         strategy = "tensor" if size is None else "channel" if size == -1 else "group"
-    sizes = {"block": _structure(said.get("block_structure")), "group": [1, said.get("group_size")]}
+    sizes: dict[str, Any] = {"block": _structure(said.get("block_structure")), "group": [1, said.get("group_size")]}
     size = sizes.get(str(strategy))
     if strategy in ("block", "group") and not _is_block(size):
         raise FormatError(f"{where}: strategy {strategy!r} needs sizes that are natural numbers, found {size!r:.40}")

@@ -22,9 +22,14 @@ _scratch = threading.local()
 
 
 class Recent(Generic[T]):
-    """What was used last, by the name of a tensor. One for every model, shared by threads."""
+    """What was used last, by the name of a tensor. One for every model, shared by threads.
 
-    def __init__(self) -> None:
+    Args:
+        most: How many stay; by default as many as there is work on at once.
+    """
+
+    def __init__(self, most: int | None = None) -> None:
+        self._most = most
         self._recent: OrderedDict[str, T] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -34,7 +39,7 @@ class Recent(Generic[T]):
             if name not in self._recent:
                 self._recent[name] = load()
             self._recent.move_to_end(name)
-            if len(self._recent) > KEPT:
+            if len(self._recent) > (self._most or KEPT):
                 self._recent.popitem(last=False)
             return self._recent[name]
 

@@ -9,10 +9,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from warmkit.formats import compressed_tensors, fp8
+from warmkit.formats import compressed_tensors, fp8, mxfp4
 from warmkit.formats.checkpoint import Checkpoint
 from warmkit.formats.coded import CodedTensor
 from warmkit.formats.dtypes import BY_TORCH_NAME, OUTPUT_NAMES, DType
+from warmkit.formats.mxfp4 import ExpertsTensor
 from warmkit.formats.tensors import Tensor
 
 KEY, DTYPE_KEYS = "quantization_config", ("dtype", "torch_dtype")
@@ -35,6 +36,7 @@ class QuantisedForm:
 FORMS = (
     QuantisedForm("fp8", fp8.dense_entries),
     QuantisedForm("compressed-tensors", compressed_tensors.dense_entries),
+    QuantisedForm("mxfp4", mxfp4.dense_entries),
 )
 
 
@@ -60,7 +62,7 @@ def dequantised(checkpoint: Checkpoint) -> Checkpoint:
 
 def is_dequantised(checkpoint: Checkpoint) -> bool:
     """Say whether numbers of a checkpoint are computed from codes and scales."""
-    return any(isinstance(each, CodedTensor) for each in checkpoint.entries.values())
+    return any(isinstance(each, CodedTensor | ExpertsTensor) for each in checkpoint.entries.values())
 
 
 def type_of_weights(config: Mapping[str, Any]) -> DType:
@@ -72,7 +74,7 @@ def type_of_weights(config: Mapping[str, Any]) -> DType:
 
 
 def _said(entries: Mapping[str, Tensor], method: str, stands_for: DType) -> str:
-    coded = sum(isinstance(each, CodedTensor) for each in entries.values())
+    coded = sum(isinstance(each, CodedTensor | ExpertsTensor) for each in entries.values())
     if not coded:
         return f"its config says quantised ({method}), and all of its weights are dense: read as they are"
     kind = stands_for.torch_name

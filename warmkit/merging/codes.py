@@ -59,3 +59,25 @@ def unpack(packed: NDArray[np.uint8], first: int, bits: int, out: NDArray[np.int
         machine_code.codes.nibbles(packed, first, out)
     else:
         np.bitwise_xor(packed[first : first + out.size], 0x80, out=out.view(np.uint8))
+
+
+TILE = 128  # rows of FP4 codes whose bytes stay in the first-level cache
+FP4 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6], np.float32)
+"""What the sixteen codes of FP4 (E2M1) stand for."""
+with np.errstate(over="ignore"):
+    E8M0 = np.append(np.ldexp(np.float32(1), np.arange(-127, 128)), np.nan).astype(np.float32)
+"""What the 256 codes of scales that are exponents (E8M0) stand for."""
+
+
+def decode_fours(packed: NDArray[np.uint8], scales: NDArray[np.float32], start: int, shape: tuple[int, int], out: Any) -> None:
+    """Write what FP4 codes with a scale for every 32 of a row stand for, transposed.
+
+    Args:
+        packed: [rows * columns / 2], two codes a byte, the lower half first.
+        scales: [rows * columns / 32].
+        start: Place of the first element in the transpose, [columns, rows].
+        shape: Rows and columns of the codes.
+        out: [n] in storage type, overwritten.
+    """
+    if out.size:
+        machine_code.codes.fours(packed, scales, start, *shape, TILE, FP4, out)

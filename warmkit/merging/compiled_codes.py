@@ -68,3 +68,29 @@ def nibbles(packed, first, out):
     for i in range(out.size):
         place = first + i
         out[i] = ((packed[place >> 1] >> ((place & 1) << 2)) & 15) - 8
+
+
+@compiled()
+def _column_of_fours(packed, half, place, shift, scales, across, block, first, table, out):
+    for i in range(out.size):
+        row = first + i
+        code = (packed[row * half + place] >> shift) & 15
+        out[i] = narrow(table[code] * scales[row * across + block], out[i])
+
+
+@compiled()
+def fours(packed, scales, start, rows, columns, tile, table, out):
+    """Write a part of the transpose of a matrix of FP4 codes, from element `start` of the transpose on.
+
+    The bytes of `tile` rows stay in the first-level cache from one column to the next.
+    """
+    half, across = columns // 2, columns // 32
+    stop = start + out.size
+    for top in range(0, rows, tile):
+        bottom = min(rows, top + tile)
+        for column in range(start // rows, (stop - 1) // rows + 1):
+            low, high = max(start, column * rows + top), min(stop, column * rows + bottom)
+            if low < high:
+                part = out[low - start : high - start]
+                shift, place, block = (column & 1) << 2, column >> 1, column >> 5
+                _column_of_fours(packed, half, place, shift, scales, across, block, low - column * rows, table, part)

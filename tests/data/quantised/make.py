@@ -10,6 +10,8 @@ Run it with transformers 5.23.0, compressed-tensors 0.20.1 and torch 2.13.0 on a
   `FP8BlockDequantizer` reads, in float32.
 - `ct-*` are what compressed-tensors' `ModelCompressor` wrote, with scales from `calculate_qparams` of the weights' extremes;
   `said/ct-*` is what its `CompressedTensorsDequantizer` reads, in the type of the scales.
+- `mxfp4` is a GPT-OSS whose experts are codes and exponents drawn at random, under the names and shapes of openai/gpt-oss-20b:
+  its quantiser needs a GPU. transformers reads it on a CPU.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from compressed_tensors.quantization import QuantizationArgs, QuantizationConfig
 from compressed_tensors.quantization.utils import calculate_qparams
 from compressed_tensors.quantization.utils.helpers import maybe_pad_tensor_for_block_quant
 from safetensors.torch import load_file, save_file
-from transformers import FineGrainedFP8Config, LlamaConfig, LlamaForCausalLM
+from transformers import FineGrainedFP8Config, GptOssConfig, GptOssForCausalLM, LlamaConfig, LlamaForCausalLM
 from transformers.integrations.finegrained_fp8 import Fp8Quantize
 
 HERE = Path(__file__).parent
@@ -36,6 +38,7 @@ VERSIONS = {"transformers": "5.23.0", "compressed-tensors": "0.20.1", "torch": "
 SIZES: dict[str, Any] = {"vocab_size": 48, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 1}
 HEADS: dict[str, Any] = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 32}
 BLOCK = (32, 32)
+LLAMA = "LlamaForCausalLM"
 SMALL: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 48, "vocab_size": 40}
 TOKEN: dict[str, Any] = {"num_bits": 8, "strategy": "token", "dynamic": True}
 FLOAT: dict[str, Any] = {"num_bits": 8, "type": "float"}
@@ -92,10 +95,12 @@ def fp8(name: str, seed: int) -> None:
     save(HERE / name, model, tensors, config.to_dict())
 
 
-def save(folder: Path, model: LlamaForCausalLM, tensors: dict[str, torch.Tensor], said: dict[str, Any]) -> None:
+def save(
+    folder: Path, model: Any, tensors: dict[str, torch.Tensor], said: dict[str, Any], kind: str = "LlamaForCausalLM"
+) -> None:
     model.config.save_pretrained(folder)
     content = json.loads((folder / "config.json").read_text())
-    content |= {"dtype": "bfloat16", "architectures": ["LlamaForCausalLM"], "quantization_config": said}
+    content |= {"dtype": "bfloat16", "architectures": [kind], "quantization_config": said}
     (folder / "config.json").write_text(json.dumps(content, indent=2) + "\n")
     save_file({name: each.contiguous() for name, each in tensors.items()}, folder / "model.safetensors", {"format": "pt"})
 
@@ -143,6 +148,21 @@ def compressed(name: str, weights: dict[str, Any], activations: dict[str, Any] |
     save_file(found, HERE / "said" / f"{name}.safetensors")
 
 
+def mxfp4() -> None:
+    torch.manual_seed(5)
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8}
+    experts = {"num_local_experts": 3, "num_experts_per_tok": 2, "layer_types": ["full_attention"]}
+    sizes = {"vocab_size": 40, "hidden_size": 64, "intermediate_size": 32, "num_hidden_layers": 1}
+    model = GptOssForCausalLM(GptOssConfig(**sizes, **heads, **experts)).to(torch.bfloat16)
+    tensors = dict(model.state_dict())
+    for name in [name for name in tensors if name.endswith(("experts.gate_up_proj", "experts.down_proj"))]:
+        count, columns, rows = tensors.pop(name).shape
+        blocks = torch.randint(0, 256, (count, rows, columns // 32, 16), dtype=torch.uint8)
+        tensors |= {f"{name}_blocks": blocks, f"{name}_scales": torch.randint(115, 125, blocks.shape[:-1], dtype=torch.uint8)}
+    said = {"quant_method": "mxfp4", "modules_to_not_convert": ["model.layers.*.self_attn", "lm_head", "model.embed_tokens"]}
+    save(HERE / "mxfp4", model, tensors, said, "GptOssForCausalLM")
+
+
 def main() -> None:
     for name, expected in VERSIONS.items():
         assert version(name).partition("+")[0] == expected, f"{name} {version(name)}, not {expected}"
@@ -155,6 +175,7 @@ def main() -> None:
     fp8("fp8-a", 2)
     fp8("fp8-b", 3)
     fp8_cut()
+    mxfp4()
     for seed, (name, (weights, activations)) in enumerate(COMPRESSED.items()):
         compressed(name, weights, activations, 10 + seed)
 

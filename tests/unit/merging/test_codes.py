@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from warmkit.merging.codes import Grid, decode
+from warmkit.merging.codes import E8M0, FP4, TILE, Grid, decode, decode_fours, unpack
 
 STORED = {"uint16": torch.bfloat16, "int16": torch.float16, "float32": torch.float32}
 
@@ -68,3 +68,33 @@ def test_a_piece_is_that_part_of_the_whole(start: int) -> None:
 
 def test_nothing_is_decoded_to_nothing() -> None:
     decode(np.empty(0, np.int8), 0, grid((1, 1), (1, 1)), np.empty(0, np.float32))
+
+
+@pytest.mark.parametrize("rows", [1, 3, TILE, TILE + 5, 3 * TILE + 1])
+def test_fours_are_transposed_and_scaled_in_any_part(rows: int) -> None:
+    draw = np.random.default_rng(3)
+    codes = draw.integers(0, 16, (rows, 64)).astype(np.uint8)
+    scales = E8M0[draw.integers(110, 130, (rows, 2))].astype(np.float32)
+    exact = (FP4[codes] * scales.repeat(32, 1)).T.reshape(-1)
+    packed = (codes[:, ::2] | (codes[:, 1::2] << 4)).reshape(-1).astype(np.uint8)
+    for start, stop in ((0, exact.size), (1, 2), (rows // 2, exact.size - 1), (exact.size // 3, exact.size // 2), (5, 5)):
+        found = np.empty(stop - start, np.float32)
+        decode_fours(packed, scales.reshape(-1), start, (rows, 64), found)
+        np.testing.assert_array_equal(found, exact[start:stop])
+
+
+def test_the_values_of_fp4_and_its_exponents_are_those_of_the_format() -> None:
+    assert FP4.tolist() == [0, 0.5, 1, 1.5, 2, 3, 4, 6, 0, -0.5, -1, -1.5, -2, -3, -4, -6]
+    assert (E8M0[127], E8M0[0], E8M0[254], E8M0.size) == (1, 2.0**-127, 2.0**127, 256)
+    assert np.isnan(E8M0[255])
+
+
+@pytest.mark.parametrize(
+    ("bits", "packed", "numbers"), [(4, b"\x10\xf8", [-8, -7, 0, 7]), (8, b"\x00\x80\xff", [-128, 0, 127])]
+)
+def test_packed_numbers_are_less_half_of_their_range(bits: int, packed: bytes, numbers: list[int]) -> None:
+    found = np.empty(len(numbers), np.int8)
+    unpack(np.frombuffer(packed, np.uint8), 0, bits, found)
+    assert found.tolist() == numbers
+    unpack(np.frombuffer(packed, np.uint8), 1, bits, found[:-1])
+    assert found[:-1].tolist() == numbers[1:]

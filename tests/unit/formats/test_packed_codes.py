@@ -76,7 +76,8 @@ class Announced(Files):
 def test_what_is_read_was_announced(shape: tuple[int, int], tmp_path: Path) -> None:
     numbers = np.random.default_rng(0).integers(-8, 8, shape)
     tensor = PackedCodes(stored(tmp_path / "w", packed_rows(numbers, 4)), 4, shape)
-    with Announced() as files:
+    files = Announced()
+    with files:
         for start, stop in ((0, 1), (3, 20), (20, numbers.size)):
             tensor.ahead(files, start, stop - start)
             tensor.read(files, start, np.empty(stop - start, np.int8).data.cast("B"))

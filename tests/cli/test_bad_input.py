@@ -99,7 +99,7 @@ LIES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "offsets that disagree with the shape": (with_entry(shape=[40, 9]), "its offsets give"),
     "negative offsets": (with_entry(data_offsets=[-1280, 0]), "lists of natural numbers"),
     "unknown type": (with_entry(dtype="F31"), "unknown dtype 'F31'; did you mean"),
-    "fp8": (with_entry(dtype="F8_E4M3"), "F8_E4M3, a quantised type"),
+    "fp8": (with_entry(dtype="F8_E4M3", shape=[40, 32]), "F8_E4M3, a quantised type"),
     "shape of strings": (with_entry(shape=["40", "8"]), "lists of natural numbers"),
     "duplicate names": (lambda content: struct.pack("<Q", len(TWICE)) + TWICE + b"\0", "duplicate names"),
     "text that is not UTF-8": (lambda content: struct.pack("<Q", 4) + b'{"\xff"' + content[12:], "expected JSON"),

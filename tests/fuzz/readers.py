@@ -20,6 +20,7 @@ from tests.fuzz.mutations import WORDS, YAML_WORDS, damaged, rearranged
 from warmkit.layouts.opening import open_checkpoint
 from warmkit.sources.files import Files
 
+QUANTISED = Path(__file__).parents[1] / "data" / "quantised" / "ct-int4-zero"
 CONFIG = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "tie_word_embeddings": False, "rope_theta": 1e4}
 ADAPTER = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "rank_pattern": {r"layers\.[01]\.q": 2}, "alpha_pattern": {"q": 4.0}}
 TOKENIZER = {
@@ -180,6 +181,8 @@ def _weights(folder: Path) -> dict[str, Reader]:
         content = json.loads(adapter_config.read_bytes())
         return content["r"], float(content["lora_alpha"]), content.get("rank_pattern") or {}
 
+    coded = shutil.copytree(QUANTISED, folder / "quantised")
+
     return {
         "safetensors": Reader(
             single, in_header, lambda: bytes_of(open_checkpoint(single)), lambda: as_bytes(load_file(single)), 2
@@ -193,6 +196,8 @@ def _weights(folder: Path) -> dict[str, Reader]:
         ),
         "adapter config": Reader(adapter_config, json_too, ranks, said),
         "adapter": Reader(written, in_header, lambda: bytes_of(open_checkpoint(pair)) and None),
+        "quantised": Reader(coded / "model.safetensors", in_header, lambda: bytes_of(open_checkpoint(coded)) and None),
+        "quantised config": Reader(coded / "config.json", json_too, lambda: bytes_of(open_checkpoint(coded)) and None),
     }
 
 

@@ -19,6 +19,8 @@ KINDS = (
         "config",
         "adapter config",
         "adapter",
+        "quantised",
+        "quantised config",
         "torch.save",
         "FSDP rank files",
         "legacy torch.save",

@@ -23,12 +23,13 @@ from warmkit.engine.merge_options import OutputOptions
 from warmkit.engine.plan import Output
 from warmkit.engine.refill import Refill
 from warmkit.engine.spec import MergeSpec
-from warmkit.errors import FormatError, UsageError, listed
+from warmkit.errors import FormatError, UnsupportedError, UsageError, listed
 from warmkit.formats import torch_distributed
 from warmkit.formats.checkpoint import Checkpoint
 from warmkit.formats.containers import SAFETENSORS, container_at, open_weights
 from warmkit.formats.optimizer_states import Key, moments_in
 from warmkit.formats.pieces import places_of
+from warmkit.formats.quantised import is_dequantised
 from warmkit.formats.safetensors_model import open_model
 from warmkit.formats.stored_zip import StoredZip, is_zip
 from warmkit.formats.tensors import StoredTensor, Tensor
@@ -182,6 +183,11 @@ def plan_copy(
     """
     template, optimizer = models[-1 if spec.name in ALONG_A_RUN else 0], options.get("optimizer")
     root = _root(template)
+    if is_dequantised(template):
+        raise UnsupportedError(
+            f"{template.source}: --as same writes into a copy of its files, which hold codes, and merged weights are none; "
+            "leave --as out, and quantise the result"
+        )
     container_at(root).check_copy(template)
     beside = [file for file in files_in(root) if file not in template.files]
     own = [file for file in beside if is_optimizer(file, root)]

@@ -13,7 +13,8 @@ from warmkit.engine.spec import MergeSpec
 from warmkit.errors import UsageError, listed
 from warmkit.formats.checkpoint import Checkpoint
 from warmkit.formats.dtypes import DTYPES
-from warmkit.layouts.adapted import AdaptedTensor, ReplacedTensor, read_whole
+from warmkit.formats.held import read_whole
+from warmkit.layouts.adapted import AdaptedTensor, ReplacedTensor
 from warmkit.sources.files import Files
 
 FARTHEST = 2.0  # of eta: sweeps go a little beyond the model, hardly ever twice as far

@@ -12,6 +12,7 @@ from pathlib import Path
 from warmkit.errors import StateDictError, UnsupportedError
 from warmkit.formats import hf_shards, megatron, rank_files, safetensors_model, torch_distributed, torch_model, zero
 from warmkit.formats.checkpoint import Checkpoint
+from warmkit.formats.quantised import dequantised
 from warmkit.formats.refused import refuse
 from warmkit.formats.safetensors_model import with_files_beside
 from warmkit.formats.schedule_free import noted_beside
@@ -86,6 +87,7 @@ def open_weights(source: str, path: Path, allow_pickle: bool, state_dict: str | 
         checkpoint = replace(container.open(source, path, state_dict), state_dict=state_dict)
     else:
         raise StateDictError(f"{source}: {container.name} holds one model, and no state dict {state_dict!r}", alone=True)
+    checkpoint = dequantised(checkpoint)
     refuse(checkpoint)
     checkpoint = replace(checkpoint, notes=(*checkpoint.notes, *noted_beside(path)), container=(container.name, path))
     return with_files_beside(checkpoint)

@@ -1,4 +1,4 @@
-"""Tensor types: which are averaged, which are copied, which are refused."""
+"""Tensor types: which are averaged, which are copied, which are codes, which are refused."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ class DType:
     Attributes:
         name: The name in a safetensors header, `BF16` for instance.
         itemsize: Bytes per element.
-        kind: `float` types are averaged; `exact` ones must agree in all inputs and are copied.
+        kind: `float` types are averaged; `exact` ones must agree in all inputs and are copied; `code` ones mean nothing
+            without the scales beside them.
         storage: Name of the numpy type that the merge kernels see. float16 is stored as int16 and bfloat16 as
             uint16, so that one type says which of the two a block holds.
         torch_name: Attribute of `torch`, also the value written to `config.json`.
@@ -24,7 +25,7 @@ class DType:
 
     name: str
     itemsize: int
-    kind: Literal["float", "exact"]
+    kind: Literal["float", "exact", "code"]
     storage: str
     torch_name: str
     largest: float = 0.0
@@ -48,6 +49,7 @@ _TABLE = (
 DTYPES: dict[str, DType] = {dtype.name: dtype for dtype in _TABLE}
 BY_TORCH_NAME: dict[str, DType] = {dtype.torch_name: dtype for dtype in _TABLE}
 
+E4M3 = DType("F8_E4M3", 1, "code", "uint8", "float8_e4m3fn")
 # Known to the format, refused by name: averaging their codes is meaningless, or their scale lives elsewhere.
 QUANTISED = frozenset(("F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "F4", "F6_E2M3", "F6_E3M2"))
 

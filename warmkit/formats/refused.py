@@ -19,7 +19,19 @@ _QUANTISED = frozenset(("quantization_config", "quantization", "compression_conf
 _PACKED = (
     *(".qweight", ".qzeros", ".g_idx", ".absmax", ".quant_map", ".weight_packed", ".weight_scale", ".weight_scale_inv"),
     *(".weight_scale_2", ".weight_global_scale", ".weight_zero_point", ".weight_scales", ".weight_shape", ".input_scale"),
-    *(".SCB", ".W_q", ".codebooks", "._data", "._weight_qdata", "._weight_scale", "._amax", ".q_weight", ".trellis", ".Qidxs"),
+    *(
+        ".weight_g_idx",
+        ".SCB",
+        ".W_q",
+        ".codebooks",
+        "._data",
+        "._weight_qdata",
+        "._weight_scale",
+        "._amax",
+        ".q_weight",
+        ".trellis",
+        ".Qidxs",
+    ),
     *("_scale_inv", ".activation_scale", ".dqweight", ".dense_weights", "._packed_params"),
 )
 _PACKED_PART = re.compile(r"\.(quant_state|weight_fake_quant|activation_post_process)\.")
@@ -38,7 +50,7 @@ def refuse(checkpoint: Checkpoint) -> None:
         UnsupportedError: Naming the tensor or key that says so, and what to do.
         FormatError: If there is not one number in it.
     """
-    for check in (_sharded, _quantised, _unmerged, _flat, _empty):
+    for check in (_sharded, _codes, _quantised, _unmerged, _flat, _empty):
         check(checkpoint)
 
 
@@ -51,6 +63,17 @@ def _sharded(checkpoint: Checkpoint) -> None:
         raise UnsupportedError(
             f"{checkpoint.source}: shards of torch's HuggingFaceStorageWriter ({SHARDING}), each with a part of every tensor; "
             "give a folder on this machine with all of them, under the names that the writer gave them (shard-00001-model-...)"
+        )
+
+
+def _codes(checkpoint: Checkpoint) -> None:
+    name = _first(checkpoint.entries, lambda name: checkpoint.entries[name].dtype.kind == "code")
+    if name is not None:
+        tensor = checkpoint.entries[name]
+        raise UnsupportedError(
+            f"{tensor.file}: tensor {name!r} is {tensor.dtype.name}, a quantised type that cannot be averaged without the "
+            "scales and the config.json that say what it stands for; give the folder with all of them, or merge the bfloat16 "
+            "or float32 checkpoints and quantise the result"
         )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,8 +33,12 @@ class Header:
     metadata: dict[str, str]
 
 
-def read_header(path: WeightFile) -> Header:
+def read_header(path: WeightFile, types: Mapping[str, DType] = DTYPES) -> Header:
     """Read and check the header of a safetensors file.
+
+    Args:
+        path: The file.
+        types: Those that may be in it, by their names there.
 
     Returns:
         Its tensors in the order of their bytes, and its metadata.
@@ -54,7 +58,7 @@ def read_header(path: WeightFile) -> Header:
         raw, size = _raw_header(path, path.size, path.open().read)
     if not raw.startswith(b"{"):
         raise FormatError(f"{path}: expected a JSON header, found {raw[:12]!r}")
-    return _check(parse_json(raw, path), path, 8 + len(raw), size)
+    return _check(parse_json(raw, path), path, types, 8 + len(raw), size)
 
 
 def _raw_header(path: WeightFile, size: int, read: Callable[[int], bytes]) -> tuple[bytes, int]:
@@ -72,11 +76,11 @@ def _raw_header(path: WeightFile, size: int, read: Callable[[int], bytes]) -> tu
     return read(length), size
 
 
-def _check(header: Any, path: WeightFile, start: int, size: int) -> Header:
+def _check(header: Any, path: WeightFile, types: Mapping[str, DType], start: int, size: int) -> Header:
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise FormatError(f"{path}: __metadata__ must map strings to strings")
-    entries = sorted((_entry(name, value, path, start) for name, value in header.items()), key=_place)
+    entries = sorted((_entry(name, value, path, types, start) for name, value in header.items()), key=_place)
     end = start
     for entry in entries:
         if entry.offset != end:
@@ -97,11 +101,11 @@ def _naturals(value: Any) -> bool:
     return isinstance(value, list) and all(type(n) is int and 0 <= n < 1 << 63 for n in value)
 
 
-def _entry(name: str, value: Any, path: WeightFile, start: int) -> StoredTensor:
+def _entry(name: str, value: Any, path: WeightFile, types: Mapping[str, DType], start: int) -> StoredTensor:
     if not isinstance(value, dict) or set(value) != {"dtype", "shape", "data_offsets"}:
         raise FormatError(f"{path}: tensor {name!r}: expected the keys dtype, shape and data_offsets")
     dtype_name, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
-    if str(dtype_name) not in DTYPES:
+    if str(dtype_name) not in types:
         if str(dtype_name) in QUANTISED:
             raise UnsupportedError(
                 f"{path}: tensor {name!r} is {dtype_name}, a quantised type that cannot be averaged; "
@@ -110,7 +114,7 @@ def _entry(name: str, value: Any, path: WeightFile, start: int) -> StoredTensor:
         raise FormatError(f"{path}: tensor {name!r}: unknown dtype {dtype_name!r}{nearest(str(dtype_name), DTYPES)}")
     if not _naturals(shape) or len(shape) > MAX_DIMENSIONS or not _naturals(offsets) or len(offsets) != 2:
         raise FormatError(f"{path}: tensor {name!r}: shape and data_offsets must be short lists of natural numbers")
-    entry = StoredTensor(name, DTYPES[str(dtype_name)], tuple(shape), path, start + offsets[0])
+    entry = StoredTensor(name, types[str(dtype_name)], tuple(shape), path, start + offsets[0])
     if offsets[1] - offsets[0] != entry.nbytes:
         raise FormatError(
             f"{path}: tensor {name!r}: {dtype_name} of shape {list(shape)} takes {entry.nbytes:,} bytes, "

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from warmkit.errors import CheckpointError, FormatError
 from warmkit.formats.checkpoint import Checkpoint, check_index
+from warmkit.formats.dtypes import DTYPES, E4M3
 from warmkit.formats.hf_shards import without_origins
+from warmkit.formats.quantised import dequantised
 from warmkit.formats.refused import refuse
 from warmkit.formats.safetensors_file import read_header
 from warmkit.formats.state_dicts import weights_among
@@ -20,6 +22,8 @@ from warmkit.sources.lone_pieces import refuse_name, refuse_piece
 from warmkit.sources.model_index import inside, read_index
 from warmkit.sources.remote import Remote
 from warmkit.sources.weight_names import INDEX, SINGLE
+
+TYPES = {**DTYPES, E4M3.name: E4M3}  # codes are known here; `refused` says what is left of them
 
 
 def files_at(path: Path) -> list[str]:
@@ -67,7 +71,7 @@ def open_streamed(remote: Remote, state_dict: str | None = None) -> Checkpoint:
     if remote.mapping is not None:
         check_index(f"{remote.source}: {INDEX}", remote.mapping, checkpoint)
         checkpoint = without_origins(checkpoint, remote.files)
-    named = _named(checkpoint, state_dict)
+    named = dequantised(_named(checkpoint, state_dict))
     refuse(named)
     return _with_others(named, remote.beside, remote.others)
 
@@ -85,7 +89,7 @@ def _assemble(source: str, path: Path, files: Sequence[WeightFile]) -> Checkpoin
     entries: dict[str, Tensor] = {}
     metadata: dict[str, str] = {}
     for file in files:
-        header = read_header(file)
+        header = read_header(file, TYPES)
         metadata |= header.metadata
         for entry in header.entries:
             if entry.name in entries:

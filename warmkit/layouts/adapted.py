@@ -9,25 +9,21 @@ The dense difference is never held: memory is a few megabytes of factors, whatev
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from warmkit.formats import held
 from warmkit.formats.dtypes import DTYPES, DType
+from warmkit.formats.held import Recent, read_whole
 from warmkit.formats.tensors import Counted, Tensor, result_dtype
 from warmkit.merging import low_rank
-from warmkit.merging.kernels import NumbaKernels
 from warmkit.merging.low_rank import LowRank
 from warmkit.sources.files import Files, WeightFile
 
 PIECE = 1 << 19  # elements at a time: the base's bytes and the sum are still in the second-level cache for the next step
-KEPT = 12  # tensors whose factors stay in memory: more than the threads of a merge work on at once
-
-_scratch = threading.local()
 
 
 @dataclass(frozen=True)
@@ -61,24 +57,6 @@ class Factors:
             return left * left.dtype.type(self.scale)
 
 
-class FactorCache:
-    """The factors that were used last. One for every adapter, shared by threads."""
-
-    def __init__(self) -> None:
-        self._recent: OrderedDict[str, LowRank] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, name: str, load: Callable[[], LowRank]) -> LowRank:
-        """Return the factors of a tensor, loading them if it was not used lately."""
-        with self._lock:
-            if name not in self._recent:
-                self._recent[name] = load()
-            self._recent.move_to_end(name)
-            if len(self._recent) > KEPT:
-                self._recent.popitem(last=False)
-            return self._recent[name]
-
-
 @dataclass(frozen=True, eq=False)
 class AdaptedTensor(Counted):
     """A tensor of the base with its difference added.
@@ -89,7 +67,7 @@ class AdaptedTensor(Counted):
 
     base: Tensor
     factors: Factors
-    cache: FactorCache
+    cache: Recent[LowRank]
     _dora: dict[str, NDArray[Any]] = field(default_factory=lambda: {})
     _lock: Any = field(default_factory=threading.Lock)
 
@@ -144,7 +122,7 @@ class AdaptedTensor(Counted):
         self.base.ahead(files, start, elements)
 
     def _add(self, files: Files, start: int, product: LowRank, out: NDArray[Any]) -> None:
-        raw = _buffer(self.base.dtype.storage)[: out.size]
+        raw = held.buffer(PIECE, self.base.dtype.storage)[: out.size]
         self.base.read(files, start, raw.data.cast("B"))
         low_rank.add(raw, start, product, out)
 
@@ -199,24 +177,3 @@ class ReplacedTensor(Counted):
 
     def ahead(self, files: Files, start: int, elements: int) -> None:
         self.own.ahead(files, start, elements)
-
-
-def _buffer(storage: str) -> NDArray[Any]:
-    """Return this thread's buffer for raw elements: fresh memory would cost as much as the sum."""
-    buffers: dict[str, NDArray[Any]] = _scratch.__dict__.setdefault("buffers", {})
-    if storage not in buffers:
-        buffers[storage] = np.empty(PIECE, storage)
-    return buffers[storage]
-
-
-def read_whole(files: Files, tensor: Tensor, dtype: DType) -> NDArray[Any]:
-    """Read a small tensor whole, converted to `dtype`."""
-    stored = np.empty(tensor.elements, tensor.dtype.storage)
-    if stored.size:
-        tensor.read(files, 0, stored.data.cast("B"))
-    if tensor.dtype.storage == dtype.storage:
-        return stored.reshape(tensor.shape)
-    values = np.empty(stored.size, dtype.storage)
-    if stored.size:
-        NumbaKernels().convert(stored, values)
-    return values.reshape(tensor.shape)

@@ -9,8 +9,10 @@ from pathlib import Path
 from warmkit.common.addresses import shown
 from warmkit.errors import CheckpointError, FormatError, MismatchError, UnsupportedError
 from warmkit.formats.checkpoint import Checkpoint
+from warmkit.formats.held import Recent
+from warmkit.formats.quantised import is_dequantised
 from warmkit.formats.tensors import StoredTensor, Tensor
-from warmkit.layouts.adapted import AdaptedTensor, FactorCache, Factors, ReplacedTensor
+from warmkit.layouts.adapted import AdaptedTensor, Factors, ReplacedTensor
 from warmkit.layouts.adapter_config import CONFIG, AdapterConfig, read_config
 from warmkit.layouts.adapter_file import Adapter, Module, read_adapter
 from warmkit.layouts.adapter_heads import SCORE, lost_head, padded_as_trained, with_own_head
@@ -18,6 +20,7 @@ from warmkit.layouts.adapter_names import alike, naming
 from warmkit.layouts.compatibility import EMBEDDINGS, HEAD, embedding_of, same_bytes
 from warmkit.layouts.config_defaults import ties
 from warmkit.layouts.orientation import has_conv1d, is_conv1d
+from warmkit.merging.low_rank import LowRank
 from warmkit.sources.file_identity import Identity, identities_at
 from warmkit.sources.hub import resolve
 
@@ -67,13 +70,14 @@ def on_base(source: str, base: Checkpoint, found: FoundAdapter, note: str | None
     """
     adapter = read_adapter(found.directory, found.config)
     lost = lost_head(base, adapter.whole, found.config)
+    coded = [f"{found.source}: its base is quantised; the result is the dense weights of both"] if is_dequantised(base) else []
     base = padded_as_trained(with_own_head(base, adapter.whole, found.config), found.directory)
     base = joined(adapter, base)
     return replace(
         base,
         source=source,
         files=(*base.files, adapter.file, found.config.path),
-        notes=(*base.notes, *([note] if note else []), *lost),
+        notes=(*base.notes, *([note] if note else []), *coded, *lost),
         adapters=(*base.adapters, found.directory),
         identities={**base.identities, **found.identities},
     )
@@ -104,7 +108,7 @@ def _apply(adapter: Adapter, base: Checkpoint) -> dict[str, Tensor]:
             problems.append(_whole_problem(name, own, target))
         else:
             changed[place] = ReplacedTensor(target, own)
-    cache = FactorCache()
+    cache: Recent[LowRank] = Recent()
     for module in adapter.modules.values():
         for suffix, factors in _factors(adapter, module, base, f"{rename(module.name)}.weight").items():
             name = f"{rename(module.name)}.{suffix}"

@@ -22,9 +22,9 @@ from warmkit.engine.staging import Staging
 from warmkit.errors import UsageError, nearest
 from warmkit.formats.checkpoint import Checkpoint
 from warmkit.formats.dtypes import DTYPES, DType, parse_output_dtype
+from warmkit.formats.held import read_whole
 from warmkit.formats.safetensors_file import build_header
 from warmkit.formats.tensors import Tensor
-from warmkit.layouts.adapted import read_whole
 from warmkit.layouts.adapter_config import CONFIG, WEIGHTS
 from warmkit.layouts.adapters import ties_head
 from warmkit.layouts.compatibility import EMBEDDINGS, align

@@ -19,6 +19,7 @@ import warmkit
 from tests.conftest import save, tensors_of, weights
 from tests.unit.layouts import lora
 from warmkit.errors import CheckpointError, FormatError, MismatchError, NonFiniteError, OutputError, UnsupportedError
+from warmkit.formats import held
 from warmkit.layouts import adapted
 from warmkit.layouts.adapted import AdaptedTensor
 from warmkit.layouts.adapters import ties_head
@@ -190,8 +191,8 @@ def test_the_same_bytes_with_any_number_of_threads(pair: Pair, tmp_path: Path, m
     written = set()
     for threads, piece in ((1, 1 << 19), (2, 100), (8, 37)):
         monkeypatch.setattr(adapted, "PIECE", piece)
-        monkeypatch.setattr(adapted, "KEPT", 1 if threads == 8 else 12)  # factors are dropped and read again
-        monkeypatch.setattr(adapted, "_scratch", threading.local())
+        monkeypatch.setattr(held, "KEPT", 1 if threads == 8 else 12)  # factors are dropped and read again
+        monkeypatch.setattr(held, "_scratch", threading.local())
         warmkit.merge(pair.sources[:1] * 2 + pair.sources[:1], tmp_path / f"{threads}", method="uniform", threads=threads)
         written.add((tmp_path / f"{threads}" / "model.safetensors").read_bytes())
     assert len(written) == 1

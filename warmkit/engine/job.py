@@ -104,7 +104,7 @@ class Done:
 
 def input_rows(spec: MergeSpec, init: Any | None, models: Sequence[Any]) -> list[Any]:
     """Return the inputs of a merge in the order of its coefficients, the init first where it takes part."""
-    if not spec.uses_init:
+    if not spec.reads_init:
         return list(models)
     if init is None:
         why = spec.name if spec.method.needs_init or spec.name == "liti" else "eta other than 1"
@@ -132,7 +132,7 @@ def build_job(
     solve = spec.solve
     if space is not None and spec.from_zero:
         space = "weights"
-    if space == "weights" and spec.uses_init:  # row 0 is the init, whose products the ablation does not read
+    if space == "weights" and spec.reads_init:  # row 0 is the init, whose products the ablation does not read
         solve = _without_init(spec)
     return Job(
         rows=rows,

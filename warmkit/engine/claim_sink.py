@@ -67,8 +67,9 @@ class ClaimSink:
     def mixture(self, tensor: str) -> Mixture:
         """Return how the claim on a tensor comes from the rows."""
         group = self._groups.get(self._job.twins.get(tensor, tensor))
-        plain = group is None or self._job.edit is not None
-        return Mixture(None if plain else self._coefficients[group], self._from_zero)
+        if group is None or self._job.edit is not None:
+            return Mixture(None, self._from_zero)
+        return Mixture(self._coefficients[group], self._from_zero)
 
     def dtype(self, tensor: str) -> DType:
         """Return the type whose rounding counts: the stored one, but no wider than float32 where an input is not."""
@@ -80,7 +81,7 @@ class ClaimSink:
         if tensor not in self._merged:
             return
         if self._job.dtypes[tensor].kind == "exact":
-            if output == 0 and self._read(tensor, start, data.nbytes) != data:
+            if output == 0 and data.tobytes() != self._read(tensor, start, data.nbytes):
                 self.different.add(tensor)
             return
         waiting: dict[str, list[Values]] = self._local.__dict__.setdefault("waiting", {})
@@ -88,10 +89,10 @@ class ClaimSink:
         if output == self._job.outputs - 1:
             self._compare(tensor, start, waiting.pop(tensor))
 
-    def _read(self, tensor: str, start: int, nbytes: int) -> bytearray:
+    def _read(self, tensor: str, start: int, nbytes: int) -> bytes:
         found = bytearray(nbytes)
         self._merged[tensor].read(self._files, start, memoryview(found))
-        return found
+        return bytes(found)
 
     def _compare(self, tensor: str, start: int, written: list[Values]) -> None:
         claim, *rows = written

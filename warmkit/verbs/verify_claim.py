@@ -49,13 +49,13 @@ def verify_claim(
     antiparallel: str = "error",
     **options: Unpack[MergeOptions],
 ) -> ClaimReport:
-    """Verify what somebody says of a merged model: "the merge of these models by this method", or "this base with this adapter".
+    """Verify what is said of a merged model: "the merge of these models by this method", or "this base with this adapter".
 
     The merge is computed, block by block, and compared with the model; nothing is written. A tensor
 
     - *contains* the claim if what is there is what the claim gives, up to the rounding of the stored type;
     - *does not contain* it if rounding does not explain the difference;
-    - leaves it open (*cannot tell*) if what the claim starts from (the init, else the first model) would pass as well, since the
+    - leaves it open (*cannot tell*) if what the claim starts from (the init, else the first model) would pass, or nearly: the
       claimed change is lost in rounding.
 
     `engine/residuals.py` has the bounds.
@@ -100,7 +100,11 @@ def verify_claim(
 
 
 def _merge(
-    models: Sequence[PathLike] | None, slices: Sequence[Slice] | None, init: PathLike | None, method: str, how: Mapping[str, Any]
+    models: Sequence[PathLike] | None,
+    slices: Sequence[Slice] | None,
+    init: PathLike | None,
+    method: str,
+    how: Mapping[str, Any],
 ) -> Prepared:
     if slices is not None:
         spec, rows, start, reading, _ = slices_call(slices, init=init, method=method, **how)
@@ -154,9 +158,7 @@ def _with_names_of(reference: Checkpoint, merged: Checkpoint) -> Mapping[str, Te
         return merged.entries
 
 
-def _stream(
-    prepared: Prepared, merged: Checkpoint, comparable: Mapping[str, Tensor], options: Mapping[str, Any]
-) -> ClaimSink:
+def _stream(prepared: Prepared, merged: Checkpoint, comparable: Mapping[str, Tensor], options: Mapping[str, Any]) -> ClaimSink:
     """Compute the claim, and compare it with what is there."""
     coefficients: dict[str, Coefficients] = {}
     job, kernels = with_inputs(prepared.job, coefficients), find_kernels("cpu")

@@ -110,7 +110,7 @@ def _of_recipe(console: Console, path: str, parameters: dict[str, Any], reading:
     return {
         **merge,
         **kept,
-        **({"slices": read_slices(slices), "method": merge.get("method", "lerp")} if slices else {"models": models}),
+        **({"slices": read_slices(slices)} if slices else {"models": models}),
     }
 
 

@@ -107,12 +107,12 @@ def _what(answer: Answer, found: Tally, rows: Sequence[str]) -> str:
     if answer == "contains":
         return "" if found.change else "unchanged, as claimed"
     if answer == "cannot tell":
-        return f"the claimed change is lost in rounding: {rows[0]} would pass, too"
+        return "the claimed change is lost in rounding"
     if not found.change:
         return "changed; the claim leaves it as it is"
     equal = [name for name, count in zip(rows, found.others) if not count]
     if equal:
-        return f"the weights of {equal[0]}" + (": the change is missing" if equal[0] == rows[0] else "")
+        return equal[0] + (": the change is missing" if equal[0] == rows[0] else "")
     return _instead(found)
 
 
@@ -121,10 +121,10 @@ def _instead(found: Tally) -> str:
     cosine = found.along / math.sqrt(found.change * found.moved) if found.moved else 0.0
     off = int(found.stored[0])
     if 0 < off <= found.elements / 100:
-        return f"{off} of {found.elements:,} elements are off"
+        return f"{off} of {found.elements:,} elements"
     if abs(cosine) >= ALONG:
         return f"{found.along / found.change:.3g} times the change"
-    return f"another change: cosine {cosine:.2f} with the claimed one"
+    return f"another change (cosine {cosine:.2f})"
 
 
 def report_exact(name: str, problem: str, different: bool) -> TensorReport:
@@ -133,9 +133,10 @@ def report_exact(name: str, problem: str, different: bool) -> TensorReport:
     return TensorReport(name, "does not contain" if problem else "contains", what=problem or "unchanged, as claimed")
 
 
-def whole(tensors: Sequence[TensorReport]) -> Answer:
-    """Return the answer for the model: a claim that changes nothing cannot be told from what it starts from."""
+def whole(tensors: Sequence[TensorReport], on_init: bool) -> Answer:
+    """Return the answer for the model; with an init, a claim that changes nothing of it cannot be told from it."""
     if any(each.answer == "does not contain" for each in tensors):
         return "does not contain"
+    open_ = on_init or any(each.answer == "cannot tell" for each in tensors)
     changed = any(each.answer == "contains" and each.scale is not None for each in tensors)
-    return "contains" if changed else "cannot tell"
+    return "contains" if changed or not open_ else "cannot tell"

@@ -22,7 +22,7 @@ from warmkit.engine.stream import Stream
 from warmkit.errors import MismatchError, UsageError
 from warmkit.formats.checkpoint import Checkpoint
 from warmkit.formats.tensors import Tensor
-from warmkit.layouts.compatibility import untangle_head
+from warmkit.layouts.compatibility import HEAD, embedding_of, untangle_head
 from warmkit.layouts.opening import open_inputs
 from warmkit.merging.types import Coefficients
 from warmkit.sources.files import Files
@@ -41,7 +41,7 @@ def verify_claim(
     slices: Sequence[Slice] | None = None,
     adapter: PathLike | None = None,
     init: PathLike | None = None,
-    method: str = "slerp",
+    method: str | None = None,
     lambda_: Varying | None = None,
     coefficients: Sequence[Varying] | None = None,
     eta: Varying = 1.0,
@@ -66,7 +66,7 @@ def verify_claim(
         slices: Layers of models instead, as for `merge_slices`.
         adapter: An adapter instead, merged once into `init`.
         init: What the models were fine-tuned from; the base of the adapter.
-        method: As for `merge`.
+        method: As for `merge` and `merge_slices`.
         lambda_: As for `merge`.
         coefficients: As for `merge`.
         eta: As for `merge`, one number.
@@ -85,33 +85,30 @@ def verify_claim(
         raise UsageError("expected one claim: models, slices, or an adapter")
     if odd := sorted(options.keys() & (OutputOptions.__annotations__.keys() - {*READING, *RUNNING})):
         raise UsageError(f"{odd[0]}: means nothing here, since nothing is written; leave it out")
+    given: dict[str, Any] = {"method": method, "lambda_": lambda_, "coefficients": coefficients, "granularity": granularity}
+    how = {**{name: value for name, value in given.items() if value is not None}, **options}
+    how |= {name: value for name, value in {"eta": eta, "antiparallel": antiparallel}.items() if value not in (1, "error")}
     found = open_inputs([merged], options)[0]
-    numbers: dict[str, Any] = {"lambda_": lambda_, "coefficients": coefficients, "eta": eta}
-    how: dict[str, Any] = {**numbers, "granularity": granularity, "antiparallel": antiparallel, **options}
     if adapter is not None:
-        prepared = _with_adapter(init, adapter, options)
+        prepared = _with_adapter(init, adapter, how)
         claim = f"{shown(str(init))} with the adapter {shown(str(adapter))}"
     else:
         named = models if models is not None else [source.model for each in slices or () for source in each.sources]
-        prepared = _merge(models, slices, init, method, how)
+        prepared = _merge(models, slices, init, how)
         claim = f"{prepared.spec.name} of {', '.join(dict.fromkeys(shown(str(each)) for each in named))}"
         claim += f", init {shown(str(init))}" if init is not None else ""
     return _compare(prepared, found, claim, options)
 
 
 def _merge(
-    models: Sequence[PathLike] | None,
-    slices: Sequence[Slice] | None,
-    init: PathLike | None,
-    method: str,
-    how: Mapping[str, Any],
+    models: Sequence[PathLike] | None, slices: Sequence[Slice] | None, init: PathLike | None, how: Mapping[str, Any]
 ) -> Prepared:
     if slices is not None:
-        spec, rows, start, reading, _ = slices_call(slices, init=init, method=method, **how)
+        spec, rows, start, reading, _ = slices_call(slices, init=init, **how)
         return _prepare(spec, rows, start, reading)
     assert models is not None
     check_models(models)
-    spec, start, reading = merge_call(len(models), init=init, method=method, **how)
+    spec, start, reading = merge_call(len(models), init=init, **how)
     return _prepare(spec, models, start, reading)
 
 
@@ -119,8 +116,20 @@ def _with_adapter(init: PathLike | None, adapter: PathLike, options: Mapping[str
     if init is None or init == ZERO:
         raise UsageError("an adapter needs --init, the model that it was merged into")
     if odd := sorted(options.keys() - OutputOptions.__annotations__.keys()):
-        raise UsageError(f"{odd[0]}: an adapter is merged by no method; leave it out")
-    return _prepare(liti_spec(1.0), [f"{init}+{adapter}"], init, cast("OutputOptions", options))
+        raise UsageError(f"{odd[0].strip('_')}: an adapter is merged by no method; leave it out")
+    base, adapted = (open_inputs([each], options)[0] for each in (init, f"{init}+{adapter}"))
+    return _prepare(liti_spec(1.0), [adapted], _base_for(adapted, base), cast("OutputOptions", options))
+
+
+def _base_for(adapted: Checkpoint, base: Checkpoint) -> Checkpoint:
+    """Return a base with what an adapter brings whole, a head of its own or rows for new tokens: that is no change of it."""
+    tied = embedding_of(base.entries)
+    known = {**base.entries, **({HEAD: base.entries.get(HEAD, tied)} if tied is not None else {})}
+    entries = {
+        name: each if (mine := known.get(name)) is None or mine.shape != each.shape else mine
+        for name, each in adapted.entries.items()
+    }
+    return base if entries == base.entries else replace(base, entries=entries, own_config=adapted.config)
 
 
 def _prepare(
@@ -145,8 +154,9 @@ def _compare(prepared: Prepared, merged: Checkpoint, claim: str, options: Mappin
         else report_exact(name, problem, name in sink.different)
         for name, problem in misfits.items()
     ]
+    answer = whole(reports, prepared.init is not None)
     return ClaimReport(
-        whole(reports), merged.source, claim, scale_of(*sink.tallies.values()), reports, [*prepared.notes, *merged.notes]
+        answer, merged.source, claim, scale_of(*sink.tallies.values()), reports, [*prepared.notes, *merged.notes]
     )
 
 

@@ -5,17 +5,21 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from warmkit.engine.digests import Digests
 from warmkit.engine.job import Job
-from warmkit.engine.residuals import Mixture, Tally, Values, tally, total
+from warmkit.engine.residuals import Mixture, Tally, Values, rounded, tally, total
 from warmkit.formats.dtypes import DTYPES, DType
 from warmkit.formats.tensors import Tensor
 from warmkit.merging.kernels import NumbaKernels
 from warmkit.merging.types import Coefficients, Gram
 from warmkit.sources.files import Files
+
+PART = 1 << 14  # elements whose copies stay in the second-level cache, and in memory that the allocator has
 
 
 def with_inputs(job: Job, found: dict[str, Coefficients]) -> Job:
@@ -81,31 +85,41 @@ class ClaimSink:
         if tensor not in self._merged:
             return
         if self._job.dtypes[tensor].kind == "exact":
-            if output == 0 and data.tobytes() != self._read(tensor, start, data.nbytes):
+            if (
+                output == 0
+                and self._read(tensor, start, data.nbytes // self._job.dtypes[tensor].itemsize).data.cast("B") != data
+            ):
                 self.different.add(tensor)
             return
-        waiting: dict[str, list[Values]] = self._local.__dict__.setdefault("waiting", {})
-        waiting.setdefault(tensor, []).append(np.frombuffer(data, np.float64).copy())  # the buffer is used again
+        size = len(data) // 8
+        written = self._buffer("written", self._job.outputs * size, "float64").reshape(self._job.outputs, size)
+        written[output] = np.frombuffer(data, np.float64)  # a twin's outputs come in turn with its original's, and are the same
         if output == self._job.outputs - 1:
-            self._compare(tensor, start, waiting.pop(tensor))
+            self._compare(tensor, start, written)
 
-    def _read(self, tensor: str, start: int, nbytes: int) -> bytes:
-        found = bytearray(nbytes)
-        self._merged[tensor].read(self._files, start, memoryview(found))
-        return bytes(found)
+    def _buffer(self, purpose: str, size: int, storage: str) -> NDArray[Any]:
+        """Return a buffer of this thread: fresh memory costs more than the comparison."""
+        buffers: dict[tuple[str, str], NDArray[Any]] = self._local.__dict__.setdefault("buffers", {})
+        if (purpose, storage) not in buffers or buffers[purpose, storage].size < size:
+            buffers[purpose, storage] = np.empty(size, storage)
+        return buffers[purpose, storage][:size]
 
-    def _compare(self, tensor: str, start: int, written: list[Values]) -> None:
-        claim, *rows = written
-        entry, dtype = self._merged[tensor], self.dtype(tensor)
-        raw = np.frombuffer(self._read(tensor, start, claim.size * entry.dtype.itemsize), entry.dtype.storage)
-        stored = raw.astype(np.float64)
-        if entry.dtype.itemsize == 2:
-            NumbaKernels().convert(raw, stored)
-        if dtype != entry.dtype:
-            stored = stored.astype(np.float32).astype(np.float64)
-        found = tally(stored, claim, np.stack(rows), self.mixture(tensor), dtype)
+    def _read(self, tensor: str, start: int, size: int) -> NDArray[Any]:
+        entry = self._merged[tensor]
+        found = self._buffer("raw", size, entry.dtype.storage)
+        entry.read(self._files, start, found.data.cast("B"))
+        return found
+
+    def _compare(self, tensor: str, start: int, written: Values) -> None:
+        raw, mixture, dtype = self._read(tensor, start, written.shape[1]), self.mixture(tensor), self.dtype(tensor)
+        pieces: list[Tally] = []
+        for part in (slice(first, first + PART) for first in range(0, raw.size, PART)):
+            stored, (claim, *rows) = np.empty(raw[part].size), written[:, part]
+            NumbaKernels().convert(raw[part], stored)
+            stored = stored if dtype == self._merged[tensor].dtype else rounded(stored, dtype)
+            pieces.append(tally(stored, claim, np.stack(rows), mixture, dtype))
         with self._lock:
-            self._pieces.setdefault(tensor, {})[start] = found
+            self._pieces.setdefault(tensor, {})[start] = total(pieces)
 
     def solved(self, group: str, gram: Gram) -> None: ...
 

@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warmkit.formats.dtypes import DType
+from warmkit.merging import machine_code
 from warmkit.merging.kernels import NumbaKernels
 from warmkit.merging.types import Coefficients
 
@@ -40,7 +41,7 @@ SUBNORMAL = {"BF16": 2.0**-133, "F16": 2.0**-24, "F32": 2.0**-149, "F64": 5e-324
 SIGMAS = 5.0  # of sums whose terms have either sign: by chance once in a million tensors
 EXACT = 2.0**-50  # what float64 sums lose: rows that are equal have a mean that is theirs
 FEW = 8  # elements, or one in so many, that the base may be off without being told from the claim
-PIECE = 1 << 16  # elements whose dozen float64 copies stay in the second-level cache
+PIECE = 1 << 12  # elements whose changes stay in the first-level cache; the largest of them bounds their rounding
 
 
 @dataclass(frozen=True)
@@ -55,19 +56,11 @@ class Mixture:
     coefficients: Coefficients | None
     from_zero: bool = False
 
-    @property
-    def used(self) -> list[tuple[int, float]]:
-        """Return place and coefficient of the rows that are mixed; none where the claim is one row as it is."""
-        factors = [] if self.coefficients is None else self.coefficients.tolist()
-        used = [(place, factor) for place, factor in enumerate(factors) if factor]
-        return [] if [factor for _, factor in used] == [1.0] else used
-
-    def sizes(self, claim: Values, rows: Values) -> Values:
-        """Return S, [n]."""
-        sizes = np.zeros_like(claim) if self.used else np.abs(claim)
-        for place, factor in self.used:
-            sizes += np.abs(factor * rows[place])
-        return sizes
+    def factors(self, rows: int) -> Values:
+        """Return c, [V]; zeros where nothing is mixed, the claim being one row as it is, or no sum of them."""
+        found = np.zeros(rows) if self.coefficients is None else np.asarray(self.coefficients, np.float64)
+        used = found[found != 0]
+        return np.zeros(rows) if used.tolist() == [1.0] else found
 
 
 class Tally(NamedTuple):
@@ -85,7 +78,7 @@ class Tally(NamedTuple):
         stored: Departure of M from E: elements off, sum r D, sum (r D)^2, sum r^2, sum r^4.
         base: The same of B.
         products: [V] sum x_v D.
-        others: [V] how many elements of M are not those of row v.
+        others: [V] how many of the calls found M to be another than row v.
     """
 
     elements: int
@@ -133,67 +126,39 @@ def tally(stored: Values, claim: Values, rows: Values, mixture: Mixture, dtype: 
     Returns:
         The sums; elements that are not finite on either side are off unless they are the same, and are in no other sum.
     """
-    pieces = [slice(first, first + PIECE) for first in range(0, claim.size, PIECE)]
-    return total([_piece(stored[each], claim[each], rows[:, each], mixture, dtype) for each in pieces])
+    expected, size, wrong = rounded(claim, dtype), claim.size, 0
+    if not np.isfinite(stored.sum() + expected.sum() + rows.sum()):  # or the sum is beyond the largest number
+        usable, wrong = _usable(stored, expected, rows)
+        stored, claim, expected, rows = stored[usable], claim[usable], expected[usable], rows[:, usable].copy()
+    start = np.zeros_like(claim) if mixture.from_zero else rows[0].copy()
+    factors, sums, products = mixture.factors(len(rows)), np.zeros(17), np.zeros(len(rows))
+    limits = np.array([ROUNDOFF[dtype.name], SUBNORMAL[dtype.name], EXACT, np.count_nonzero(factors)], np.float64)
+    scratch = np.empty((2, PIECE))
+    machine_code.residuals.compare(
+        stored, claim, expected, rounded(start, dtype), start, rows, factors, limits, scratch[0], scratch[1], sums, products
+    )
+    own, base = sums[7:12], sums[12:]
+    own[0] += wrong
+    others = np.array([float(wrong > 0 or _differ(row, stored, dtype)) for row in rows])
+    return Tally(size, int(sums[0]) + wrong, *sums[1:7].tolist(), own, base, products, others)
 
 
-def _piece(stored: Values, claim: Values, rows: Values, mixture: Mixture, dtype: DType) -> Tally:
-    expected, size = rounded(claim, dtype), claim.size
+def _usable(stored: Values, expected: Values, rows: Values) -> tuple[NDArray[np.bool_], int]:
+    """Return which elements are finite everywhere, and how many others are not the same in M and E."""
     usable = np.isfinite(stored) & np.isfinite(expected) & np.isfinite(rows).all(axis=0)
     same = usable | (stored == expected) | (np.isnan(stored) & np.isnan(expected))
-    wrong = size - int(same.sum())
-    stored, claim, expected, rows = stored[usable], claim[usable], expected[usable], rows[:, usable]
-    start = np.zeros_like(claim) if mixture.from_zero else rows[0]
-    base, sizes = rounded(start, dtype), mixture.sizes(claim, rows)
-    change = np.where(np.abs(claim - start) > EXACT * sizes, claim - start, 0.0)
-    bound, explained, lost = _rounding(sizes, change, len(mixture.used), dtype)
-    own, missing = (_departure(each, claim, expected, change, bound) for each in (stored, base))
-    own[0] += wrong
-    return Tally(
-        elements=size,
-        differs=int((stored != expected).sum()) + wrong,
-        residual=_squares(stored - claim),
-        change=_squares(change),
-        moved=_squares(stored - base),
-        along=float((stored - base) @ change),
-        explained=explained,
-        lost=lost,
-        stored=own,
-        base=missing,
-        products=rows @ change,
-        others=np.array([(rounded(row.copy(), dtype) != stored).sum() + wrong for row in rows]),
-    )
+    return usable, stored.size - int(np.count_nonzero(same))
 
 
-def _rounding(sizes: Values, change: Values, mixed: int, dtype: DType) -> tuple[Values, float, float]:
-    """Return how far each element may be from the claim; V; and L."""
-    unit, roundings = ROUNDOFF[dtype.name], mixed + 2 if mixed else 0
-    step, moved = unit * sizes + SUBNORMAL[dtype.name], np.abs(change)
-    bound = (1 + roundings) * step + 8 * unit * moved.max(initial=0.0)
-    independent = (roundings + 2) / 3 * _squares(step) if mixed else 0.0
-    small = moved < 2 * mixed * step
-    return (
-        bound,
-        independent + 32 * unit * float(step @ moved) + 64 * unit**2 * _squares(moved),
-        2 * float(step[small] @ moved[small]),
-    )
-
-
-def _departure(values: Values, claim: Values, expected: Values, change: Values, bound: Values) -> Values:
-    rest = values - expected
-    lean, squares = rest * change, rest * rest
-    off = int((np.abs(values - claim) > bound).sum())
-    return np.array([off, lean.sum(), _squares(lean), squares.sum(), _squares(squares)])
-
-
-def _squares(values: Values) -> float:
-    return float(values @ values)
+def _differ(row: Values, stored: Values, dtype: DType) -> bool:
+    """Say whether M is another tensor than a row; most differ in the first elements already."""
+    return any((rounded(row[part].copy(), dtype) != stored[part]).any() for part in (slice(64), slice(64, None)))
 
 
 def judge(found: Tally, mixture: Mixture, dtype: DType) -> Answer:
     """Say whether a tensor contains the claim; it cannot be told where what the claim starts from would pass for it, too."""
-    factors = dict(mixture.used)
-    products = sum(abs(factors[place] * found.products[place]) for place in factors) if found.elements else 0.0
+    factors = mixture.factors(len(found.products))
+    products = float(np.abs(factors * found.products).sum())
     systematic = 2 * ROUNDOFF[dtype.name] * (products + 2 * found.change)
     if _fits(found.stored, systematic, found.explained):
         few = min(FEW, found.elements // FEW)

@@ -1,7 +1,7 @@
 """Machine code of the kernels: compiled by numba once, kept on disk, and loaded without numba, whose import takes longer than
 a small merge.
 
-A function of `compiled`, `compiled_edits` or `compiled_low_rank` is compiled for the types of its arguments. Its object code
+A function of `compiled` or of a module of such a name is compiled for the types of its arguments. Its object code
 lies beside the package, or in the user's cache, under the processor's name; it is made anew where the source, numba or
 llvmlite are others, or where a byte of it has changed. Functions allocate nothing and return an integer or nothing.
 """
@@ -69,6 +69,7 @@ class Kernels:
 elements = Kernels("compiled")
 edits = Kernels("compiled_edits")
 low_rank = Kernels("compiled_low_rank")
+residuals = Kernels("compiled_residuals")
 
 
 def _kind(argument: Any) -> str:

@@ -140,7 +140,7 @@ def tally(stored: Values, claim: Values, rows: Values, mixture: Mixture, dtype: 
     own, base = sums[7:12], sums[12:]
     own[0] += wrong
     others = np.array([float(wrong > 0 or _differ(row, stored, dtype)) for row in rows])
-    return Tally(size, int(sums[0]) + wrong, *sums[1:7].tolist(), own, base, products, others)
+    return Tally._make([size, int(sums[0]) + wrong, *sums[1:7].tolist(), own, base, products, others])
 
 
 def _usable(stored: Values, expected: Values, rows: Values) -> tuple[NDArray[np.bool_], int]:

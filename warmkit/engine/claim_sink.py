@@ -85,9 +85,8 @@ class ClaimSink:
         if tensor not in self._merged:
             return
         if self._job.dtypes[tensor].kind == "exact":
-            if (
-                output == 0
-                and self._read(tensor, start, data.nbytes // self._job.dtypes[tensor].itemsize).data.cast("B") != data
+            if output == 0 and self._read(tensor, start, data.nbytes // self._merged[tensor].dtype.itemsize).tobytes() != bytes(
+                data
             ):
                 self.different.add(tensor)
             return

@@ -10,12 +10,17 @@ A candidate X (M itself, or B) departs from E by r = X - E. It fits the claim if
     |sum r D| <= 5 sqrt(sum (r D)^2) + 2 u (P + 2 sum D^2)      it does not lean along the change
     sum r^2 <= V + 5 sqrt(sum r^4)                              it is no larger than rounding makes it
 
-k = n + 2 if n > 1 rows are mixed, or one with a coefficient, else 0: coefficients and products rounded to the type of M, their
-sum, its division. P = sum_v |c_v sum x_v D|: what rounded coefficients can shift. V = sum of (k + 2) e^2 / 3 (where k > 0) +
-32 e u |D| + 64 (u D)^2: as many independent roundings, and a change that was rounded before it was added.
+k = n + 2 where n rows are mixed, for coefficients and products rounded to the type of M, their sum, and its division; k = 0
+where the claim is one row as it is, or a method's edit of task vectors. P = sum_v |c_v sum x_v D|: what rounded coefficients
+can shift. V = sum of (k + 2) e^2 / 3 (where rows are mixed) + 32 e u |D| + 64 (u D)^2: as many independent roundings, and a
+change that was rounded before it was added. max|D| is of a few thousand elements.
 
 The second and third rule decide where changes are about as small as a step of the type: each element alone is within its
 rounding then, but a change that is missing leans against D in all of them.
+
+A tensor contains the claim if M fits it. It cannot be told if B nearly fits it too (with 10 in place of 5, and a few elements
+off); or if M fits but for its lean, and that is no more than L, the sum of 2 e |D| over the elements of a mixture with
+|D| < 2 n e: sums in the type of M lose changes of less than a step, all in one direction.
 """
 
 from __future__ import annotations

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from warmkit.verbs.slices import Slice as Slice
     from warmkit.verbs.slices import merge_slices as merge_slices
     from warmkit.verbs.verify import verify as verify
+    from warmkit.verbs.verify_claim import verify_claim as verify_claim
 
 # Loaded at first use: `import warmkit` and `warmkit --help` cost nothing.
 _HOMES = {
@@ -73,6 +74,7 @@ _HOMES = {
     "train_reward_model": "training.reward_modeling",
     "train_sft": "training.sft",
     "verify": "verbs.verify",
+    "verify_claim": "verbs.verify_claim",
 }
 __all__ = [
     "METHODS",
@@ -107,6 +109,7 @@ __all__ = [
     "train_reward_model",
     "train_sft",
     "verify",
+    "verify_claim",
 ]
 
 

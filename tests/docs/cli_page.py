@@ -19,8 +19,8 @@ HEAD = """\
 
 - **Output.** Results go to stdout; progress, notes and errors go to stderr. `--json` prints one JSON document on stdout. `-q`
   prints errors only.
-- **Exit codes.** 0: done. 1: an input or the machine is at fault. 2: a wrong command or recipe. 130: interrupted.
-  143: terminated.
+- **Exit codes.** 0: done. 1: an input or the machine is at fault. 2: a wrong command or recipe. 3 and 4: `verify` cannot tell
+  whether a [claim](verify.md) holds; it does not. 130: interrupted. 143: terminated.
 - **Progress bars** are shown only on a terminal. `NO_COLOR` switches colours off.
 - **Paths.** A directory, a `.safetensors` file, or a repository of the Hub: `hf://owner/name[@revision]`, or `owner/name` where
   no such local path exists. `merge`, `liti`, `soup`, `ema` and `compare` also read from [servers and object stores](remote.md).

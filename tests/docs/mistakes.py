@@ -138,6 +138,8 @@ SECTIONS: dict[str, tuple[Mistake, ...]] = {
         Mistake("compare --init sft a b --plot angles.doc", "angles.doc", ".png, .svg"),
         Mistake("inspect a b", "unexpected 'b'", "it takes PATH"),
         Mistake("extract-lora --init sft a --rank 4 --energy 0.9 -o out", "found both", "give --rank or --energy"),
+        Mistake("verify a --lambda 0.3", "--lambda is part of a claim", "--models, --adapter or --recipe"),
+        Mistake("verify a --adapter b", "an adapter needs --init", "the model that it was merged into"),
         Mistake("recipes warm-docstring", "'warm-docstring'", "'warm-docstrings'"),
         Mistake("recipes -o out", "-o copies one recipe", "warmkit recipes NAME -o FILE"),
         Mistake("reproduce warp-sleep", "'warp-sleep'", "'warp-slerp'"),

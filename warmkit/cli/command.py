@@ -109,9 +109,30 @@ class Command(TyperCommand):
             self.callback = made.callback
         return self._params
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        several = [name for each in self.params for name in each.opts if str(getattr(each, "metavar", "")).endswith("...")]
+        return super().parse_args(ctx, spread(args, [name for name in several if name.startswith("-")]))
+
     @params.setter
     def params(self, params: list[Any]) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
         self._params, self._declared = params, False
+
+
+def spread(words: Sequence[str], options: Sequence[str]) -> list[str]:
+    """Repeat options that take several values before each of them; the next option ends the values.
+
+    Examples:
+        >>> spread(["OUT", "--models", "A", "B", "--init", "C"], ["--models"])
+        ['OUT', '--models', 'A', '--models', 'B', '--init', 'C']
+    """
+    result, option = list[str](), None
+    for place, word in enumerate(words):
+        if word.startswith("-") and len(word) > 1:
+            option = word if word in options else None
+        elif option is not None and words[place - 1] != option:
+            result.append(option)
+        result.append(word)
+    return result
 
 
 def command_of(run: Callable[..., None], parameters: Sequence[inspect.Parameter]) -> TyperCommand:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from warmkit.cli.console import Console
+from warmkit.cli.shared_options import given
 from warmkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -95,3 +96,22 @@ def show_recipe(console: Console, recipe: Recipe[MergeRecipe] | None) -> None:
     from warmkit.recipes.recipe import plain
 
     console.result(plain(recipe.content), explain(recipe.content).rstrip())
+
+
+def overridden(
+    recipe: MergeRecipe, output: Path | None, parameters: dict[str, Any], options: dict[str, Any]
+) -> tuple[list[str], Path | None, dict[str, Any], dict[str, Any]]:
+    """Lay the command line over a recipe. A mix given on the command line replaces the recipe's, however it is said."""
+    section = given(vars(recipe.merge))
+    if parameters.keys() & {"lambda_", "coefficients"}:
+        section = {key: value for key, value in section.items() if key not in ("lambda_", "coefficients")}
+    models = section.pop("models", [])
+    shared = {
+        key: section.pop(key)
+        for key in ("only", "exclude", "heads", "vocabulary", "allow_pickle", "state_dict", "stream")
+        if key in section
+    }
+    target = {**shared, **given(vars(recipe.output))}
+    path = target.pop("path", None)
+    switches = {key: value for key, value in options.items() if value or key not in target}
+    return models, output or (Path(path) if path else None), {**section, **parameters}, {**target, **switches}

@@ -57,47 +57,12 @@ StateDict = Annotated[
 
 
 @dataclass(eq=False, repr=False)
-class Writing:
-    """How a model is read, computed and written."""
+class Reading:
+    """How the inputs of a merge are read, and which of their tensors."""
 
-    dtype: str | None = option(
-        None,
-        "float32, bfloat16, float16 or float64.",
-        rich_help_panel=RESULT_PANEL,
-        autocompletion=completions.dtype,
-        show_default="each tensor's own",
-    )
-    container: str | None = option(
-        None,
-        "Form of the result: safetensors, or same, as the trainer wrote the inputs, to go on training from.",
-        "--as",
-        rich_help_panel=RESULT_PANEL,
-        autocompletion=completions.container,
-        show_default="safetensors",
-    )
-    optimizer: str | None = option(
-        None,
-        "Of --as same: the optimizer's state: average (its moments), or keep (that of the first model, or newest checkpoint).",
-        rich_help_panel=RESULT_PANEL,
-        autocompletion=completions.optimizer,
-        show_default="left out",
-    )
-    max_shard_size: str | None = option(None, "Largest weight file.", rich_help_panel=RESULT_PANEL, show_default="5GB")
     threads: int | None = option(None, "Worker threads.", rich_help_panel=PLACE_PANEL, show_default="one a core")
-    device: str | None = option(
-        None, "cpu or cuda.", rich_help_panel=PLACE_PANEL, autocompletion=completions.device, show_default="cpu"
-    )
-    dry_run: bool = option(False, "Check everything, print the plan, write nothing.")
-    force: bool = option(False, "Replace a checkpoint at OUT, in one step at the end.")
-    resume: bool = option(
-        True,
-        "Go on where an interrupted run of the same command stopped.",
-        "--resume/--no-resume",
-        rich_help_panel=RESULT_PANEL,
-    )
     allow_nonfinite: bool = option(False, "Accept NaN and infinity in the weights.", rich_help_panel=INPUT_PANEL)
     stream: Stream = False
-    sha256: bool = option(False, "Record SHA-256 of every file; slower than the merge.", rich_help_panel=RESULT_PANEL)
     allow_pickle: AllowPickle = False
     state_dict: StateDict = None
     strict: bool = option(
@@ -128,6 +93,47 @@ class Writing:
         autocompletion=completions.heads,
         show_default="init",
     )
+
+
+@dataclass(eq=False, repr=False)
+class Writing(Reading):
+    """How a model is read, computed and written."""
+
+    dtype: str | None = option(
+        None,
+        "float32, bfloat16, float16 or float64.",
+        rich_help_panel=RESULT_PANEL,
+        autocompletion=completions.dtype,
+        show_default="each tensor's own",
+    )
+    container: str | None = option(
+        None,
+        "Form of the result: safetensors, or same, as the trainer wrote the inputs, to go on training from.",
+        "--as",
+        rich_help_panel=RESULT_PANEL,
+        autocompletion=completions.container,
+        show_default="safetensors",
+    )
+    optimizer: str | None = option(
+        None,
+        "Of --as same: the optimizer's state: average (its moments), or keep (that of the first model, or newest checkpoint).",
+        rich_help_panel=RESULT_PANEL,
+        autocompletion=completions.optimizer,
+        show_default="left out",
+    )
+    max_shard_size: str | None = option(None, "Largest weight file.", rich_help_panel=RESULT_PANEL, show_default="5GB")
+    device: str | None = option(
+        None, "cpu or cuda.", rich_help_panel=PLACE_PANEL, autocompletion=completions.device, show_default="cpu"
+    )
+    dry_run: bool = option(False, "Check everything, print the plan, write nothing.")
+    force: bool = option(False, "Replace a checkpoint at OUT, in one step at the end.")
+    resume: bool = option(
+        True,
+        "Go on where an interrupted run of the same command stopped.",
+        "--resume/--no-resume",
+        rich_help_panel=RESULT_PANEL,
+    )
+    sha256: bool = option(False, "Record SHA-256 of every file; slower than the merge.", rich_help_panel=RESULT_PANEL)
 
     def keywords(self) -> dict[str, Any]:
         """Return what was given, for the library; a dry run tells how long the run would take."""

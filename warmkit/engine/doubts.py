@@ -83,7 +83,7 @@ def _numbers(spec: MergeSpec) -> list[str]:
 def _inputs(spec: MergeSpec, init: Checkpoint | None, models: Sequence[Checkpoint]) -> list[str]:
     said: list[str] = []
     whole = models[0].inputs == (models[0],)  # and no stack of layers
-    if len(models) == 1 and whole and not spec.uses_init and not spec.from_zero and spec.method.mix != "scales":
+    if len(models) == 1 and whole and not spec.reads_init and not spec.from_zero and spec.method.mix != "scales":
         said.append(f"{models[0].source} is the only model: the result is a copy of it")
     marks = [each.fingerprint() for each in models]
     for place, each in enumerate(models):

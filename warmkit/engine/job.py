@@ -104,7 +104,7 @@ class Done:
 
 def input_rows(spec: MergeSpec, init: Any | None, models: Sequence[Any]) -> list[Any]:
     """Return the inputs of a merge in the order of its coefficients, the init first where it takes part."""
-    if not spec.uses_init:
+    if not spec.reads_init:
         return list(models)
     if init is None:
         why = spec.name if spec.method.needs_init or spec.name == "liti" else "eta other than 1"
@@ -132,16 +132,17 @@ def build_job(
     solve = spec.solve
     if space is not None and spec.from_zero:
         space = "weights"
-    if space == "weights" and spec.uses_init:  # row 0 is the init, whose products the ablation does not read
+    if space == "weights" and spec.reads_init:  # row 0 is the init, whose products the ablation does not read
         solve = _without_init(spec)
+    same = {f"{name} (kept)": [name] for name in floats if name in kept and name not in copied}
     return Job(
         rows=rows,
-        groups={**groups, **{f"{name} (kept)": [name] for name in floats if name in kept and name not in copied}},
+        groups={**groups, **same},
         exact=[name for name in names if own[name].kind == "exact" or name in copied],
         dtypes={name: dtype if dtype and own[name].kind == "float" else own[name] for name in names},
         outputs=len(spec.outputs),
         space=space,
-        solve=solve,
+        solve=solve if spec.method.edits else _copying(same, solve, len(spec.outputs), len(rows)),
         allow_nonfinite=allow_nonfinite,
         edit=spec.edit if spec.method.edits else None,
         readings=spec.method.passes,
@@ -165,6 +166,12 @@ def _known(rows: Sequence[Source], names: Sequence[str]) -> dict[str, Callable[[
         return {}
     found = {name: init.known_products(name, files) for name in names}
     return {name: products for name, products in found.items() if products is not None}
+
+
+def _copying(groups: Container[str], solve: Solve, outputs: int, rows: int) -> Solve:
+    """Return coefficients that copy the first row of some groups; shares of the same tensor need not sum to 1."""
+    copy = np.tile(np.eye(1, rows), (outputs, 1))
+    return lambda name, gram: copy if name in groups else solve(name, gram)
 
 
 def _without_init(spec: MergeSpec) -> Callable[[str, Gram | None], Any]:

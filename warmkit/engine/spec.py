@@ -57,6 +57,7 @@ class MergeSpec:
         own: Parameters that the method has of its own.
         scale: Factor of what a method makes that edits task vectors.
         averages: Several averages in place of `shares`, by the folder of each.
+        beside: Read the initialisation even where the average does not need it.
     """
 
     method: Method
@@ -73,6 +74,7 @@ class MergeSpec:
     own: Mapping[str, Any] = field(default_factory=lambda: {})
     scale: float = 1.0
     averages: Mapping[str, Average] = field(default_factory=lambda: {})
+    beside: bool = False
 
     @property
     def outputs(self) -> list[str]:
@@ -87,11 +89,16 @@ class MergeSpec:
 
     @property
     def uses_init(self) -> bool:
-        """Whether the initialisation is read: it drops out of an average at eta = 1."""
+        """Whether the initialisation takes part: it drops out of an average at eta = 1."""
         if self.from_zero:
             return False
         moves = any(eta != 1 for eta in self.etas) or (self.variation is not None and self.variation.moves)
         return self.method.needs_init or self.angles or moves
+
+    @property
+    def reads_init(self) -> bool:
+        """Whether the initialisation is a row of the merge, perhaps with the coefficient 0."""
+        return self.uses_init or (self.beside and not self.from_zero)
 
     def localised(self, groups: Mapping[str, Sequence[str]]) -> tuple[MergeSpec, Mapping[str, Sequence[str]]]:
         """Return the merge with the numbers of every group, and the groups, split where their tensors have different ones.
@@ -137,7 +144,7 @@ class MergeSpec:
         etas = [eta * scale for eta in self.etas]
         if self.from_zero:
             return np.stack([eta * solved for eta in etas])
-        if not self.uses_init:
+        if not self.reads_init:
             return solved.reshape(1, -1)
         rows = np.stack([liti(solved, eta) for eta in etas])
         if not self.method.needs_init:  # an average: its coefficients sum to 1 exactly, whatever float64 says

@@ -54,7 +54,7 @@ def align(
     reference, *others = checkpoints
     entries, notes = [reference.entries], [note for checkpoint in checkpoints for note in checkpoint.notes]
     for other in others:
-        tensors, note = _untangle_head(reference, other)
+        tensors, note = untangle_head(reference, other)
         entries.append({**tensors, **{name: reference.entries[name] for name in kept}})
         notes += note
     found = [_tensor_problems(reference, tensors) for tensors in entries[1:]]
@@ -127,7 +127,7 @@ def embedding_of(tensors: Mapping[str, Tensor]) -> Tensor | None:
     return next((entry for name, entry in tensors.items() if name.endswith(EMBEDDINGS)), None)
 
 
-def _untangle_head(reference: Checkpoint, other: Checkpoint) -> tuple[dict[str, Tensor], list[str]]:
+def untangle_head(reference: Checkpoint, other: Checkpoint) -> tuple[dict[str, Tensor], list[str]]:
     """Give `other` the head that `reference` has, or take away the copy that `reference` ties."""
     tensors = _shared_names(reference, other)
     embedding = embedding_of(tensors)

@@ -70,6 +70,7 @@ elements = Kernels("compiled")
 edits = Kernels("compiled_edits")
 low_rank = Kernels("compiled_low_rank")
 codes = Kernels("compiled_codes")
+residuals = Kernels("compiled_residuals")
 
 
 def _kind(argument: Any) -> str:

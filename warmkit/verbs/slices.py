@@ -87,6 +87,36 @@ def merge_slices(
     Raises:
         WarmkitError: Any of its kinds; the destination is untouched then.
     """
+    spec, models, first, rest, notes = slices_call(
+        slices,
+        init=init,
+        method=method,
+        lambda_=lambda_,
+        coefficients=coefficients,
+        eta=eta,
+        granularity=granularity,
+        antiparallel=antiparallel,
+        angles=angles,
+        **options,
+    )
+    result = write(spec, models, first, output, rest)
+    return replace(result, notes=tuple(dict.fromkeys((*notes, *result.notes))))
+
+
+def slices_call(
+    slices: Sequence[Slice],
+    *,
+    init: str | os.PathLike[str] | None = None,
+    method: str = "lerp",
+    lambda_: Varying | None = None,
+    coefficients: Sequence[Varying] | None = None,
+    eta: Varying = 1.0,
+    granularity: str | None = None,
+    antiparallel: str = "error",
+    angles: bool = False,
+    **options: Unpack[MergeOptions],
+) -> tuple[MergeSpec, list[Checkpoint], Checkpoint | None, OutputOptions, list[str]]:
+    """Return what `merge_slices` with these arguments hands to `write`: spec, models, init and how to write; and notes."""
     if not slices or not all(each.sources for each in slices):
         raise UsageError("expected at least one slice, each with at least one source")
     whole = [_inherit(each, lambda_, coefficients, eta) for each in slices]
@@ -110,8 +140,7 @@ def merge_slices(
     spec = _varied(spec, whole, _places(whole, parts))
     first, models = (None, rows) if known is None else (rows[0], rows[1:])
     rest = {name: value for name, value in options.items() if name in OutputOptions.__annotations__}
-    result = write(spec, models, first, output, cast("OutputOptions", rest))
-    return replace(result, notes=tuple(dict.fromkeys((*notes, *result.notes))))
+    return spec, models, first, cast("OutputOptions", rest), notes
 
 
 def _inherit(each: Slice, lambda_: Varying | None, coefficients: Sequence[Varying] | None, eta: Varying) -> Slice:

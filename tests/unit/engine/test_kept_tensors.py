@@ -97,3 +97,14 @@ def test_the_command_and_the_recipe_say_it(family: Family, run: Run, tmp_path: P
     done = run("merge", "recipe.yaml", "-o", "both", "--exclude", "model.norm.*", "--exclude", "model.embed*")
     assert "2 of 12 tensors are copied" in done.stderr  # the command's patterns replace the recipe's
     assert CONFIG["architectures"] == json.loads((tmp_path / "both" / "config.json").read_text())["architectures"]
+
+
+@pytest.mark.parametrize("dtype", [None, "float32"])
+def test_kept_tensors_are_copied_where_coefficients_do_not_sum_to_one(dtype: str | None, tmp_path: Path) -> None:
+    family = make_family(tmp_path, torch.bfloat16)
+    numbers = {"init": "zero", "method": "task-arithmetic", "coefficients": [0.5, 0.25]}
+    out = warmkit.merge(family.models[:2], tmp_path / "out", **numbers, exclude=["lm_head.*"], dtype=dtype).path
+    assert torch.equal(
+        tensors(out)["lm_head.weight"], tensors(family.a)["lm_head.weight"].to(tensors(out)["lm_head.weight"].dtype)
+    )
+    assert not torch.equal(tensors(out)["model.norm.weight"].bfloat16(), tensors(family.a)["model.norm.weight"])

@@ -197,7 +197,20 @@ class GatheredTensor(Counted):
     def file(self) -> Path:
         return self.pieces[0].file
 
+    @cached_property
+    def _joined(self) -> JoinedTensor | None:
+        """The same as stretches, where every piece is some whole rows: those are found ten times faster than boxes."""
+        row, pieces = self.shape[1:], sorted(self.pieces, key=lambda each: each.origin)
+        if not self.shape or any(each.shape[1:] != row or not contiguous(each.shape, each.strides) for each in pieces):
+            return None
+        size = math.prod(row)
+        stretches = [Stretch(each.file, each.offset, size * each.origin[0], math.prod(each.shape)) for each in pieces]
+        return JoinedTensor(self.name, self.dtype, self.shape, tuple(each for each in stretches if each.length))
+
     def read(self, files: Files, start: int, view: memoryview) -> None:
+        if self._joined is not None:
+            self._joined.read(files, start, view)
+            return
         out = np.frombuffer(view, self.dtype.storage)
         done = 0
         for low, high in boxes(self.shape, start, len(out)):
@@ -209,6 +222,9 @@ class GatheredTensor(Counted):
                 piece.read(files, first, last, part[(*inside, ...)])
 
     def ahead(self, files: Files, start: int, elements: int) -> None:
+        if self._joined is not None:
+            self._joined.ahead(files, start, elements)
+            return
         for low, high in boxes(self.shape, start, max(0, min(elements, self.elements - start))):
             for piece, (first, last) in self._overlaps(low, high):
                 piece.ahead(files, first, last, self.dtype.itemsize)

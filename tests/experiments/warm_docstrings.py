@@ -3,7 +3,7 @@
     python -m tests.experiments.warm_docstrings --folder warm-experiment --seeds 5
 
 Every seed draws its own data and its own runs. Each pipeline resumes where it was killed, so the command can be given again. On
-two cores it takes about 50 minutes. Intervals are bootstraps over seeds (mean of seeds), differences are paired by seed.
+two cores it takes about 50 minutes. Intervals are Student's t over seeds, differences are paired by seed.
 """
 
 from __future__ import annotations

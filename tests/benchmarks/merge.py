@@ -50,11 +50,13 @@ class Run:
 
 
 def measure(command: list[str], output: Path, warm: int = WARM) -> Run:
+    """Run a command with bytecode, as pip leaves packages: else Python compiles their sources at every start."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     shutil.rmtree(output, ignore_errors=True)
     log = output.parent / "log"
     with WarmMemory(output.parent, warm), log.open("w+") as file:
         began = time.perf_counter()
-        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
         _, status, usage = os.wait4(process.pid, 0)
         wall = time.perf_counter() - began
         file.seek(0)

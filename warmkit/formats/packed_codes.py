@@ -23,13 +23,13 @@ def words_for(numbers: int, bits: int) -> int:
 
 
 @dataclass(frozen=True)
-class PackedCodes(Counted):
-    """A matrix whose rows are packed, each into words of its own.
+class _Packed(Counted):
+    """Whole numbers of a few bits, packed into words, which are read as int8.
 
     Attributes:
-        packed: [rows, words] int32; the first number lies in the lowest bits, less half of the range.
+        packed: The words, int32.
         bits: Of a number.
-        shape: Rows and columns of the matrix.
+        shape: Of the numbers.
     """
 
     packed: Tensor
@@ -47,6 +47,16 @@ class PackedCodes(Counted):
     @property
     def file(self) -> WeightFile:
         return self.packed.file
+
+
+class PackedCodes(_Packed):
+    """A matrix whose rows are packed, each into words of its own.
+
+    Attributes:
+        packed: [rows, words] int32; the first number lies in the lowest bits, less half of the range.
+        bits: Of a number.
+        shape: Rows and columns of the matrix.
+    """
 
     @property
     def _row(self) -> tuple[int, int]:
@@ -80,8 +90,7 @@ class PackedCodes(Counted):
             self.packed.ahead(files, low, high - low)
 
 
-@dataclass(frozen=True)
-class PackedZeros(Counted):
+class PackedZeros(_Packed):
     """Zero points of groups, a small matrix whose columns are packed; it is read whole.
 
     Attributes:
@@ -89,22 +98,6 @@ class PackedZeros(Counted):
         bits: Of a number.
         shape: Rows and groups.
     """
-
-    packed: Tensor
-    bits: int
-    shape: tuple[int, ...]
-
-    @property
-    def name(self) -> str:
-        return self.packed.name
-
-    @property
-    def dtype(self) -> DType:
-        return DTYPES["I8"]
-
-    @property
-    def file(self) -> WeightFile:
-        return self.packed.file
 
     def read(self, files: Files, start: int, view: memoryview) -> None:
         rows, groups = self.shape

@@ -9,6 +9,7 @@ import signal
 import traceback
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from tests.fuzz.readers import Reader
@@ -48,7 +49,7 @@ def outcome(reader: Reader, seed: str) -> tuple[str, str]:
     error of warmkit's that takes a line or a list of them.
     """
     right = reader.file.read_bytes()
-    reader.file.write_bytes(reader.damage(random.Random(seed), right))
+    _put(reader.file, reader.damage(random.Random(seed), right))
     try:
         signal.setitimer(signal.ITIMER_PROF, SECONDS)
         try:
@@ -67,7 +68,13 @@ def outcome(reader: Reader, seed: str) -> tuple[str, str]:
         last = traceback.extract_tb(error.__traceback__)[-1]
         return "traceback", f"{type(error).__name__}: {str(error)[:100]} ({last.filename.rpartition('/')[2]}:{last.lineno})"
     finally:
-        reader.file.write_bytes(right)
+        _put(reader.file, right)
+
+
+def _put(file: Path, content: bytes) -> None:
+    """Write a file anew; ext4 takes milliseconds to write over one that is not empty."""
+    file.unlink()
+    file.write_bytes(content)
 
 
 def _compared(reader: Reader, found: Any) -> tuple[str, str]:

@@ -41,10 +41,11 @@ def test_the_drawing_is_the_house() -> None:
     drawing = (ROOT / "docs" / "architecture.md").read_text().partition("```text\n")[2].partition("```")[0]
     drawn = [name.rstrip("/").removesuffix(".py") for name in re.findall(r"^(\w+(?:/|\.py)) ", drawing, re.MULTILINE)]
     package = ROOT / "warmkit"
-    assert set(drawn) >= {each.name for each in package.iterdir() if (each / "__init__.py").is_file()}
+    rooms = {each.name for each in package.iterdir() if (each / "__init__.py").is_file()}
+    assert set(drawn) >= rooms, "docs/architecture.md: a room needs its line in the drawing"
     floor = {room: number for number, rooms in enumerate(FLOORS) for room in rooms.split(" | ")}
     floors = [floor[room] for room in drawn]
-    assert floors == sorted(floors), "top to bottom"
+    assert floors == sorted(floors), "docs/architecture.md: the drawing has the order of `layers` in pyproject.toml"
 
 
 def test_imports_point_down_and_nowhere_in_a_circle() -> None:
@@ -58,4 +59,5 @@ def test_no_two_unlike_files_have_one_name() -> None:
     for file in (ROOT / "warmkit").rglob("*.py"):
         if file.name not in ("__init__.py", "__main__.py"):
             homes[file.stem].append(file)
-    assert {name for name, files in homes.items() if len(files) > 1} == ONE_THING
+    twice = {name for name, files in homes.items() if len(files) > 1}
+    assert twice == ONE_THING, "files of one name in two rooms: rename one, or name it in ONE_THING here if they are one thing"

@@ -13,7 +13,7 @@ from collections import Counter
 from pathlib import Path
 
 from tests.fuzz.cases import BAD, guarded, outcome
-from tests.fuzz.readers import readers
+from tests.fuzz.readers import SHARES, readers
 
 CASES = 25  # of one reader in a row
 
@@ -34,7 +34,7 @@ def main() -> int:
             turn += 1
             for name in names:
                 reader = everything[name]
-                for _ in range(max(1, round(CASES * reader.share))):
+                for _ in range(max(1, round(CASES * SHARES[name]))):
                     number += 1
                     kind, said = outcome(reader, f"{options.seed}:{name}:{number}")
                     counts[name, kind] += 1

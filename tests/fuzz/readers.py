@@ -60,6 +60,32 @@ ANSWER = b'HTTP/1.1 206 Partial\r\nContent-Range: bytes 0-65535/70000\r\nETag: "
 
 Seen = Any
 
+SHARES = {
+    "safetensors": 2.0,
+    "HuggingFaceStorageWriter": 0.5,
+    "index": 1.0,
+    "config": 1.0,
+    "adapter config": 1.0,
+    "adapter": 1.0,
+    "quantised": 1.0,
+    "quantised config": 1.0,
+    "torch.save": 2.0,
+    "FSDP rank files": 0.3,
+    "legacy torch.save": 0.5,
+    "torch.distributed.checkpoint": 2.0,
+    "Megatron-Core torch_dist": 0.3,
+    "DeepSpeed ZeRO": 0.5,
+    "tokenizer": 1.0,
+    "tokenizer config": 1.0,
+    "manifest": 0.5,
+    "recipe": 1.0,
+    "mergekit": 1.0,
+    "rows": 1.0,
+    "score": 0.02,
+    "http ranges": 0.3,
+}
+"""How often each reader is chosen; every name has its reader below."""
+
 
 @dataclass(frozen=True)
 class Reader:
@@ -71,14 +97,12 @@ class Reader:
         read: Returns what warmkit says, in a form that can be compared.
         reference: Returns what the file's own reader says; None where there is none that reads it safely. Raises for what it
             refuses.
-        share: How often it is chosen among all.
     """
 
     file: Path
     damage: Callable[[random.Random, bytes], bytes]
     read: Callable[[], Seen]
     reference: Callable[[], Seen] | None = None
-    share: float = 1.0
 
 
 def bytes_of(checkpoint: Any) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
@@ -129,8 +153,10 @@ def in_record(draw: random.Random, content: bytes) -> bytes:
 
 
 def readers(folder: Path) -> dict[str, Reader]:
-    """Write one right file of every kind, and return what reads them."""
-    return {**_weights(folder), **_pickles(folder), **_small(folder), **_texts(folder), "http ranges": _http(folder)}
+    """Write one right file of every kind, and return what reads them, by the names of `SHARES`."""
+    found = {**_weights(folder), **_pickles(folder), **_small(folder), **_texts(folder), "http ranges": _http(folder)}
+    assert found.keys() == SHARES.keys(), f"a share or a reader is missing: {sorted(found.keys() ^ SHARES.keys())}"
+    return found
 
 
 def _place(folder: Path, name: str, content: bytes) -> Path:
@@ -185,10 +211,10 @@ def _weights(folder: Path) -> dict[str, Reader]:
 
     return {
         "safetensors": Reader(
-            single, in_header, lambda: bytes_of(open_checkpoint(single)), lambda: as_bytes(load_file(single)), 2
+            single, in_header, lambda: bytes_of(open_checkpoint(single)), lambda: as_bytes(load_file(single))
         ),
         "HuggingFaceStorageWriter": Reader(
-            shard, in_header, lambda: bytes_of(open_checkpoint(shard.parent)), lambda: _whole(shard.parent), 0.5
+            shard, in_header, lambda: bytes_of(open_checkpoint(shard.parent)), lambda: _whole(shard.parent)
         ),
         "index": Reader(index, json_too, lambda: bytes_of(open_checkpoint(sharded)), lambda: as_bytes(_tensors())),
         "config": Reader(
@@ -267,18 +293,14 @@ def _pickles(folder: Path) -> dict[str, Reader]:
 
     commands = [b"b", b"R", b"s", b"u", b"q\x00", b"\x93", b"h\x01", b"j\x01\x00\x00\x00", b"\x8b\xff\xff\xff\x7f", b"("]
     return {
-        "torch.save": Reader(whole, in_record, lambda: opened(whole), torch_says, 2),
-        "FSDP rank files": Reader(
-            ranks / "model_world_size_2_rank_1.pt", in_record, lambda: opened(ranks), torch_joins, share=0.3
-        ),
-        "legacy torch.save": Reader(old, plain(commands), lambda: opened(old), share=0.5),
+        "torch.save": Reader(whole, in_record, lambda: opened(whole), torch_says),
+        "FSDP rank files": Reader(ranks / "model_world_size_2_rank_1.pt", in_record, lambda: opened(ranks), torch_joins),
+        "legacy torch.save": Reader(old, plain(commands), lambda: opened(old)),
         "torch.distributed.checkpoint": Reader(
-            folder / "dcp" / ".metadata", plain(commands), lambda: opened(folder / "dcp") and None, share=2
+            folder / "dcp" / ".metadata", plain(commands), lambda: opened(folder / "dcp") and None
         ),
-        "Megatron-Core torch_dist": Reader(
-            megatron / ".metadata", plain(commands), lambda: opened(megatron) and None, share=0.3
-        ),
-        "DeepSpeed ZeRO": Reader(part, in_record, lambda: opened(folder / "zero"), lambda: _united(folder / "zero"), share=0.5),
+        "Megatron-Core torch_dist": Reader(megatron / ".metadata", plain(commands), lambda: opened(megatron) and None),
+        "DeepSpeed ZeRO": Reader(part, in_record, lambda: opened(folder / "zero"), lambda: _united(folder / "zero")),
     }
 
 
@@ -361,7 +383,7 @@ def _small(folder: Path) -> dict[str, Reader]:
     return {
         "tokenizer": Reader(tokenizer, json_too, vocabulary, listed),
         "tokenizer config": Reader(side, json_too, lambda: sorted(named_tokens(checkpoint)) and None),
-        "manifest": Reader(out / "warmkit.json", json_too, lambda: verify(out, threads=1) and None, share=0.5),
+        "manifest": Reader(out / "warmkit.json", json_too, lambda: verify(out, threads=1) and None),
     }
 
 
@@ -392,7 +414,7 @@ def _texts(folder: Path) -> dict[str, Reader]:
             lambda: read_rows(rows, lambda row, where: row),
             lambda: [json.loads(line) for line in rows.read_bytes().split(b"\n") if line.strip()],
         ),
-        "score": Reader(printed, plain([*WORDS, b"inf", b"1_0", b"0x1"]), score, share=0.02),
+        "score": Reader(printed, plain([*WORDS, b"inf", b"1_0", b"0x1"]), score),
     }
 
 
@@ -442,4 +464,4 @@ def _http(folder: Path) -> Reader:
         head, gap, body = content.partition(b"\r\n\r\n")
         return damaged(draw, head, [*WORDS, b"\r\n", b"9" * 5000, b"bytes */5", b"301", b"Location: x\r\n"]) + gap + body
 
-    return Reader(answer, damage, read, share=0.3)
+    return Reader(answer, damage, read)

@@ -36,7 +36,7 @@ from warmkit.formats.tensors import StoredTensor, Tensor
 from warmkit.layouts.compatibility import EMBEDDINGS, HEAD
 from warmkit.layouts.config_defaults import ties
 
-CONTAINERS = ("safetensors", "same")
+WRITTEN_AS = ("safetensors", "same")
 OPTIMIZERS = ("average", "keep")
 ALONG_A_RUN = ("average", "ema")
 OTHER_WRITERS = ("dtype", "max_shard_size", "chat_template", "tokenizer")
@@ -132,8 +132,8 @@ def check_container(options: OutputOptions) -> bool:
         UsageError: If they do not.
     """
     container, optimizer = options.get("container", "safetensors"), options.get("optimizer")
-    if container not in CONTAINERS:
-        raise UsageError(f"container must be one of {', '.join(CONTAINERS)}, found {container!r}")
+    if container not in WRITTEN_AS:
+        raise UsageError(f"container must be one of {', '.join(WRITTEN_AS)}, found {container!r}")
     if optimizer is not None and optimizer not in OPTIMIZERS:
         raise UsageError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, found {optimizer!r}")
     if container == "safetensors":

@@ -59,7 +59,7 @@ class Method(Displayed):
         grouped: Of an edit: whether its result depends on which tensors are one group; if not, each tensor is one.
         passes: Of an edit: how often it reads its inputs, at most.
         whole: Of an edit: whether it takes a matrix whole, so that time and memory grow faster than bytes.
-        beyond: Whether its shares do not sum to 1, so that the init takes part.
+        beyond: Whether its coefficients do not sum to 1, though its shares do, so that the init takes part.
         by: What is one group by default, of a method that finds coefficients.
     """
 

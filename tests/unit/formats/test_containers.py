@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import save, weights
-from tests.unit.test_fuzz import KINDS
+from tests.fuzz.readers import SHARES
 from warmkit.errors import StateDictError
 from warmkit.formats import containers
 from warmkit.formats.containers import CONTAINERS, Container, container_at
@@ -19,17 +19,22 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.mark.parametrize("container", CONTAINERS, ids=lambda each: each.name)
 def test_a_row_is_complete(container: Container) -> None:
-    home = container.open.__module__.rpartition(".")[2]
+    home, name = container.open.__module__.rpartition(".")[2], container.name
     assert container.files.__module__ == container.open.__module__, "a container is one file"
-    assert (ROOT / "tests" / "unit" / "formats" / f"test_{home}.py").is_file(), f"it needs tests/unit/formats/test_{home}.py"
     page = (ROOT / "docs" / "inputs.md").read_text()
     rows = page.partition("## What is refused")[0].splitlines()
-    row = next((each for each in rows if each.startswith("|") and container.name in each), None)
-    assert row is not None, f"the first table of docs/inputs.md needs a row that says {container.name!r}"
+    row = next((each for each in rows if each.startswith("|") and name in each), None)
+    places = {
+        f"tests/unit/formats/test_{home}.py": (ROOT / "tests" / "unit" / "formats" / f"test_{home}.py").is_file(),
+        f"a row that says {name!r} in the first table of docs/inputs.md": row is not None,
+        f"a share and a reader called {name!r} in tests/fuzz/readers.py": name in SHARES,
+    }
+    lacks = [place for place, there in places.items() if not there]
+    assert not lacks, "\n- ".join([f"container {name!r} needs", *lacks])
+    assert row is not None
     assert container.pickled == ("--allow-pickle" in row), (
         "docs/inputs.md: a row names --allow-pickle exactly where it is needed"
     )
-    assert container.name in KINDS, f"KINDS of tests/unit/test_fuzz.py and tests/fuzz/readers.py need {container.name!r}"
 
 
 def test_a_container_of_one_model_alone_has_no_state_dict_to_choose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

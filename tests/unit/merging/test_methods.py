@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -23,21 +24,24 @@ from .golden_edits import GOLDEN_EDITS
 from .properties import PROPERTIES, Property, merge
 
 DOCS = Path(__file__).parents[3] / "docs" / "methods"
+INDEX = (DOCS / "README.md").read_text("utf-8")
 LINEAR = {name: method for name, method in METHODS.items() if not method.edits}
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_has_its_test_its_golden_row_and_its_page(name: str) -> None:
     test, page = Path(__file__).with_name(f"test_{name.replace('-', '_')}.py"), DOCS / f"{name}.md"
-    assert test.is_file(), f"method {name!r} needs tests/unit/merging/{test.name}"
-    assert page.is_file(), f"method {name!r} needs docs/methods/{page.name}"
     golden = "golden.py" if name in LINEAR else "golden_edits.py"
-    assert name in {row.method for row in (*GOLDEN, *GOLDEN_EDITS)}, (
-        f"method {name!r} needs a row in tests/unit/merging/{golden}"
-    )
-    assert f"({page.name})" in (DOCS / "README.md").read_text("utf-8"), (
-        f"a table of docs/methods/README.md needs a row that links {page.name}"
-    )
+    formula = re.search(r"^def reference\(", test.read_text("utf-8"), re.MULTILINE) if test.is_file() else None
+    places = {
+        f"tests/unit/merging/{test.name}": test.is_file(),
+        "in it `reference(init, models, shares)`, the formula on whole vectors": name not in LINEAR or formula,
+        f"a row in tests/unit/merging/{golden}": name in {row.method for row in (*GOLDEN, *GOLDEN_EDITS)},
+        f"docs/methods/{page.name}": page.is_file(),
+        f"a row that links {page.name} in a table of docs/methods/README.md": f"({page.name})" in INDEX,
+    }
+    lacks = [place for place, there in places.items() if not there]
+    assert not lacks, "\n- ".join([f"method {name!r} needs", *lacks])
 
 
 def test_golden_rows_and_exceptions_name_methods_that_exist() -> None:
@@ -81,7 +85,11 @@ def test_a_method_looks_at_the_gram_matrix_exactly_where_it_asks_for_it(method: 
 def test_the_init_enters_where_the_table_says_so(method: Method) -> None:
     models, shares = np.random.default_rng(0).normal(size=(2, 9)), np.array([0.7, 0.5 if method.mix == "scales" else 0.3])
     from_zero, from_one = (merge(method, init, models, shares) for init in (np.zeros(9), np.ones(9)))
-    assert np.allclose(from_zero, from_one) is not method.needs_init
+    depends = not np.allclose(from_zero, from_one)
+    row = "coefficients that do not sum to 1 need beyond=True in its row of warmkit/merging/methods.py, others do without"
+    assert depends == method.needs_init, (
+        f"{method.name}: the result {'depends' if depends else 'does not depend'} on the init; {row}"
+    )
 
 
 def test_names_are_the_keys() -> None:

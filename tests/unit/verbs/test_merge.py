@@ -49,7 +49,7 @@ def test_every_method_matches_its_float64_reference_to_rounding(
     method: str, count: int, dtype: torch.dtype, tmp_path: Path
 ) -> None:
     init, models = members(tmp_path, dtype, count)
-    shares = [1 / count] * count
+    shares = [1.0 if METHODS[method].mix == "scales" else 1 / count] * count
     mix = None
     if METHODS[method].mix == "shares":
         raw = [1 + 0.5 * place for place in range(count)]

@@ -32,6 +32,12 @@ settings.register_profile("here", deadline=None)  # shared machines pause
 settings.load_profile("here")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files of slow tests, so that none is left at the end, when the other worker has nothing to do."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(autouse=True)
 def environment() -> Iterator[None]:
     """Take back what a test, or what it imported, set in the environment: commands would no longer be forks."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 from safetensors.torch import save_file
 
+from tests import forks
 from tests.cli.conftest import Call, Rewards, json_lines
 from tests.unit.evaluation.test_partners import noisy, turn
 from tests.unit.training import tiny
@@ -212,7 +212,7 @@ def test_one_number_alone_is_what_a_gate_looks_at(call: Call, rewards: Rewards) 
 
 
 def test_the_number_chooses_a_greedy_soup_in_one_line(call: Call, rewards: Rewards) -> None:
-    score = f"{sys.executable} -m warmkit eval rm {{}} --data val={rewards.pairs} --print val"
+    score = f"{forks.shims() / 'warmkit'} eval rm {{}} --data val={rewards.pairs} --print val"
     done = json.loads(call("soup", "--greedy", "--score", score, *rewards.llamas[:2], "-o", "soup", "--json").stdout)
     alone = json.loads(call("eval", "rm", *rewards.llamas[:2], "--data", f"val={rewards.pairs}", "--json").stdout)
     best = max(each["val"]["won"] for each in alone["individuals"].values())

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from warmkit.engine.adapter_products import known_products
 from warmkit.errors import MismatchError, UnsupportedError
 from warmkit.formats.dtypes import BY_TORCH_NAME, DType
-from warmkit.formats.tensors import StoredTensor, Sum, Tensor, result_dtype
+from warmkit.formats.tensors import StoredTensor, Tensor, is_sum, result_dtype
 from warmkit.merging.types import Gram
 from warmkit.sources.files import Files
 
@@ -126,7 +126,7 @@ class FileSource:
 
     def apart(self, tensor: str) -> Apart | None:
         entry, files = self._entries[tensor], self._files
-        if not isinstance(entry, Sum):
+        if not is_sum(entry):
             return Apart(entry, files) if entry.dtype.itemsize == 2 else None
         base = entry.summed_onto
         return Apart(base, files, lambda: entry.product(files)) if base is not None and base.dtype.itemsize == 2 else None

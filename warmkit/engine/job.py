@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -59,7 +60,7 @@ class Job:
     twins: Mapping[str, str] = field(default_factory=lambda: {})
 
     def elements(self, tensor: str) -> int:
-        return int(np.prod(self.rows[0].shape(tensor), dtype=np.int64))
+        return math.prod(self.rows[0].shape(tensor))
 
     def blocks(self, tensor: str) -> int:
         return -(-self.elements(tensor) // BLOCK)

@@ -340,7 +340,7 @@ class Stream:
         start, count = block * BLOCK, self.job.count(name, block)
         if self._lookahead is not None:
             self._lookahead.reached((purpose, name, start, count))
-        elif block % AHEAD == 0:
+        elif block % AHEAD == 0 and start + AHEAD * BLOCK < self.job.elements(name):
             for row in self.job.rows:
                 row.ahead(name, start + AHEAD * BLOCK, AHEAD * BLOCK)
         return start, count

@@ -352,8 +352,9 @@ def edit(adapter: Path, **changes: Any) -> None:
 # ---- refused by name ------------------------------------------------------------------------------------------------
 
 CONFIGS: dict[str, dict[str, Any]] = {
-    "kind 'IA3'": {"peft_type": "IA3"},
-    "kind 'ADALORA'": {"peft_type": "ADALORA"},
+    "kind 'OFT', which is not read (": {"peft_type": "OFT"},
+    "kind 'POLY'": {"peft_type": "POLY"},
+    "are not the parts of IA3": {"peft_type": "IA3"},
     "layer_replication": {"layer_replication": [[0, 2], [1, 2]]},
     "target_parameters": {"target_parameters": ["experts.gate_up_proj"]},
     "trainable_token_indices": {"trainable_token_indices": [1, 2]},

@@ -194,12 +194,9 @@ class AdaptedTensor(Changed):
         """Return the factors of the difference."""
         return self.cache.get(self.name, lambda: self.factors.load(files, self.dtype))
 
-    def unpacked(self, files: Files) -> tuple[NDArray[Any], NDArray[Any]]:
+    def unpacked(self, files: Files) -> list[tuple[NDArray[Any], NDArray[Any]]]:
         """Return the factors of the difference in float64, [rows, rank] and [rank, columns], the scale in the first."""
-        product = self.product(files)
-        rank = product.left.shape[1]
-        right = product.right.transpose(1, 0, 2).reshape(rank, -1)[:, : product.columns]
-        return product.left[: product.rows].astype(np.float64), right.astype(np.float64)
+        return [low_rank.unpack(self.product(files))]
 
     def read(self, files: Files, start: int, view: memoryview) -> None:
         if not view.nbytes:
@@ -252,10 +249,15 @@ class AdaptedStack(Changed):
         while done < out.size:
             number, inside = divmod(start + done, size)
             piece = out[done : done + min(PIECE, size - inside)]
-            load = partial(self.factors[number].load, files, self.dtype)
-            product = self.cache.get(f"{self.name} {number}", load)
-            low_rank.add(self.stored(files, start + done, piece.size), inside, product, piece)
+            low_rank.add(self.stored(files, start + done, piece.size), inside, self._product(files, number), piece)
             done += piece.size
+
+    def unpacked(self, files: Files) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+        """Return the factors of every matrix, as those of `AdaptedTensor`."""
+        return [low_rank.unpack(self._product(files, number)) for number in range(len(self.factors))]
+
+    def _product(self, files: Files, number: int) -> LowRank:
+        return self.cache.get(f"{self.name} {number}", partial(self.factors[number].load, files, self.dtype))
 
 
 @dataclass(frozen=True, eq=False)

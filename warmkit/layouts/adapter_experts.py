@@ -136,7 +136,7 @@ def adapted_experts(adapter: Adapter, parameters: Sequence[Parameter], base: Che
         raise MismatchError(
             f"{adapter.file} does not fit {base.source}: it adapts {str(lost)!r}, and there are no such experts"
         )
-    cache, whole = Recent[LowRank](), Recent["NDArray[Any]"](4)
+    cache, whole = Recent[LowRank](), Recent["NDArray[Any]"](8)
     told = {each.place: turned for each in found if (turned := each.told()) is not None}
     changed = dict[str, Tensor]()
     for each in found:

@@ -145,6 +145,26 @@ def test_factors_of_peft_before_0_19_are_turned(tmp_path: Path) -> None:
     assert "is square, and neither the model_type 'of_remote_code'" in refused(f"{base}+{DATA / case}", UnsupportedError)
 
 
+@pytest.mark.parametrize("case", ["experts-one-by-one", "experts-fused", "tokens", "ia3", "resized"])
+@pytest.mark.parametrize(
+    ("there", "here"), [("model.", ""), ("model.", "language_model.model."), ("model.", "model.language_model.")]
+)
+def test_a_base_inside_another_or_without_its_prefix_takes_the_same(case: str, there: str, here: str, tmp_path: Path) -> None:
+    """An adapter of a language model on a base that also sees, or that was saved without its head's prefix."""
+    base, expected = tmp_path / "base", numbers(DATA / case)
+    shutil.copytree(base_of(case), base)
+    tensors = load_file(base / "model.safetensors")
+    vision = {"vision_tower.encoder.layers.0.self_attn.q_proj.weight": np.ones((8, 8))} if here else {}
+
+    def renamed(names: dict[str, Any]) -> dict[str, Any]:
+        return {(here + name.removeprefix(there) if name.startswith(there) else name): value for name, value in names.items()}
+
+    save_file(renamed(tensors) | vision, base / "model.safetensors")
+    found = numbers(f"{base}+{DATA / case}")
+    for name, value in (renamed(expected) | vision).items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
 def without(*names: str) -> Callable[[dict[str, Any]], None]:
     def change(tensors: dict[str, Any]) -> None:
         for name in [name for name in tensors if any(each in name for each in names)]:
@@ -221,6 +241,23 @@ def test_a_stack_reads_the_same_in_any_pieces_and_merges(tmp_path: Path, monkeyp
     warmkit.merge([DATA / case, DATA / case], tmp_path / "out", init=base_of(case), method="slerp", eta=2.0, threads=2)
     found, base = load_file(tmp_path / "out" / "model.safetensors")[name].ravel(), numbers(base_of(case))[name].ravel()
     np.testing.assert_allclose(found, base + 2 * (whole - base), rtol=1e-12, atol=1e-12)
+
+
+def test_products_of_stacks_are_those_of_the_dense_differences(tmp_path: Path) -> None:
+    """From the factors of every expert, without a pass over the weights."""
+    other = copied(
+        "experts-fused", tmp_path / "other", lambda found: found.update({k: v[::-1].copy() for k, v in found.items()})
+    )
+    init, models = base_of("experts-fused"), [str(DATA / "experts-fused"), other]
+    dense = [str(warmkit.soup([each], tmp_path / f"dense-{number}").path) for number, each in enumerate(models)]
+    known, measured = (
+        warmkit.merge(each, tmp_path / name, init=init, method="slerp") for each, name in ((models, "a"), (dense, "b"))
+    )
+    assert known.bytes_read < measured.bytes_read
+    for one, two in zip(known.groups, measured.groups):
+        assert one.norms is not None
+        assert one.norms == pytest.approx(two.norms, rel=1e-6)
+        np.testing.assert_allclose(np.array(one.angles, dtype=float), np.array(two.angles, dtype=float), atol=1e-3)
 
 
 # ---- tokens and vocabularies ----------------------------------------------------------------------------------------

@@ -56,7 +56,6 @@ REFUSED = {
     "arrow_config": "routes between adapters",
     "kasa_config": "truncates the base",
     "megatron_config": "is sharded by Megatron",
-    "ensure_weight_tying": "shares its factors between tied layers",
 }
 # Initialisations that change the base too: the adapter is a difference from weights that are in no file.
 REFUSED_INITS = ("pissa", "olora", "corda", "loftq", "lora_ga")
@@ -80,6 +79,7 @@ HARMLESS = frozenset(
     (
         "auto_mapping",
         "corda_config",
+        "ensure_weight_tying",
         "eva_config",
         "exclude_modules",
         "fan_in_fan_out",
@@ -192,7 +192,7 @@ def read_config(directory: Path) -> AdapterConfig:
             fan_in_fan_out=bool(content.get("fan_in_fan_out")),
             task=_named(content.get("task_type")),
             trained=_named((content.get("auto_mapping") or {}).get("base_model_class")),
-            parameters=tuple(map(str, content.get("target_parameters") or ())),
+            parameters=tuple(sorted(map(str, content.get("target_parameters") or ()))),
             layout=_layout(path, content),
             version=_version(content.get("peft_version")),
             kind=kind,

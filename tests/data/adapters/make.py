@@ -44,7 +44,7 @@ SIZES: dict[str, Any] = {
     "initializer_range": 0.2,
 }
 EXPERTS: dict[str, Any] = {"num_experts": 3, "num_experts_per_tok": 2, "moe_intermediate_size": 6, "head_dim": 4}
-LOCAL: dict[str, Any] = {"num_local_experts": 3, "num_experts_per_tok": 2}
+LOCAL: dict[str, Any] = {"num_local_experts": 3, "num_experts_per_tok": 2, "intermediate_size": 6}
 T: Any = transformers
 BASES: dict[str, Any] = {
     "llama": lambda: T.LlamaForCausalLM(T.LlamaConfig(**SIZES)),
@@ -59,7 +59,7 @@ BASES: dict[str, Any] = {
     "qwen3-moe": lambda: T.Qwen3MoeForCausalLM(T.Qwen3MoeConfig(**{**SIZES, **EXPERTS})),
     "gpt-oss": lambda: T.GptOssForCausalLM(T.GptOssConfig(**{**SIZES, **LOCAL, "intermediate_size": 8, "head_dim": 4})),
     "llama4": lambda: T.Llama4ForCausalLM(
-        T.Llama4TextConfig(**{**SIZES, **LOCAL, "num_experts_per_tok": 1, "intermediate_size_mlp": 10, "head_dim": 4})
+        T.Llama4TextConfig(**{**SIZES, **LOCAL, "num_experts_per_tok": 1, "intermediate_size_mlp": 6, "head_dim": 4})
     ),
 }
 BOTH = ["experts.gate_up_proj", "experts.down_proj"]
@@ -92,6 +92,10 @@ CASES: dict[str, tuple[str, Any]] = {
     "resized-tied": ("llama-tied", LoraConfig(r=2, target_modules=["q_proj"])),
     "pissa-converted": ("llama", LoraConfig(r=2, lora_alpha=3, target_modules=["q_proj", "v_proj"], init_lora_weights="pissa")),
     "pissa": ("llama", LoraConfig(r=2, lora_alpha=3, target_modules=["q_proj", "v_proj"], init_lora_weights="pissa")),
+    "saved-tied": (
+        "llama-tied",
+        LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["embed_tokens"], ensure_weight_tying=True),
+    ),
     "eva": ("llama", LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights="eva")),
     "ia3": ("qwen2", IA3Config(target_modules=["q_proj", "o_proj", "down_proj"], feedforward_modules=["down_proj"])),
     "ia3-conv1d": (

@@ -221,7 +221,8 @@ def _refuse(path: Path, content: dict[str, Any]) -> str:
     if str(content.get("init_lora_weights")).lower().startswith(REFUSED_INITS):
         raise UnsupportedError(
             f"{path}: init_lora_weights {content['init_lora_weights']!r} changed the base as well; convert the adapter with "
-            "peft's save_pretrained(..., path_initial_model_for_weight_conversion=...)"
+            "peft's save_pretrained(..., path_initial_model_for_weight_conversion=...), or give it on the base that its training "
+            "left (unload(), save_pretrained) and write init_lora_weights: true"
         )
     known = HARMLESS | REFUSED.keys() | (_HARMLESS_OF_KINDS if kind != "LORA" else frozenset())
     unknown = sorted(key for key, value in content.items() if key not in known and (value is True or _table(value)))

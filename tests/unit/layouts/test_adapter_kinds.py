@@ -305,6 +305,8 @@ def test_every_kind_of_peft_is_read_or_refused_by_name(tmp_path: Path) -> None:
         way = "it stands for no dense weights" if kind in NOT_DENSE else "merge it with peft (merge_and_unload)"
         assert f"kind {kind!r}, which is not read" in message
         assert way in message
+    page = (Path(__file__).parents[3] / "docs" / "adapters.md").read_text()
+    assert all(f"`{kind}`" in page for kind in kinds)
 
 
 BROKEN: dict[str, tuple[str, Callable[[dict[str, Any]], object]]] = {

@@ -313,6 +313,18 @@ def test_paths_may_hold_plus_signs_and_adapters_stack(pair: Pair, tmp_path: Path
     torch.testing.assert_close(twice[name] - before[name], 2 * (expected[name] - before[name]), rtol=1e-4, atol=1e-6)
 
 
+def test_dora_on_dora_is_one_merged_before_the_other_is_loaded(tmp_path: Path) -> None:
+    base, name = lora.base(tmp_path / "base"), "model.layers.0.self_attn.q_proj.weight"
+    first, second = (
+        lora.adapter(tmp_path / f"{seed}", base, seed, r=2, use_dora=True, target_modules=["q_proj"]) for seed in (1, 2)
+    )
+    lora.save_dense(tmp_path / "merged", base, first)
+    found = warmkit.open_checkpoint(f"{base}+{first}+{second}")[name].load()
+    torch.testing.assert_close(found, lora.dense(tmp_path / "merged", second)[name], rtol=2e-6, atol=2e-6)
+    one, two = (lora.dense(base, each)[name] for each in (first, second))
+    assert (found - (one + two - tensors_of(base)[name])).abs().max() > 0.01  # the sum of both differences is something else
+
+
 def test_a_base_saved_without_its_prefix(tmp_path: Path) -> None:
     base = lora.base(tmp_path / "base", "gpt2")
     adapter = lora.adapter(tmp_path / "adapter", base, r=2, target_modules=["c_attn"], fan_in_fan_out=True)

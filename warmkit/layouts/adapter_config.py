@@ -129,6 +129,7 @@ class AdapterConfig:
         version: Of peft; None if it does not say.
         kind: peft_type.
         tokens: Rows of an embedding that are replaced, by the end of its module's name; "" is the input embedding.
+        everywhere: Whether modules are named by their last parts alone, and so adapted in every layer.
     """
 
     path: Path
@@ -147,6 +148,7 @@ class AdapterConfig:
     version: tuple[int, ...] | None = None
     kind: str = "LORA"
     tokens: dict[str, tuple[int, ...]] = field(default_factory=lambda: {})
+    everywhere: bool = False
 
     def rank_of(self, module: str) -> int:
         return _matching(self.rank_pattern, module, self.rank)
@@ -196,6 +198,7 @@ def read_config(directory: Path) -> AdapterConfig:
             layout=_layout(path, content),
             version=_version(content.get("peft_version")),
             kind=kind,
+            everywhere=_everywhere(content),
             tokens=_tokens(content.get("trainable_token_indices") or (content.get("token_indices") if rank is None else None)),
         )
     except (ArithmeticError, KeyError, TypeError, ValueError, AttributeError, RecursionError, re.error) as error:
@@ -221,7 +224,7 @@ def _refuse(path: Path, content: dict[str, Any]) -> str:
     if str(content.get("init_lora_weights")).lower().startswith(REFUSED_INITS):
         raise UnsupportedError(
             f"{path}: init_lora_weights {content['init_lora_weights']!r} changed the base as well; convert the adapter with "
-            "peft's save_pretrained(..., path_initial_model_for_weight_conversion=...), or give it on the base that its training "
+            "peft's save_pretrained(..., path_initial_model_for_weight_conversion=...), or give it on the base that training "
             "left (unload(), save_pretrained) and write init_lora_weights: true"
         )
     known = HARMLESS | REFUSED.keys() | (_HARMLESS_OF_KINDS if kind != "LORA" else frozenset())
@@ -243,13 +246,20 @@ def _layout(path: Path, content: dict[str, Any]) -> str:
     if len(said) == 1 and said <= {RANK_MAJOR, GROUPED}:
         return said.pop()
     unsloth = bool((content.get("auto_mapping") or {}).get("unsloth_fixed")) or str(_base(content)).startswith("unsloth/")
-    if said or (unsloth and content.get("target_parameters") and content.get("r") != 1):
+    several = content.get("r") != 1 or content.get("rank_pattern")  # of rank 1 the two are one
+    if said or (unsloth and content.get("target_parameters") and several):
         found = f"found {', '.join(sorted(said))}" if said else "which unsloth packed in two ways and does not say how"
         raise UnsupportedError(
             f"{path}: adapts experts, {found}: write {LAYOUT!r}: {GROUPED!r} into it if the adapter was trained before "
             f"unsloth's fix of 17 September 2026, else {RANK_MAJOR!r}"
         )
     return RANK_MAJOR
+
+
+def _everywhere(content: dict[str, Any]) -> bool:
+    targets, limits = content.get("target_modules"), ("layers_to_transform", "exclude_modules")
+    plain = isinstance(targets, list) and all(isinstance(each, str) and "." not in each for each in targets)
+    return plain and not any(content.get(key) for key in limits)
 
 
 def _tokens(value: Any) -> dict[str, tuple[int, ...]]:

@@ -41,6 +41,13 @@ MATRICES = {
 # Architectures that are fused on disk too, and whether peft takes their experts as [E, in, out] (it does not with Llama 4's).
 TRANSPOSED = {"gpt_oss": True, "openai_privacy_filter": True, "aria_text": True, "llama4_text": False}
 BLOCKS = frozenset(("mlp", "block_sparse_moe", "feed_forward", "mixer"))
+# Ends of names on disk that stand for others in memory.
+RENAMED = {
+    "input_linear.weight": "experts.gate_up_proj",  # Granite
+    "output_linear.weight": "experts.down_proj",
+    "experts.fc1.weight": "experts.gate_up_proj",  # Aria
+    "experts.fc2.weight": "experts.down_proj",
+}
 _WRAPPER = ".base_layer"
 _ONE = re.compile(r"(?P<place>.+)\.(?P<expert>\d+)\.(?P<matrix>\w+)\.weight")
 STRAIGHT_SINCE = (0, 19)  # versions of peft that tell [E, out, in] from [E, in, out]
@@ -153,9 +160,14 @@ def _stacks(tensors: Mapping[str, Tensor]) -> dict[str, Stack]:
             stack = found.setdefault(one["place"], Stack({}, {}))
             stack.single.setdefault(one["matrix"], {})[int(one["expert"])] = tensor
         elif len(tensor.shape) == 3:
-            place, _, parameter = name.rpartition(".")
+            place, _, parameter = _in_memory(name).rpartition(".")
             found.setdefault(place, Stack({}, {})).fused[parameter] = tensor
     return found
+
+
+def _in_memory(name: str) -> str:
+    old = next((old for old in RENAMED if name.endswith(f".{old}")), "")
+    return name.removesuffix(old) + RENAMED.get(old, "")
 
 
 def _place(parameter: Parameter, stacks: Mapping[str, Stack]) -> str:
@@ -195,26 +207,28 @@ def _holds(stack: Stack, parameter: str) -> bool:
 def _refuse_half(found: Sequence[_Experts], stacks: Mapping[str, Stack]) -> None:
     """Refuse factors for the experts of some layers alone where the config targets those of all."""
     places, config = {each.place for each in found}, found[0].base.config
-    layers = (config.get("text_config") or config).get("num_hidden_layers")  # those behind predict further tokens
     if any(re.search(r"\d", target) for target in found[0].adapter.config.parameters):
         return
-    others = [place for place in stacks if place not in places and not _behind(place, layers)]
+    others = [place for place in stacks if place not in places and not is_behind(place, config)]
     for each in found:
-        kind = _kind(each.place)
-        if lost := [place for place in others if _kind(place) == kind and _holds(stacks[place], each.parameter.name)]:
+        kind = kind_of(each.place)
+        if lost := [place for place in others if kind_of(place) == kind and _holds(stacks[place], each.parameter.name)]:
             raise MismatchError(
                 f"{each.adapter.file}: has no factors for {lost[0]!r} of {each.base.source}, which its target_parameters name "
                 f"as they name {each.place!r}: the file is not complete, or its base is another"
             )
 
 
-def _behind(place: str, layers: object) -> bool:
-    number = layer_number(place)
+def is_behind(name: str, config: Mapping[str, Any]) -> bool:
+    """Say whether a tensor is of a layer behind those of the model, which predicts further tokens; peft never sees those."""
+    number, inner = layer_number(name), config.get("text_config")
+    layers = (inner if isinstance(inner, dict) else config).get("num_hidden_layers")
     return number is not None and isinstance(layers, int) and number[1] >= layers
 
 
-def _kind(place: str) -> str:
-    return re.sub(r"\d+", "#", place)
+def kind_of(name: str) -> str:
+    """Return a name without its numbers."""
+    return re.sub(r"\d+", "#", name)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from warmkit.formats.quantised import is_dequantised
 from warmkit.formats.tensors import StoredTensor, Tensor
 from warmkit.layouts.adapted import AdaptedTensor, Edit, Edited, Factors, Product, ReplacedTensor
 from warmkit.layouts.adapter_config import CONFIG, AdapterConfig, read_config
-from warmkit.layouts.adapter_experts import Parameter, adapted_experts, sorted_modules
+from warmkit.layouts.adapter_experts import Parameter, adapted_experts, is_behind, kind_of, sorted_modules
 from warmkit.layouts.adapter_file import Adapter, Module, read_adapter
 from warmkit.layouts.adapter_heads import SCORE, lost_head, padded_as_trained, with_own_head
 from warmkit.layouts.adapter_kinds import Rule, changes, replaced_rows
@@ -99,7 +99,8 @@ def joined(adapter: Adapter, base: Checkpoint) -> Checkpoint:
     base = _untied(adapter, base)
     modules, parameters = sorted_modules(adapter)
     base = _resized(adapter, base, naming(modules, base.entries))
-    return replace(base, entries=_apply(adapter, base, modules, parameters))
+    entries = _apply(adapter, base, modules, parameters)
+    return replace(base, entries=entries, notes=(*base.notes, *_half(adapter, base, entries)))
 
 
 def _apply(
@@ -132,6 +133,18 @@ def _apply(
         raise MismatchError(f"{adapter.file} does not fit {base.source}: {problems[0]}{more}")
     _refuse_untying(adapter, base, changed)
     return {name: changed.get(name, entry) for name, entry in base.entries.items()}
+
+
+def _half(adapter: Adapter, base: Checkpoint, entries: Mapping[str, Tensor]) -> list[str]:
+    """Return a note where an adapter changes a module in some layers alone, and its config does not say why."""
+    changed = {name for name, entry in entries.items() if isinstance(entry, AdaptedTensor | Edited)}
+    kinds = {kind_of(name) for name in changed}
+    lost = [name for name in entries if name not in changed and kind_of(name) in kinds and not is_behind(name, base.config)]
+    if not adapter.config.everywhere or not lost:
+        return []
+    more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
+    said = f"has no factors for {lost[0]!r}{more}, which its target_modules name as they name those of other layers"
+    return [f"{adapter.file}: {said}; is the file complete?"]
 
 
 def _changes(adapter: Adapter, module: Module, base: Checkpoint, weight: str) -> Mapping[str, Product | Rule]:

@@ -92,6 +92,34 @@ def fused(tensors: dict[str, Any]) -> dict[str, Any]:
     return rest
 
 
+def test_experts_that_lie_turned_or_under_other_names_take_the_same(tmp_path: Path) -> None:
+    """Qwen3-VL stores [E, in, out] of what is [E, out, in] in memory; Granite and Aria have other names on disk."""
+    case, expected = "experts-fused", numbers(DATA / "experts-fused")
+
+    def turned(found: dict[str, Any]) -> dict[str, Any]:
+        return {name: each.transpose(0, 2, 1).copy() if each.ndim == 3 else each for name, each in found.items()}
+
+    def granite(found: dict[str, Any]) -> dict[str, Any]:
+        names = {"mlp.experts.gate_up_proj": "block_sparse_moe.input_linear.weight"}
+        names |= {"mlp.experts.down_proj": "block_sparse_moe.output_linear.weight"}
+        return {
+            next((name.replace(*pair) for pair in names.items() if pair[0] in name), name): each for name, each in found.items()
+        }
+
+    def aria(found: dict[str, Any]) -> dict[str, Any]:
+        return {
+            name.replace("gate_up_proj", "fc1.weight").replace("down_proj", "fc2.weight"): each for name, each in found.items()
+        }
+
+    for change in (turned, granite, aria):
+        base = tmp_path / change.__name__
+        shutil.copytree(base_of(case), base)
+        save_file(change(load_file(base / "model.safetensors")), base / "model.safetensors")
+        found = numbers(f"{base}+{DATA / case}")
+        for name, value in change(expected).items():
+            np.testing.assert_allclose(found[name], value, rtol=1e-13, atol=1e-13, err_msg=name)
+
+
 def test_unsloths_packing_is_read_where_it_is_said_and_refused_where_it_is_not(tmp_path: Path) -> None:
     def packed(tensors: dict[str, Any]) -> None:
         for name in [name for name in tensors if name.startswith(EXPERTS) and name.endswith("lora_B.weight")]:
@@ -194,6 +222,15 @@ def test_experts_that_are_half_there_are_refused_in_one_line(tmp_path: Path) -> 
 
 
 ORDER = ("gate_up_proj", "down_proj")
+
+
+def test_modules_that_are_half_there_are_noted(tmp_path: Path) -> None:
+    case, words = "experts-one-by-one", "has no factors for 'model.layers.1.self_attn.q_proj.weight', which its target_modules"
+    half = warmkit.open_checkpoint(copied(case, tmp_path / "half", without("layers.1.self_attn")))
+    assert any(words in note for note in half.notes)
+    some = copied(case, tmp_path / "some", without("layers.1.self_attn"), layers_to_transform=[0])
+    for each in (some, str(DATA / case)):
+        assert not any("has no factors" in note for note in warmkit.open_checkpoint(each).notes)
 
 
 def test_experts_that_do_not_fit_are_refused_in_one_line(tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ RENAMED = {
     "output_linear.weight": "experts.down_proj",
     "experts.fc1.weight": "experts.gate_up_proj",  # Aria
     "experts.fc2.weight": "experts.down_proj",
+    "router.layer.weight": "router.weight",  # Granite
 }
 _WRAPPER = ".base_layer"
 _ONE = re.compile(r"(?P<place>.+)\.(?P<expert>\d+)\.(?P<matrix>\w+)\.weight")
@@ -133,7 +134,7 @@ def adapted_experts(adapter: Adapter, parameters: Sequence[Parameter], base: Che
     """
     if not adapter.config.parameters:
         return {}
-    stacks = _stacks(base.entries)
+    stacks = stacks_of(base.entries)
     _refuse_lost(adapter, base, stacks)
     found = [
         _Experts(adapter, each, base, place, stacks[place]) for each in parameters if (place := _place(each, stacks)) in stacks
@@ -153,7 +154,8 @@ def adapted_experts(adapter: Adapter, parameters: Sequence[Parameter], base: Che
     return changed
 
 
-def _stacks(tensors: Mapping[str, Tensor]) -> dict[str, Stack]:
+def stacks_of(tensors: Mapping[str, Tensor]) -> dict[str, Stack]:
+    """Return where the experts of every layer lie, by the name of what holds them."""
     found = dict[str, Stack]()
     for name, tensor in tensors.items():
         if one := _ONE.fullmatch(name):
@@ -168,6 +170,12 @@ def _stacks(tensors: Mapping[str, Tensor]) -> dict[str, Stack]:
 def _in_memory(name: str) -> str:
     old = next((old for old in RENAMED if name.endswith(f".{old}")), "")
     return name.removesuffix(old) + RENAMED.get(old, "")
+
+
+def router_place(module: Module, tensors: Mapping[str, Tensor]) -> str | None:
+    """Return what the base calls a router that is adapted as a parameter; None where that is not known."""
+    found = [name for name in tensors if bare(_in_memory(name), BLOCKS) == bare(module.key, BLOCKS)]
+    return found[0].removesuffix(".weight") if len(found) == 1 else None
 
 
 def _place(parameter: Parameter, stacks: Mapping[str, Stack]) -> str:

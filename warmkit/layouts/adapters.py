@@ -14,7 +14,7 @@ from warmkit.formats.quantised import is_dequantised
 from warmkit.formats.tensors import StoredTensor, Tensor
 from warmkit.layouts.adapted import AdaptedTensor, Edit, Edited, Factors, Product, ReplacedTensor
 from warmkit.layouts.adapter_config import CONFIG, AdapterConfig, read_config
-from warmkit.layouts.adapter_experts import Parameter, adapted_experts, is_behind, kind_of, sorted_modules
+from warmkit.layouts.adapter_experts import Parameter, adapted_experts, is_behind, kind_of, router_place, sorted_modules
 from warmkit.layouts.adapter_file import Adapter, Module, read_adapter
 from warmkit.layouts.adapter_heads import SCORE, lost_head, padded_as_trained, with_own_head
 from warmkit.layouts.adapter_kinds import Rule, changes, replaced_rows
@@ -98,16 +98,23 @@ def joined(adapter: Adapter, base: Checkpoint) -> Checkpoint:
         raise FormatError(f"{adapter.file}: has no rows for trainable_token_indices of {adapter.config.path.name}")
     base = _untied(adapter, base)
     modules, parameters = sorted_modules(adapter)
-    base = _resized(adapter, base, naming(modules, base.entries))
+    base = _resized(adapter, base, _naming(modules, base))
     entries = _apply(adapter, base, modules, parameters)
     return replace(base, entries=entries, notes=(*base.notes, *_half(adapter, base, entries)))
+
+
+def _naming(modules: Mapping[str, Module], base: Checkpoint) -> Callable[[str], str]:
+    """Return how names in an adapter become the base's."""
+    routers = {name: router_place(each, base.entries) for name, each in modules.items() if each.key != name}
+    rename = naming([name for name in modules if name not in routers], base.entries)
+    return lambda name: routers.get(name) or rename(name)
 
 
 def _apply(
     adapter: Adapter, base: Checkpoint, modules: Mapping[str, Module], parameters: Sequence[Parameter]
 ) -> dict[str, Tensor]:
     """Return the base's tensors with the adapter's in their places."""
-    rename = naming(modules, base.entries)
+    rename = _naming(modules, base)
     problems: list[str] = []
     changed = adapted_experts(adapter, parameters, base)
     for name, own in _without_tied_copy(adapter, base).items():

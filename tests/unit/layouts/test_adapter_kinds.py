@@ -147,6 +147,24 @@ def test_unsloths_packing_is_read_where_it_is_said_and_refused_where_it_is_not(t
     assert "found grouped_by_expert, rank_major" in refused(both, UnsupportedError)
 
 
+def test_experts_whose_base_is_quantised(tmp_path: Path) -> None:
+    """GPT-OSS in MXFP4; `gate_up_proj` is square there, and `down_proj` tells how it lies."""
+    base, draw, place = DATA.parent / "quantised" / "mxfp4", np.random.default_rng(1), "model.layers.0.mlp.experts"
+    before, factors, expected = numbers(base), dict[str, Any](), dict[str, Any]()
+    for parameter, end in (("gate_up_proj", ".base_layer"), ("down_proj", "")):
+        _, into, out = before[f"{place}.{parameter}"].shape
+        a, b = draw.standard_normal((6, into)), draw.standard_normal((out, 6))
+        factors |= {f"base_model.model.{place}{end}.lora_{side}.weight": each for side, each in (("A", a), ("B", b))}
+        delta = np.einsum("ore,eri->eio", b.reshape(out, 2, 3), a.reshape(3, 2, into))
+        expected[f"{place}.{parameter}"] = before[f"{place}.{parameter}"] + 1.5 * delta
+    source = copied(
+        "experts-transposed", tmp_path / "adapter", lambda found: (found.clear(), found.update(factors)), r=2, lora_alpha=3
+    )
+    found = numbers(f"{base}+{source.rpartition('+')[2]}")
+    for name, value in {**before, **expected}.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-5, atol=1e-5, err_msg=name)
+
+
 def test_factors_of_peft_before_0_19_are_turned(tmp_path: Path) -> None:
     """They had in and out the other way round: the shape tells, and the version where an expert is square."""
 
@@ -252,6 +270,14 @@ def test_experts_that_do_not_fit_are_refused_in_one_line(tmp_path: Path) -> None
     save_file(wide, base / "model.safetensors")
     assert "there an expert is [12, 9]" in refused(f"{base}+{DATA / case}", MismatchError)
     assert "there are no such experts" in refused(f"{DATA / 'bases' / 'llama'}+{DATA / 'experts-gate-up'}", MismatchError)
+
+
+def test_adapters_of_single_experts_are_refused_on_a_fused_base(tmp_path: Path) -> None:
+    """As transformers 4 had them; peft turns them into factors of whole parameters when it loads them on transformers 5."""
+    name = "base_model.model.model.layers.0.mlp.experts.0.gate_proj"
+    parts = {f"{name}.lora_A.weight": np.ones((2, 8)), f"{name}.lora_B.weight": np.ones((6, 2))}
+    one = copied("experts-fused", tmp_path / "one", lambda found: (found.clear(), found.update(parts)), target_parameters=None)
+    assert "it adapts 'model.layers.0.mlp.experts.0.gate_proj.weight', which is not there" in refused(one, MismatchError)
 
 
 def test_layers_behind_the_model_need_no_factors(tmp_path: Path) -> None:

@@ -272,8 +272,8 @@ def _tokens(value: Any) -> dict[str, tuple[int, ...]]:
 
 
 def _version(value: Any) -> tuple[int, ...] | None:
-    found = re.match(r"(\d+)\.(\d+)", value) if isinstance(value, str) else None
-    return (int(found[1]), int(found[2])) if found else None
+    found = re.match(r"(\d{1,9})\.(\d{1,9})\.(\d{1,9})", value) if isinstance(value, str) else None
+    return tuple(map(int, found.groups())) if found else None
 
 
 def _table(value: Any) -> bool:

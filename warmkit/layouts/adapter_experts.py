@@ -2,7 +2,8 @@
 
 The factors of E experts lie in two matrices: lora_A [E r, a] holds one expert after another; of lora_B [b, r E] the columns e,
 E + e, 2 E + e, ... are those of expert e. Its difference is B_e A_e where the parameter is [E, b, a] in memory, and A_e' B_e'
-where it is [E, a, b] (GPT-OSS, and everything before peft 0.19); the shape tells which, unless it is square.
+where it is [E, a, b] (GPT-OSS; everything before peft 0.19; in 0.19.0 all but GPT-OSS); the shape tells which, unless it is
+square.
 
 unsloth before its fix of September 2026 trained with the experts one after another in lora_B too (`grouped_by_expert`); nothing
 but its config says so.
@@ -51,7 +52,7 @@ RENAMED = {
 }
 _WRAPPER = ".base_layer"
 _ONE = re.compile(r"(?P<place>.+)\.(?P<expert>\d+)\.(?P<matrix>\w+)\.weight")
-STRAIGHT_SINCE = (0, 19)  # versions of peft that tell [E, out, in] from [E, in, out]
+TOLD_WRONG, TOLD_SINCE = (0, 19, 0), (0, 19, 1)  # versions of peft that tell [E, out, in] from [E, in, out]
 
 
 @dataclass(frozen=True)
@@ -342,4 +343,4 @@ class _Experts:
                 f"{self.adapter.file}: {str(self.parameter)!r} is square, and neither the model_type {kind!r} nor peft_version "
                 f"({version}) says whether peft has it transposed; merge it with peft (merge_and_unload)"
             )
-        return known or (version or ()) < STRAIGHT_SINCE
+        return not known if version == TOLD_WRONG else known or (version or ()) < TOLD_SINCE

@@ -1,6 +1,7 @@
 """Makes the adapters of this folder with peft, and the weights that peft merges of them, all in float64.
 
-Run it with peft 0.21.2 and transformers 5.23.0, from anywhere: `python tests/data/adapters/make.py`. `bases/NAME` is a model
+Run it with peft 0.21.2 and transformers 5.23.0, from anywhere: `python tests/data/adapters/make.py`; with peft 0.18.1 and
+0.19.0 it makes what those had otherwise, `CASE-VERSION`. `bases/NAME` is a model
 with random weights; `CASE` an adapter on one, whose every number is random; `CASE/dense.safetensors` the tensors that
 `merge_and_unload` changed, under the names that the base has on disk; `kinds.json` all kinds that peft registers.
 """
@@ -14,6 +15,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import peft
 import torch
 import transformers
 from peft import (
@@ -115,6 +117,8 @@ CASES: dict[str, tuple[str, Any]] = {
     "vera-without-projections": ("llama", VeraConfig(r=3, target_modules=["q_proj", "k_proj"], save_projection=False)),
     "ln-tuning": ("llama", LNTuningConfig(target_modules=["input_layernorm", "norm"])),
 }
+# The two sides of experts, which versions of peft have the other way round.
+OLDER = {"0.18.1": ("experts-square", "experts-patterns"), "0.19.0": ("experts-square", "experts-llama4")}
 ROWS = 14  # of a resized vocabulary
 
 
@@ -137,7 +141,7 @@ def make_base(name: str) -> None:
 
 
 def make_case(name: str) -> None:
-    base, config = CASES[name]
+    base, config = CASES[name.removesuffix(f"-{peft.__version__}")]
     folder, seed = HERE / name, torch.Generator().manual_seed(sum(map(ord, name)))
     torch.manual_seed(1)
     model = loaded(base)
@@ -179,7 +183,9 @@ def make_case(name: str) -> None:
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
-    for each in [*BASES, *CASES]:
+    current = peft.__version__ == "0.21.2"
+    for each in [*BASES, *CASES] if current else [f"{case}-{peft.__version__}" for case in OLDER[peft.__version__]]:
         shutil.rmtree(HERE / ("bases" if each in BASES else "") / each, ignore_errors=True)
         (make_base if each in BASES else make_case)(each)
-    (HERE / "kinds.json").write_text(json.dumps(sorted(each.value for each in PEFT_TYPE_TO_TUNER_MAPPING), indent=1) + "\n")
+    if current:
+        (HERE / "kinds.json").write_text(json.dumps(sorted(each.value for each in PEFT_TYPE_TO_TUNER_MAPPING), indent=1) + "\n")

@@ -22,6 +22,7 @@ class Factors:
     rank: int | None = option(None, "Rank of the adapter in every module.", show_default="16")
     energy: float | None = option(None, "Instead, the share of each module's squared norm to keep: 0.99.")
     targets: str | None = option(None, "Ends of module names: q_proj,v_proj.", show_default="every matrix in a layer")
+    experts: bool = option(False, "Factors for experts and routers too, as peft's target_parameters.")
     save_rest: bool = option(False, "Save changed norms, biases, embeddings and heads whole.")
     dtype: str = option(
         "float32",

@@ -37,10 +37,10 @@ def known_products(init: Tensor, models: Sequence[Tensor]) -> Products | None:
 
 def _on(init: Tensor, tensor: Tensor) -> bool:
     """Say whether a tensor is the init's own, or factors without magnitudes on it."""
-    from warmkit.layouts.adapted import AdaptedTensor
+    from warmkit.layouts.adapted import AdaptedStack, AdaptedTensor
 
-    if isinstance(tensor, AdaptedTensor):
-        return tensor.factors.magnitude is None and _same_place(init, tensor.base)
+    if isinstance(tensor, AdaptedTensor | AdaptedStack):
+        return (isinstance(tensor, AdaptedStack) or tensor.factors.magnitude is None) and _same_place(init, tensor.base)
     return _same_place(init, tensor)
 
 
@@ -52,18 +52,19 @@ def _same_place(one: Tensor, two: Tensor) -> bool:
     return one.file.samefile(two.file)
 
 
-def _factors(files: Files, tensor: Tensor) -> _Pair | None:
-    from warmkit.layouts.adapted import AdaptedTensor
+def _factors(files: Files, tensor: Tensor) -> list[_Pair]:
+    """Return the factors of every matrix in a tensor: several where it is a stack of experts, none where it is the init's."""
+    from warmkit.layouts.adapted import AdaptedStack, AdaptedTensor
 
-    return tensor.unpacked(files) if isinstance(tensor, AdaptedTensor) else None
+    return tensor.unpacked(files) if isinstance(tensor, AdaptedTensor | AdaptedStack) else []
 
 
-def _gram(name: str, pairs: Sequence[_Pair | None]) -> Gram:
-    gram = np.zeros((len(pairs), len(pairs)))
-    for i, one in enumerate(pairs):
-        for j, two in enumerate(pairs[: i + 1]):
-            if one is not None and two is not None:
-                gram[i, j] = gram[j, i] = np.sum((one[0].T @ two[0]) * (one[1] @ two[1].T))
+def _gram(name: str, models: Sequence[list[_Pair]]) -> Gram:
+    gram = np.zeros((len(models), len(models)))
+    for i, ours in enumerate(models):
+        for j, theirs in enumerate(models[: i + 1]):
+            products = (np.sum((one[0].T @ two[0]) * (one[1] @ two[1].T)) for one, two in zip(ours, theirs))
+            gram[i, j] = gram[j, i] = sum(map(float, products))
     if not np.isfinite(gram).all():
         raise NonFiniteError(f"tensor {name!r}: the factors of an adapter hold NaN or infinity")
     return gram

@@ -14,7 +14,7 @@ from warmkit.errors import UsageError, listed
 from warmkit.formats.checkpoint import Checkpoint
 from warmkit.formats.dtypes import DTYPES
 from warmkit.formats.held import read_whole
-from warmkit.layouts.adapted import AdaptedTensor, ReplacedTensor
+from warmkit.layouts.adapted import AdaptedTensor, Changed, Factors, ReplacedTensor
 from warmkit.sources.files import Files
 
 FARTHEST = 2.0  # of eta: sweeps go a little beyond the model, hardly ever twice as far
@@ -102,9 +102,9 @@ def _idle_adapters(checkpoints: Iterable[Checkpoint]) -> list[str]:
 
 
 def _idle(checkpoint: Checkpoint) -> bool:
-    entries = [entry for entry in checkpoint.entries.values() if isinstance(entry, AdaptedTensor)]
-    others = [entry for entry in checkpoint.entries.values() if isinstance(entry, ReplacedTensor)]
-    if not entries or others or any(entry.factors.magnitude is not None for entry in entries):
+    changed = [entry for entry in checkpoint.entries.values() if isinstance(entry, Changed | ReplacedTensor)]
+    factors = [each.factors for each in changed if isinstance(each, AdaptedTensor) and isinstance(each.factors, Factors)]
+    if not factors or len(factors) < len(changed) or any(each.magnitude is not None for each in factors):
         return False
     with Files(checkpoint.identities) as files:
-        return not any(read_whole(files, entry.factors.b, DTYPES["F32"]).any() for entry in entries)
+        return not any(read_whole(files, each.b, DTYPES["F32"]).any() for each in factors)

@@ -2,6 +2,7 @@
 
     W + s B A                       LoRA
     m / |W + s B A| (W + s B A)     DoRA, a norm for every output
+    W_e + s B_e A_e                 the experts of a layer, one matrix after another
 
 The dense difference is never held: memory is a few megabytes of factors, whatever the size of the model.
 """
@@ -9,8 +10,10 @@ The dense difference is never held: memory is a few megabytes of factors, whatev
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +23,11 @@ from warmkit.formats.dtypes import DTYPES, DType
 from warmkit.formats.held import Recent, read_whole
 from warmkit.formats.tensors import Counted, Tensor, result_dtype
 from warmkit.merging import low_rank
+from warmkit.merging.kernels import NumbaKernels
 from warmkit.merging.low_rank import LowRank
 from warmkit.sources.files import Files, WeightFile
 
+Edit: TypeAlias = Callable[[int, NDArray[Any]], None]
 PIECE = 1 << 19  # elements at a time: the base's bytes and the sum are still in the second-level cache for the next step
 
 
@@ -44,6 +49,17 @@ class Factors:
     transposed: bool = False
     magnitude: Tensor | None = None
 
+    @property
+    def file(self) -> WeightFile:
+        return self.b.file
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        if self.a is None:
+            return self.b.shape
+        out, into = self.b.shape[0], self.a.shape[1]
+        return (into, out) if self.transposed else (out, into)
+
     def load(self, files: Files, dtype: DType) -> LowRank:
         """Read and pack both."""
         b = read_whole(files, self.b, dtype)
@@ -58,18 +74,78 @@ class Factors:
 
 
 @dataclass(frozen=True, eq=False)
-class AdaptedTensor(Counted):
-    """A tensor of the base with its difference added.
+class Cut(Counted):
+    """A part of a small matrix, which stays in memory whole while its parts are asked for.
+
+    Attributes:
+        own: The matrix.
+        part: Its rows and its columns.
+        cache: Matrices in use, by their names.
+    """
+
+    own: Tensor
+    part: tuple[slice, slice]
+    cache: Recent[NDArray[Any]]
+
+    @property
+    def name(self) -> str:
+        return self.own.name
+
+    @property
+    def dtype(self) -> DType:
+        return self.own.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(len(range(*part.indices(size))) for part, size in zip(self.part, self.own.shape))
+
+    @property
+    def file(self) -> WeightFile:
+        return self.own.file
+
+    def read(self, files: Files, start: int, view: memoryview) -> None:
+        own = self.cache.get(self.name, lambda: read_whole(files, self.own, self.dtype))
+        out = np.frombuffer(view, self.dtype.storage)
+        out[:] = own[self.part].reshape(-1)[start : start + out.size]
+
+    def ahead(self, files: Files, start: int, elements: int) -> None:
+        """Nothing to announce: it is read at once."""
+
+
+class Product(Protocol):
+    """A difference that is a product of thin matrices.
+
+    Attributes:
+        shape: Of the tensor that it is added to.
+        transposed: Whether that stores [in, out].
+        magnitude: DoRA's, one number per output; None without it.
+        file: Where it is from.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def transposed(self) -> bool: ...
+
+    @property
+    def magnitude(self) -> Tensor | None: ...
+
+    @property
+    def file(self) -> WeightFile: ...
+
+    def load(self, files: Files, dtype: DType) -> LowRank: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Changed(Counted):
+    """A tensor of the base that an adapter changes where it stands.
 
     It reads as float32 (float64 where the base is), so that a difference smaller than a bfloat16's own steps is not lost; a
     result has the base's type unless another is asked for.
     """
 
     base: Tensor
-    factors: Factors
-    cache: Recent[LowRank]
-    _dora: dict[str, NDArray[Any]] = field(default_factory=lambda: {})
-    _lock: Any = field(default_factory=threading.Lock)
 
     @property
     def name(self) -> str:
@@ -87,9 +163,28 @@ class AdaptedTensor(Counted):
     def shape(self) -> tuple[int, ...]:
         return self.base.shape
 
+    def ahead(self, files: Files, start: int, elements: int) -> None:
+        self.base.ahead(files, start, elements)
+
+    def stored(self, files: Files, start: int, elements: int) -> NDArray[Any]:
+        """Return the base's elements as they are stored, at most PIECE, in this thread's buffer."""
+        raw = held.buffer(PIECE, self.base.dtype.storage)[:elements]
+        self.base.read(files, start, raw.data.cast("B"))
+        return raw
+
+
+@dataclass(frozen=True, eq=False)
+class AdaptedTensor(Changed):
+    """A tensor of the base with its difference added."""
+
+    factors: Product
+    cache: Recent[LowRank]
+    _dora: dict[str, NDArray[Any]] = field(default_factory=lambda: {})
+    _lock: Any = field(default_factory=threading.Lock)
+
     @property
     def file(self) -> WeightFile:
-        return self.factors.b.file
+        return self.factors.file
 
     @property
     def summed_onto(self) -> Tensor | None:
@@ -99,12 +194,9 @@ class AdaptedTensor(Counted):
         """Return the factors of the difference."""
         return self.cache.get(self.name, lambda: self.factors.load(files, self.dtype))
 
-    def unpacked(self, files: Files) -> tuple[NDArray[Any], NDArray[Any]]:
+    def unpacked(self, files: Files) -> list[tuple[NDArray[Any], NDArray[Any]]]:
         """Return the factors of the difference in float64, [rows, rank] and [rank, columns], the scale in the first."""
-        product = self.product(files)
-        rank = product.left.shape[1]
-        right = product.right.transpose(1, 0, 2).reshape(rank, -1)[:, : product.columns]
-        return product.left[: product.rows].astype(np.float64), right.astype(np.float64)
+        return [low_rank.unpack(self.product(files))]
 
     def read(self, files: Files, start: int, view: memoryview) -> None:
         if not view.nbytes:
@@ -118,13 +210,8 @@ class AdaptedTensor(Counted):
             if scales is not None:
                 low_rank.scale(piece, start + low, product.columns, self.factors.transposed, scales)
 
-    def ahead(self, files: Files, start: int, elements: int) -> None:
-        self.base.ahead(files, start, elements)
-
     def _add(self, files: Files, start: int, product: LowRank, out: NDArray[Any]) -> None:
-        raw = held.buffer(PIECE, self.base.dtype.storage)[: out.size]
-        self.base.read(files, start, raw.data.cast("B"))
-        low_rank.add(raw, start, product, out)
+        low_rank.add(self.stored(files, start, out.size), start, product, out)
 
     def _scales(self, files: Files, product: LowRank, magnitude: Tensor) -> NDArray[Any]:
         """Return DoRA's factor of every output, from one pass over the tensor, the first time it is asked for.
@@ -143,6 +230,66 @@ class AdaptedTensor(Counted):
                 with np.errstate(divide="ignore", invalid="ignore"):  # an output of zeros gives NaN, which is found and named
                     self._dora["scales"] = (lengths / np.sqrt(sums)).astype(self.dtype.storage)
             return self._dora["scales"]
+
+
+@dataclass(frozen=True, eq=False)
+class AdaptedStack(Changed):
+    """A tensor of matrices, one after another, each with a difference of its own added: the experts of a layer."""
+
+    factors: tuple[Factors, ...]
+    cache: Recent[LowRank]
+
+    @property
+    def file(self) -> WeightFile:
+        return self.factors[0].file
+
+    def read(self, files: Files, start: int, view: memoryview) -> None:
+        out, size = np.frombuffer(view, self.dtype.storage), self.elements // len(self.factors)
+        done = 0
+        while done < out.size:
+            number, inside = divmod(start + done, size)
+            piece = out[done : done + min(PIECE, size - inside)]
+            low_rank.add(self.stored(files, start + done, piece.size), inside, self._product(files, number), piece)
+            done += piece.size
+
+    def unpacked(self, files: Files) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+        """Return the factors of every matrix, as those of `AdaptedTensor`."""
+        return [low_rank.unpack(self._product(files, number)) for number in range(len(self.factors))]
+
+    def _product(self, files: Files, number: int) -> LowRank:
+        return self.cache.get(f"{self.name} {number}", partial(self.factors[number].load, files, self.dtype))
+
+
+@dataclass(frozen=True, eq=False)
+class Edited(Changed):
+    """A tensor of the base that is changed otherwise than by a product: scaled, or row by row.
+
+    Attributes:
+        own: A tensor of the adapter that says how.
+        load: Reads it, and returns what changes a piece in place, given the place of its first element.
+        cache: Of what was loaded.
+    """
+
+    own: Tensor
+    load: Callable[[Files, DType], Edit]
+    cache: Recent[Edit]
+
+    @property
+    def file(self) -> WeightFile:
+        return self.own.file
+
+    def read(self, files: Files, start: int, view: memoryview) -> None:
+        if not view.nbytes:
+            return
+        out, edit = np.frombuffer(view, self.dtype.storage), self.cache.get(self.name, partial(self.load, files, self.dtype))
+        for low in range(0, out.size, PIECE):
+            piece = out[low : low + PIECE]
+            raw = self.stored(files, start + low, piece.size)
+            if raw.dtype == piece.dtype:
+                piece[:] = raw
+            else:
+                NumbaKernels().convert(raw, piece)
+            edit(start + low, piece)
 
 
 @dataclass(frozen=True)

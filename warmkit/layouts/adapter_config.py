@@ -6,7 +6,7 @@ import contextlib
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,37 @@ from warmkit.layouts.bounded_match import ends_with
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 
+# Kinds that are read, and the keys of rank and alpha in their configs.
+KINDS: dict[str, tuple[str | None, str | None]] = {
+    "LORA": ("r", "lora_alpha"),
+    "ADALORA": ("init_r", "lora_alpha"),
+    "LOHA": ("r", "alpha"),
+    "LOKR": ("r", "alpha"),
+    "VERA": ("r", None),
+    "IA3": (None, None),
+    "LN_TUNING": (None, None),
+    "TRAINABLE_TOKENS": (None, None),
+}
+# Kinds of peft 0.21.2 that stand for no dense weights of the base's shape: they add tokens, choose by the input, or add biases.
+NOT_DENSE = frozenset(
+    (
+        "ADAPTION_PROMPT",
+        "BEFT",
+        "CARTRIDGE",
+        "CPT",
+        "LILY",
+        "MULTITASK_PROMPT_TUNING",
+        "POLY",
+        "P_TUNING",
+        "PREFIX_TUNING",
+        "PROMPT_TUNING",
+        "SHADOW",
+        "XLORA",
+    )
+)
 # What makes an adapter more than W + s B A, with what it does.
 REFUSED = {
     "layer_replication": "repeats layers of the base",
-    "target_parameters": "adapts bare parameters (the experts of a mixture)",
-    "trainable_token_indices": "replaces single rows of an embedding",
     "alora_invocation_tokens": "is active only after certain tokens",
     "use_qalora": "pools the inputs of lora_A",
     "monteclora_config": "samples its weights",
@@ -30,15 +56,30 @@ REFUSED = {
     "arrow_config": "routes between adapters",
     "kasa_config": "truncates the base",
     "megatron_config": "is sharded by Megatron",
-    "ensure_weight_tying": "shares its factors between tied layers",
 }
 # Initialisations that change the base too: the adapter is a difference from weights that are in no file.
 REFUSED_INITS = ("pissa", "olora", "corda", "loftq", "lora_ga")
+# Kinds whose `rank_pattern` is one of ranks, by expressions.
+_BY_PATTERN = ("LORA", "LOHA", "LOKR")
+# Further switches and tables of other kinds.
+_HARMLESS_OF_KINDS = frozenset(
+    (
+        "decompose_both",
+        "feedforward_modules",
+        "init_ia3_weights",
+        "init_weights",
+        "rank_dropout_scale",
+        "save_projection",
+        "token_indices",
+        "use_effective_conv2d",
+    )
+)
 # Switches and tables that say how the adapter was trained or where it may be, not what its numbers mean.
 HARMLESS = frozenset(
     (
         "auto_mapping",
         "corda_config",
+        "ensure_weight_tying",
         "eva_config",
         "exclude_modules",
         "fan_in_fan_out",
@@ -53,18 +94,23 @@ HARMLESS = frozenset(
         "rank_pattern",
         "alpha_pattern",
         "runtime_config",
+        "unsloth_fused_expert_lora",
         "target_modules",
+        "target_parameters",
+        "trainable_token_indices",
         "use_dora",
         "use_rslora",
         "velora_config",
     )
 )
+# How unsloth packs lora_B of experts: since its fix of September 2026 as peft does, before that one expert after another.
+LAYOUT, RANK_MAJOR, GROUPED = "lora_B_layout", "rank_major", "grouped_by_expert"
 _ELSEWHERE = re.compile(r"[a-z][a-z0-9]*://\S+|[\w.-]+/[\w.-]+(?:@[\w./-]+)?")
 
 
 @dataclass(frozen=True)
 class AdapterConfig:
-    """A LoRA adapter's config.
+    """An adapter's config.
 
     Attributes:
         path: The file.
@@ -78,6 +124,12 @@ class AdapterConfig:
         fan_in_fan_out: Whether the last module that was adapted stores [in, out].
         task: What it was trained for (`SEQ_CLS`); None if it does not say.
         trained: The class that was trained, which peft names where there is no task.
+        parameters: Parameters that are adapted as a whole, by the ends of their names: experts.
+        layout: How lora_B packs the experts.
+        version: Of peft; None if it does not say.
+        kind: peft_type.
+        tokens: Rows of an embedding that are replaced, by the end of its module's name; "" is the input embedding.
+        everywhere: Whether modules are named by their last parts alone, and so adapted in every layer.
     """
 
     path: Path
@@ -91,9 +143,20 @@ class AdapterConfig:
     fan_in_fan_out: bool
     task: str | None = None
     trained: str | None = None
+    parameters: tuple[str, ...] = ()
+    layout: str = RANK_MAJOR
+    version: tuple[int, ...] | None = None
+    kind: str = "LORA"
+    tokens: dict[str, tuple[int, ...]] = field(default_factory=lambda: {})
+    everywhere: bool = False
 
     def rank_of(self, module: str) -> int:
         return _matching(self.rank_pattern, module, self.rank)
+
+    def targeted(self, module: str, *targets: str) -> list[str]:
+        """Return the names of a module's parameters that are adapted as a whole; one without a module is that of experts."""
+        pairs = [target.rpartition(".") for target in targets or self.parameters]
+        return sorted({name for end, _, name in pairs if f".{module}".endswith(f".{end or 'experts'}")})
 
     def scale_of(self, module: str) -> float:
         """Return alpha / rank, or alpha / sqrt(rank) (Kalajdzievski, 2023, "A rank stabilization scaling factor")."""
@@ -115,43 +178,102 @@ def read_config(directory: Path) -> AdapterConfig:
     """
     path = directory / CONFIG
     content = read_object(path)
-    _refuse(path, content)
+    kind = _refuse(path, content)
+    rank, alpha = KINDS[kind]
+    patterns = content if kind in _BY_PATTERN else {}
     try:
         return AdapterConfig(
             path=path,
             base=_base(content),
-            rank=_rank(content.get("r")),
-            alpha=_alpha(content["lora_alpha"]),
-            rank_pattern={_expression(key): _rank(rank) for key, rank in (content.get("rank_pattern") or {}).items()},
-            alpha_pattern={_expression(key): _alpha(alpha) for key, alpha in (content.get("alpha_pattern") or {}).items()},
+            rank=_rank(content.get(rank)) if rank else 1,
+            alpha=_alpha(content[alpha]) if alpha else 1.0,
+            rank_pattern={_expression(key): _rank(each) for key, each in (patterns.get("rank_pattern") or {}).items()},
+            alpha_pattern={_expression(key): _alpha(each) for key, each in (patterns.get("alpha_pattern") or {}).items()},
             rslora=bool(content.get("use_rslora")),
             dora=bool(content.get("use_dora")),
             fan_in_fan_out=bool(content.get("fan_in_fan_out")),
             task=_named(content.get("task_type")),
             trained=_named((content.get("auto_mapping") or {}).get("base_model_class")),
+            parameters=tuple(sorted(map(str, content.get("target_parameters") or ()))),
+            layout=_layout(path, content),
+            version=_version(content.get("peft_version")),
+            kind=kind,
+            everywhere=_everywhere(content),
+            tokens=_tokens(content.get("trainable_token_indices") or (content.get("token_indices") if rank is None else None)),
         )
     except (ArithmeticError, KeyError, TypeError, ValueError, AttributeError, RecursionError, re.error) as error:
         raise FormatError(
-            f"{path}: expected r, lora_alpha and patterns of a LoRA adapter, found something else ({error})"
+            f"{path}: expected {', '.join(filter(None, (rank, alpha))) or 'its keys'} and patterns of an adapter of the "
+            f"kind {kind}, found something else ({error})"
         ) from None
 
 
-def _refuse(path: Path, content: dict[str, Any]) -> None:
-    kind = content.get("peft_type")
-    if kind != "LORA":
-        raise UnsupportedError(f"{path}: an adapter of the kind {kind!r}; expected 'LORA' (rsLoRA and DoRA are variants of it)")
+def _refuse(path: Path, content: dict[str, Any]) -> str:
+    """Return the kind of an adapter, unless it or a feature of it is not read."""
+    kind = str(content.get("peft_type"))
+    if kind not in KINDS:
+        way = (
+            "it stands for no dense weights"
+            if kind in NOT_DENSE
+            else "merge it with peft (merge_and_unload), and give the result"
+        )
+        raise UnsupportedError(f"{path}: an adapter of the kind {kind!r}, which is not read ({', '.join(KINDS)} are): {way}")
     for key, what in REFUSED.items():
         if content.get(key):
             raise UnsupportedError(f"{path}: {key}: this adapter {what}, so it stands for no dense weights that are known here")
     if str(content.get("init_lora_weights")).lower().startswith(REFUSED_INITS):
         raise UnsupportedError(
             f"{path}: init_lora_weights {content['init_lora_weights']!r} changed the base as well; convert the adapter with "
-            "peft's save_pretrained(..., path_initial_model_for_weight_conversion=...)"
+            "peft's save_pretrained(..., path_initial_model_for_weight_conversion=...), or give it on the base that training "
+            "left (unload(), save_pretrained) and write init_lora_weights: true"
         )
-    known = HARMLESS | REFUSED.keys()
+    known = HARMLESS | REFUSED.keys() | (_HARMLESS_OF_KINDS if kind != "LORA" else frozenset())
     unknown = sorted(key for key, value in content.items() if key not in known and (value is True or _table(value)))
     if unknown:
         raise UnsupportedError(f"{path}: {unknown[0]} is not known here and may change what the adapter's weights mean")
+    return kind
+
+
+def _layout(path: Path, content: dict[str, Any]) -> str:
+    """Return how lora_B packs the experts.
+
+    Raises:
+        UnsupportedError: If unsloth trained it and nothing says with which of its two packings.
+    """
+    named = content.get(LAYOUT)
+    detail: dict[str, Any] = (content.get("unsloth_fused_expert_lora") or {}).get("parameters") or {}
+    said = {str(each) for each in (named, *(each.get(LAYOUT) for each in detail.values())) if each is not None}
+    if len(said) == 1 and said <= {RANK_MAJOR, GROUPED}:
+        return said.pop()
+    unsloth = bool((content.get("auto_mapping") or {}).get("unsloth_fixed")) or str(_base(content)).startswith("unsloth/")
+    several = content.get("r") != 1 or content.get("rank_pattern")  # of rank 1 the two are one
+    if said or (unsloth and content.get("target_parameters") and several):
+        found = f"found {', '.join(sorted(said))}" if said else "which unsloth packed in two ways and does not say how"
+        raise UnsupportedError(
+            f"{path}: adapts experts, {found}: write {LAYOUT!r}: {GROUPED!r} into it if the adapter was trained before "
+            f"unsloth's fix of 17 September 2026, else {RANK_MAJOR!r}"
+        )
+    return RANK_MAJOR
+
+
+def _everywhere(content: dict[str, Any]) -> bool:
+    targets, limits = content.get("target_modules"), ("layers_to_transform", "exclude_modules")
+    plain = isinstance(targets, list) and all(isinstance(each, str) and "." not in each for each in targets)
+    return plain and not any(content.get(key) for key in limits)
+
+
+def _tokens(value: Any) -> dict[str, tuple[int, ...]]:
+    if not value:
+        return {}
+    named = value if isinstance(value, dict) else {"": value}
+    if not all(isinstance(rows, list) and all(type(row) is int and row >= 0 for row in rows) for rows in named.values()):
+        raise ValueError(f"indices of tokens {str(value)[:40]!r}")
+    return {str(module): tuple(rows) for module, rows in named.items()}
+
+
+def _version(value: Any) -> tuple[int, ...] | None:
+    found = re.match(r"(\d{1,9})\.(\d{1,9})\.(\d{1,9})", value) if isinstance(value, str) else None
+    return tuple(map(int, found.groups())) if found else None
 
 
 def _table(value: Any) -> bool:

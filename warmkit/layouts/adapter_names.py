@@ -27,17 +27,17 @@ def naming(modules: Iterable[str], tensors: Collection[str]) -> Callable[[str], 
     fitting = [each for each in candidates if all(f"{each(name)}.weight" in tensors for name in names)]
     if len(fitting) == 1 or any(each in fitting for each in candidates[:2]):
         return fitting[0]
-    bare = dict[str, list[str]]()
+    by_bare = dict[str, list[str]]()
     for name in tensors:
-        bare.setdefault(_bare(name), []).append(name)
-    turned = {name: _nearest(f"{name}.weight", bare.get(_bare(f"{name}.weight"), [])) for name in names}
+        by_bare.setdefault(bare(name), []).append(name)
+    turned = {name: _nearest(f"{name}.weight", by_bare.get(bare(f"{name}.weight"), [])) for name in names}
     if None in turned.values() or len(set(turned.values())) < len(turned):
         return str
 
     def turn(name: str) -> str:
         if name in turned:
             return str(turned[name]).removesuffix(".weight")
-        return _nearest(name, bare.get(_bare(name), [])) or name
+        return _nearest(name, by_bare.get(bare(name), [])) or name
 
     return turn
 
@@ -57,8 +57,9 @@ def _ending(one: str, other: str) -> int:
     )
 
 
-def _bare(name: str) -> str:
-    return ".".join(part for part in name.split(".") if part not in WRAPPERS)
+def bare(name: str, others: Collection[str] = ()) -> str:
+    """Return a name without parts that only say where a model is inside another, and without `others`."""
+    return ".".join(part for part in name.split(".") if part not in WRAPPERS and part not in others)
 
 
 def _sees(name: str) -> bool:

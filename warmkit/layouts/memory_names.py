@@ -30,7 +30,7 @@ def names_in_memory(base: Checkpoint) -> dict[str, str]:
         loading, conversions = (
             importlib.import_module(f"transformers.{name}") for name in ("core_model_loading", "conversion_mapping")
         )
-        model = _empty(base)
+        model = empty_model(base)
         transforms: list[Any] = conversions.get_model_conversion_mapping(model)
         renamings = [each for each in transforms if isinstance(each, loading.WeightRenaming)]
         converters = [each for each in transforms if isinstance(each, loading.WeightConverter)]
@@ -63,7 +63,7 @@ def check_modules(base: Checkpoint, chosen: Sequence[str], named: dict[str, str]
     Raises:
         UnsupportedError: Naming one, and what can be asked for.
     """
-    fit = _adaptable(base, named)
+    fit = adaptable(base, named)
     strangers = [*([] if targets else stacks(base)), *(name for name in chosen if name not in fit)]
     if strangers:
         ends, others = (
@@ -91,11 +91,11 @@ def _is_of_experts(name: str) -> bool:
     return any(part in name for part in EXPERTS) and ".router." not in name
 
 
-def _adaptable(base: Checkpoint, names: dict[str, str]) -> set[str]:
+def adaptable(base: Checkpoint, names: dict[str, str]) -> set[str]:
     """Return the names, on disk, of matrices in modules that peft can give factors."""
     if _is_plain(base):
         return set(names)
-    kinds = {name: type(module).__name__ for name, module in _empty(base).named_modules()}
+    kinds = {name: type(module).__name__ for name, module in empty_model(base).named_modules()}
     return {name for name, new in names.items() if kinds.get(new.rpartition(".")[0], "").endswith(ADAPTABLE)}
 
 
@@ -110,7 +110,7 @@ def _is_plain(base: Checkpoint) -> bool:
     return not experts and not list(parts(base.config)) and (_architecture(base) or PLAIN[0]).endswith(PLAIN)
 
 
-def _empty(base: Checkpoint) -> Any:
+def empty_model(base: Checkpoint) -> Any:
     """Return the model without weights."""
     torch, transformers = importlib.import_module("torch"), importlib.import_module("transformers")
     config = transformers.AutoConfig.from_pretrained(base.path)

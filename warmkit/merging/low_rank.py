@@ -67,6 +67,12 @@ def pack(left: NDArray[Any], right: NDArray[Any]) -> LowRank:
     return LowRank(padded_left, packed, rows, columns)
 
 
+def unpack(low_rank: LowRank) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the two factors in float64, [rows, rank] and [rank, columns]."""
+    right = low_rank.right.transpose(1, 0, 2).reshape(low_rank.left.shape[1], -1)[:, : low_rank.columns]
+    return low_rank.left[: low_rank.rows].astype(np.float64), right.astype(np.float64)
+
+
 def add(base: NDArray[Any], start: int, low_rank: LowRank, out: NDArray[Any]) -> None:
     """Write base + left right for the elements from `start` on, in row-major order.
 

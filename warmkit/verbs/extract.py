@@ -29,13 +29,14 @@ from warmkit.layouts.adapter_config import CONFIG, WEIGHTS
 from warmkit.layouts.adapters import ties_head
 from warmkit.layouts.compatibility import EMBEDDINGS, align
 from warmkit.layouts.groups import layer_of
-from warmkit.layouts.memory_names import check_modules, names_in_memory, no_module, stacks
+from warmkit.layouts.memory_names import adaptable, check_modules, names_in_memory, no_module, stacks
 from warmkit.layouts.opening import open_checkpoint
 from warmkit.layouts.orientation import is_conv1d
 from warmkit.merging.kernels import NumbaKernels
 from warmkit.merging.truncated_svd import truncated_svd
 from warmkit.sources.file_identity import check_unchanged, identity_of
 from warmkit.sources.files import Files
+from warmkit.verbs.extract_experts import Experts, check_targets, find_experts
 from warmkit.verbs.extraction import Extraction, ModuleLoss, RestLoss
 
 PREFIX = "base_model.model."
@@ -51,6 +52,7 @@ def extract_lora(
     rank: int | None = None,
     energy: float | None = None,
     targets: Sequence[str] | None = None,
+    experts: bool = False,
     save_rest: bool = False,
     dtype: str = "float32",
     force: bool = False,
@@ -65,6 +67,7 @@ def extract_lora(
         rank: Of every module, 16 unless `energy` is given.
         energy: Instead, the share of each module's squared norm to keep; ranks then differ.
         targets: Ends of module names (`q_proj`); by default every matrix inside a layer.
+        experts: Also factors for the experts and routers of a mixture, as peft's target_parameters; needs transformers 5.
         save_rest: Save other tensors that changed (norms, biases, embeddings, heads) whole, as modules_to_save.
         dtype: Of the factors.
         force: Replace an adapter that is there, in one step at the end.
@@ -86,8 +89,25 @@ def extract_lora(
     check_apart(Path(output), [base, tuned])
     aligned = align([base, tuned])
     chosen, named = _choose(base, targets), names_in_memory(base)
-    check_modules(base, chosen, named, targets)
-    plan = [rank, energy, chosen, save_rest, kind.name, base.fingerprint(), tuned.fingerprint(), __version__]
+    stacked, fit = (find_experts(base), adaptable(base, named)) if experts else ([], {*chosen})
+    held = {name for each in stacked for names in each.tensors for name in names}
+    chosen = [name for name in chosen if name not in held]
+    routers = [name for name in chosen if name not in fit]  # a matrix that is a parameter like the experts
+    if experts:
+        check_targets(base, stacked, (named[name].removesuffix(".weight") for name in chosen if name in fit))
+    else:
+        check_modules(base, chosen, named, targets)
+    plan = [
+        rank,
+        energy,
+        chosen,
+        [*map(str, stacked)],
+        save_rest,
+        kind.name,
+        base.fingerprint(),
+        tuned.fingerprint(),
+        __version__,
+    ]
     staging, identity = Staging(Path(output), force), xxhash.xxh3_128_hexdigest(json.dumps(plan).encode())
     finished = staging.finished_before(identity)  # measured again for the report, not written
     if not finished:
@@ -107,9 +127,20 @@ def extract_lora(
             modules.append(loss)
             factors |= {f"{PREFIX}{module}.lora_A.weight": a, f"{PREFIX}{module}.lora_B.weight": b}
             report(base.entries[name])
-        norms = _rest_norms(files, base, aligned.entries[1], chosen, report)
-        saved = _saved(base, chosen, norms, named) if save_rest else {}
-        config = _config(base, modules, saved, named)
+        for each in stacked:
+            loss, a, b = each.factors(
+                base.entries,
+                aligned.entries[1],
+                lambda before, after: _difference(files, before, after),
+                lambda name, difference: _factor(name, difference, rank or 16, energy, kind),
+            )
+            modules.append(loss)
+            factors |= {f"{PREFIX}{each.file_name}.lora_A.weight": a, f"{PREFIX}{each.file_name}.lora_B.weight": b}
+            for name in {name for names in each.tensors for name in names}:
+                report(base.entries[name])
+        norms = _rest_norms(files, base, aligned.entries[1], [*chosen, *held], report)
+        saved = _saved(base, chosen, norms, named, {each.container for each in stacked}) if save_rest else {}
+        config = _config(base, modules, saved, named, stacked, [named[name] for name in routers])
         whole = {saved[name]: aligned.entries[1][name] for name in saved}
         parameters = sum(each.size for each in factors.values()) + sum(each.elements for each in whole.values())
         if finished:
@@ -203,17 +234,21 @@ def _rest_norms(
     return norms
 
 
-def _saved(base: Checkpoint, chosen: Sequence[str], norms: dict[str, float], named: dict[str, str]) -> dict[str, str]:
+def _saved(
+    base: Checkpoint, chosen: Sequence[str], norms: dict[str, float], named: dict[str, str], experts: set[str]
+) -> dict[str, str]:
     """Return the names in the adapter of tensors to save whole.
 
     A bias beside factors is the adapted module's own; any other tensor takes all of its module with it, which is how peft loads
-    them. Left out are parameters of modules that hold adapted ones, and an embedding that is the head as well.
+    them. Left out are parameters of modules that hold adapted ones or experts, and an embedding that is the head as well.
     """
     adapted = {name.removesuffix(".weight") for name in chosen}
     tied = ties_head(base)
     saved: dict[str, str] = {}
     for name in norms:
         module, _, parameter = name.rpartition(".")
+        if named.get(name, name).rpartition(".")[0] in experts:
+            continue
         if module in adapted:
             saved[name] = f"{PREFIX}{named[name].rpartition('.')[0]}.base_layer.{parameter}"
         elif module and not any(each.startswith(f"{module}.") for each in adapted) and not (tied and name.endswith(EMBEDDINGS)):
@@ -222,11 +257,21 @@ def _saved(base: Checkpoint, chosen: Sequence[str], norms: dict[str, float], nam
     return saved
 
 
-def _config(base: Checkpoint, modules: Sequence[ModuleLoss], saved: dict[str, str], named: dict[str, str]) -> dict[str, Any]:
-    names = {each.name for each in modules}
+def _config(
+    base: Checkpoint,
+    modules: Sequence[ModuleLoss],
+    saved: dict[str, str],
+    named: dict[str, str],
+    experts: Sequence[Experts],
+    routers: Sequence[str],
+) -> dict[str, Any]:
+    held = {*map(str, experts), *(name.removesuffix(".weight") for name in routers)}
+    parameters = sorted({f"{each.container.rpartition('.')[2]}.{each.name}" for each in experts} | {*routers})
+    names = {each.name for each in modules} - held
     ranks = [each.rank for each in modules]
     usual = max(set(ranks), key=ranks.count)
-    pattern = {each.name: each.rank for each in modules if each.rank != usual}
+    keys = {name.removesuffix(".weight"): name for name in routers}
+    pattern = {keys.get(each.name, each.name): each.rank for each in modules if each.rank != usual}
     architecture = (base.config.get("architectures") or [""])[0]
     kept = {named[name].rpartition(".")[0] for name in saved}
     return {
@@ -239,7 +284,8 @@ def _config(base: Checkpoint, modules: Sequence[ModuleLoss], saved: dict[str, st
         "rank_pattern": pattern,
         "alpha_pattern": pattern,
         "target_modules": _targets(named.values(), names),
-        "modules_to_save": sorted(kept - names) or None,
+        **({"target_parameters": parameters} if parameters else {}),
+        "modules_to_save": sorted(kept - names - held) or None,
         "bias": "lora_only" if kept & names else "none",
         "fan_in_fan_out": any(is_conv1d(base.config, name) for name in names),
         "lora_dropout": 0.0,

@@ -313,6 +313,18 @@ def test_paths_may_hold_plus_signs_and_adapters_stack(pair: Pair, tmp_path: Path
     torch.testing.assert_close(twice[name] - before[name], 2 * (expected[name] - before[name]), rtol=1e-4, atol=1e-6)
 
 
+def test_dora_on_dora_is_one_merged_before_the_other_is_loaded(tmp_path: Path) -> None:
+    base, name = lora.base(tmp_path / "base"), "model.layers.0.self_attn.q_proj.weight"
+    first, second = (
+        lora.adapter(tmp_path / f"{seed}", base, seed, r=2, use_dora=True, target_modules=["q_proj"]) for seed in (1, 2)
+    )
+    lora.save_dense(tmp_path / "merged", base, first)
+    found = warmkit.open_checkpoint(f"{base}+{first}+{second}")[name].load()
+    torch.testing.assert_close(found, lora.dense(tmp_path / "merged", second)[name], rtol=2e-6, atol=2e-6)
+    one, two = (lora.dense(base, each)[name] for each in (first, second))
+    assert (found - (one + two - tensors_of(base)[name])).abs().max() > 0.01  # the sum of both differences is something else
+
+
 def test_a_base_saved_without_its_prefix(tmp_path: Path) -> None:
     base = lora.base(tmp_path / "base", "gpt2")
     adapter = lora.adapter(tmp_path / "adapter", base, r=2, target_modules=["c_attn"], fan_in_fan_out=True)
@@ -352,12 +364,19 @@ def edit(adapter: Path, **changes: Any) -> None:
 # ---- refused by name ------------------------------------------------------------------------------------------------
 
 CONFIGS: dict[str, dict[str, Any]] = {
-    "kind 'IA3'": {"peft_type": "IA3"},
-    "kind 'ADALORA'": {"peft_type": "ADALORA"},
+    "kind 'OFT', which is not read (": {"peft_type": "OFT"},
+    "kind 'POLY'": {"peft_type": "POLY"},
+    "are not the parts of IA3": {"peft_type": "IA3"},
     "layer_replication": {"layer_replication": [[0, 2], [1, 2]]},
     "target_parameters": {"target_parameters": ["experts.gate_up_proj"]},
     "trainable_token_indices": {"trainable_token_indices": [1, 2]},
     "alora_invocation_tokens": {"alora_invocation_tokens": [3]},
+    "use_qalora": {"use_qalora": True},
+    "monteclora_config": {"monteclora_config": {"sample_scaler": 1}},
+    "use_bdlora": {"use_bdlora": {"nblocks": 2}},
+    "arrow_config": {"arrow_config": {"top_k": 2}},
+    "kasa_config": {"kasa_config": {"beta": 1}},
+    "megatron_config": {"megatron_config": {"hidden_size": 8}},
     "path_initial_model_for_weight_conversion": {"init_lora_weights": "pissa_niter_4"},
     "use_tomorrows_lora is not known": {"use_tomorrows_lora": True},
     "says rank 5": {"r": 5},

@@ -13,7 +13,7 @@ import transformers
 
 import warmkit
 from tests.unit.layouts import lora
-from warmkit.errors import UnsupportedError
+from warmkit.errors import UnsupportedError, UsageError
 
 TEXT: dict[str, Any] = {
     "vocab_size": 64,
@@ -130,3 +130,57 @@ def test_an_adapter_with_names_as_in_memory_is_read(tmp_path: Path) -> None:
     assert len(changed) == 4
     for name in found:
         torch.testing.assert_close(found[name].load(), expected[name].load(), rtol=2e-6, atol=2e-6)
+
+
+def qwen3_moe() -> Any:
+    sizes: dict[str, Any] = {**TEXT, "moe_intermediate_size": 24, "num_experts": 3, "num_experts_per_tok": 2, "head_dim": 8}
+    return transformers.Qwen3MoeForCausalLM(transformers.Qwen3MoeConfig(**sizes))
+
+
+@pytest.mark.parametrize("kind", [mixtral, qwen3_moe, gpt_oss, granite, llama_4])
+def test_experts_that_are_asked_for_are_applied_by_peft(kind: Any, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    base, tuned = pair(tmp_path, kind())
+    made = warmkit.extract_lora(tuned, tmp_path / "out", init=base, rank=48, experts=True)
+    found, wanted = lora.dense(base, tmp_path / "out"), lora.loaded(tuned).state_dict()
+    own, model = warmkit.open_checkpoint(f"{base}+{tmp_path / 'out'}"), warmkit.open_checkpoint(tuned)
+    experts = [module.name for module in made.modules if ".experts." in module.name]
+    assert len(experts) == 4
+    for module in made.modules:
+        name = module.name if module.name in experts else f"{module.name}.weight"
+        torch.testing.assert_close(found[name], wanted[name], rtol=1e-4, atol=2e-6)
+    rest = {each.name for each in made.rest}
+    for name in own:
+        if name not in rest:
+            torch.testing.assert_close(own[name].load(), model[name].load(), rtol=1e-4, atol=2e-6)
+
+
+def test_ranks_of_experts_follow_the_energy_of_the_one_that_needs_most(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    base, tuned = pair(tmp_path, qwen3_moe())
+    made = warmkit.extract_lora(tuned, tmp_path / "out", init=base, energy=0.9, experts=True, targets=["gate"])
+    assert len({module.rank for module in made.modules}) > 1
+    found = lora.dense(base, tmp_path / "out")
+    own = warmkit.open_checkpoint(f"{base}+{tmp_path / 'out'}")
+    down = torch.stack([own[f"model.layers.1.mlp.experts.{expert}.down_proj.weight"].load() for expert in range(3)])
+    torch.testing.assert_close(down, found["model.layers.1.mlp.experts.down_proj"], rtol=1e-4, atol=2e-6)
+    torch.testing.assert_close(
+        own["model.layers.0.mlp.gate.weight"].load(), found["model.layers.0.mlp.gate.weight"], rtol=1e-4, atol=2e-6
+    )
+
+
+def test_what_peft_would_take_for_experts_is_refused_beside_them(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    sizes: dict[str, Any] = {**TEXT, "moe_intermediate_size": 24, "num_experts": 2, "num_experts_per_tok": 1}
+    shared = transformers.Qwen2MoeForCausalLM(transformers.Qwen2MoeConfig(**sizes, shared_expert_intermediate_size=16))
+    base, tuned = pair(tmp_path, shared)
+    with pytest.raises(
+        UnsupportedError, match=r"peft takes '.*shared_expert\.down_proj' in target_modules for the experts' own"
+    ):
+        warmkit.extract_lora(tuned, tmp_path / "out", init=base, experts=True)
+    made = warmkit.extract_lora(tuned, tmp_path / "out", init=base, experts=True, targets=["q_proj"], rank=32)
+    found, wanted = lora.dense(base, tmp_path / "out"), lora.loaded(tuned).state_dict()
+    for name in [module.name for module in made.modules if ".experts." in module.name]:
+        torch.testing.assert_close(found[name], wanted[name], rtol=1e-4, atol=2e-6)
+    with pytest.raises(UsageError, match=r"has no experts as transformers holds them; leave --experts out"):
+        warmkit.extract_lora(lora.base(tmp_path / "llama"), tmp_path / "plain", init=tmp_path / "llama", experts=True)

@@ -40,7 +40,7 @@ class CodedTensor(Counted):
         name: Of the weight.
         dtype: Type in which the numbers are computed, the last rounding of the library that defines the form left out.
         stands_for: Type of the model's weights, as its config says.
-        codes: Whole numbers of eight bits, or FP8 numbers.
+        codes: Whole numbers of eight bits, FP8 numbers, or float32.
         scales: One a block.
         zeros: The codes that stand for 0, one a block; None where that is 0.
         block: Rows and columns of a block.
@@ -71,7 +71,7 @@ class CodedTensor(Counted):
         grid = self.grids.get(self.name, lambda: self._grid(files))
         for low in range(0, out.size, PIECE):
             piece = out[low : low + PIECE]
-            raw = held.buffer(PIECE, self.codes.dtype.storage)[: piece.size]
+            raw = held.buffer(PIECE, self.codes.dtype.storage, "codes")[: piece.size]
             self.codes.read(files, start + low, raw.data.cast("B"))
             codes.decode(raw, start + low, grid, piece)
 
@@ -80,8 +80,13 @@ class CodedTensor(Counted):
 
     def _grid(self, files: Files) -> Grid:
         scales = read_whole(files, self.scales, DTYPES["F32"]).ravel()
+        return Grid(self._matrix, self.block, scales, self._zeros(files, len(scales)))
+
+    @property
+    def _matrix(self) -> Block:
+        """Rows and columns of what is cut into blocks."""
         rows, columns = self.shape[-2:]
-        return Grid((rows, columns), self.block, scales, self._zeros(files, len(scales)))
+        return rows, columns
 
     def _zeros(self, files: Files, count: int) -> NDArray[Any]:
         if self.zeros is None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from warmkit.formats import compressed_tensors, fp8, mxfp4
+from warmkit.formats import bitsandbytes, compressed_tensors, fp8, mxfp4
 from warmkit.formats.checkpoint import Checkpoint
 from warmkit.formats.coded import CodedTensor
 from warmkit.formats.dtypes import BY_TORCH_NAME, OUTPUT_NAMES, DType
@@ -37,6 +37,7 @@ FORMS = (
     QuantisedForm("fp8", fp8.dense_entries),
     QuantisedForm("compressed-tensors", compressed_tensors.dense_entries),
     QuantisedForm("mxfp4", mxfp4.dense_entries),
+    QuantisedForm("bitsandbytes", bitsandbytes.dense_entries),
 )
 
 

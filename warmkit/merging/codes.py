@@ -37,7 +37,7 @@ def decode(codes: NDArray[Any], start: int, grid: Grid, out: NDArray[Any]) -> No
     """Write what codes stand for.
 
     Args:
-        codes: [n] int8, whole numbers; or uint8, FP8 numbers.
+        codes: [n] int8, whole numbers; uint8, FP8 numbers; or float32.
         start: Place of the first element in the matrix, row-major.
         grid: Scales.
         out: [n] in storage type (bfloat16 as uint16, float16 as int16), overwritten.

@@ -166,10 +166,8 @@ def mxfp4() -> None:
 def main() -> None:
     for name, expected in VERSIONS.items():
         assert version(name).partition("+")[0] == expected, f"{name} {version(name)}, not {expected}"
-    for folder in HERE.iterdir():
-        if folder.is_dir():
-            shutil.rmtree(folder)
-    (HERE / "said").mkdir()
+    for name in ("sft", "fp8-a", "fp8-b", "fp8-cut", "mxfp4", *COMPRESSED):
+        shutil.rmtree(HERE / name)
     llama(1).save_pretrained(HERE / "sft")
     (HERE / "sft" / "generation_config.json").unlink()
     fp8("fp8-a", 2)

@@ -17,6 +17,7 @@ from warmkit.formats.dtypes import DTYPES, DType
 from warmkit.formats.fours import FourBits
 from warmkit.formats.held import Recent, read_whole
 from warmkit.formats.tensors import Counted, Tensor
+from warmkit.formats.turned import refuse_conv1d
 from warmkit.merging.codes import Grid
 from warmkit.sources.files import Files, WeightFile
 
@@ -25,13 +26,6 @@ ABSMAX, MAP, NESTED, NESTED_MAP = ".absmax", ".quant_map", ".nested_absmax", ".n
 PARTS = (ABSMAX, MAP, NESTED, NESTED_MAP)
 SCB, FORMAT = "SCB", "weight_format"  # in place of `weight`
 SEVENTH = np.float32(7.874015718698502e-3)  # 1 / 127 as bitsandbytes writes it
-TURNED = (
-    "gpt2",
-    "openai-gpt",
-    "imagegpt",
-    "decision_transformer",
-    "clvp",
-)  # whose linear layers lie [in, out], codes [out, in]
 
 
 class RunsTensor(CodedTensor):
@@ -110,11 +104,8 @@ def dense_entries(checkpoint: Checkpoint, said: Mapping[str, Any], stands_for: D
     entries, grids, found = checkpoint.entries, Recent[Grid](), dict[str, Tensor]()
     states = {name.partition(STATE)[0]: name for name in entries if STATE in name}
     rows = {name.removesuffix(SCB) + "weight": name for name in entries if name.endswith(f".{SCB}")}
-    if (states or rows) and checkpoint.config.get("model_type") in TURNED:
-        raise UnsupportedError(
-            f"{checkpoint.source}: bitsandbytes codes of {checkpoint.config['model_type']} lie transposed, which is not read; "
-            "merge the models they were made from, and quantise the result"
-        )
+    if states or rows:
+        refuse_conv1d(checkpoint, "bitsandbytes")
     for name in states.keys() | rows.keys():
         if name not in entries:
             part = states.get(name) or rows[name]

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from warmkit.errors import FormatError
 from warmkit.formats import held
 from warmkit.formats.dtypes import DTYPES, DType
 from warmkit.formats.held import Recent, read_whole
@@ -45,6 +46,7 @@ class CodedTensor(Counted):
         zeros: The codes that stand for 0, one a block; None where that is 0.
         block: Rows and columns of a block.
         grids: Scales in memory, shared by the tensors of a model.
+        order: The block across of every column, where those are not the next `block[1]` each.
     """
 
     name: str
@@ -55,6 +57,7 @@ class CodedTensor(Counted):
     zeros: Tensor | None
     block: Block
     grids: Recent[Grid]
+    order: Tensor | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -80,7 +83,7 @@ class CodedTensor(Counted):
 
     def _grid(self, files: Files) -> Grid:
         scales = read_whole(files, self.scales, DTYPES["F32"]).ravel()
-        return Grid(self._matrix, self.block, scales, self._zeros(files, len(scales)))
+        return Grid(self._matrix, self.block, scales, self._zeros(files, len(scales)), self._order(files))
 
     @property
     def _matrix(self) -> Block:
@@ -92,6 +95,20 @@ class CodedTensor(Counted):
         if self.zeros is None:
             return np.zeros(count, np.float32)
         return read_whole(files, self.zeros, self.zeros.dtype).ravel().astype(np.float32)
+
+    def _order(self, files: Files) -> NDArray[np.int32] | None:
+        """Return the block of every column; None where they are in a row."""
+        if self.order is None:
+            return None
+        order = read_whole(files, self.order, self.order.dtype)
+        across = -(-len(order) // self.block[1])
+        if len(order) and not 0 <= int(order.min()) <= int(order.max()) < across:
+            raise FormatError(
+                f"{self.order.file}: {self.order.name!r} names groups from {order.min()} to {order.max()}, expected 0 to "
+                f"{across - 1}; copy the checkpoint again"
+            )
+        plain = np.array_equal(order, np.arange(len(order)) // self.block[1])
+        return None if plain else order.astype(np.int32)
 
 
 def one_a_block(shape: tuple[int, ...], block: Block, scales: tuple[int, ...]) -> bool:

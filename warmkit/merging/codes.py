@@ -25,12 +25,14 @@ class Grid:
         block: Rows and columns of a block; those at the end of a matrix may be cut.
         scales: [matrices * blocks down * blocks across] float32.
         zeros: The same, of the codes that stand for 0.
+        order: [columns] the block across of every column, of blocks of one row; None where they follow each other.
     """
 
     shape: tuple[int, int]
     block: tuple[int, int]
     scales: NDArray[np.float32]
     zeros: NDArray[np.float32]
+    order: NDArray[np.int32] | None = None
 
 
 def decode(codes: NDArray[Any], start: int, grid: Grid, out: NDArray[Any]) -> None:
@@ -42,7 +44,10 @@ def decode(codes: NDArray[Any], start: int, grid: Grid, out: NDArray[Any]) -> No
         grid: Scales.
         out: [n] in storage type (bfloat16 as uint16, float16 as int16), overwritten.
     """
-    if out.size:
+    if grid.order is not None:
+        across = -(-grid.shape[1] // grid.block[1])
+        machine_code.codes.decode_ordered(codes, start, across, grid.order, grid.scales, grid.zeros, out)
+    elif out.size:
         machine_code.codes.decode(codes, start, *grid.shape, *grid.block, grid.scales, grid.zeros, out)
 
 

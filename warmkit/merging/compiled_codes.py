@@ -60,6 +60,15 @@ def decode(codes, start, rows, columns, high, wide, scales, zeros, out):
 
 
 @compiled()
+def decode_ordered(codes, start, across, order, scales, zeros, out):
+    """Write (code - zero) * scale, each of the block of its row, one of `across`, that the order of columns says."""
+    for i in range(out.size):
+        row, column = divmod(start + i, order.size)
+        block = row * across + order[column]
+        out[i] = narrow((_number(codes[i]) - zeros[block]) * scales[block], out[i])
+
+
+@compiled()
 def nibbles(packed, first, out):
     """Write the whole numbers of four bits from number `first` on, the lower half of a byte first, less 8."""
     for i in range(out.size):

@@ -8,6 +8,7 @@ else, so it does not depend on how a tensor is cut into pieces.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,14 @@ def decode(codes: NDArray[Any], start: int, grid: Grid, out: NDArray[Any]) -> No
         machine_code.codes.decode_ordered(codes, start, across, grid.order, grid.scales, grid.zeros, out)
     elif out.size:
         machine_code.codes.decode(codes, start, *grid.shape, *grid.block, grid.scales, grid.zeros, out)
+
+
+@cache
+def e4m3() -> NDArray[np.float32]:
+    """Return what the 256 codes of FP8 (E4M3) stand for."""
+    found = np.empty(256, np.float32)
+    decode(np.arange(256, dtype=np.uint8), 0, Grid((1, 256), (1, 256), np.ones(1, np.float32), np.zeros(1, np.float32)), found)
+    return found
 
 
 def unpack(packed: NDArray[np.uint8], first: int, bits: int, out: NDArray[np.int8]) -> None:

@@ -143,6 +143,18 @@ def test_scales_of_any_type_are_multiplied_in_float32(kind: torch.dtype, tmp_pat
     assert (found.dtype, result_dtype(found.entry)) == (DTYPES["F32"], DTYPES["BF16"])
 
 
+@pytest.mark.parametrize("kind", [torch.float8_e8m0fnu, torch.uint8])
+def test_scales_that_are_exponents_are_those_of_transformers(kind: torch.dtype, tmp_path: Path) -> None:
+    def exponents(tensors: dict[str, torch.Tensor]) -> None:
+        for name in [each for each in tensors if each.endswith("_scale_inv")]:
+            tensors[name] = tensors[name].to(torch.float8_e8m0fnu).view(kind)
+
+    folder = changed(tmp_path / "m", exponents, scale_fmt="ue8m0")
+    found, expected = tensors_of(folder), by_transformers(folder, torch.float32)
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(tensor.float(), expected[each]) for each, tensor in found.items())
+
+
 @pytest.mark.parametrize("shape", [(), (1,), (1, 1)])
 def test_one_scale_of_a_whole_matrix(shape: tuple[int, ...], tmp_path: Path) -> None:
     weight, scales = codes(20, 30), torch.full(shape, 0.3)

@@ -172,6 +172,20 @@ def mxfp4() -> None:
     save(HERE / "mxfp4", model, tensors, said, "GptOssForCausalLM")
 
 
+def mxfp4_codes() -> None:
+    """Write numbers of many sizes, and the codes and exponents that compressed-tensors makes of them."""
+    torch.manual_seed(6)
+    weight = torch.randn(32, 64) * torch.logspace(-3, 2, 32)[:, None]
+    args = QuantizationArgs(num_bits=4, type="float", strategy="group", group_size=32, scale_dtype=torch.uint8)
+    parts = weight.reshape(32, 2, 32)
+    scale, _ = calculate_qparams(parts.amin(-1), parts.amax(-1), args)
+    compressor = BaseCompressor.get_value_from_registry("mxfp4-pack-quantized")
+    written = compressor.compress(
+        {"weight": weight, "weight_scale": scale}, QuantizationScheme(targets=["Linear"], weights=args)
+    )
+    save_file({"weight": weight, **written}, HERE / "said" / "mxfp4-codes.safetensors")
+
+
 def main() -> None:
     for name, expected in VERSIONS.items():
         assert version(name).partition("+")[0] == expected, f"{name} {version(name)}, not {expected}"
@@ -183,6 +197,7 @@ def main() -> None:
     fp8("fp8-b", 3)
     fp8_cut()
     mxfp4()
+    mxfp4_codes()
     for seed, (name, (weights, activations)) in enumerate(COMPRESSED.items()):
         compressed(name, weights, activations, 10 + seed)
 

@@ -20,6 +20,7 @@ KINDS = (
         "adapter config",
         "adapter",
         "quantised",
+        "GGUF",
         "quantised config",
         "torch.save",
         "FSDP rank files",

@@ -244,10 +244,11 @@ def _scheme(template: Checkpoint) -> str:
     Raises:
         UnsupportedError: If they cannot.
     """
-    said = read_model_config(template.path / "config.json").get("quantization_config", {})
-    method = str(said.get("quant_method"))
-    odd = next((each for each in template.entries.values() if is_coded(each) and not can_recode(each)), None)
     container = template.container[0] if template.container else SAFETENSORS.name
+    lone = template.directory is None
+    said = {} if lone else read_model_config(template.path / "config.json").get("quantization_config", {})
+    method = str(said.get("quant_method", container))
+    odd = next((each for each in template.entries.values() if is_coded(each) and not can_recode(each)), None)
     if odd is not None or method not in RECODED or container != SAFETENSORS.name:
         where = f", {odd.name!r} for one" if odd is not None else f" in {container}"
         raise UnsupportedError(

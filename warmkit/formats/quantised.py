@@ -13,6 +13,7 @@ from warmkit.formats import awq, bitsandbytes, compressed_tensors, fp8, gptq, mx
 from warmkit.formats.checkpoint import Checkpoint
 from warmkit.formats.coded import CodedTensor
 from warmkit.formats.dtypes import BY_TORCH_NAME, OUTPUT_NAMES, DType
+from warmkit.formats.gguf_file import GgufTensor
 from warmkit.formats.mxfp4 import ExpertsTensor
 from warmkit.formats.tensors import Tensor
 
@@ -71,7 +72,7 @@ def dequantised(checkpoint: Checkpoint) -> Checkpoint:
 
 def is_dequantised(checkpoint: Checkpoint) -> bool:
     """Say whether numbers of a checkpoint are computed from codes and scales."""
-    return any(isinstance(each, CodedTensor | ExpertsTensor) for each in checkpoint.entries.values())
+    return any(isinstance(each, CodedTensor | ExpertsTensor | GgufTensor) for each in checkpoint.entries.values())
 
 
 def type_of_weights(config: Mapping[str, Any]) -> DType:

@@ -156,7 +156,7 @@ def open_model(source: str, path: Path) -> Checkpoint:
     if kind not in ARCHITECTURES:
         raise UnsupportedError(
             f"{file}: GGUF of the architecture {kind!r:.40} is not read (read are {', '.join(ARCHITECTURES)}); give the model "
-            f"that it was made from, or save it with transformers: from_pretrained(FOLDER, gguf_file={file.name!r}), save_pretrained"
+            f"that it was made from, or save it with transformers (from_pretrained(FOLDER, gguf_file={file.name!r}))"
         )
     entries = dict[str, Tensor]()
     for stored in tensors:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from warmkit.formats import awq, bitsandbytes, compressed_tensors, fp8, gptq, mxfp4
+from warmkit.formats import awq, bitsandbytes, compressed_tensors, fp8, gptq, mxfp4, torchao
 from warmkit.formats.checkpoint import Checkpoint
 from warmkit.formats.coded import CodedTensor
 from warmkit.formats.dtypes import BY_TORCH_NAME, OUTPUT_NAMES, DType
@@ -42,6 +42,7 @@ FORMS = (
     QuantisedForm("mxfp4", mxfp4.dense_entries),
     QuantisedForm("bitsandbytes", bitsandbytes.dense_entries),
     QuantisedForm("gptq", gptq.dense_entries),
+    QuantisedForm("torchao", torchao.dense_entries),
     QuantisedForm("awq", awq.dense_entries, rescales=True),
 )
 

@@ -131,7 +131,8 @@ def compressed(name: str, weights: dict[str, Any], activations: dict[str, Any] |
     scheme = QuantizationScheme(targets=["Linear"], weights=QuantizationArgs(**weights), input_activations=inputs)
     sizes = {
         "ct-int4-channel": {"intermediate_size": 44, "hidden_size": 36, "head_dim": 8},
-        "ct-mxfp4": {"intermediate_size": 32},
+        "ct-mxfp4": {"intermediate_size": 32, "vocab_size": 4},
+        "ct-nvfp4": {"vocab_size": 4, "intermediate_size": 16},
     }
     model = llama(seed, **{**SMALL, **sizes.get(name, {})})
     apply_quantization_config(model, QuantizationConfig(config_groups={"group_0": scheme}, ignore=["lm_head"]))
@@ -175,9 +176,9 @@ def mxfp4() -> None:
 def mxfp4_codes() -> None:
     """Write numbers of many sizes, and the codes and exponents that compressed-tensors makes of them."""
     torch.manual_seed(6)
-    weight = torch.randn(32, 64) * torch.logspace(-3, 2, 32)[:, None]
+    weight = torch.randn(8, 64) * torch.logspace(-3, 2, 8)[:, None]
     args = QuantizationArgs(num_bits=4, type="float", strategy="group", group_size=32, scale_dtype=torch.uint8)
-    parts = weight.reshape(32, 2, 32)
+    parts = weight.reshape(8, 2, 32)
     scale, _ = calculate_qparams(parts.amin(-1), parts.amax(-1), args)
     compressor = BaseCompressor.get_value_from_registry("mxfp4-pack-quantized")
     written = compressor.compress(

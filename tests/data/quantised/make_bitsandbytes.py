@@ -23,7 +23,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig, 
 
 HERE = Path(__file__).parent
 VERSIONS = {"transformers": "5.23.0", "bitsandbytes": "0.50.2", "torch": "2.13.0"}
-SIZES: dict[str, Any] = {"vocab_size": 24, "hidden_size": 64, "intermediate_size": 24, "num_hidden_layers": 1}
+SIZES: dict[str, Any] = {"vocab_size": 4, "hidden_size": 64, "intermediate_size": 24, "num_hidden_layers": 1}
 HEADS: dict[str, Any] = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16, "max_position_embeddings": 32}
 FORMS: dict[str, dict[str, Any]] = {
     "bnb-nf4": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"},

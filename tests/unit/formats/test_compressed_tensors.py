@@ -342,7 +342,7 @@ WRONG: dict[str, tuple[str, Change, dict[str, Any], str]] = {
         "ct-nvfp4",
         lambda _: None,
         {"weights": {"group_size": 32}},
-        "_scale F8_E4M3 [32, 3], _global_scale F32 [1]: expected",
+        "_scale F8_E4M3 [16, 2], _global_scale F32 [1]: expected",
     ),
     "MXFP4 with scales that are numbers": (
         "ct-mxfp4",

@@ -43,10 +43,10 @@ class FourBits(Counted):
         return self.packed.file
 
     @cached_property
-    def _pairs(self) -> NDArray[np.float32]:
-        """[256, 2]: both numbers of a byte."""
+    def _pairs(self) -> NDArray[np.float64]:
+        """[256]: both numbers of a byte, as the eight bytes that they are."""
         upper, lower = np.divmod(np.arange(256), 16)
-        return self.table[np.stack([upper, lower] if self.upper_first else [lower, upper], 1)]
+        return self.table[np.stack([upper, lower] if self.upper_first else [lower, upper], 1)].view(np.float64).reshape(-1)
 
     def read(self, files: Files, start: int, view: memoryview) -> None:
         out = np.frombuffer(view, np.float32)
@@ -55,7 +55,7 @@ class FourBits(Counted):
         self.packed.read(files, low, raw.data)
         first = start - low * self._codes
         wanted = raw[first // 2 : (first + out.size + 1) // 2]
-        out[:] = self._pairs[wanted].reshape(-1)[first % 2 : first % 2 + out.size]
+        out[:] = np.take(self._pairs, wanted, mode="clip").view(np.float32)[first % 2 : first % 2 + out.size]
 
     def ahead(self, files: Files, start: int, elements: int) -> None:
         low, high = self._elements(start, min(start + elements, self.elements))

@@ -24,8 +24,7 @@ SIZES: dict[str, Any] = {"vocab_size": 4, "hidden_size": 32, "intermediate_size"
 HEADS: dict[str, Any] = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8, "max_position_embeddings": 32}
 FORMS = {
     "torchao-int8": Int8WeightOnlyConfig(granularity=PerRow()),
-    "torchao-fp8": Float8WeightOnlyConfig(granularity=PerRow()),
-    "torchao-fp8-tensor": Float8WeightOnlyConfig(granularity=PerTensor()),
+    "torchao-fp8": Float8WeightOnlyConfig(granularity=PerTensor()),
 }
 
 

@@ -37,12 +37,13 @@ METHODS: Mapping[str, str] = {
     "dare": "there are 'dare-linear' (summed) and 'dare-ties' (with elected signs)",
     "ties-merging": "it is 'ties'",
     "model-breadcrumbs": "it is 'breadcrumbs'",
+    "ramplus-tl": "it is 'ram-plus'",
     "tsv": "it is 'tsv-m'",
     "isoc": "it is 'iso-c'",
     "iso": "it is 'iso-c'",
     "stock": "it is 'model-stock'",
     **dict.fromkeys(
-        ("nearswap", "arcee-fusion", "ramplus-tl", "fisher", "fisher-merging", "regmean", "adamerging"),
+        ("nearswap", "arcee-fusion", "fisher", "fisher-merging", "regmean", "adamerging"),
         "warmkit does not have it; warmkit methods lists what it has",
     ),
 }

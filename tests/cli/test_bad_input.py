@@ -193,8 +193,8 @@ def test_an_adapter_that_fits_no_base_is_refused(family: Family, refused: Refuse
 
 
 def test_packed_weights_are_refused_by_name(family: Family, refused: Refused) -> None:
-    (family.b / "config.json").write_text(json.dumps({**CONFIG, "quantization_config": {"quant_method": "gptq"}}))
-    assert "quantised weights (gptq" in refused(*merge(family))
+    (family.b / "config.json").write_text(json.dumps({**CONFIG, "quantization_config": {"quant_method": "hqq"}}))
+    assert "quantised weights (hqq" in refused(*merge(family))
 
 
 def test_packed_weights_are_refused_by_their_tensors(family: Family, refused: Refused) -> None:

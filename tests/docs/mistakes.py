@@ -150,7 +150,7 @@ SECTIONS: dict[str, tuple[Mistake, ...]] = {
         Mistake("inspect nowhere", "nowhere", "no such file or directory"),
         Mistake("merge --method lerp a empty -o out", "found neither", "expected model.safetensors"),
         Mistake("merge --method lerp a around -o out", "around", "did you mean around/model?"),
-        Mistake("merge --method lerp a model.gguf -o out", "GGUF", "the model that it was made from"),
+        Mistake("merge --method lerp a model.gguf -o out", "GGUF", "copy the file again"),
         Mistake("merge --method lerp a notes.txt -o out", "notes.txt", "expected a directory or a .safetensors file"),
         Mistake("merge --method lerp a cut -o out", "truncated", "download or copy it again"),
         Mistake("merge --method lerp a pointer -o out", "pointer of Git LFS", "git lfs pull"),

@@ -68,6 +68,7 @@ SHARES = {
     "adapter config": 1.0,
     "adapter": 1.0,
     "quantised": 1.0,
+    "GGUF": 0.1,
     "quantised config": 1.0,
     "torch.save": 2.0,
     "FSDP rank files": 0.3,
@@ -208,6 +209,8 @@ def _weights(folder: Path) -> dict[str, Reader]:
         return content["r"], float(content["lora_alpha"]), content.get("rank_pattern") or {}
 
     coded = shutil.copytree(QUANTISED, folder / "quantised")
+    (folder / "gguf").mkdir()
+    blocks = shutil.copy(QUANTISED.parent / "gguf" / "qwen3.gguf", folder / "gguf" / "model.gguf")
 
     return {
         "safetensors": Reader(
@@ -223,6 +226,7 @@ def _weights(folder: Path) -> dict[str, Reader]:
         "adapter config": Reader(adapter_config, json_too, ranks, said),
         "adapter": Reader(written, in_header, lambda: bytes_of(open_checkpoint(pair)) and None),
         "quantised": Reader(coded / "model.safetensors", in_header, lambda: bytes_of(open_checkpoint(coded)) and None),
+        "GGUF": Reader(blocks, plain(WORDS), lambda: bytes_of(open_checkpoint(blocks)) and None),
         "quantised config": Reader(coded / "config.json", json_too, lambda: bytes_of(open_checkpoint(coded)) and None),
     }
 

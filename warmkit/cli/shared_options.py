@@ -108,7 +108,7 @@ class Writing(Reading):
     )
     container: str | None = option(
         None,
-        "Form of the result: safetensors, or same, as the trainer wrote the inputs, to go on training from.",
+        "Form of the result: safetensors, or same: as the trainer wrote the inputs, or quantised again as they are.",
         "--as",
         rich_help_panel=RESULT_PANEL,
         autocompletion=completions.container,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,12 @@ from warmkit.common.whole_files import writing
 from warmkit.engine.container_files import WRITTEN_BESIDE, belongs, files_in, is_optimizer
 from warmkit.engine.merge_options import OutputOptions
 from warmkit.engine.plan import Output
+from warmkit.engine.recode import can_recode, is_coded
 from warmkit.engine.refill import Refill
 from warmkit.engine.spec import MergeSpec
 from warmkit.errors import FormatError, UnsupportedError, UsageError, listed
 from warmkit.formats import torch_distributed
-from warmkit.formats.checkpoint import Checkpoint
+from warmkit.formats.checkpoint import Checkpoint, read_model_config
 from warmkit.formats.containers import SAFETENSORS, container_at, open_weights
 from warmkit.formats.optimizer_states import Key, moments_in
 from warmkit.formats.pieces import places_of
@@ -39,6 +40,7 @@ from warmkit.layouts.config_defaults import ties
 WRITTEN_AS = ("safetensors", "same")
 OPTIMIZERS = ("average", "keep")
 ALONG_A_RUN = ("average", "ema")
+RECODED = ("fp8", "mxfp4")
 OTHER_WRITERS = ("dtype", "max_shard_size", "chat_template", "tokenizer")
 
 
@@ -54,6 +56,8 @@ class ContainerCopy:
         moments: The optimizer's, of every row of the merge, that of the template last.
         coefficients: Of the rows, for the moments.
         notes: What was left aside.
+        scheme: The quantisation that the weights are written in again, from the template's config; None where they are dense.
+        measured: The relative error of that, of every output that was written.
     """
 
     template: Checkpoint
@@ -63,6 +67,8 @@ class ContainerCopy:
     moments: Sequence[Sequence[Tensor]]
     coefficients: NDArray[np.float64] | None
     notes: tuple[str, ...]
+    scheme: str | None = None
+    measured: list[float] = field(default_factory=list[float])
 
     @property
     def nbytes(self) -> int:
@@ -75,7 +81,25 @@ class ContainerCopy:
         opened = self.root.name if self.root.is_file() else "."
         asked = {"state_dict": self.template.state_dict} if self.template.state_dict is not None else {}
         moments = {"moments": len(self.moments)} if self.moments else {}
-        return {"container": {"name": name, "copy_of": self.template.source, "path": shown(Path(opened)), **asked, **moments}}
+        codes = {"requantised": self.scheme, "relative_error": self.measured[-1]} if self.measured else {}
+        return {
+            "container": {
+                "name": name,
+                "copy_of": self.template.source,
+                "path": shown(Path(opened)),
+                **asked,
+                **moments,
+                **codes,
+            }
+        }
+
+    @property
+    def said(self) -> list[str]:
+        """What the user should know of what was written as codes."""
+        if not self.measured:
+            return []
+        found = ", ".join(f"{each:.2%}" for each in self.measured)
+        return [f"quantised again ({self.scheme}), as {self.template.source} is: relative error {found} of the coded weights"]
 
     def within(self, file: Path, target: Path) -> Path:
         """Return the copy of a file."""
@@ -103,6 +127,8 @@ class ContainerCopy:
                 for rows in self.moments:
                     assert self.coefficients is not None
                     refill.average(rows[-1], rows[:-1], self.coefficients)
+            if self.scheme is not None:
+                self.measured.append(refill.error.relative)
             self._mend_checksums(target)
 
     def _mend_checksums(self, target: Path) -> None:
@@ -118,7 +144,7 @@ class ContainerCopy:
     def _archives(self) -> list[tuple[Path, int, int]]:
         """Return the zips that are written to: the file of each, its first byte there, and its length."""
         tensors = [*(each for places in self.targets.values() for each in places), *(rows[-1] for rows in self.moments)]
-        written = {place.file for each in tensors for place in places_of(each)}
+        written = {place.file for each in tensors if not is_coded(each) for place in places_of(each)}
         homes = {file.parent for file in self.files if file.name.endswith(torch_distributed.SHARD)}
         found = [each for home in sorted(homes) for each in torch_distributed.archives(home) if each[0] in written]
         alone = [file for file in self.files if file in written and file.parent not in homes and is_zip(file)]
@@ -183,11 +209,7 @@ def plan_copy(
     """
     template, optimizer = models[-1 if spec.name in ALONG_A_RUN else 0], options.get("optimizer")
     root = _root(template)
-    if is_dequantised(template):
-        raise UnsupportedError(
-            f"{template.source}: --as same writes into a copy of its files, which hold codes, and merged weights are none; "
-            "leave --as out, and quantise the result"
-        )
+    scheme = _scheme(template) if is_dequantised(template) else None
     container_at(root).check_copy(template)
     beside = [file for file in files_in(root) if file not in template.files]
     own = [file for file in beside if is_optimizer(file, root)]
@@ -212,7 +234,28 @@ def plan_copy(
         moments,
         coefficients,
         tuple(_said(template, root, aside, own)),
+        scheme,
     )
+
+
+def _scheme(template: Checkpoint) -> str:
+    """Return the name of the quantisation of a checkpoint, in which merged weights can be written again.
+
+    Raises:
+        UnsupportedError: If they cannot.
+    """
+    container = template.container[0] if template.container else SAFETENSORS.name
+    lone = template.directory is None
+    said = {} if lone else read_model_config(template.path / "config.json").get("quantization_config", {})
+    method = str(said.get("quant_method", container))
+    odd = next((each for each in template.entries.values() if is_coded(each) and not can_recode(each)), None)
+    if odd is not None or method not in RECODED or container != SAFETENSORS.name:
+        where = f", {odd.name!r} for one" if odd is not None else f" in {container}"
+        raise UnsupportedError(
+            f"{template.source}: --as same quantises again in fp8 (scales of blocks) and mxfp4 of safetensors alone, and its "
+            f"weights are {method}{where}; leave --as out, and quantise the result"
+        )
+    return method
 
 
 def _root(template: Checkpoint) -> Path:
@@ -263,7 +306,8 @@ def _targets(template: Checkpoint, outputs: Mapping[str, Output]) -> dict[str, t
     if problems:
         raise FormatError(f"{template.source} ({name}): cannot take the result:\n{listed(problems)}")
     for tensor in (each for places in found.values() for each in places):
-        places_of(tensor)
+        if not is_coded(tensor):
+            places_of(tensor)
     return {each: tuple(places) for each, places in found.items()}
 
 

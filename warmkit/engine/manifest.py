@@ -100,7 +100,7 @@ def write_manifest(
     files: dict[str, Any] = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST):
         record: dict[str, Any] = {"bytes": path.stat().st_size}
-        if path.suffix != ".safetensors":
+        if path.suffix != ".safetensors" or "requantised" in description.get("container", {}):
             record["xxh3-128"] = file_digest(path)
         if sha256:
             record["sha256"] = file_digest(path, "sha256")

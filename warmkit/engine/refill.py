@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from warmkit.engine.recode import Error, is_coded, recoded
 from warmkit.formats.dtypes import DType
 from warmkit.formats.pieces import Piece, Stretch, boxes, places_of, row_major
 from warmkit.formats.tensors import StoredTensor, Tensor
@@ -26,10 +28,13 @@ class Refill:
 
     Args:
         copy_of: The copy of a file.
+
+    Attributes:
+        error: Of what was written as codes.
     """
 
     def __init__(self, copy_of: Callable[[Path], Path]) -> None:
-        self._copy_of, self._kernels = copy_of, NumbaKernels()
+        self._copy_of, self._kernels, self.error = copy_of, NumbaKernels(), Error()
         self._reading, self._writing = Files(), Handles(os.O_WRONLY | os.O_NOFOLLOW)
 
     def __enter__(self) -> Refill:
@@ -40,7 +45,12 @@ class Refill:
         self._writing.close()
 
     def fill(self, target: Tensor, source: StoredTensor) -> None:
-        """Write the numbers of a tensor where another lies, of the same shape, rounded to its type."""
+        """Write the numbers of a tensor where another of its shape lies, rounded to its type, or as codes if it has them."""
+        if is_coded(target):
+            for stored, first, block in recoded(target, source, self._reading, self.error):
+                place = replace(stored, offset=stored.offset + first * stored.dtype.itemsize)
+                self._write(place, stored.dtype, iter([np.ascontiguousarray(block)]))
+            return
         for place in places_of(target):
             blocks = self._run(source, place) if isinstance(place, Stretch) else self._box(source, place)
             self._write(place, target.dtype, (self._rounded(block, source.dtype, target.dtype) for block in blocks))
@@ -90,8 +100,9 @@ class Refill:
         self._kernels.combine(np.ones(1), block.reshape(1, -1), out)
         return out
 
-    def _write(self, place: Piece | Stretch, dtype: DType, blocks: Iterator[NDArray[Any]]) -> None:
+    def _write(self, place: Piece | Stretch | StoredTensor, dtype: DType, blocks: Iterator[NDArray[Any]]) -> None:
         offset = place.offset
+        assert isinstance(place.file, Path)
         with self._writing.use(self._copy_of(place.file)) as descriptor:
             for block in blocks:
                 view = block.data.cast("B")

@@ -59,7 +59,7 @@ def write_prepared(
     check_disk(prepared, staging)
     stream, resumed, doubts = _run(prepared, staging, kernels, identity, options, extra or {})
     result = merge_result(prepared, report_groups(prepared, stream, 0), resumed, started)
-    return replace(result, notes=(*result.notes, *doubts))
+    return replace(result, notes=(*result.notes, *doubts, *(prepared.copy.said if prepared.copy else ())))
 
 
 def _plan_only(prepared: Prepared, staging: Staging, kernels: Kernels, options: OutputOptions) -> MergeResult:

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from warmkit.errors import FormatError
 from warmkit.formats import held
 from warmkit.formats.dtypes import DTYPES, DType
 from warmkit.formats.held import Recent, read_whole
@@ -40,11 +41,12 @@ class CodedTensor(Counted):
         name: Of the weight.
         dtype: Type in which the numbers are computed, the last rounding of the library that defines the form left out.
         stands_for: Type of the model's weights, as its config says.
-        codes: Whole numbers of eight bits, or FP8 numbers.
+        codes: Whole numbers of eight bits, FP8 numbers, or float32.
         scales: One a block.
         zeros: The codes that stand for 0, one a block; None where that is 0.
         block: Rows and columns of a block.
         grids: Scales in memory, shared by the tensors of a model.
+        order: The block across of every column, where those are not the next `block[1]` each.
     """
 
     name: str
@@ -55,6 +57,7 @@ class CodedTensor(Counted):
     zeros: Tensor | None
     block: Block
     grids: Recent[Grid]
+    order: Tensor | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -71,7 +74,7 @@ class CodedTensor(Counted):
         grid = self.grids.get(self.name, lambda: self._grid(files))
         for low in range(0, out.size, PIECE):
             piece = out[low : low + PIECE]
-            raw = held.buffer(PIECE, self.codes.dtype.storage)[: piece.size]
+            raw = held.buffer(PIECE, self.codes.dtype.storage, "codes")[: piece.size]
             self.codes.read(files, start + low, raw.data.cast("B"))
             codes.decode(raw, start + low, grid, piece)
 
@@ -80,13 +83,32 @@ class CodedTensor(Counted):
 
     def _grid(self, files: Files) -> Grid:
         scales = read_whole(files, self.scales, DTYPES["F32"]).ravel()
+        return Grid(self._matrix, self.block, scales, self._zeros(files, len(scales)), self._order(files))
+
+    @property
+    def _matrix(self) -> Block:
+        """Rows and columns of what is cut into blocks."""
         rows, columns = self.shape[-2:]
-        return Grid((rows, columns), self.block, scales, self._zeros(files, len(scales)))
+        return rows, columns
 
     def _zeros(self, files: Files, count: int) -> NDArray[Any]:
         if self.zeros is None:
             return np.zeros(count, np.float32)
         return read_whole(files, self.zeros, self.zeros.dtype).ravel().astype(np.float32)
+
+    def _order(self, files: Files) -> NDArray[np.int32] | None:
+        """Return the block of every column; None where they are in a row."""
+        if self.order is None:
+            return None
+        order = read_whole(files, self.order, self.order.dtype)
+        across = -(-len(order) // self.block[1])
+        if len(order) and not 0 <= int(order.min()) <= int(order.max()) < across:
+            raise FormatError(
+                f"{self.order.file}: {self.order.name!r} names groups from {order.min()} to {order.max()}, expected 0 to "
+                f"{across - 1}; copy the checkpoint again"
+            )
+        plain = np.array_equal(order, np.arange(len(order)) // self.block[1])
+        return None if plain else order.astype(np.int32)
 
 
 def one_a_block(shape: tuple[int, ...], block: Block, scales: tuple[int, ...]) -> bool:

@@ -13,7 +13,8 @@ from warmkit.formats.dtypes import E4M3, DType
 from warmkit.formats.packed_codes import BITS
 
 PACKING = "pack-quantized"
-READ = ("float-quantized", "int-quantized", "naive-quantized", PACKING, "dense")
+FOURS = ("nvfp4-pack-quantized", "mxfp4-pack-quantized")
+READ = ("float-quantized", "int-quantized", "naive-quantized", PACKING, *FOURS, "dense")
 STRATEGIES = ("tensor", "channel", "block", "group")
 
 
@@ -74,27 +75,30 @@ def weights_of_groups(checkpoint: Checkpoint, said: Mapping[str, Any]) -> Iterat
             )
         if isinstance(weights := group.get("weights"), dict):
             where = f"{checkpoint.source}: config_groups.{name}.weights in quantization_config"
-            yield _weights(where, weights, packed=form == PACKING)
+            yield _weights(where, weights, str(form))
 
 
 def _advice(why: str) -> str:
     return f"{why} (read are {', '.join(READ)}); merge the models they were made from, and quantise the result"
 
 
-def _weights(where: str, said: Mapping[str, Any], packed: bool) -> Weights:
+def _weights(where: str, said: Mapping[str, Any], form: str) -> Weights:
     kind, bits, strategy = said.get("type", "int"), said.get("num_bits", 8), said.get("strategy")
     if strategy is None:
         size = said.get("group_size")
         strategy = "tensor" if size is None else "channel" if size == -1 else "group"
+    if strategy == "tensor_group" and form in FOURS:  # groups, and a scale of the whole matrix
+        strategy = "group"
     sizes: dict[str, Any] = {"block": _structure(said.get("block_structure")), "group": [1, said.get("group_size")]}
     size = sizes.get(str(strategy))
     if strategy in ("block", "group") and not _is_block(size):
         raise FormatError(f"{where}: strategy {strategy!r} needs sizes that are natural numbers, found {size!r:.40}")
     if strategy not in STRATEGIES or said.get("dynamic") or type(bits) is not int:
         raise UnsupportedError(f"{where}: num_bits {bits!r:.20}, strategy {strategy!r:.20}, {_advice('which is not read')}")
-    if packed and (kind != "int" or bits not in BITS):
+    packed = form == PACKING or form in FOURS
+    if packed and not (kind == "int" and bits in BITS if form == PACKING else (kind, bits, strategy) == ("float", 4, "group")):
         raise UnsupportedError(
-            f"{where}: {kind!r:.20} of {bits} bits, packed, {_advice('which is not read: only 4 and 8 bits are')}"
+            f"{where}: {kind!r:.20} of {bits} bits, packed, {_advice('which is not read: only int of 4 and 8, FP4 are')}"
         )
     return Weights(str(kind), bits, strategy, (size[0], size[1]) if size else None, packed, said.get("symmetric", True) is True)
 

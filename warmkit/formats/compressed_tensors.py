@@ -6,20 +6,23 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from warmkit.errors import FormatError, UnsupportedError
+from warmkit.formats.byte_scales import ByteScales
 from warmkit.formats.checkpoint import Checkpoint
 from warmkit.formats.coded import Block, CodedTensor, blocks_of, one_a_block
 from warmkit.formats.compressed_groups import Weights, weights_of_groups
 from warmkit.formats.dtypes import DTYPES, E4M3, DType
+from warmkit.formats.fours import FourBits
 from warmkit.formats.held import Recent, read_whole
 from warmkit.formats.packed_codes import WORD, PackedCodes, PackedZeros, words_for
 from warmkit.formats.tensors import Tensor
+from warmkit.merging import codes as numbers_of
 from warmkit.merging.codes import Grid
 from warmkit.sources.files import Files
 
 SCALE, ZERO = "_scale", "_zero_point"  # after the name of a weight
-PACKED, SHAPE = "_packed", "_shape"
+PACKED, SHAPE, WHOLE = "_packed", "_shape", "_global_scale"
 # What is said of activations and of the cache of keys and values: the dense weights do not need it.
-ACTIVATIONS = tuple(f".{what}_{part}" for what in ("input", "output") for part in ("scale", "zero_point"))
+ACTIVATIONS = tuple(f".{what}_{part}" for what in ("input", "output") for part in ("scale", "zero_point", "global_scale"))
 CACHE = tuple(f".{what}_scale" for what in "kvq")
 
 
@@ -27,7 +30,8 @@ def dense_entries(checkpoint: Checkpoint, said: Mapping[str, Any], stands_for: D
     """Return the tensors of a checkpoint with its codes as the numbers they stand for.
 
     A number is (code - zero) * scale in the type of the scale, bfloat16 mostly, as compressed-tensors decompresses it; a zero
-    point is used where one is stored. Scales of activations and of the cache of keys and values are left out.
+    point is used where one is stored. FP4 (E2M1) of NVFP4 is computed in float32, of MXFP4 in bfloat16, which is exact. Scales
+    of activations and of the cache of keys and values are left out.
 
     Args:
         checkpoint: With codes and scales.
@@ -41,13 +45,16 @@ def dense_entries(checkpoint: Checkpoint, said: Mapping[str, Any], stands_for: D
     groups = list(weights_of_groups(checkpoint, said))
     entries, grids, found = checkpoint.entries, Recent[Grid](), dict[str, Tensor]()
     for name, tensor in entries.items():
-        if tensor.dtype == E4M3 or (tensor.dtype.name == "I8" and name + SCALE in entries):
+        if (tensor.dtype == E4M3 and not name.endswith(SCALE)) or (tensor.dtype.name == "I8" and name + SCALE in entries):
             found[name] = _coded(name, entries, groups, stands_for, grids)
         elif name.endswith(f".weight{PACKED}"):
             weight = name.removesuffix(PACKED)
-            found[weight] = _packed(weight, entries, groups, stands_for, grids)
+            read = _fours if _is_fours(tensor) else _packed
+            found[weight] = read(weight, entries, groups, stands_for, grids)
         elif name.endswith(tuple(f".weight{each}" for each in (SCALE, ZERO, SHAPE))):
             _check_weight(name, tensor, entries)
+        elif name.endswith(WHOLE) and _is_fours(entries.get(name.removesuffix(WHOLE) + PACKED)):
+            continue
         elif not name.endswith(ACTIVATIONS) and not (said.get("kv_cache_scheme") and name.endswith(CACHE)):
             found[name] = tensor
     return found
@@ -105,6 +112,7 @@ def _packed(
         (each.bits, each.block(rows, columns)): each
         for each in groups
         if each.packed
+        and each.kind == "int"
         and words.shape == (rows, words_for(columns, each.bits))
         and one_a_block(shape, each.block(rows, columns), scales.shape)
     }
@@ -119,6 +127,43 @@ def _packed(
     _check_zeros(name, words, entries.get(name + ZERO), [group])
     zeros = _packed_zeros(name, entries, group, blocks_of(shape, block))
     return CodedTensor(name, scales.dtype, stands_for, codes, scales, zeros, block, grids)
+
+
+def _is_fours(packed: Tensor | None) -> bool:
+    return packed is not None and packed.dtype.name == "U8"
+
+
+def _fours(
+    name: str, entries: Mapping[str, Tensor], groups: list[Weights], stands_for: DType, grids: Recent[Grid]
+) -> CodedTensor:
+    """Return FP4 codes with FP8 scales of groups and one of the whole matrix (NVFP4), or with exponents (MXFP4)."""
+    packed, scales, whole = entries[name + PACKED], entries.get(name + SCALE), entries.get(name + WHOLE)
+    shape = (*packed.shape[:-1], 2 * packed.shape[-1])
+    fitting = [
+        each.size
+        for each in groups
+        if each.packed and each.kind == "float" and scales and each.size and one_a_block(shape, each.size, scales.shape)
+    ]
+    whole_fits = whole is not None and (whole.dtype.name, whole.shape) == ("F32", (1,))
+    nvidia = scales is not None and scales.dtype == E4M3 and whole_fits
+    if scales is None or len(shape) != 2 or not fitting or not (nvidia or (scales.dtype.name == "U8" and whole is None)):
+        parts = {each: entries.get(name + each) for each in (SCALE, WHOLE)}
+        said = ", ".join(
+            f"{each} {part.dtype.name} {list(part.shape)}" if part else f"no {each}" for each, part in parts.items()
+        )
+        raise FormatError(
+            f"{packed.file}: {packed.name!r} {list(packed.shape)} with {said}: expected FP8 scales of a group in config_groups "
+            "and a global scale F32 [1] (NVFP4), or exponents U8 (MXFP4); copy the checkpoint again, or correct the config"
+        )
+    if name + ZERO in entries:
+        raise UnsupportedError(
+            f"{packed.file}: {packed.name!r} is FP4 with zero points, which is not read; merge the bfloat16 model"
+        )
+    numbers = ByteScales(scales, numbers_of.e4m3() if nvidia else numbers_of.E8M0, whole)
+    dtype = DTYPES["F32"] if nvidia else DTYPES["BF16"]
+    return CodedTensor(
+        name, dtype, stands_for, FourBits(packed, shape, numbers_of.FP4, upper_first=False), numbers, None, fitting[0], grids
+    )
 
 
 def _stored_shape(name: str, words: Tensor, entries: Mapping[str, Tensor]) -> tuple[int, ...]:

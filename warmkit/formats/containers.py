@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from warmkit.errors import StateDictError, UnsupportedError
-from warmkit.formats import hf_shards, megatron, rank_files, safetensors_model, torch_distributed, torch_model, zero
+from warmkit.formats import gguf_file, hf_shards, megatron, rank_files, safetensors_model, torch_distributed, torch_model, zero
 from warmkit.formats.checkpoint import Checkpoint
 from warmkit.formats.quantised import dequantised
 from warmkit.formats.refused import refuse
@@ -61,6 +61,7 @@ CONTAINERS = (
     ),
     Container("DeepSpeed ZeRO", zero.files_at, zero.open_model, pickled=True),
     Container("torch.save", torch_model.files_at, torch_model.open_model, pickled=True, several=True),
+    Container("GGUF", gguf_file.files_at, gguf_file.open_model, pickled=False),
 )
 """The first that has files at a path is what lies there."""
 

@@ -50,6 +50,7 @@ DTYPES: dict[str, DType] = {dtype.name: dtype for dtype in _TABLE}
 BY_TORCH_NAME: dict[str, DType] = {dtype.torch_name: dtype for dtype in _TABLE}
 
 E4M3 = DType("F8_E4M3", 1, "code", "uint8", "float8_e4m3fn")
+E8M0 = DType("F8_E8M0", 1, "code", "uint8", "float8_e8m0fnu")
 # Known to the format, refused by name: averaging their codes is meaningless, or their scale lives elsewhere.
 QUANTISED = frozenset(("F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "F4", "F6_E2M3", "F6_E3M2"))
 

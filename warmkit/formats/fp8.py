@@ -6,23 +6,26 @@ from collections.abc import Mapping
 from typing import Any
 
 from warmkit.errors import FormatError, UnsupportedError
+from warmkit.formats.byte_scales import ByteScales
 from warmkit.formats.checkpoint import Checkpoint
 from warmkit.formats.coded import Block, CodedTensor, blocks_of, one_a_block
-from warmkit.formats.dtypes import DTYPES, E4M3, DType
+from warmkit.formats.dtypes import DTYPES, E4M3, E8M0, DType
 from warmkit.formats.held import Recent
 from warmkit.formats.tensors import Tensor
+from warmkit.merging import codes
 from warmkit.merging.codes import Grid
 
 SCALE = "_scale_inv"  # after the name of a weight; it is what to multiply by, whatever it is called
 ACTIVATIONS = ".activation_scale"
+EXPONENTS = "ue8m0"  # what `scale_fmt` says of scales that are exponents, a byte each
 
 
 def dense_entries(checkpoint: Checkpoint, said: Mapping[str, Any], stands_for: DType) -> dict[str, Tensor]:
     """Return the tensors of a checkpoint with its FP8 weights as the numbers they stand for.
 
     A number is the float32 product of an FP8 number (E4M3) and the scale of its block, as in DeepSeek's kernel and in
-    transformers, which round it to the model's type then. Blocks at the edges of a matrix may be cut. Scales of activations
-    are left out.
+    transformers, which round it to the model's type then; a scale may be an exponent (ue8m0). Blocks at the edges of a matrix
+    may be cut. Scales of activations are left out.
 
     Args:
         checkpoint: With codes and scales.
@@ -40,6 +43,8 @@ def dense_entries(checkpoint: Checkpoint, said: Mapping[str, Any], stands_for: D
         if tensor.dtype == E4M3:
             scales = entries.get(name + SCALE)
             _check_form(name, tensor, entries)
+            if scales is not None and said.get("scale_fmt") == EXPONENTS and scales.dtype in (E8M0, DTYPES["U8"]):
+                scales = ByteScales(scales, codes.E8M0)
             _check(name, tensor, scales, block)
             assert scales is not None
             rows, columns = tensor.shape[-2:]
@@ -82,8 +87,8 @@ def _check(name: str, weight: Tensor, scales: Tensor | None, block: Block | None
         )
     if scales.dtype.name not in ("F32", "BF16", "F16"):
         raise UnsupportedError(
-            f"{scales.file}: {name + SCALE!r} is {scales.dtype.name}, expected numbers (F32, BF16): scales that are exponents "
-            "(scale_fmt ue8m0) are not read; merge the bfloat16 model and quantise the result"
+            f"{scales.file}: {name + SCALE!r} is {scales.dtype.name}, expected numbers (F32, BF16), or exponents that "
+            "scale_fmt in quantization_config calls ue8m0; merge the bfloat16 model and quantise the result"
         )
     if len(weight.shape) < 2:
         raise FormatError(f"{weight.file}: {name!r} is FP8 of shape {list(weight.shape)}, expected a matrix")

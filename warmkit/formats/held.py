@@ -57,9 +57,10 @@ def read_whole(files: Files, tensor: Tensor, dtype: DType) -> NDArray[Any]:
     return values.reshape(tensor.shape)
 
 
-def buffer(elements: int, storage: str) -> NDArray[Any]:
-    """Return this thread's buffer of a type, the same one at every call: fresh memory would cost as much as the sum."""
-    buffers: dict[str, NDArray[Any]] = _scratch.__dict__.setdefault("buffers", {})
-    if storage not in buffers or buffers[storage].size < elements:
-        buffers[storage] = np.empty(elements, storage)
-    return buffers[storage][:elements]
+def buffer(elements: int, storage: str, use: str = "base") -> NDArray[Any]:
+    """Return this thread's buffer of a type and use, the same at every call: fresh memory would cost as much as the sum."""
+    buffers: dict[tuple[str, str], NDArray[Any]] = _scratch.__dict__.setdefault("buffers", {})
+    key = (use, storage)
+    if key not in buffers or buffers[key].size < elements:
+        buffers[key] = np.empty(elements, storage)
+    return buffers[key][:elements]

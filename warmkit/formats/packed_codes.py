@@ -77,7 +77,7 @@ class PackedCodes(_Packed):
     def _unpack(self, files: Files, row: int, first: int, out: np.ndarray) -> None:
         """Read numbers from number `first` on of the row that begins at a word."""
         low, high = first * self.bits // WORD, words_for(first + out.size, self.bits)
-        raw = held.buffer(4 * (high - low), "uint8")
+        raw = held.buffer(4 * (high - low), "uint8", "packed")
         self.packed.read(files, row + low, raw.data)
         codes.unpack(raw, first - low * WORD // self.bits, self.bits, out)
 

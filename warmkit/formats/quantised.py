@@ -9,10 +9,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from warmkit.formats import compressed_tensors, fp8, mxfp4
+from warmkit.formats import awq, bitsandbytes, compressed_tensors, fp8, gptq, mxfp4, torchao
 from warmkit.formats.checkpoint import Checkpoint
 from warmkit.formats.coded import CodedTensor
 from warmkit.formats.dtypes import BY_TORCH_NAME, OUTPUT_NAMES, DType
+from warmkit.formats.gguf_file import GgufTensor
 from warmkit.formats.mxfp4 import ExpertsTensor
 from warmkit.formats.tensors import Tensor
 
@@ -27,16 +28,22 @@ class QuantisedForm:
         method: What `quant_method` in a config calls it; its row on `docs/inputs.md` says the same.
         dense_entries: From a checkpoint, its `quantization_config` and the type of the model's weights to its tensors, those
             of codes and scales as the weights that they stand for. What it does not know stays, and is refused later.
+        rescales: Whether the method multiplies channels of weights and divides what is before them.
     """
 
     method: str
     dense_entries: Callable[[Checkpoint, Mapping[str, Any], DType], dict[str, Tensor]]
+    rescales: bool = False
 
 
 FORMS = (
     QuantisedForm("fp8", fp8.dense_entries),
     QuantisedForm("compressed-tensors", compressed_tensors.dense_entries),
     QuantisedForm("mxfp4", mxfp4.dense_entries),
+    QuantisedForm("bitsandbytes", bitsandbytes.dense_entries),
+    QuantisedForm("gptq", gptq.dense_entries),
+    QuantisedForm("torchao", torchao.dense_entries),
+    QuantisedForm("awq", awq.dense_entries, rescales=True),
 )
 
 
@@ -56,13 +63,17 @@ def dequantised(checkpoint: Checkpoint) -> Checkpoint:
     entries = form.dense_entries(checkpoint, checkpoint.config[KEY], stands_for)
     note = f"{checkpoint.source}: {_said(entries, form.method, stands_for)}"
     return replace(
-        checkpoint, entries=entries, notes=(*checkpoint.notes, note), own_config=_dense(checkpoint.config, stands_for)
+        checkpoint,
+        entries=entries,
+        notes=(*checkpoint.notes, note),
+        own_config=_dense(checkpoint.config, stands_for),
+        rescaled=form.rescales and entries.keys() != checkpoint.entries.keys(),
     )
 
 
 def is_dequantised(checkpoint: Checkpoint) -> bool:
     """Say whether numbers of a checkpoint are computed from codes and scales."""
-    return any(isinstance(each, CodedTensor | ExpertsTensor) for each in checkpoint.entries.values())
+    return any(isinstance(each, CodedTensor | ExpertsTensor | GgufTensor) for each in checkpoint.entries.values())
 
 
 def type_of_weights(config: Mapping[str, Any]) -> DType:

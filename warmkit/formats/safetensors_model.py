@@ -8,7 +8,7 @@ from pathlib import Path
 
 from warmkit.errors import CheckpointError, FormatError
 from warmkit.formats.checkpoint import Checkpoint, check_index
-from warmkit.formats.dtypes import DTYPES, E4M3
+from warmkit.formats.dtypes import DTYPES, E4M3, E8M0
 from warmkit.formats.hf_shards import without_origins
 from warmkit.formats.quantised import dequantised
 from warmkit.formats.refused import refuse
@@ -23,7 +23,7 @@ from warmkit.sources.model_index import inside, read_index
 from warmkit.sources.remote import Remote
 from warmkit.sources.weight_names import INDEX, SINGLE
 
-TYPES = {**DTYPES, E4M3.name: E4M3}  # codes are known here; `refused` says what is left of them
+TYPES = {**DTYPES, E4M3.name: E4M3, E8M0.name: E8M0}  # codes are known here; `refused` says what is left of them
 
 
 def files_at(path: Path) -> list[str]:

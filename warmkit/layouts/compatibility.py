@@ -52,6 +52,7 @@ def align(
         MismatchError: Listing every problem per model.
     """
     reference, *others = checkpoints
+    _refuse_rescaled(checkpoints)
     entries, notes = [reference.entries], [note for checkpoint in checkpoints for note in checkpoint.notes]
     for other in others:
         tensors, note = untangle_head(reference, other)
@@ -67,6 +68,17 @@ def align(
         notes += _compare_configs(reference, other, by_layer)
         notes += _compare_vocabularies(reference, other) if vocabularies else []
     return Aligned(tuple(entries), tuple(notes))
+
+
+def _refuse_rescaled(checkpoints: Sequence[Checkpoint]) -> None:
+    """Refuse what AWQ rescaled beside another model; adapters on one such base are fine."""
+    found = next((each for each in checkpoints if each.rescaled), None)
+    other = next((each for each in checkpoints if found and each.path != found.path), None)
+    if found and other:
+        raise MismatchError(
+            f"{found.source} was quantised by AWQ, which multiplies channels of weights by scales of its own and divides what "
+            f"is before them: they are not in the units of {other.source}; merge the models they were made from, then quantise"
+        )
 
 
 def _heading(other: Checkpoint, problems: list[str]) -> str:

@@ -61,9 +61,9 @@ _TABLE = (
     Known("breadcrumbs_ties", "weight", _TASKS, "required", ("density", "gamma")),
     Known("sce", "", ("select_topk", "int8_mask"), "required"),
     Known("ram", "", ("epsilon",), "required"),
-    Known("ramplus_tl", "", ("r", "alpha", "epsilon"), "required", (), LACKED),
-    Known("nearswap", "", ("t",), "required", (), LACKED),
-    Known("arcee_fusion", "", (), "required", (), LACKED),
+    Known("ramplus_tl", "", ("r", "alpha", "epsilon"), "required"),
+    Known("nearswap", "", ("t",), "required", (), f"{LACKED}; lerp is the nearest, with one share for all of a tensor"),
+    Known("arcee_fusion", "", (), "required", (), f"{LACKED}; sce and breadcrumbs leave out changes too, by their size"),
 )
 KNOWN: dict[str, Known] = {each.name: each for each in _TABLE}
 PARAMETERS = frozenset(name for each in _TABLE for name in each.parameters)

@@ -164,17 +164,20 @@ class _Edited:
 
 @dataclass(frozen=True)
 class _Weighing:
-    """A method that edits task vectors and weighs the models itself, with one number."""
+    """A method that edits task vectors and weighs the models itself, with numbers for all tensors: their names and defaults."""
 
     method: str
-    parameter: str
-    default: float
+    defaults: Mapping[str, float]
+    granularity: str | None = None
 
     def __call__(self, scopes: Scopes, section: Section) -> Mixed:
-        base, setting = _base(scopes, section), scopes.setting(self.parameter, section.scopes, self.default)
-        if not is_constant(setting):
-            raise scopes.error(f"parameters.{self.parameter}", f"{self.parameter} must be one number for all tensors")
-        return Mixed(self.method, section.inputs, base.model, base, own={self.parameter: setting[0].values[0]})
+        base, own = _base(scopes, section), dict[str, Any]()
+        for name, default in self.defaults.items():
+            setting = scopes.setting(name, section.scopes, default)
+            if not is_constant(setting):
+                raise scopes.error(f"parameters.{name}", f"{name} must be one number for all tensors")
+            own[name] = setting[0].values[0]
+        return Mixed(self.method, section.inputs, base.model, base, granularity=self.granularity, own=own)
 
 
 def _base(scopes: Scopes, section: Section) -> Input:
@@ -219,8 +222,9 @@ _METHODS: dict[str, Callable[[Scopes, Section], Mixed]] = {
     "breadcrumbs_ties": _Edited("breadcrumbs-ties", rescale=False),
     "della": _Edited("della", rescale=True),
     "della_linear": _Edited("della-linear", rescale=True),
-    "sce": _Weighing("sce", "select_topk", 1.0),
-    "ram": _Weighing("ram", "epsilon", 1e-5),
+    "sce": _Weighing("sce", {"select_topk": 1.0}),
+    "ram": _Weighing("ram", {"epsilon": 1e-5}),
+    "ramplus_tl": _Weighing("ram-plus", {"r": 0.1, "alpha": 0.2, "epsilon": 1e-5}, "tensor"),
     "karcher": _karcher,
     "model_stock": _model_stock,
 }

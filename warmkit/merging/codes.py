@@ -8,6 +8,7 @@ else, so it does not depend on how a tensor is cut into pieces.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -25,25 +26,38 @@ class Grid:
         block: Rows and columns of a block; those at the end of a matrix may be cut.
         scales: [matrices * blocks down * blocks across] float32.
         zeros: The same, of the codes that stand for 0.
+        order: [columns] the block across of every column, of blocks of one row; None where they follow each other.
     """
 
     shape: tuple[int, int]
     block: tuple[int, int]
     scales: NDArray[np.float32]
     zeros: NDArray[np.float32]
+    order: NDArray[np.int32] | None = None
 
 
 def decode(codes: NDArray[Any], start: int, grid: Grid, out: NDArray[Any]) -> None:
     """Write what codes stand for.
 
     Args:
-        codes: [n] int8, whole numbers; or uint8, FP8 numbers.
+        codes: [n] int8, whole numbers; uint8, FP8 numbers; or float32.
         start: Place of the first element in the matrix, row-major.
         grid: Scales.
         out: [n] in storage type (bfloat16 as uint16, float16 as int16), overwritten.
     """
-    if out.size:
+    if grid.order is not None:
+        across = -(-grid.shape[1] // grid.block[1])
+        machine_code.codes.decode_ordered(codes, start, across, grid.order, grid.scales, grid.zeros, out)
+    elif out.size:
         machine_code.codes.decode(codes, start, *grid.shape, *grid.block, grid.scales, grid.zeros, out)
+
+
+@cache
+def e4m3() -> NDArray[np.float32]:
+    """Return what the 256 codes of FP8 (E4M3) stand for."""
+    found = np.empty(256, np.float32)
+    decode(np.arange(256, dtype=np.uint8), 0, Grid((1, 256), (1, 256), np.ones(1, np.float32), np.zeros(1, np.float32)), found)
+    return found
 
 
 def unpack(packed: NDArray[np.uint8], first: int, bits: int, out: NDArray[np.int8]) -> None:

@@ -17,7 +17,7 @@ BYTE = ir.IntType(8)
 
 @intrinsic
 def _number(typing_context: Any, code: Any) -> Any:
-    """Return the float32 that a code stands for: a whole number of eight bits, or an FP8 number (E4M3) that comes as uint8.
+    """Return the float32 that a code stands for: a whole number of eight bits, an FP8 number (E4M3) as uint8, or a float32.
 
     The bits of E4M3 in the place of a float16's exponent and mantissa are its number divided by 256, subnormals too. It has
     no infinity, and one NaN of either sign.
@@ -25,6 +25,8 @@ def _number(typing_context: Any, code: Any) -> Any:
 
     def generate(context: Any, build: Any, signature: Any, args: Any) -> Any:
         code = args[0]
+        if signature.args[0] == types.float32:
+            return code
         if signature.args[0] == types.int8:
             return build.sitofp(code, FLOAT)
         magnitude = build.zext(build.and_(code, ir.Constant(BYTE, 0x7F)), INT16)
@@ -50,16 +52,20 @@ def decode(codes, start, rows, columns, high, wide, scales, zeros, out):
     down, across = (rows + high - 1) // high, (columns + wide - 1) // wide
     for row in range(start // columns, (stop - 1) // columns + 1):
         first = (row // rows * down + row % rows // high) * across
-        for block in range(across):
-            low = max(start, row * columns + block * wide)
-            end = min(stop, row * columns + min(columns, (block + 1) * wide))
-            if low < end:
-                _scaled(
-                    codes[low - start : end - start],
-                    zeros[first + block],
-                    scales[first + block],
-                    out[low - start : end - start],
-                )
+        left, right = max(start, row * columns) - row * columns, min(stop, (row + 1) * columns) - row * columns
+        for block in range(left // wide, (right - 1) // wide + 1):
+            low = row * columns + max(left, block * wide) - start
+            end = row * columns + min(right, (block + 1) * wide) - start
+            _scaled(codes[low:end], zeros[first + block], scales[first + block], out[low:end])
+
+
+@compiled()
+def decode_ordered(codes, start, across, order, scales, zeros, out):
+    """Write (code - zero) * scale, each of the block of its row, one of `across`, that the order of columns says."""
+    for i in range(out.size):
+        row, column = divmod(start + i, order.size)
+        block = row * across + order[column]
+        out[i] = narrow((_number(codes[i]) - zeros[block]) * scales[block], out[i])
 
 
 @compiled()

@@ -10,7 +10,6 @@ from warmkit.errors import UnsupportedError
 GATHERER = "zero_to_fp32.py"  # which DeepSpeed puts beside its steps
 
 FORMS = {
-    ".gguf": "GGUF",
     ".h5": "TensorFlow's form",
     ".msgpack": "Flax's form",
     ".onnx": "ONNX",
@@ -33,14 +32,9 @@ def refuse_form(names: Collection[str], place: object) -> None:
     for name in names:
         if form := FORMS.get(Path(name).suffix):
             what = "" if Path(str(place)).name == name else f"{name} "
-            made = (
-                "give the model that it was made from, or save it as safetensors"
-                if form == "GGUF"
-                else "save the model as safetensors"
-            )
-            how = f"from_pretrained(FOLDER, gguf_file={name!r})" if form == "GGUF" else "from_pretrained"
             raise UnsupportedError(
-                f"{place}: {what}holds weights in {form}, which is not read; {made} (in transformers: {how}, save_pretrained)"
+                f"{place}: {what}holds weights in {form}, which is not read; save the model as safetensors "
+                "(in transformers: from_pretrained, save_pretrained)"
             )
         if name.endswith(".distcp"):
             raise UnsupportedError(

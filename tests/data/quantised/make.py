@@ -27,7 +27,7 @@ import torch
 from compressed_tensors.compressors import BaseCompressor, ModelCompressor
 from compressed_tensors.entrypoints.convert.converters import CompressedTensorsDequantizer, FP8BlockDequantizer
 from compressed_tensors.quantization import QuantizationArgs, QuantizationConfig, QuantizationScheme, apply_quantization_config
-from compressed_tensors.quantization.utils import calculate_qparams
+from compressed_tensors.quantization.utils import calculate_qparams, generate_gparam
 from compressed_tensors.quantization.utils.helpers import maybe_pad_tensor_for_block_quant
 from safetensors.torch import load_file, save_file
 from transformers import FineGrainedFP8Config, GptOssConfig, GptOssForCausalLM, LlamaConfig, LlamaForCausalLM
@@ -53,6 +53,8 @@ COMPRESSED: dict[str, tuple[dict[str, Any], dict[str, Any] | None]] = {
     "ct-int4-zero": ({"num_bits": 4, "strategy": "group", "group_size": 16, "symmetric": False}, None),
     "ct-int4-channel": ({"num_bits": 4, "strategy": "channel", "symmetric": False}, None),
     "ct-int8-packed": ({"num_bits": 8, "strategy": "group", "group_size": 16, "symmetric": False}, None),
+    "ct-nvfp4": ({"num_bits": 4, "type": "float", "strategy": "tensor_group", "group_size": 16}, None),
+    "ct-mxfp4": ({"num_bits": 4, "type": "float", "strategy": "group", "group_size": 32}, None),
 }
 
 
@@ -67,20 +69,20 @@ def linears(model: LlamaForCausalLM) -> dict[str, torch.nn.Linear]:
     return {name: each for name, each in found.items() if name != "lm_head"}
 
 
-def scales(weight: torch.Tensor, args: QuantizationArgs) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return scales and zero points of a weight, in the shapes that compressed-tensors stores."""
+def scales(weight: torch.Tensor, args: QuantizationArgs, whole: Any = None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return scales and zero points of a weight, in the shapes that compressed-tensors stores; `whole` is its global scale."""
     if args.strategy == "tensor":
         parts = weight.reshape(1, -1)
     elif args.strategy == "channel":
         parts = weight.unsqueeze(1)
-    elif args.strategy == "group":
+    elif args.strategy in ("group", "tensor_group"):
         parts = weight.reshape(len(weight), -1, args.group_size)
     else:
         high, wide = args.block_structure
         padded = maybe_pad_tensor_for_block_quant(weight, (high, wide))
         grid = padded.reshape(padded.shape[0] // high, high, padded.shape[1] // wide, wide)
         parts = grid.transpose(1, 2).flatten(2)
-    scale, zero = calculate_qparams(parts.amin(-1), parts.amax(-1), args)
+    scale, zero = calculate_qparams(parts.amin(-1), parts.amax(-1), args, whole)
     return scale, zero
 
 
@@ -127,11 +129,19 @@ def fp8_cut() -> None:
 def compressed(name: str, weights: dict[str, Any], activations: dict[str, Any] | None, seed: int) -> None:
     inputs = QuantizationArgs(**activations) if activations else None
     scheme = QuantizationScheme(targets=["Linear"], weights=QuantizationArgs(**weights), input_activations=inputs)
-    sizes = {**SMALL, "intermediate_size": 44, "hidden_size": 36, "head_dim": 8} if name == "ct-int4-channel" else SMALL
-    model = llama(seed, **sizes)
+    sizes = {
+        "ct-int4-channel": {"intermediate_size": 44, "hidden_size": 36, "head_dim": 8},
+        "ct-mxfp4": {"intermediate_size": 32, "vocab_size": 4},
+        "ct-nvfp4": {"vocab_size": 4, "intermediate_size": 16},
+    }
+    model = llama(seed, **{**SMALL, **sizes.get(name, {})})
     apply_quantization_config(model, QuantizationConfig(config_groups={"group_0": scheme}, ignore=["lm_head"]))
     for linear in linears(model).values():
-        scale, zero = scales(linear.weight.detach(), scheme.weights)
+        whole = None
+        if hasattr(linear, "weight_global_scale"):
+            whole = generate_gparam(linear.weight.detach().amin(), linear.weight.detach().amax())
+            linear.weight_global_scale.data.copy_(whole)
+        scale, zero = scales(linear.weight.detach(), scheme.weights, whole)
         linear.weight_scale.data.copy_(scale.reshape(linear.weight_scale.shape))
         if hasattr(linear, "weight_zero_point"):
             linear.weight_zero_point.data.copy_(zero.reshape(linear.weight_zero_point.shape))
@@ -163,19 +173,32 @@ def mxfp4() -> None:
     save(HERE / "mxfp4", model, tensors, said, "GptOssForCausalLM")
 
 
+def mxfp4_codes() -> None:
+    """Write numbers of many sizes, and the codes and exponents that compressed-tensors makes of them."""
+    torch.manual_seed(6)
+    weight = torch.randn(8, 64) * torch.logspace(-3, 2, 8)[:, None]
+    args = QuantizationArgs(num_bits=4, type="float", strategy="group", group_size=32, scale_dtype=torch.uint8)
+    parts = weight.reshape(8, 2, 32)
+    scale, _ = calculate_qparams(parts.amin(-1), parts.amax(-1), args)
+    compressor = BaseCompressor.get_value_from_registry("mxfp4-pack-quantized")
+    written = compressor.compress(
+        {"weight": weight, "weight_scale": scale}, QuantizationScheme(targets=["Linear"], weights=args)
+    )
+    save_file({"weight": weight, **written}, HERE / "said" / "mxfp4-codes.safetensors")
+
+
 def main() -> None:
     for name, expected in VERSIONS.items():
         assert version(name).partition("+")[0] == expected, f"{name} {version(name)}, not {expected}"
-    for folder in HERE.iterdir():
-        if folder.is_dir():
-            shutil.rmtree(folder)
-    (HERE / "said").mkdir()
+    for name in ("sft", "fp8-a", "fp8-b", "fp8-cut", "mxfp4", *COMPRESSED):
+        shutil.rmtree(HERE / name, ignore_errors=True)
     llama(1).save_pretrained(HERE / "sft")
     (HERE / "sft" / "generation_config.json").unlink()
     fp8("fp8-a", 2)
     fp8("fp8-b", 3)
     fp8_cut()
     mxfp4()
+    mxfp4_codes()
     for seed, (name, (weights, activations)) in enumerate(COMPRESSED.items()):
         compressed(name, weights, activations, 10 + seed)
 

@@ -6,17 +6,20 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
+from transformers.integrations.finegrained_fp8 import Fp8Quantize
 
 import warmkit
 from tests.conftest import CONFIG, save, tensors_of, weights
 from tests.unit.sources.web import Web, serving
-from warmkit.errors import CheckpointError, FormatError, NonFiniteError, UnsupportedError
+from warmkit.engine import recode
+from warmkit.errors import CheckpointError, FormatError, NonFiniteError, UnsupportedError, VerificationError
 from warmkit.formats import coded, held
 from warmkit.formats.dtypes import DTYPES
 from warmkit.formats.tensors import result_dtype
@@ -141,6 +144,18 @@ def test_scales_of_any_type_are_multiplied_in_float32(kind: torch.dtype, tmp_pat
     whole = scales.float().repeat_interleave(128, 0)[:300].repeat_interleave(128, 1)[:, :130]
     assert torch.equal(found.load(), weight.float() * whole)
     assert (found.dtype, result_dtype(found.entry)) == (DTYPES["F32"], DTYPES["BF16"])
+
+
+@pytest.mark.parametrize("kind", [torch.float8_e8m0fnu, torch.uint8])
+def test_scales_that_are_exponents_are_those_of_transformers(kind: torch.dtype, tmp_path: Path) -> None:
+    def exponents(tensors: dict[str, torch.Tensor]) -> None:
+        for name in [each for each in tensors if each.endswith("_scale_inv")]:
+            tensors[name] = tensors[name].to(torch.float8_e8m0fnu).view(kind)
+
+    folder = changed(tmp_path / "m", exponents, scale_fmt="ue8m0")
+    found, expected = tensors_of(folder), by_transformers(folder, torch.float32)
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(tensor.float(), expected[each]) for each, tensor in found.items())
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (1, 1)])
@@ -277,6 +292,70 @@ def test_fp8_without_a_config_asks_for_it(tmp_path: Path) -> None:
         warmkit.open_checkpoint(tmp_path / "lone.safetensors")
 
 
-def test_the_same_files_cannot_be_written(tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedError, match=r"fp8-a: --as same writes into a copy of its files, which hold codes"):
-        warmkit.merge([DATA / "fp8-a", DATA / "fp8-b"], output=tmp_path / "out", method="lerp", container="same")
+@pytest.mark.parametrize("form", ["float", "bfloat16", "ue8m0"])
+def test_a_merge_is_quantised_again_as_transformers_quantises(form: str, tmp_path: Path) -> None:
+    def other_scales(tensors: dict[str, torch.Tensor]) -> None:
+        kind = {"float": torch.float32, "bfloat16": torch.bfloat16, "ue8m0": torch.float8_e8m0fnu}[form]
+        tensors.update({name: each.to(kind) for name, each in tensors.items() if name.endswith("_scale_inv")})
+
+    models = [changed(tmp_path / "a", other_scales, **({"scale_fmt": form} if form == "ue8m0" else {})), DATA / "fp8-b"]
+    warmkit.merge(models, output=tmp_path / "dense", method="lerp")
+    result = warmkit.merge(models, output=tmp_path / "out", method="lerp", container="same")
+    dense, found = load_file(tmp_path / "dense" / "model.safetensors"), load_file(tmp_path / "out" / "model.safetensors")
+    config = SimpleNamespace(weight_block_size=[32, 32], scale_fmt=form if form == "ue8m0" else "float")
+    quantise: Any = Fp8Quantize(SimpleNamespace(quantization_config=config))
+    squares = [0.0, 0.0]
+    read = tensors_of(tmp_path / "out")
+    for name, weight in dense.items():
+        if f"{name}_scale_inv" not in found:
+            assert torch.equal(found[name], weight), name
+            continue
+        said = quantise.convert({name: weight})
+        if form != "bfloat16":  # which transformers does not write
+            assert torch.equal(found[name].view(torch.uint8), said[name].view(torch.uint8)), name
+            assert torch.equal(found[f"{name}_scale_inv"].float(), said[f"{name}_scale_inv"].float()), name
+        squares[0] += (read[name].double() - weight.double()).square().sum().item()
+        squares[1] += weight.double().square().sum().item()
+    error = (squares[0] / squares[1]) ** 0.5
+    assert 0.005 < error < 0.05
+    assert f"quantised again (fp8), as {models[0]} is: relative error {error:.2%} of the coded weights" in result.notes
+    assert json.loads((tmp_path / "out" / "warmkit.json").read_text())["container"]["relative_error"] == pytest.approx(error)
+    loaded = by_transformers(tmp_path / "out", torch.float32)
+    assert all(torch.equal(tensor.float(), loaded[name]) for name, tensor in read.items())
+    assert warmkit.verify(tmp_path / "out").tensors == 12
+
+
+def test_cut_blocks_and_stacks_of_experts_are_quantised_again(tmp_path: Path) -> None:
+    warmkit.merge([DATA / "fp8-cut"], output=tmp_path / "cut", method="uniform", container="same")
+    config = {**CONFIG, "quantization_config": {"quant_method": "fp8", "weight_block_size": [16, 8]}}
+    experts = {"experts.down_proj": codes(3, 20, 30), "experts.down_proj_scale_inv": torch.rand(3, 2, 4)}
+    warmkit.merge([save(tmp_path / "m", experts, config)], output=tmp_path / "stack", method="uniform", container="same")
+    for one, two in ((DATA / "fp8-cut", tmp_path / "cut"), (tmp_path / "m", tmp_path / "stack")):
+        before, after = tensors_of(one), tensors_of(two)
+        for name, tensor in before.items():
+            assert (after[name] - tensor).norm() <= 0.03 * tensor.norm(), name
+
+
+def test_a_code_that_was_altered_is_found(tmp_path: Path) -> None:
+    warmkit.merge([DATA / "fp8-a", DATA / "fp8-b"], output=tmp_path / "out", method="lerp", container="same")
+    tensors = load_file(tmp_path / "out" / "model.safetensors")
+    tensors[Q].view(torch.uint8)[0, 0] ^= 1
+    save_file(tensors, tmp_path / "out" / "model.safetensors", {"format": "pt"})
+    with pytest.raises(VerificationError, match=r"model.safetensors: altered"):
+        warmkit.verify(tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["ct-int8", "ct-nvfp4", "bnb-nf4", "bnb-int8", "gptq-4", "awq"])
+def test_other_forms_are_not_quantised_again(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedError, match=r"--as same quantises again in fp8 \(scales of blocks\) and mxfp4"):
+        warmkit.merge([DATA / name], output=tmp_path / "out", method="uniform", container="same")
+
+
+def test_one_scale_of_a_whole_matrix_is_not_written_again_where_it_is_large(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recode, "BAND", 100)
+    tensors = {"up.weight": codes(20, 30), "up.weight_scale_inv": torch.ones(())}
+    config = {**CONFIG, "quantization_config": {"quant_method": "fp8", "weight_block_size": None}}
+    with pytest.raises(UnsupportedError, match=r"and its weights are fp8, 'up.weight' for one"):
+        warmkit.merge([save(tmp_path / "m", tensors, config)], output=tmp_path / "out", method="uniform", container="same")

@@ -94,6 +94,14 @@ def test_an_exponent_that_is_no_number_is_found_and_named(tmp_path: Path) -> Non
         warmkit.merge([folder, MODEL], output=tmp_path / "out", method="lerp")
 
 
+def test_it_is_quantised_again_without_an_error(tmp_path: Path) -> None:
+    result = warmkit.merge([MODEL], output=tmp_path / "out", method="uniform", container="same")
+    assert f"quantised again (mxfp4), as {MODEL} is: relative error 0.00% of the coded weights" in result.notes
+    found, expected = tensors_of(tmp_path / "out"), tensors_of(MODEL)
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in found.items())
+
+
 WRONG: dict[str, tuple[Change, dict[str, Any], str]] = {
     "no scales": (lambda each: each.pop(f"{UP}_scales"), {}, f"'{UP}_blocks' holds codes, and its scales are missing"),
     "no blocks": (lambda each: each.pop(f"{UP}_blocks"), {}, f"'{UP}_scales' holds scales, and its blocks are missing"),

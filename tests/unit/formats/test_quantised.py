@@ -24,7 +24,7 @@ def test_a_row_is_complete(form: QuantisedForm) -> None:
     assert row is not None, f"the table of docs/inputs.md, Quantised weights, needs a row that begins with `{form.method}`"
 
 
-@pytest.mark.parametrize("method", ["gptq", "awq", "bitsandbytes", "torchao", "quark", "fbgemm_fp8", "modelopt", "bitnet"])
+@pytest.mark.parametrize("method", ["hqq", "eetq", "vptq", "quark", "fbgemm_fp8", "modelopt", "bitnet"])
 def test_other_methods_are_refused_by_name(method: str, tmp_path: Path) -> None:
     folder = save(tmp_path / "m", weights(1), {**CONFIG, "quantization_config": {"quant_method": method}})
     with pytest.raises(UnsupportedError, match=rf"quantised weights \({method}: quantization_config in config.json\)"):

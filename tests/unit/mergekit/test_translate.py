@@ -47,6 +47,15 @@ def changed_mean(tasks: list[np.ndarray], smallest: float) -> np.ndarray:
     return sum(task * count for task, count in zip(tasks, counts)) / np.maximum(sum(map(np.int64, counts)), 1)
 
 
+def enlarged_mean(tasks: list[np.ndarray], smallest: float, r: float, alpha: float) -> np.ndarray:
+    """Return the same, with what one model alone changed made larger."""
+    changed = [np.abs(task) > smallest for task in tasks]
+    alone = sum(map(np.int64, changed)) == 1
+    ratios = [(each & ~alone).sum() / max((each & alone).sum(), 1) for each in changed]
+    larger = [np.where(alone, 1 + r * min(ratio, alpha), 1) for ratio in ratios]
+    return changed_mean([task * factor * each for task, factor, each in zip(tasks, larger, changed)], 0.0)
+
+
 def t(name: str, depth: float) -> float:
     return gradient([0, 0.5, 1], depth) if "attn" in name else 0.25
 
@@ -136,6 +145,10 @@ CASES: dict[str, tuple[str, Merge]] = {
     "ram": (
         "merge_method: ram\nbase_model: @sft\nparameters: {epsilon: 0.1}\n" + PLAIN,
         lambda n, d, x: x["sft"] + changed_mean([x["a"] - x["sft"], x["b"] - x["sft"]], 0.1),
+    ),
+    "ramplus_tl": (
+        "merge_method: ramplus_tl\nbase_model: @sft\nparameters: {epsilon: 0.1, r: 0.5, alpha: 0.3}\n" + PLAIN,
+        lambda n, d, x: x["sft"] + enlarged_mean([x["a"] - x["sft"], x["b"] - x["sft"]], 0.1, 0.5, 0.3),
     ),
     "passthrough": ("merge_method: passthrough\nmodels: [{model: @a}]\n", lambda n, d, x: x["a"]),
     "passthrough, scale by filter": (

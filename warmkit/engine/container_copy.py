@@ -39,7 +39,7 @@ from warmkit.layouts.config_defaults import ties
 CONTAINERS = ("safetensors", "same")
 OPTIMIZERS = ("average", "keep")
 ALONG_A_RUN = ("average", "ema")
-OTHER_WRITERS = ("dtype", "max_shard_size", "chat_template", "tokenizer")
+OTHER_WRITERS = ("dtype", "layout", "max_shard_size", "chat_template", "tokenizer")
 
 
 @dataclass(frozen=True)
@@ -183,6 +183,11 @@ def plan_copy(
     """
     template, optimizer = models[-1 if spec.name in ALONG_A_RUN else 0], options.get("optimizer")
     root = _root(template)
+    if template.layout is not None:
+        raise UnsupportedError(
+            f"{template.source}: --as same writes tensors as they lie there, and these were {template.layout}; give an init "
+            "and models of one layout"
+        )
     if is_dequantised(template):
         raise UnsupportedError(
             f"{template.source}: --as same writes into a copy of its files, which hold codes, and merged weights are none; "

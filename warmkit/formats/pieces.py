@@ -139,19 +139,23 @@ class Piece:
         if gathered is not target:
             target[...] = gathered
 
+    def fetch(self, files: Files, place: int, view: memoryview) -> None:
+        """Fill `view` with the bytes from `place` on."""
+        files.read(self.file, place, view)
+
     def _read_runs(self, files: Files, places: Sequence[int], rows: NDArray[Any], stride: int) -> None:
         """Read a row of elements at each place; `stride` elements lie from one to the next, 0 repeats the first."""
         if stride == 1:
             view, size = rows.reshape(-1).data.cast("B"), rows.shape[1] * rows.itemsize
             for number, place in enumerate(places):
-                files.read(self.file, place, view[number * size : (number + 1) * size])
+                self.fetch(files, place, view[number * size : (number + 1) * size])
             return
         count = max(1, MOST_READ // (stride * rows.itemsize)) if stride else rows.shape[1]
         for number, place in enumerate(places):
             for first in range(0, rows.shape[1], count):
                 part = rows[number, first : first + count]
                 buffer = np.empty((len(part) - 1) * stride + 1, rows.dtype)
-                files.read(self.file, place + first * stride * rows.itemsize, buffer.data.cast("B"))
+                self.fetch(files, place + first * stride * rows.itemsize, buffer.data.cast("B"))
                 part[:] = buffer[::stride] if stride else buffer
 
     def file_order(self) -> Index | None:

@@ -30,7 +30,18 @@ from warmkit.verbs.claim_report import ClaimReport, misfit, report_exact, report
 from warmkit.verbs.slices import Slice, slices_call
 
 NOWHERE = Path(os.devnull)
-READING = ("allow_nonfinite", "allow_pickle", "exclude", "heads", "only", "state_dict", "stream", "strict", "vocabulary")
+READING = (
+    "allow_nonfinite",
+    "allow_pickle",
+    "exclude",
+    "heads",
+    "layout",
+    "only",
+    "state_dict",
+    "stream",
+    "strict",
+    "vocabulary",
+)
 RUNNING = ("threads", "advance")
 
 

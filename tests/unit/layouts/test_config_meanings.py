@@ -269,12 +269,18 @@ def llava(folder: Path) -> Path:
     return folder
 
 
-def test_names_of_another_version_are_one_line(tmp_path: Path) -> None:
+def test_names_of_another_version_are_read_where_they_are_known_and_one_line_where_not(tmp_path: Path) -> None:
     new, old = llava(tmp_path / "new"), tmp_path / "old"
     shutil.copytree(new, old)
     tensors = load_file(new / "model.safetensors")
     renamed = {name.replace("vision_tower.", "vision_tower.vision_model."): value for name, value in tensors.items()}
     save_file(renamed, old / "model.safetensors", {"format": "pt"})
+    made = load_file(warmkit.soup([new, old], tmp_path / "both").path / "model.safetensors")
+    assert made.keys() == tensors.keys()
+    assert all(torch.equal(made[name], value) for name, value in tensors.items())
+    for folder in (new, old):
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, "architectures": ["Seer"], "model_type": "seer"}))
     with pytest.raises(MismatchError, match="names of transformers 4 and 5") as caught:
         warmkit.soup([new, old], tmp_path / "out")
     assert len(str(caught.value).splitlines()) == 2

@@ -84,6 +84,16 @@ SAME: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "types": ({**LLAMA, "torch_dtype": "bfloat16"}, {**LLAMA, "dtype": "float32"}),
     "heads of keys that are absent": (LLAMA, {**LLAMA, "num_key_value_heads": 8, "head_dim": 8}),
     "names of activations": ({**LLAMA, "hidden_act": "silu"}, {**LLAMA, "hidden_act": "swish"}),
+    "positions of an image's patches": (
+        {"model_type": "qwen2_vl", "vision_config": {"model_type": "qwen2_vl"}},
+        {
+            "model_type": "qwen2_vl",
+            "vision_config": {
+                "model_type": "qwen2_vl_vision",
+                "rope_parameters": {"rope_type": "axial", "rope_theta": 10000.0},
+            },
+        },
+    ),
     "architectures on one side": (LLAMA, {**LLAMA, "architectures": ["LlamaForCausalLM"]}),
     "architectures in a part": (
         {**QWEN_VL, "architectures": ["Qwen2VLForConditionalGeneration"]},
@@ -146,6 +156,11 @@ DIFFERENT: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
         "layer_types",
     ),
     "the window": ({"model_type": "mistral"}, {"model_type": "mistral", "sliding_window": None}, "sliding_window"),
+    "positions of an image's patches": (
+        {"model_type": "qwen2_vl", "vision_config": {"model_type": "qwen2_vl"}},
+        {"model_type": "qwen2_vl", "vision_config": {"rope_parameters": {"rope_type": "axial", "rope_theta": 100.0}}},
+        "vision_config.rope_theta",
+    ),
     "heads of a part": (
         {"model_type": "llava", "text_config": {**LLAMA}},
         {"model_type": "llava", "text_config": {**LLAMA, "num_attention_heads": 4}},

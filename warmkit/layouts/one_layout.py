@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from warmkit.errors import MismatchError, UsageError, listed, nearest
 from warmkit.formats.checkpoint import Checkpoint
@@ -41,11 +41,18 @@ class Box(NamedTuple):
         whole: Name of the tensor in memory.
         axes: Its dimensions.
         turned: Whether files are around that have the last two the other way round.
+        alone: Whether nothing else is in that tensor.
     """
 
     whole: str
     axes: tuple[Axis, ...]
     turned: bool = False
+    alone: bool = False
+
+    @property
+    def plain(self) -> bool:
+        """Whether the tensor in memory is the stored one as it is."""
+        return self.alone and all(axis.places == axis.stored and axis.axis == place for place, axis in enumerate(self.axes))
 
     @property
     def expert(self) -> int | None:
@@ -69,6 +76,14 @@ class Layout:
 
     def all_boxes(self, name: str) -> tuple[Box, ...]:
         return self.boxes[name] + self.also.get(name, ())
+
+    def sizes(self) -> dict[str, tuple[int, ...]]:
+        """Return the sizes that the tensors in memory have."""
+        found: dict[str, tuple[int, ...]] = {}
+        for box in itertools.chain.from_iterable(map(self.all_boxes, self.boxes)):
+            ends = tuple(axis.places[-1] + 1 if axis.places else 0 for axis in box.axes)
+            found[box.whole] = tuple(map(max, found.get(box.whole, ends), ends))
+        return found
 
     def experts(self) -> dict[str, set[int]]:
         """Return the experts that are there of every stack."""
@@ -134,7 +149,7 @@ def _shared(checkpoint: Checkpoint) -> dict[str, str]:
 def _boxes(each: InMemory, shape: tuple[int, ...], sizes: Mapping[tuple[str, int], int]) -> tuple[Box, ...]:
     join, axes = each.join, _axes(each, shape)
     if join is None or join.along is None:
-        return (Box(each.name, tuple(axes), join is not None and join.turned is None),)
+        return (Box(each.name, tuple(axes), join is not None and join.turned is None, each.expert is None),)
     if len(join.targets) > 1:
         return tuple(_chunk(each, axes, join, number) for number in range(len(join.targets)))
     _, axis, stored = axes[join.along]
@@ -167,12 +182,9 @@ def _chunk(each: InMemory, axes: Sequence[Axis], join: Join, number: int) -> Box
 
 def _written(given: Layout, rules: Rules, layout: str) -> Layout:
     """Return the layout in which transformers 5 writes, or holds, the tensors of another."""
-    wholes: dict[str, list[int]] = {}
-    for box in itertools.chain.from_iterable(given.boxes.values()):
-        ends = [axis.places.stop for axis in box.axes]
-        wholes[box.whole] = [max(pair) for pair in zip(wholes.get(box.whole, ends), ends)]
+    wholes = replace(given, also={}).sizes()
     if layout == "memory":
-        return layout_of({name: tuple(shape) for name, shape in wholes.items()}, rules)
+        return layout_of(wholes, rules)
     shapes: dict[str, tuple[int, ...]] = {}
     for whole, shape in wholes.items():
         join, names = rules.on_disk(whole)
@@ -206,19 +218,26 @@ class Candidate(NamedTuple):
     box: Box
 
 
+Near: TypeAlias = dict[str, dict[int | None, list[Candidate]]]
+"""What a checkpoint has, by the name of the tensor in memory and the expert."""
+
+
 def _viewed(wanted: Layout, given: Checkpoint, rules: Rules, called: str) -> Checkpoint:
     """Return a checkpoint with the names and shapes of a layout, as far as it has the tensors."""
     if _shapes(given) == wanted.shapes:
         return given
     own = layout_of(_shapes(given), rules, _shared(given))
     own = _turned(own) if _is_turned(wanted, own) else own
-    near: dict[str, dict[int | None, list[Candidate]]] = {}
+    near: Near = {}
     for name in own.boxes:
         for box in own.all_boxes(name):
             near.setdefault(box.whole, {}).setdefault(box.expert, []).append(Candidate(given.entries[name], box))
+    mine, theirs = wanted.sizes(), own.sizes()
+    alike = {whole for whole, size in mine.items() if theirs.get(whole) == size}
     entries: dict[str, Tensor] = {}
     for name, shape in wanted.shapes.items():
-        found = _view(name, shape, wanted.boxes[name], near) or _view(name, shape, wanted.also.get(name, ()), near)
+        places = wanted.boxes[name], wanted.also.get(name, ())
+        found = _view(name, shape, places[0], near, alike) or _view(name, shape, places[1], near, alike)
         if found is not None:
             entries[name] = found
     if all(given.entries.get(name) is each for name, each in entries.items()):
@@ -231,18 +250,25 @@ def _viewed(wanted: Layout, given: Checkpoint, rules: Rules, called: str) -> Che
     return replace(given, entries={**entries, **extra}, notes=notes, layout=layout, metadata={})
 
 
-def _view(
-    name: str, shape: tuple[int, ...], boxes: Sequence[Box], near: Mapping[str, Mapping[int | None, list[Candidate]]]
-) -> Tensor | None:
-    """Return the tensor of a name and shape out of those that are near it in memory; None where they do not cover it."""
+def _view(name: str, shape: tuple[int, ...], boxes: Sequence[Box], near: Near, alike: Collection[str]) -> Tensor | None:
+    """Return the tensor of a name and shape out of those that are near it in memory; None where they do not make it.
+
+    Args:
+        name: Of the tensor.
+        shape: Its shape.
+        boxes: Where it is in memory.
+        near: What a checkpoint has there.
+        alike: Tensors in memory that have one size on both sides.
+    """
     parts: list[Part] = []
     for box in boxes:
         sides = near.get(box.whole, {})
         keys = [None, box.expert] if box.expert is not None else [*sides]
         found = [*itertools.chain.from_iterable(sides.get(key, ()) for key in keys)]
-        if len(found) == len(boxes) == 1 and found[0].box == box:
-            return found[0].tensor
-        parts += [part for each in found if (part := _part(len(shape), box, *each)) is not None]
+        if len(found) == len(boxes) == 1 and (found[0].box == box or (box.plain and found[0].box.plain)):
+            return found[0].tensor  # of another shape perhaps, which is told later, or matched by token
+        if box.whole in alike:
+            parts += [part for each in found if (part := _part(len(shape), box, *each)) is not None]
     covered = sum(math.prod(part.piece.shape) for part in parts)
     same = len({part.piece.tensor.dtype for part in parts}) == 1
     return view_of(name, shape, parts) if parts and same and covered == math.prod(shape) else None

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 import transformers
 from transformers import conversion_mapping as conversions
-from transformers.core_model_loading import PrefixChange, WeightConverter, WeightRenaming
+from transformers.core_model_loading import PrefixChange, WeightConverter, WeightRenaming, apply_renamings
 from transformers.models.auto import modeling_auto as auto
 
 LISTS = (
@@ -64,12 +64,17 @@ def empty(name: str, kind: str) -> Any:
 def transforms(name: str, kind: str) -> list[Any]:
     """Return transformers' own rules of a class; of one that has no default config and no parts, those of its type."""
     try:
-        return conversions.get_model_conversion_mapping(empty(name, kind), add_legacy=False)
+        model = empty(name, kind)
+        found = conversions.get_model_conversion_mapping(model, add_legacy=False)
     except Exception:
         if not name.endswith(ONE_PART):
             raise
         of = conversions.get_checkpoint_conversion_mapping
         return of(name) or of(kind) or []
+    renamings = [each for each in found if not isinstance(each, WeightConverter)]
+    if changed := [key for key in model.state_dict() if apply_renamings(key, renamings) != key]:
+        raise ValueError(f"{changed[0]} is taken for a name on disk")
+    return found
 
 
 def rules_of(found: list[Any]) -> dict[str, Any]:

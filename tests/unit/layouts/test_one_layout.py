@@ -157,3 +157,17 @@ def test_inputs_of_one_layout_stay_as_they_are() -> None:
     opened = [open_checkpoint(home / "memory") for _ in range(2)]
     read = open_inputs(opened, {})
     assert all(one is two for one, two in zip(opened, read))
+
+
+@pytest.mark.parametrize("larger", [False, True])
+def test_tensors_of_other_shapes_are_never_cut(tmp_path: Path, larger: bool) -> None:
+    home = FILES / "mixtral"
+    tensors = load_file(home / "5" / "model.safetensors")
+    for layout, parts in (("5", ("norm.weight",)), ("memory", ("norm.weight", "w1.weight", "w3.weight"))):
+        odd = without(home / "5", tmp_path / layout, "nothing")
+        cut = {name: np.concatenate([value, value]) if larger else value[::2] for name, value in tensors.items()}
+        kept = {name: cut[name] if name.endswith(parts) else value for name, value in tensors.items()}
+        save_file({name: np.ascontiguousarray(value) for name, value in kept.items()}, odd / "model.safetensors")
+        for pair in ([home / layout, odd], [odd, home / layout]):
+            with pytest.raises(MismatchError, match="does not fit"):
+                warmkit.soup(pair, tmp_path / "out")

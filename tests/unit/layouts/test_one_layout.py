@@ -171,3 +171,18 @@ def test_tensors_of_other_shapes_are_never_cut(tmp_path: Path, larger: bool) -> 
         for pair in ([home / layout, odd], [odd, home / layout]):
             with pytest.raises(MismatchError, match="does not fit"):
                 warmkit.soup(pair, tmp_path / "out")
+
+
+def test_a_claim_is_verified_in_another_layout(tmp_path: Path) -> None:
+    home = FILES / "mixtral"
+    models = [home / "5", changed(home / "5", tmp_path / "b")]
+    made = warmkit.soup(models, tmp_path / "out", layout="memory")
+    assert warmkit.verify_claim(made.path, models=models, method="uniform").answer == "contains"
+
+
+def test_in_memory_models_of_two_layouts_merge() -> None:
+    home = FILES / "llava"
+    wanted = load_file(home / "4" / "model.safetensors")
+    merged = warmkit.merged_state_dict([home / "4", home / "memory"], method="uniform")
+    assert merged.keys() == wanted.keys()
+    assert all(np.array_equal(merged[name].numpy(), value) for name, value in wanted.items())

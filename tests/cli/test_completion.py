@@ -14,6 +14,7 @@ from warmkit.evidence.reproduction.claim_table import CLAIMS
 from warmkit.formats.dtypes import OUTPUT_NAMES
 from warmkit.layouts.groups import GRANULARITIES
 from warmkit.layouts.model_heads import HEADS
+from warmkit.layouts.one_layout import LAYOUTS
 from warmkit.layouts.vocabularies import MODES
 from warmkit.merging.methods import METHODS
 from warmkit.verbs.ordering import ORDERS
@@ -27,6 +28,7 @@ def test_the_completed_values_are_those_that_the_library_takes() -> None:
     assert tuple(completions.granularity("")) == GRANULARITIES
     assert tuple(completions.vocabulary("")) == MODES
     assert tuple(completions.heads("")) == HEADS
+    assert tuple(completions.layout("")) == LAYOUTS
     assert tuple(completions.dtype("")) == OUTPUT_NAMES
     assert tuple(completions.order("")) == ORDERS
     assert "warm-docstrings" in completions.shipped_recipe("")

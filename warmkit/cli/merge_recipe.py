@@ -108,7 +108,7 @@ def overridden(
     models = section.pop("models", [])
     shared = {
         key: section.pop(key)
-        for key in ("only", "exclude", "heads", "vocabulary", "allow_pickle", "state_dict", "stream")
+        for key in ("only", "exclude", "layout", "heads", "vocabulary", "allow_pickle", "state_dict", "stream")
         if key in section
     }
     target = {**shared, **given(vars(recipe.output))}

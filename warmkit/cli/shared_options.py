@@ -86,6 +86,13 @@ class Reading:
         "Do not merge tensors with such names ('lm_head.*'); copy them from the init, or from the first model. Repeatable.",
         rich_help_panel=TENSOR_PANEL,
     )
+    layout: str | None = option(
+        None,
+        "Names and shapes of the result: canonical (as transformers 5 writes them) or memory (as it holds them).",
+        rich_help_panel=TENSOR_PANEL,
+        autocompletion=completions.layout,
+        show_default="those of the init or first model",
+    )
     heads: str | None = option(
         None,
         "Heads of the result: init, or models (their mean, for reward models on an SFT init).",

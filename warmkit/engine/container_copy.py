@@ -41,7 +41,7 @@ WRITTEN_AS = ("safetensors", "same")
 OPTIMIZERS = ("average", "keep")
 ALONG_A_RUN = ("average", "ema")
 RECODED = ("fp8", "mxfp4")
-OTHER_WRITERS = ("dtype", "max_shard_size", "chat_template", "tokenizer")
+OTHER_WRITERS = ("dtype", "layout", "max_shard_size", "chat_template", "tokenizer")
 
 
 @dataclass(frozen=True)
@@ -209,6 +209,11 @@ def plan_copy(
     """
     template, optimizer = models[-1 if spec.name in ALONG_A_RUN else 0], options.get("optimizer")
     root = _root(template)
+    if template.layout is not None:
+        raise UnsupportedError(
+            f"{template.source}: --as same writes tensors as they lie there, and these were {template.layout}; give an init "
+            "and models of one layout"
+        )
     scheme = _scheme(template) if is_dequantised(template) else None
     container_at(root).check_copy(template)
     beside = [file for file in files_in(root) if file not in template.files]

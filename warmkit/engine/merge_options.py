@@ -51,6 +51,8 @@ class OutputOptions(TypedDict, total=False):
         state_dict: Which to read of several in a file, as `open_checkpoint` says; files with one are read as they are.
         only: Patterns (`model.layers.*`); tensors that match none are copied from the init, or first model.
         exclude: Patterns; tensors that match one are copied from there.
+        layout: Names and shapes of the result, where inputs have several: by default the init's, else the first model's;
+            `canonical`, as transformers 5 writes them; `memory`, as it holds them, experts in stacks.
         heads: `init`, or `models`: what the models have and the init lacks is averaged, what the init alone has is left out.
         tokenizer: The input whose tokenizer is written; by default that of the init, else of the first model.
         chat_template: A Jinja template, the path of one, or `auto`: the one that most inputs have; by default the tokenizer's.
@@ -79,6 +81,7 @@ class OutputOptions(TypedDict, total=False):
     state_dict: str | None
     only: Sequence[str]
     exclude: Sequence[str]
+    layout: str | None
     heads: str
     tokenizer: str | None
     chat_template: str | None

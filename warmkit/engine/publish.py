@@ -73,7 +73,8 @@ def write_copies(
 def _describe(prepared: Prepared, output: int, dtype: DType | None, extra: Mapping[str, Any]) -> dict[str, Any]:
     def source(checkpoint: Checkpoint) -> dict[str, Any]:
         versions = {"versions": checkpoint.versions()} if checkpoint.streamed else {}
-        asked = {"state_dict": checkpoint.state_dict} if checkpoint.state_dict is not None else {}
+        named = {"state_dict": checkpoint.state_dict, "layout": checkpoint.layout}
+        asked = {key: value for key, value in named.items() if value is not None}
         return {"source": checkpoint.source, **asked, "files": checkpoint.sizes(), **versions}
 
     return {

@@ -17,7 +17,7 @@ from warmkit.evaluation.cost import inference_cost
 from warmkit.evaluation.partners import Partners, partners
 from warmkit.evaluation.ranking_pairs import FEW
 from warmkit.layouts.compatibility import align
-from warmkit.layouts.opening import open_checkpoint
+from warmkit.layouts.opening import open_inputs
 from warmkit.modeling.reward_model import RewardModel, load_scorer, pooled_around, reading_of
 
 PROBE = "probe only"
@@ -51,7 +51,7 @@ def open_contest(
         UsageError: If a model is given twice.
     """
     members = dict(zip(short_names(models), models)) | ({} if probe is None else {PROBE: probe})
-    align([open_checkpoint(path) for path in members.values()])
+    align(open_inputs(members.values(), {}))
     pairs = {name: read_pairs(source, chat=chat, equal_pairs=equal_pairs) for name, source in data.items()}
     model = load_scorer(models[0], max_length)
     encoded = {name: encode_pairs(each, model.encoder) for name, each in pairs.items()}

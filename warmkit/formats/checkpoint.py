@@ -81,6 +81,7 @@ class Checkpoint(Displayed, Mapping[str, LazyTensor]):
         state_dict: The state dict that was asked for, of several in its file.
         adapter_parts: Of an adapter that is saved in the same files, under the names of an adapter's file; opening adds it.
         replicas: Further tensors with the same numbers in its files, by name: what other ranks hold too, or in another type.
+        layout: How its tensors were read in the layout of another; None where they are as they lie.
         container: The row of `formats.containers` that reads it, and where it was opened, a directory or a file.
         rescaled: Whether its quantiser multiplied channels of weights, and divided what is before them: AWQ.
         identities: Of the files in its directories, as they were before anything was read.
@@ -99,6 +100,7 @@ class Checkpoint(Displayed, Mapping[str, LazyTensor]):
     state_dict: str | None = None
     adapter_parts: dict[str, Tensor] = field(default_factory=lambda: {})
     replicas: dict[str, tuple[Tensor, ...]] = field(default_factory=lambda: {})
+    layout: str | None = None
     container: tuple[str, Path] | None = None
     rescaled: bool = False
 

@@ -21,6 +21,7 @@ from warmkit.sources.files import Files
 
 Index: TypeAlias = "tuple[int, ...]"
 MOST_COMPARED = 1000  # boxes of one tensor that form no grid
+TURNED = 32  # rows that are turned round at once
 MOST_READ = 1 << 20  # bytes read at once to pick elements with gaps between them
 
 
@@ -137,21 +138,25 @@ class Piece:
         rows = gathered.reshape(len(places), -1)
         self._read_runs(files, places.tolist(), rows, 1 if run == rows.shape[1] else strides[outer])
         if gathered is not target:
-            target[...] = gathered
+            _turn_round(gathered, target)
+
+    def fetch(self, files: Files, place: int, view: memoryview) -> None:
+        """Fill `view` with the bytes from `place` on."""
+        files.read(self.file, place, view)
 
     def _read_runs(self, files: Files, places: Sequence[int], rows: NDArray[Any], stride: int) -> None:
         """Read a row of elements at each place; `stride` elements lie from one to the next, 0 repeats the first."""
         if stride == 1:
             view, size = rows.reshape(-1).data.cast("B"), rows.shape[1] * rows.itemsize
             for number, place in enumerate(places):
-                files.read(self.file, place, view[number * size : (number + 1) * size])
+                self.fetch(files, place, view[number * size : (number + 1) * size])
             return
         count = max(1, MOST_READ // (stride * rows.itemsize)) if stride else rows.shape[1]
         for number, place in enumerate(places):
             for first in range(0, rows.shape[1], count):
                 part = rows[number, first : first + count]
                 buffer = np.empty((len(part) - 1) * stride + 1, rows.dtype)
-                files.read(self.file, place + first * stride * rows.itemsize, buffer.data.cast("B"))
+                self.fetch(files, place + first * stride * rows.itemsize, buffer.data.cast("B"))
                 part[:] = buffer[::stride] if stride else buffer
 
     def file_order(self) -> Index | None:
@@ -170,6 +175,14 @@ class Piece:
     def _start(self, low: Index, itemsize: int) -> int:
         steps = (stride * (at - start) for stride, at, start in zip(self.strides, low, self.origin))
         return self.offset + itemsize * sum(steps)
+
+
+def _turn_round(gathered: NDArray[Any], target: NDArray[Any]) -> None:
+    """Copy elements into another order, some rows at a time: their cache lines are filled while they are near."""
+    rows = range(0, target.shape[-2] if target.ndim > 1 else 1, TURNED)
+    for first in rows:
+        part = (..., slice(first, first + TURNED), slice(None)) if target.ndim > 1 else (...,)
+        target[part] = gathered[part]
 
 
 def _longest_run(sizes: Sequence[int], strides: Sequence[int]) -> tuple[int, int]:

@@ -9,8 +9,8 @@ from typing import Any, TypeAlias, cast
 from warmkit.layouts.attention_kinds import ALTERNATIONS, WINDOWED, layer_types
 from warmkit.layouts.config_defaults import DEFAULTS, HEADS, RATIO
 from warmkit.layouts.layer_kinds import LAYER_COUNTS, LAYER_INDICES, ONE_PER_LAYER, RULES
+from warmkit.layouts.rope import AXIAL, has_rope, is_axial, rope
 from warmkit.layouts.rope import KEYS as ROPE_KEYS
-from warmkit.layouts.rope import has_rope, rope
 
 Config: TypeAlias = Mapping[str, Any]
 
@@ -189,9 +189,9 @@ def _meaning(config: Config, other: Config) -> dict[str, Any]:
         if key in known:
             known[key] = SAME_ACTIVATIONS.get(str(known[key]), known[key])
     if isinstance(kind := known.get("model_type"), str):
-        known["model_type"] = kind.removesuffix("_text")
+        known["model_type"] = kind.removesuffix("_text").removesuffix("_vision")
     if has_rope(config) or has_rope(other):
-        known["rope"] = rope(config)
+        known["rope"] = rope(AXIAL if is_axial(other) and not has_rope(config) else config)
     count = next((config[key] for key in LAYER_COUNTS if isinstance(config.get(key), int)), None)
     if (kind in ALTERNATIONS or kind in WINDOWED) and isinstance(count, int) and (kinds := layer_types(config, count)):
         known = {key: value for key, value in known.items() if key not in _WINDOWS} | {"layer_types": kinds}

@@ -16,6 +16,7 @@ from warmkit.formats.checkpoint import Checkpoint
 from warmkit.formats.containers import open_weights
 from warmkit.layouts.adapter_config import CONFIG, base_of, is_adapter, read_config, split
 from warmkit.layouts.config_defaults import ties
+from warmkit.layouts.one_layout import in_one_layout
 from warmkit.sources.file_identity import Identity, identities_at, identity
 from warmkit.sources.files import refuse_irregular
 from warmkit.sources.hub import resolve
@@ -86,13 +87,14 @@ def open_checkpoint(
 
 
 def open_inputs(sources: Iterable[str | os.PathLike[str] | Checkpoint], options: Mapping[str, Any]) -> list[Checkpoint]:
-    """Open the inputs of one command, as its options say; what is open stays as it is.
+    """Open the inputs of one command, as its options say, and read all in the layout of the first; what is open stays as it is.
 
     Files with one state dict, an init among them for instance, are read as they are where others have the one asked for.
 
     Raises:
         CheckpointError: What `open_checkpoint` raises.
         StateDictError: If the state dict asked for is in none of them, or missing where there are several.
+        MismatchError: What `in_one_layout` raises.
     """
     asked, pickle, stream = (options.get(name) for name in ("state_dict", "allow_pickle", "stream"))
     how = Reading(allow_pickle=bool(pickle), stream=bool(stream), state_dict=asked)
@@ -109,7 +111,7 @@ def open_inputs(sources: Iterable[str | os.PathLike[str] | Checkpoint], options:
             found.append(replace(one, notes=(*one.notes, said)))
     if missing and len(missing) == len(found):
         raise missing[0]
-    return found
+    return in_one_layout(found, options.get("layout"))
 
 
 def _open_pair(base: str, adapter: str, **how: Unpack[Reading]) -> Checkpoint:

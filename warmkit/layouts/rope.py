@@ -37,6 +37,8 @@ LAYERED: dict[str, dict[str, tuple[str, float, bool]]] = {
     "modernbert-decoder": _MODERNBERT,
     "olmo3": _OLMO3,
 }
+# Positions of an image's patches, of which version 4 has nothing in a config.
+AXIAL = {"rope_parameters": {"rope_type": "axial", "rope_theta": 1e4}}
 # What a kind of scaling takes where a key is absent.
 IMPLIED: dict[str, Any] = {"beta_fast": 32.0, "beta_slow": 1.0, "truncate": True, "mrope_interleaved": False}
 PLAIN = ("rope_type", "rope_theta", "partial_rotary_factor", "mrope_section", "mrope_interleaved")
@@ -62,6 +64,11 @@ def rope(config: Mapping[str, Any]) -> Rope:
 def has_rope(config: Mapping[str, Any]) -> bool:
     """Say whether a config speaks of rotary positions."""
     return any(config.get(key) is not None for key in KEYS)
+
+
+def is_axial(config: Mapping[str, Any]) -> bool:
+    """Say whether positions are those of an image's patches."""
+    return _table(config, "rope_parameters").get("rope_type") == "axial"
 
 
 def _table(config: Mapping[str, Any], key: str) -> dict[str, Any]:

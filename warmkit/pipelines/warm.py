@@ -36,7 +36,7 @@ from warmkit.evaluation.comparisons import Comparisons
 from warmkit.evaluation.ranking_pairs import halves, with_ranking
 from warmkit.evaluation.side_by_side import PROBE
 from warmkit.layouts.compatibility import align
-from warmkit.layouts.opening import open_checkpoint
+from warmkit.layouts.opening import open_inputs
 from warmkit.modeling.reward_model import RewardModel
 from warmkit.pipelines.executors import open_executor
 from warmkit.pipelines.members import check_model, is_finished, unrecorded
@@ -230,7 +230,7 @@ def prepared_data(recipe: WarmRecipe, out: Path) -> DataSection:
 def _same_family(paths: Sequence[str]) -> None:
     """Refuse inits whose weights or vocabularies cannot be averaged, before anything is trained."""
     if len(paths) > 1:
-        align([open_checkpoint(path) for path in paths])
+        align(open_inputs(paths, {}))
 
 
 def _identity(recipe: WarmRecipe) -> WarmRecipe:

@@ -34,7 +34,7 @@ from warmkit.evaluation.front import POINT, simplex, sweep
 from warmkit.evaluation.merge_gain import GAIN, merge_gain, told
 from warmkit.evaluation.policies import EvaluationSettings, PolicyTrial
 from warmkit.layouts.compatibility import align
-from warmkit.layouts.opening import open_checkpoint
+from warmkit.layouts.opening import open_inputs
 from warmkit.pipelines.executors import open_executor
 from warmkit.pipelines.members import check_model, digests_of_terms, is_finished, recorded_digests, unrecorded
 from warmkit.pipelines.processes import Job, RunJobs, check_all_finished, default_jobs
@@ -116,7 +116,7 @@ def check(recipe: WarpRecipe) -> None:
     check_trackers(recipe.output)
     _check_fronts(recipe, _check_policies(recipe))
     if recipe.warp.policies is not None:
-        align([open_checkpoint(path) for path in (recipe.model.path, *recipe.warp.policies)])
+        align(open_inputs((recipe.model.path, *recipe.warp.policies), {}))
 
 
 def _check_policies(recipe: WarpRecipe) -> int:

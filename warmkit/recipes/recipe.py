@@ -67,6 +67,7 @@ class _MergeKeys:
     angles: bool | None = None
     only: list[str] | None = None
     exclude: list[str] | None = None
+    layout: str | None = None
     heads: str | None = None
     vocabulary: str | None = None
     allow_pickle: bool | None = None

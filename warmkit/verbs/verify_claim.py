@@ -23,6 +23,7 @@ from warmkit.errors import MismatchError, UsageError
 from warmkit.formats.checkpoint import Checkpoint
 from warmkit.formats.tensors import Tensor
 from warmkit.layouts.compatibility import HEAD, embedding_of, untangle_head
+from warmkit.layouts.one_layout import in_one_layout
 from warmkit.layouts.opening import open_inputs
 from warmkit.merging.types import Coefficients
 from warmkit.sources.files import Files
@@ -30,7 +31,18 @@ from warmkit.verbs.claim_report import ClaimReport, misfit, report_exact, report
 from warmkit.verbs.slices import Slice, slices_call
 
 NOWHERE = Path(os.devnull)
-READING = ("allow_nonfinite", "allow_pickle", "exclude", "heads", "only", "state_dict", "stream", "strict", "vocabulary")
+READING = (
+    "allow_nonfinite",
+    "allow_pickle",
+    "exclude",
+    "heads",
+    "layout",
+    "only",
+    "state_dict",
+    "stream",
+    "strict",
+    "vocabulary",
+)
 RUNNING = ("threads", "advance")
 
 
@@ -144,6 +156,7 @@ def _prepare(
 
 
 def _compare(prepared: Prepared, merged: Checkpoint, claim: str, options: Mapping[str, Any]) -> ClaimReport:
+    _, merged = in_one_layout([prepared.donor, merged])
     claimed, found = prepared.donor.entries, _with_names_of(prepared.donor, merged)
     misfits = {name: misfit(claimed.get(name), found.get(name)) for name in {**claimed, **found}}
     sink = _stream(prepared, merged, {name: each for name, each in found.items() if not misfits[name]}, options)

@@ -84,6 +84,16 @@ SAME: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "types": ({**LLAMA, "torch_dtype": "bfloat16"}, {**LLAMA, "dtype": "float32"}),
     "heads of keys that are absent": (LLAMA, {**LLAMA, "num_key_value_heads": 8, "head_dim": 8}),
     "names of activations": ({**LLAMA, "hidden_act": "silu"}, {**LLAMA, "hidden_act": "swish"}),
+    "positions of an image's patches": (
+        {"model_type": "qwen2_vl", "vision_config": {"model_type": "qwen2_vl"}},
+        {
+            "model_type": "qwen2_vl",
+            "vision_config": {
+                "model_type": "qwen2_vl_vision",
+                "rope_parameters": {"rope_type": "axial", "rope_theta": 10000.0},
+            },
+        },
+    ),
     "architectures on one side": (LLAMA, {**LLAMA, "architectures": ["LlamaForCausalLM"]}),
     "architectures in a part": (
         {**QWEN_VL, "architectures": ["Qwen2VLForConditionalGeneration"]},
@@ -146,6 +156,11 @@ DIFFERENT: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
         "layer_types",
     ),
     "the window": ({"model_type": "mistral"}, {"model_type": "mistral", "sliding_window": None}, "sliding_window"),
+    "positions of an image's patches": (
+        {"model_type": "qwen2_vl", "vision_config": {"model_type": "qwen2_vl"}},
+        {"model_type": "qwen2_vl", "vision_config": {"rope_parameters": {"rope_type": "axial", "rope_theta": 100.0}}},
+        "vision_config.rope_theta",
+    ),
     "heads of a part": (
         {"model_type": "llava", "text_config": {**LLAMA}},
         {"model_type": "llava", "text_config": {**LLAMA, "num_attention_heads": 4}},
@@ -269,12 +284,18 @@ def llava(folder: Path) -> Path:
     return folder
 
 
-def test_names_of_another_version_are_one_line(tmp_path: Path) -> None:
+def test_names_of_another_version_are_read_where_they_are_known_and_one_line_where_not(tmp_path: Path) -> None:
     new, old = llava(tmp_path / "new"), tmp_path / "old"
     shutil.copytree(new, old)
     tensors = load_file(new / "model.safetensors")
     renamed = {name.replace("vision_tower.", "vision_tower.vision_model."): value for name, value in tensors.items()}
     save_file(renamed, old / "model.safetensors", {"format": "pt"})
+    made = load_file(warmkit.soup([new, old], tmp_path / "both").path / "model.safetensors")
+    assert made.keys() == tensors.keys()
+    assert all(torch.equal(made[name], value) for name, value in tensors.items())
+    for folder in (new, old):
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, "architectures": ["Seer"], "model_type": "seer"}))
     with pytest.raises(MismatchError, match="names of transformers 4 and 5") as caught:
         warmkit.soup([new, old], tmp_path / "out")
     assert len(str(caught.value).splitlines()) == 2

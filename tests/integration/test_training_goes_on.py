@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import io
-import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -16,6 +15,7 @@ from safetensors.torch import load_file
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
 import warmkit
+from tests import forks
 from tests.integration import sharded_run
 from tests.integration.sharded_run import RATE, STEPS, WORLD
 from warmkit.formats import torch_distributed
@@ -25,7 +25,7 @@ SCHEDULE: dict[str, Any] = {"coefficients": [0.5, 0.25, 0.25]}
 
 def processes(folder: Path, kind: str, place: object = "") -> None:
     command = [sys.executable, "-m", "tests.integration.sharded_run"]
-    running = [subprocess.Popen([*command, str(rank), str(folder), kind, str(place)]) for rank in range(WORLD)]
+    running = [forks.Popen([*command, str(rank), str(folder), kind, str(place)]) for rank in range(WORLD)]
     assert [each.wait(300) for each in running] == [0] * WORLD
 
 

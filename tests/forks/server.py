@@ -119,7 +119,7 @@ def _collapse() -> None:
 
 def _starts_like(environment: Mapping[str, str], born: Mapping[str, str]) -> bool:
     """Whether imports would see what they saw here, or what they have set since."""
-    names = {name for name in (*environment, *born) if name.startswith(AT_IMPORT)}
+    names = {name for name in (*environment, *born) if name.startswith(AT_IMPORT)} - {"PYTHONBREAKPOINT"}  # which Ray sets
     return all(environment.get(name) in (born.get(name), os.environ.get(name)) for name in names)
 
 

@@ -33,7 +33,7 @@ from warmkit.recipes.recipe import recipe_text
 from warmkit.training.recipe_sections import WarmRecipe
 
 pytest.importorskip("ray")
-PYTHON = sys.executable  # of the nodes and of what they start; what the tests start themselves are forks
+PYTHON = sys.executable  # of the nodes; what they and the tests start are forks
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.usefixtures("children_are_forks"),
@@ -45,11 +45,15 @@ class Cluster:
     """Two nodes of one CPU each."""
 
     def __init__(self) -> None:
+        before = os.environ.get("PYTHONPATH", "")
+        here = str(Path(__file__).with_name("nodes"))
+        nodes = {"FORKS": sys.executable, "PYTHONPATH": os.pathsep.join(filter(None, [here, before])), "FORKS_BEFORE": before}
         self.process = subprocess.Popen(
             [PYTHON, str(Path(__file__).with_name("cluster.py")), "1", "1"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            env={**os.environ, **nodes},
             text=True,
         )
         self.address = self._line()
@@ -66,7 +70,7 @@ class Cluster:
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Generator[Cluster]:
+def cluster(children_are_forks: None) -> Generator[Cluster]:
     made = Cluster()
     yield made
     with made.process:

@@ -1,4 +1,4 @@
-"""Start of Python on the nodes of `cluster.py`: what workers of Ray start are forks, which import nothing again (`tests/forks`)."""
+"""Start of Python on the nodes of `cluster.py`: what workers of Ray start are forks, as in `tests/forks`."""
 
 import os
 import sys

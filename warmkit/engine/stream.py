@@ -376,14 +376,16 @@ class Stream:
                 digests = digests or block_digests(view, raw.itemsize)
                 hashes.inputs[place][block : block + len(digests)] = digests
             if twin is None and (hashes is not None or again):
-                self._compare(row, (name, place, start, count), view[:SAMPLE].tobytes(), again and hashes is None)
+                self._compare(row, (name, place, start, count), view, again and hashes is None)
             if stored[place] != common:
                 work.kernels.convert(raw, inputs[place])
         return inputs
 
-    def _compare(self, row: Source, elements: tuple[str, int, int, int], sample: bytes, again: bool) -> None:
+    def _compare(self, row: Source, elements: tuple[str, int, int, int], view: memoryview, again: bool) -> None:
         """Compare a reading with the one before it: a file may change without another time, through a mapping of its pages."""
-        digest = xxhash.xxh3_128_digest(sample)
+        if not again and elements not in self._before:
+            return
+        digest = xxhash.xxh3_128_digest(view[:SAMPLE])
         if self._before.pop(elements, digest) != digest:
             raise ChangedError(
                 f"{row.name}: tensor {elements[0]!r} was overwritten while it was read, so the result would be of two "
@@ -438,17 +440,17 @@ class Stream:
         outputs_seen = [_BlockDigests() for _ in self.coefficients[group]]
         for first in range(0, count, TILED):
             size = min(TILED, count - first)
-            inputs, output = work.block("tile", len(rows), size, storage), work.block("output", 1, size, dtype.storage)[0]
+            inputs = work.block("tile", len(rows), size, storage)
+            outputs = work.block("outputs", len(outputs_seen), size, dtype.storage)
             for row, values, seen in zip(rows, inputs, inputs_seen):
                 view = values.data.cast("B")
                 row.read(name, start + first, view)
                 seen.add(view, values.itemsize)
             if not first:
                 for place, (row, values) in enumerate(zip(rows, inputs)):
-                    self._compare(row, (name, place, start, count), values.data.cast("B")[:SAMPLE].tobytes(), again=False)
-            for number, (coefficients, seen) in enumerate(zip(self.coefficients[group], outputs_seen)):
-                finite = work.kernels.combine(coefficients, inputs, output)
-                self._check_finite(work, name, finite, inputs)
+                    self._compare(row, (name, place, start, count), values.data.cast("B"), again=False)
+            self._check_finite(work, name, work.kernels.combine_all(self.coefficients[group], inputs, outputs), inputs)
+            for number, (output, seen) in enumerate(zip(outputs, outputs_seen)):
                 view = output.data.cast("B")
                 seen.add(view, output.itemsize)
                 self._write(number, name, start + first, view)

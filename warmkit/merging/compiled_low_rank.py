@@ -38,7 +38,9 @@ def _tile(typing_context: Any, left: Any, row: Any, right: Any, tile: Any, rank:
         cells = [cgutils.alloca_once_value(build, ir.Constant(vector, None)) for _ in range(ROWS * VECTORS)]
         with cgutils.for_range(build, rank) as loop:
             columns = [
-                load_vector(build, build.gep(rights, [build.add(build.mul(loop.index, size(WIDTH)), size(LANES * each))]), vector)
+                load_vector(
+                    build, build.gep(rights, [build.add(build.mul(loop.index, size(WIDTH)), size(LANES * each))]), vector
+                )
                 for each in range(VECTORS)
             ]
             for r in range(ROWS):

@@ -101,6 +101,8 @@ class NumbaKernels:
         Returns:
             Whether every element used and written is finite.
         """
+        if len(coefficients) == 1:
+            return self.combine(coefficients[0], inputs, outputs[0])
         finite, alone = True, list[int]()
         for rows, places in _alike(coefficients):
             if rows.size > 1 and places.size > FEW:
@@ -112,7 +114,12 @@ class NumbaKernels:
         return finite and (bool(alone) or self._rest_finite(inputs, np.flatnonzero(coefficients.any(axis=0))))
 
     def _combine_together(
-        self, coefficients: NDArray[np.float64], inputs: Block, outputs: Block, rows: NDArray[np.int64], places: NDArray[np.int64]
+        self,
+        coefficients: NDArray[np.float64],
+        inputs: Block,
+        outputs: Block,
+        rows: NDArray[np.int64],
+        places: NDArray[np.int64],
     ) -> bool:
         """Write up to TOGETHER sums of the same rows."""
         kind = precision(inputs, outputs)

@@ -59,7 +59,8 @@ class TorchKernels:
 
     def combine_all(self, coefficients: NDArray[np.float64], inputs: Block, outputs: Block) -> bool:
         """Write several sums of the same rows, as `NumbaKernels.combine_all` does."""
-        return all([self.combine(row, inputs, output) for row, output in zip(coefficients, outputs)])
+        finite = [self.combine(row, inputs, output) for row, output in zip(coefficients, outputs)]
+        return all(finite)
 
     def add(self, init: Block, factor: float, vector: Block, output: Block) -> bool:
         """Write x0 + factor d, as `NumbaKernels.add` does."""

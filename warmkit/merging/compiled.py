@@ -15,10 +15,14 @@ from typing import Any
 import numba
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
+
+from warmkit.merging.kernels import TOGETHER
 
 FLOAT, DOUBLE, HALF = ir.FloatType(), ir.DoubleType(), ir.HalfType()
 INT16, INT32 = ir.IntType(16), ir.IntType(32)
+VECTOR = 64  # bytes of each of TOGETHER sums that are kept in registers; more would not fit into those of AVX2
 
 
 def compiled(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -166,6 +170,82 @@ def combine(c, x, rows, scratch, out):
     if rows.size == 3:
         return _three(c[0], x[rows[0]], c[1], x[rows[1]], c[2], x[rows[2]], out)
     return _many(c, x, rows, scratch, out)
+
+
+@intrinsic
+def _add_up(typing_context: Any, c: Any, x: Any, rows: Any, place: Any, total: Any) -> Any:
+    """Write TOGETHER sums of rows of x, of a vector of columns from `place` on, to total[:, place:]; they stay in registers."""
+    lanes = 8 * VECTOR // c.dtype.bitwidth
+
+    def generate(context: Any, build: Any, signature: Any, args: Any) -> Any:
+        def pointer(number: int, row: Any, column: Any) -> Any:
+            array = context.make_array(signature.args[number])(context, build, args[number])
+            return build.gep(array.data, [build.add(build.mul(row, build.extract_value(array.shape, 1)), column)])
+
+        element, place, size = context.get_value_type(c.dtype), args[3], args[3].type
+        vector = ir.VectorType(element, lanes)
+        numbers = context.make_array(rows)(context, build, args[2])
+        unchanging = ir.Constant(vector, [ir.Constant(element, -0.0)] * lanes)  # whatever is added to it is the sum
+        cells = [cgutils.alloca_once_value(build, unchanging) for _ in range(TOGETHER)]
+        with cgutils.for_range(build, build.extract_value(numbers.shape, 0)) as loop:
+            values = load_vector(build, pointer(1, build.load(build.gep(numbers.data, [loop.index])), place), vector)
+            for k, cell in enumerate(cells):
+                factor = spread(build, build.load(pointer(0, size(k), loop.index)), vector)
+                build.store(build.fadd(build.load(cell), build.fmul(factor, values)), cell)
+        for k, cell in enumerate(cells):
+            store_vector(build, build.load(cell), pointer(4, size(k), place))
+        return context.get_dummy_value()
+
+    return types.none(c, x, rows, types.intp, total), generate
+
+
+def load_vector(build: Any, pointer: Any, vector: Any) -> Any:
+    load = build.load(build.bitcast(pointer, vector.as_pointer()))
+    load.align = 4
+    return load
+
+
+def store_vector(build: Any, value: Any, pointer: Any) -> None:
+    build.store(value, build.bitcast(pointer, value.type.as_pointer())).align = 4
+
+
+def spread(build: Any, value: Any, vector: Any) -> Any:
+    """Return a vector whose elements are all one value."""
+    one = build.insert_element(ir.Constant(vector, ir.Undefined), value, INT32(0))
+    return build.shuffle_vector(one, ir.Constant(vector, ir.Undefined), ir.Constant(ir.VectorType(INT32, vector.count), None))
+
+
+@compiled()
+def widen_all(x, out):
+    for i in range(out.size):
+        out[i] = widen(x[i], out[i])
+
+
+@compiled()
+def combine_together(c, x, rows, wide, total, out, places):
+    """Write up to TOGETHER sums of the same rows as `combine` does, a chunk at a time, for which a row is widened once.
+
+    Args:
+        c: [TOGETHER, R], the factors of the rows.
+        x: [V, n].
+        rows: [R], which of them.
+        wide: [V, chunk] scratch; a chunk is whole vectors.
+        total: [TOGETHER, chunk] scratch.
+        out: [K, n].
+        places: [at most TOGETHER], which of `out`.
+    """
+    top = magnitude(narrow(0.0, out[0, 0]))
+    lanes = VECTOR // c.itemsize
+    for start in range(0, out.shape[1], total.shape[1]):
+        stop = min(out.shape[1], start + total.shape[1])
+        for row in rows:
+            widen_all(x[row, start:stop], wide[row, : stop - start])
+        for place in range(0, stop - start, lanes):  # the last vector may hold more than there is
+            _add_up(c, wide, rows, place, total)
+        for k in range(places.size):
+            bits = _finish(total[k, : stop - start], out[places[k], start:stop])
+            top = bits if bits > top else top
+    return top
 
 
 @compiled()

@@ -13,7 +13,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from warmkit.merging.compiled import combine as combine_rows
-from warmkit.merging.compiled import compiled, magnitude, narrow, widen
+from warmkit.merging.compiled import compiled, load_vector, magnitude, narrow, spread, store_vector, widen, widen_all
 from warmkit.merging.compiled import gram as gram_of_rows
 from warmkit.merging.low_rank import LANES, ROWS, STRIP, TILE, VECTORS, WIDTH
 
@@ -38,33 +38,23 @@ def _tile(typing_context: Any, left: Any, row: Any, right: Any, tile: Any, rank:
         cells = [cgutils.alloca_once_value(build, ir.Constant(vector, None)) for _ in range(ROWS * VECTORS)]
         with cgutils.for_range(build, rank) as loop:
             columns = [
-                _load(build, rights, build.add(build.mul(loop.index, size(WIDTH)), size(LANES * each)), vector)
+                load_vector(
+                    build, build.gep(rights, [build.add(build.mul(loop.index, size(WIDTH)), size(LANES * each))]), vector
+                )
                 for each in range(VECTORS)
             ]
             for r in range(ROWS):
                 value = build.load(build.gep(lefts, [build.add(build.mul(size(r), rank), loop.index)]))
-                spread = _spread(build, value, vector)
+                factor = spread(build, value, vector)
                 for each in range(VECTORS):
                     cell = cells[r * VECTORS + each]
-                    build.store(build.call(fma, [spread, columns[each], build.load(cell)]), cell)
+                    build.store(build.call(fma, [factor, columns[each], build.load(cell)]), cell)
         for number, cell in enumerate(cells):
             r, each = divmod(number, VECTORS)
-            target = pointer(5, build.add(args[6], size(r * STRIP + each * LANES)))
-            build.store(build.load(cell), build.bitcast(target, vector.as_pointer())).align = 4
+            store_vector(build, build.load(cell), pointer(5, build.add(args[6], size(r * STRIP + each * LANES))))
         return context.get_dummy_value()
 
     return types.none(left, types.intp, right, types.intp, types.intp, sums, types.intp), generate
-
-
-def _load(build: Any, pointer: Any, place: Any, vector: Any) -> Any:
-    load = build.load(build.bitcast(build.gep(pointer, [place]), vector.as_pointer()))
-    load.align = 4
-    return load
-
-
-def _spread(build: Any, value: Any, vector: Any) -> Any:
-    one = build.insert_element(ir.Constant(vector, ir.Undefined), value, ir.IntType(32)(0))
-    return build.shuffle_vector(one, ir.Constant(vector, ir.Undefined), ir.Constant(ir.VectorType(ir.IntType(32), LANES), None))
 
 
 @compiled()
@@ -97,16 +87,10 @@ def add(base, start, columns, left, left_start, right, right_start, rank, sums, 
 
 
 @compiled()
-def _widen_all(x, out):
-    for i in range(out.size):
-        out[i] = widen(x[i], out[i])
-
-
-@compiled()
 def _sums(x, row, start, factors, places, columns, strip, out):
     """Write x + p_row of one tile in float32."""
     if places[row, 0] < 0:
-        _widen_all(x, out)
+        widen_all(x, out)
     else:
         add(x, start, columns, factors, places[row, 0], factors, places[row, 1], places[row, 2], strip, out)
 

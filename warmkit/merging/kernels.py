@@ -8,6 +8,7 @@ machine, the torch kernels included, writes the same bytes. `docs/performance.md
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -20,6 +21,8 @@ Block: TypeAlias = NDArray[Any]
 Space: TypeAlias = Literal["weights", "task vectors", "init and task vectors"]
 
 CHUNK = 2048  # elements whose float64 copies of a few models stay in the first-level cache
+STRIP = 256  # the same of twenty models
+TOGETHER, FEW = 6, 4  # sums that registers hold at once; so few of them are faster one after another
 GRAM_DOUBLES = 8192  # float64 values of all rows at a time; fewer cost more calls, more leave the cache
 
 # The first magnitude that is not finite, by storage type.
@@ -29,6 +32,16 @@ INFINITY = {"uint16": 0x7F80, "int16": 0x7C00, "float32": 0x7F800000, "float64":
 def precision(inputs: Block, output: Block) -> type[np.floating[Any]]:
     """Return the type that sums run in."""
     return np.float32 if inputs.itemsize == output.itemsize == 2 else np.float64
+
+
+def _alike(coefficients: NDArray[np.float64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Yield which rows take part in some sums, and the numbers of those sums, at most TOGETHER."""
+    kinds: dict[bytes, list[int]] = {}
+    for number, used in enumerate(coefficients != 0):
+        kinds.setdefault(used.tobytes(), []).append(number)
+    for numbers in kinds.values():
+        for first in range(0, len(numbers), TOGETHER):
+            yield np.flatnonzero(coefficients[numbers[0]]), np.array(numbers[first : first + TOGETHER])
 
 
 def combine_scratch(factors: NDArray[Any]) -> NDArray[Any]:
@@ -75,7 +88,50 @@ class NumbaKernels:
         factors = coefficients[rows].astype(precision(inputs, output))
         top = machine_code.elements.combine(factors, inputs, rows, combine_scratch(factors), output)
         finite = top < INFINITY[output.dtype.name]
-        return finite and (rows.size == len(inputs) or self.finite(np.delete(inputs, rows, axis=0)))
+        return finite and self._rest_finite(inputs, rows)
+
+    def combine_all(self, coefficients: NDArray[np.float64], inputs: Block, outputs: Block) -> bool:
+        """Write several sums of the same rows, the bytes of each as `combine` writes them.
+
+        Args:
+            coefficients: [K, V] float64.
+            inputs: [V, n], n at least 1.
+            outputs: [K, n], overwritten.
+
+        Returns:
+            Whether every element used and written is finite.
+        """
+        if len(coefficients) == 1:
+            return self.combine(coefficients[0], inputs, outputs[0])
+        finite, alone = True, list[int]()
+        for rows, places in _alike(coefficients):
+            if rows.size > 1 and places.size > FEW:
+                finite = self._combine_together(coefficients, inputs, outputs, rows, places) and finite
+            else:
+                alone += places.tolist()
+        for place in alone:
+            finite = self.combine(coefficients[place], inputs, outputs[place]) and finite
+        return finite and (bool(alone) or self._rest_finite(inputs, np.flatnonzero(coefficients.any(axis=0))))
+
+    def _combine_together(
+        self,
+        coefficients: NDArray[np.float64],
+        inputs: Block,
+        outputs: Block,
+        rows: NDArray[np.int64],
+        places: NDArray[np.int64],
+    ) -> bool:
+        """Write up to TOGETHER sums of the same rows."""
+        kind = precision(inputs, outputs)
+        factors = np.zeros((TOGETHER, rows.size), kind)
+        factors[: places.size] = coefficients[np.ix_(places, rows)]
+        wide, total = np.empty((len(inputs), STRIP), kind), np.empty((TOGETHER, STRIP), kind)
+        top = machine_code.elements.combine_together(factors, inputs, rows, wide, total, outputs, places)
+        return top < INFINITY[outputs.dtype.name]
+
+    def _rest_finite(self, inputs: Block, rows: NDArray[np.int64]) -> bool:
+        """Return whether the rows of [V, n] that took no part are finite."""
+        return rows.size == len(inputs) or self.finite(np.delete(inputs, rows, axis=0))
 
     def add(self, init: Block, factor: float, vector: Block, output: Block) -> bool:
         """Write x0 + factor d, rounded to the type of `output`; where d is 0, or the factor, the init's own value.

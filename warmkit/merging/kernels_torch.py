@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from warmkit.errors import UsageError
 from warmkit.merging.kernels import Block, Space, precision
@@ -55,6 +56,11 @@ class TorchKernels:
             result = total if wanted == torch.float64 else total.float().to(wanted)
             _tensor(output).copy_(result)
             return bool(result.isfinite().all()) and bool(x.isfinite().all())
+
+    def combine_all(self, coefficients: NDArray[np.float64], inputs: Block, outputs: Block) -> bool:
+        """Write several sums of the same rows, as `NumbaKernels.combine_all` does."""
+        finite = [self.combine(row, inputs, output) for row, output in zip(coefficients, outputs)]
+        return all(finite)
 
     def add(self, init: Block, factor: float, vector: Block, output: Block) -> bool:
         """Write x0 + factor d, as `NumbaKernels.add` does."""

@@ -230,7 +230,8 @@ def _digest(data: bytes) -> bytes:
 @cache
 def _origin() -> bytes:
     """Return a digest of what machine code depends on, besides the processor."""
-    sources = [*sorted(Path(__file__).parent.glob("compiled*.py")), Path(__file__)]
+    sizes = [Path(__file__).with_name(name) for name in ("kernels.py", "low_rank.py")]
+    sources = [*sorted(Path(__file__).parent.glob("compiled*.py")), *sizes, Path(__file__)]
     for package in ("numba", "llvmlite"):
         places = getattr(find_spec(package), "submodule_search_locations", None) or ()
         sources += [Path(place) / "_version.py" for place in places]

@@ -8,7 +8,8 @@ import os
 import resource
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Generator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +18,18 @@ FEWEST, MOST = 8, 1 << 16
 
 @dataclass
 class _Handle:
+    """An open file; as a context it is lent."""
+
     descriptor: int
+    lock: threading.Lock
     users: int = 0
+
+    def __enter__(self) -> int:
+        return self.descriptor
+
+    def __exit__(self, *_: object) -> None:
+        with self.lock:
+            self.users -= 1
 
 
 class Handles:
@@ -43,8 +54,7 @@ class Handles:
         self._handles: OrderedDict[Path, _Handle] = OrderedDict()
         self._lock = threading.Lock()
 
-    @contextlib.contextmanager
-    def use(self, path: Path) -> Generator[int, None, None]:
+    def use(self, path: Path) -> AbstractContextManager[int]:
         """Lend the descriptor of a file; it stays open until it is given back.
 
         Raises:
@@ -54,11 +64,7 @@ class Handles:
             handle = self._handles.get(path) or self._open(path)
             handle.users += 1
             self._handles.move_to_end(path)
-        try:
-            yield handle.descriptor
-        finally:
-            with self._lock:
-                handle.users -= 1
+        return handle
 
     def __len__(self) -> int:
         return len(self._handles)
@@ -84,7 +90,7 @@ class Handles:
         except BaseException:
             os.close(descriptor)
             raise
-        self._handles[path] = _Handle(descriptor)
+        self._handles[path] = _Handle(descriptor, self._lock)
         return self._handles[path]
 
     def _close_one(self) -> bool:

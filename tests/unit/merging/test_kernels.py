@@ -476,6 +476,75 @@ def test_gram_of_torch_and_numba_agree(storage: str) -> None:
         assert_gram_close(found, NumbaKernels().gram(inputs, "task vectors"))
 
 
+# ---- several sums of the same rows -----------------------------------------------------------------------------------
+
+
+def some_coefficients(outputs: int, rows: int) -> Vector:
+    """Return random ones with a row that takes no part in the first sums, in most, or in any."""
+    found = np.random.default_rng(rows).normal(size=(outputs, rows))
+    found[: outputs // 3, 0] = 0
+    found[outputs // 2 :, -1] = 0
+    if rows > 4:
+        found[:, 2] = 0
+    return found
+
+
+@both
+@storages
+@pytest.mark.parametrize("size", [1, 15, 17, 255, 257, 700])  # around vectors of 16 and strips of 256
+def test_sums_that_are_taken_together_are_those_taken_alone(kernels: Any, storage: str, size: int) -> None:
+    for rows, outputs in itertools.product((1, 2, 3, 7, 20), (1, 4, 5, 6, 7, 13)):
+        inputs, coefficients = random_rows(storage, rows, size, seed=rows), some_coefficients(outputs, rows) / rows
+        found = from_bits(np.full((outputs, size), NAN[storage]), storage)
+        assert kernels.combine_all(coefficients, inputs, found)
+        for each, output in zip(coefficients, found):
+            used = np.flatnonzero(each)
+            expected = rounded_sum(each[used], inputs[used], storage) if used.size else np.zeros(size, storage)
+            np.testing.assert_array_equal(bits_of(output), bits_of(expected))
+
+
+@both
+@storages
+def test_a_sum_of_one_row_among_others_is_that_row_bit_for_bit(kernels: Any, storage: str) -> None:
+    inputs, found = random_rows(storage, 3, 300), np.empty((7, 300), storage)
+    assert kernels.combine_all(np.vstack([np.full((5, 3), 0.3), np.eye(3)[1:]]), inputs, found)
+    np.testing.assert_array_equal(bits_of(found[5:]), bits_of(inputs[1:]))
+
+
+@both
+@pytest.mark.parametrize("output", STORAGES)
+def test_sums_together_write_any_type(kernels: Any, output: str) -> None:
+    inputs, coefficients = random_rows("uint16", 4, 300), np.random.default_rng(0).normal(size=(6, 4))
+    found = np.empty((6, 300), output)
+    assert kernels.combine_all(coefficients, inputs, found)
+    for each, values in zip(coefficients, found):
+        np.testing.assert_array_equal(bits_of(values), bits_of(rounded_sum(each, inputs, output)))
+
+
+@both
+@storages
+@pytest.mark.parametrize("bad", [NAN, INFINITY], ids=["nan", "infinity"])
+def test_what_is_not_finite_is_reported_whichever_of_several_sums_it_is_in(
+    kernels: Any, storage: str, bad: dict[str, int]
+) -> None:
+    coefficients = np.random.default_rng(0).normal(size=(8, 5))
+    coefficients[:7, 1] = coefficients[:, 2] = coefficients[0, 3] = 0  # in one sum, in none, in all but one
+    for row, place in itertools.product(range(5), (0, 299)):
+        inputs = stored(np.ones((5, 300)), storage)
+        inputs[row, place] = from_bits(bad[storage], storage)
+        assert not kernels.combine_all(coefficients, inputs, np.empty((8, 300), storage))
+
+
+@both
+@storages
+def test_overflow_of_one_of_several_sums_is_reported(kernels: Any, storage: str) -> None:
+    inputs, coefficients = stored(np.ones((3, 300)), storage), np.full((6, 3), 1 / 3)
+    inputs[:, 290] = from_bits(LARGEST[storage], storage)
+    assert kernels.combine_all(coefficients, inputs, np.empty((6, 300), storage))
+    coefficients[4] = 1.01 / 3
+    assert not kernels.combine_all(coefficients, inputs, np.empty((6, 300), storage))
+
+
 # ---- buffers ---------------------------------------------------------------------------------------------------------
 
 

@@ -5,7 +5,7 @@
 Every part merges two models by `lerp`, plainly and read through a view: other names (`names`), stacks of experts beside single
 ones (`experts`), stacks that lie transposed (`turned`), those whose gate and up alternate too (`alternating`). `lora`: adapters
 of rank 16 on all experts of a layer against dense models. `peft`: peft's own load, merge and save in memory beside ours. The
-models of a part, up to three of a size, are removed after it. On a machine with other work CPU seconds are the steadier measure.
+models of a part are removed after it. On a machine with other work CPU seconds are the steadier measure.
 """
 
 from __future__ import annotations

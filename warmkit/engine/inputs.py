@@ -64,17 +64,19 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Apart:
-    """A tensor of 16 bits and a product that is to be added to it.
+    """A tensor of 16 bits and the products that are to be added to its matrices.
 
     Attributes:
         base: The tensor.
         files: Where it is read from.
-        product: Returns the product; None where nothing is added.
+        product: Returns the product of a matrix; None where nothing is added.
+        matrices: How many the tensor is, one after another.
     """
 
     base: Tensor
     files: Files
-    product: Callable[[], LowRank] | None = None
+    product: Callable[[int], LowRank] | None = None
+    matrices: int = 1
 
     @cached_property
     def place(self) -> object:
@@ -82,6 +84,11 @@ class Apart:
         if isinstance(self.base, StoredTensor) and isinstance(self.base.file, Path):
             return self.base.file.resolve(), self.base.offset
         return self.base
+
+    @property
+    def finite(self) -> bool:
+        """Whether all factors of the products are."""
+        return self.product is None or all(self.product(number).finite for number in range(self.matrices))
 
     def read(self, start: int, view: memoryview) -> None:
         """Fill `view` with the base's bytes from element `start` on."""
@@ -129,7 +136,9 @@ class FileSource:
         if not is_sum(entry):
             return Apart(entry, files) if entry.dtype.itemsize == 2 else None
         base = entry.summed_onto
-        return Apart(base, files, lambda: entry.product(files)) if base is not None and base.dtype.itemsize == 2 else None
+        if base is None or base.dtype.itemsize != 2:
+            return None
+        return Apart(base, files, lambda number: entry.product(files, number), entry.matrices)
 
     def ahead(self, tensor: str, start: int, elements: int) -> None:
         self._entries[tensor].ahead(self._files, start, elements)

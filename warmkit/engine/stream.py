@@ -54,7 +54,7 @@ class Sink(Protocol):
 
 
 Sums: TypeAlias = Sequence[Apart]
-"""Every row of a tensor as a base and a product; nothing where the rows are read as they are."""
+"""Every row of a tensor as a base and its products; nothing where the rows are read as they are."""
 
 Task: TypeAlias = Callable[["_Workspace"], None]
 
@@ -407,7 +407,7 @@ class Stream:
             return self.job.known[name]()
         sums = self._rows_apart(name)
         inputs = self._load(work, name, place.start // BLOCK, None, sums)
-        gram = self._adding(work, sums, place.start).gram(inputs, self.job.space)
+        gram = self._adding(work, sums, place.start, place.stop).gram(inputs, self.job.space)
         if not np.isfinite(gram).all():
             self._blame_input(work, name, inputs, sums)
             raise DegenerateError(f"tensor {name!r} holds NaN or infinity, so its task vectors have no angle; use lerp")
@@ -432,7 +432,7 @@ class Stream:
             self._combine_tiles(work, group, name, block)
             return
         inputs = self._load(work, name, block, self._tensors[name], sums)
-        combine = self._adding(work, sums, block * BLOCK).combine
+        combine = self._adding(work, sums, block * BLOCK, block * BLOCK + inputs.shape[1]).combine
         self._write_outputs(
             work, name, block, inputs, self.coefficients[group], lambda row, out: combine(row, inputs, out), sums
         )
@@ -554,27 +554,28 @@ class Stream:
             self.sink.finished(each, digests, nbytes)
 
     def _rows_apart(self, name: str) -> Sums:
-        """Return every row as a base and a product if one has a product and all bases have one 16-bit type, else nothing."""
+        """Return every row as a base and its products if one has some and all bases have one 16-bit type, else nothing."""
         if name not in self._apart:
             found = [row.apart(name) for row in self.job.rows] if self.kernels.device == "cpu" else []
             rows = [each for each in found if each is not None]
             alike = len(rows) == len(self.job.rows) and len({each.base.dtype.storage for each in rows}) == 1
-            self._apart[name] = rows if alike and any(each.product for each in rows) else ()
+            self._apart[name] = rows if alike and len({each.matrices for each in rows if each.product}) == 1 else ()
         return self._apart[name]
 
-    def _adding(self, work: _Workspace, sums: Sums, start: int) -> Kernels | AddingKernels:
-        """Return kernels that add the products of a task's rows on the way."""
+    def _adding(self, work: _Workspace, sums: Sums, start: int, stop: int) -> Kernels | AddingKernels:
+        """Return kernels that add the products of a task's rows on the way, of the matrices that it reaches into."""
         if not sums:
             return work.kernels
         from warmkit.merging.low_rank import TILE, AddingKernels
 
-        products = [each.product() if each.product else None for each in sums]
-        return AddingKernels(products, start, work.block("sums", len(sums), TILE, "float32"))
+        size = sums[0].base.elements // max(each.matrices for each in sums)
+        numbers = range(start // size, (stop - 1) // size + 1)
+        products = [[*map(each.product, numbers)] if each.product else None for each in sums]
+        return AddingKernels(products, start - numbers.start * size, work.block("sums", len(sums), TILE, "float32"))
 
     def _blame_input(self, work: _Workspace, name: str, inputs: Block, sums: Sums = ()) -> None:
         for row, values, each in itertools.zip_longest(self.job.rows, inputs, sums):
-            product = each.product if each is not None else None
-            whole = work.kernels.finite(values.reshape(1, -1)) and (product is None or product().finite)
+            whole = work.kernels.finite(values.reshape(1, -1)) and (each is None or each.finite)
             if not self.job.allow_nonfinite and not whole:
                 what = f"tensor {name!r} of {row.name} holds NaN or infinity"
                 raise NonFiniteError(f"{what}; use an earlier checkpoint, or let it pass in a merge: --allow-nonfinite")

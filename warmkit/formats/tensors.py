@@ -60,16 +60,20 @@ class Tensor(Shaped, Protocol):
 
 
 class Sum(Protocol):
-    """A tensor that is another one with a product of thin matrices added: what a merge can add on the way.
+    """A tensor that is another one with products of thin matrices added: what a merge can add on the way.
 
     Attributes:
-        summed_onto: The other one; None where the product is not all that is done to it.
+        summed_onto: The other one; None where the products are not all that is done to it.
+        matrices: How many it is, one after another; each has a product.
     """
 
     @property
     def summed_onto(self) -> Tensor | None: ...
 
-    def product(self, files: Files) -> LowRank: ...
+    @property
+    def matrices(self) -> int: ...
+
+    def product(self, files: Files, number: int) -> LowRank: ...
 
 
 def is_sum(tensor: Tensor) -> TypeGuard[Sum]:

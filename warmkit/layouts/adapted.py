@@ -190,7 +190,11 @@ class AdaptedTensor(Changed):
     def summed_onto(self) -> Tensor | None:
         return self.base if self.factors.magnitude is None else None
 
-    def product(self, files: Files) -> LowRank:
+    @property
+    def matrices(self) -> int:
+        return 1
+
+    def product(self, files: Files, number: int = 0) -> LowRank:
         """Return the factors of the difference."""
         return self.cache.get(self.name, lambda: self.factors.load(files, self.dtype))
 
@@ -243,20 +247,29 @@ class AdaptedStack(Changed):
     def file(self) -> WeightFile:
         return self.factors[0].file
 
+    @property
+    def summed_onto(self) -> Tensor:
+        return self.base
+
+    @property
+    def matrices(self) -> int:
+        return len(self.factors)
+
     def read(self, files: Files, start: int, view: memoryview) -> None:
         out, size = np.frombuffer(view, self.dtype.storage), self.elements // len(self.factors)
         done = 0
         while done < out.size:
             number, inside = divmod(start + done, size)
             piece = out[done : done + min(PIECE, size - inside)]
-            low_rank.add(self.stored(files, start + done, piece.size), inside, self._product(files, number), piece)
+            low_rank.add(self.stored(files, start + done, piece.size), inside, self.product(files, number), piece)
             done += piece.size
 
     def unpacked(self, files: Files) -> list[tuple[NDArray[Any], NDArray[Any]]]:
         """Return the factors of every matrix, as those of `AdaptedTensor`."""
-        return [low_rank.unpack(self._product(files, number)) for number in range(len(self.factors))]
+        return [low_rank.unpack(self.product(files, number)) for number in range(len(self.factors))]
 
-    def _product(self, files: Files, number: int) -> LowRank:
+    def product(self, files: Files, number: int) -> LowRank:
+        """Return the factors of a matrix's difference."""
         return self.cache.get(f"{self.name} {number}", partial(self.factors[number].load, files, self.dtype))
 
 

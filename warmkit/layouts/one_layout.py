@@ -14,6 +14,7 @@ from warmkit.errors import MismatchError, UsageError, listed, nearest
 from warmkit.formats.checkpoint import Checkpoint
 from warmkit.formats.pieces import row_major
 from warmkit.formats.tensors import Tensor
+from warmkit.layouts.bands import Bands
 from warmkit.layouts.name_rules import EXPERT, InMemory, Join, Rules, rules_for
 from warmkit.layouts.views import AssembledTensor, Part, StrungTensor, TensorPiece, view_of
 
@@ -117,9 +118,10 @@ def in_one_layout(checkpoints: Sequence[Checkpoint], layout: str | None = None) 
     rules = rules_for(each.config for each in checkpoints)
     wanted = layout_of(_shapes(first), rules, _shared(first))
     if layout is None:
-        return [first, *(_viewed(wanted, each, rules, f"of {first.source}") for each in others)]
-    wanted = _written(wanted, rules, layout)
-    return [_viewed(wanted, each, rules, f"{layout!r}") for each in checkpoints]
+        bands = Bands(len(others))
+        return [first, *(_viewed(wanted, each, rules, f"of {first.source}", bands) for each in others)]
+    wanted, bands = _written(wanted, rules, layout), Bands(len(checkpoints))
+    return [_viewed(wanted, each, rules, f"{layout!r}", bands) for each in checkpoints]
 
 
 def layout_of(shapes: Mapping[str, tuple[int, ...]], rules: Rules, shared: Mapping[str, str] | None = None) -> Layout:
@@ -222,7 +224,7 @@ Near: TypeAlias = dict[str, dict[int | None, list[Candidate]]]
 """What a checkpoint has, by the name of the tensor in memory and the expert."""
 
 
-def _viewed(wanted: Layout, given: Checkpoint, rules: Rules, called: str) -> Checkpoint:
+def _viewed(wanted: Layout, given: Checkpoint, rules: Rules, called: str, bands: Bands) -> Checkpoint:
     """Return a checkpoint with the names and shapes of a layout, as far as it has the tensors."""
     if _shapes(given) == wanted.shapes:
         return given
@@ -237,7 +239,7 @@ def _viewed(wanted: Layout, given: Checkpoint, rules: Rules, called: str) -> Che
     entries: dict[str, Tensor] = {}
     for name, shape in wanted.shapes.items():
         places = wanted.boxes[name], wanted.also.get(name, ())
-        found = _view(name, shape, places[0], near, alike) or _view(name, shape, places[1], near, alike)
+        found = _view(name, shape, places[0], near, alike, bands) or _view(name, shape, places[1], near, alike, bands)
         if found is not None:
             entries[name] = found
     if all(given.entries.get(name) is each for name, each in entries.items()):
@@ -250,7 +252,9 @@ def _viewed(wanted: Layout, given: Checkpoint, rules: Rules, called: str) -> Che
     return replace(given, entries={**entries, **extra}, notes=notes, layout=layout, metadata={})
 
 
-def _view(name: str, shape: tuple[int, ...], boxes: Sequence[Box], near: Near, alike: Collection[str]) -> Tensor | None:
+def _view(
+    name: str, shape: tuple[int, ...], boxes: Sequence[Box], near: Near, alike: Collection[str], bands: Bands
+) -> Tensor | None:
     """Return the tensor of a name and shape out of those that are near it in memory; None where they do not make it.
 
     Args:
@@ -259,6 +263,7 @@ def _view(name: str, shape: tuple[int, ...], boxes: Sequence[Box], near: Near, a
         boxes: Where it is in memory.
         near: What a checkpoint has there.
         alike: Tensors in memory that have one size on both sides.
+        bands: For what lies in another order.
     """
     parts: list[Part] = []
     for box in boxes:
@@ -271,7 +276,7 @@ def _view(name: str, shape: tuple[int, ...], boxes: Sequence[Box], near: Near, a
             parts += [part for each in found if (part := _part(len(shape), box, *each)) is not None]
     covered = sum(math.prod(part.piece.shape) for part in parts)
     same = len({part.piece.tensor.dtype for part in parts}) == 1
-    return view_of(name, shape, parts) if parts and same and covered == math.prod(shape) else None
+    return view_of(name, shape, parts, bands) if parts and same and covered == math.prod(shape) else None
 
 
 def _part(dimensions: int, box: Box, tensor: Tensor, other: Box) -> Part | None:

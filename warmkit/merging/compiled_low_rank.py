@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 from numba import types
@@ -35,26 +36,33 @@ def _tile(typing_context: Any, left: Any, row: Any, right: Any, tile: Any, rank:
         lefts, rights = pointer(0, args[1]), pointer(2, args[3])
         name = f"llvm.fma.v{LANES}f{32 if element == ir.FloatType() else 64}"
         fma = cgutils.get_or_insert_function(build.module, ir.FunctionType(vector, [vector] * 3), name)
-        cells = [cgutils.alloca_once_value(build, ir.Constant(vector, None)) for _ in range(ROWS * VECTORS)]
-        with cgutils.for_range(build, rank) as loop:
-            columns = [
-                load_vector(
-                    build, build.gep(rights, [build.add(build.mul(loop.index, size(WIDTH)), size(LANES * each))]), vector
-                )
-                for each in range(VECTORS)
-            ]
-            for r in range(ROWS):
-                value = build.load(build.gep(lefts, [build.add(build.mul(size(r), rank), loop.index)]))
-                factor = spread(build, value, vector)
-                for each in range(VECTORS):
-                    cell = cells[r * VECTORS + each]
-                    build.store(build.call(fma, [factor, columns[each], build.load(cell)]), cell)
-        for number, cell in enumerate(cells):
-            r, each = divmod(number, VECTORS)
-            store_vector(build, build.load(cell), pointer(5, build.add(args[6], size(r * STRIP + each * LANES))))
+        for some in _at_once():
+            cells = {cell: cgutils.alloca_once(build, vector) for cell in np.ndindex(ROWS, len(some))}
+            for cell in cells.values():
+                build.store(ir.Constant(vector, None), cell)
+            with cgutils.for_range(build, rank) as loop:
+                columns = [
+                    load_vector(
+                        build, build.gep(rights, [build.add(build.mul(loop.index, size(WIDTH)), size(LANES * each))]), vector
+                    )
+                    for each in some
+                ]
+                for r in range(ROWS):
+                    value = build.load(build.gep(lefts, [build.add(build.mul(size(r), rank), loop.index)]))
+                    factor = spread(build, value, vector)
+                    for each, column in enumerate(columns):
+                        build.store(build.call(fma, [factor, column, build.load(cells[r, each])]), cells[r, each])
+            for (r, each), cell in cells.items():
+                store_vector(build, build.load(cell), pointer(5, build.add(args[6], size(r * STRIP + some[each] * LANES))))
         return context.get_dummy_value()
 
     return types.none(left, types.intp, right, types.intp, types.intp, sums, types.intp), generate
+
+
+def _at_once() -> list[range]:
+    """Return the vectors of a tile whose sums are formed at once: all where registers hold them, else one after another."""
+    wide = llvm.get_host_cpu_features().get("avx512f", False)
+    return [range(VECTORS)] if wide else [range(each, each + 1) for each in range(VECTORS)]
 
 
 @compiled()
@@ -87,34 +95,47 @@ def add(base, start, columns, left, left_start, right, right_start, rank, sums, 
 
 
 @compiled()
-def _sums(x, row, start, factors, places, columns, strip, out):
-    """Write x + p_row of one tile in float32."""
-    if places[row, 0] < 0:
+def _sums(x, row, start, factors, places, rows, columns, strip, out):
+    """Write x + p_row of one tile in float32, whose end may lie in a later matrix than its beginning."""
+    if places[row, 0, 0] < 0:
         widen_all(x, out)
-    else:
-        add(x, start, columns, factors, places[row, 0], factors, places[row, 1], places[row, 2], strip, out)
+        return
+    size = rows * columns
+    low = 0
+    while low < out.size:
+        matrix = (start + low) // size
+        inside = start + low - matrix * size
+        high = min(out.size, low + size - inside)
+        left, right, rank = places[row, matrix, 0], places[row, matrix, 1], places[row, matrix, 2]
+        add(x[low:high], inside, columns, factors, left, factors, right, rank, strip, out[low:high])
+        low = high
 
 
 @compiled()
-def combine(c, x, rows, start, factors, places, columns, strip, chunk, scratch, out):
+def combine(c, x, used, start, factors, places, rows, columns, strip, chunk, scratch, out):
     top = magnitude(narrow(0.0, out[0]))
-    for low in range(0, out.size, TILE):
+    low = 0
+    while low < out.size:
         high = min(out.size, low + TILE)
-        for row in rows:
-            _sums(x[row, low:high], row, start + low, factors, places, columns, strip, scratch[row, : high - low])
+        whole = (start + high) // (ROWS * columns) * (ROWS * columns) - start  # products are formed of so many rows
+        if low < whole < out.size:
+            high = whole
+        for row in used:
+            _sums(x[row, low:high], row, start + low, factors, places, rows, columns, strip, scratch[row, : high - low])
         # a slice of all rows of scratch would have strides, which cost the vectors
-        bits = combine_rows(c, scratch, rows, chunk, out[low:high])
+        bits = combine_rows(c, scratch, used, chunk, out[low:high])
         top = bits if bits > top else top
+        low = high
     return top
 
 
 @compiled()
-def gram(x, start, factors, places, columns, strip, scratch, subtract, first, doubles, init, sums, part, total):
+def gram(x, start, factors, places, rows, columns, strip, scratch, subtract, first, doubles, init, sums, part, total):
     count = total.shape[0]
     for low in range(0, x.shape[1], TILE):
         high = min(x.shape[1], low + TILE)
         for row in range(0 if subtract else first, x.shape[0]):
-            _sums(x[row, low:high], row, start + low, factors, places, columns, strip, scratch[row, : high - low])
+            _sums(x[row, low:high], row, start + low, factors, places, rows, columns, strip, scratch[row, : high - low])
             scratch[row, high - low :] = 0  # of the last tile
         gram_of_rows(scratch, subtract, first, doubles, init, sums, part)
         for a in range(count):

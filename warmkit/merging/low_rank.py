@@ -88,21 +88,22 @@ def add(base: NDArray[Any], start: int, low_rank: LowRank, out: NDArray[Any]) ->
 
 
 class AddingKernels:
-    """Kernels of rows x_v + p_v, products of thin matrices added to 16-bit rows.
+    """Kernels of rows x_v + p_v, products of thin matrices added to 16-bit rows of one matrix or several.
 
     The sums are formed in float32 a tile at a time and never leave the cache: to write and read them would cost more than to
     form them. They are those of `add`, element by element.
 
     Args:
-        products: [V], of one shape; None for a row that nothing is added to.
-        start: Place of the first element in the matrix.
+        products: [V], of every matrix one, in order, all of one shape; None for a row that nothing is added to.
+        start: Place of the first element in the first matrix.
         scratch: [V, TILE] float32, overwritten.
     """
 
-    def __init__(self, products: Sequence[LowRank | None], start: int, scratch: Block) -> None:
+    def __init__(self, products: Sequence[Sequence[LowRank] | None], start: int, scratch: Block) -> None:
         self._added = np.array([product is not None for product in products])
-        factors, places, columns = _side_by_side(products)
-        self._products = start, factors, places, columns, np.empty((ROWS, STRIP), np.float32)
+        factors, places = _side_by_side(products)
+        one = next(each[0] for each in products if each is not None)
+        self._products = start, factors, places, one.rows, one.columns, np.empty((ROWS, STRIP), np.float32)
         self._scratch = scratch
 
     def combine(self, coefficients: Coefficients, inputs: Block, output: Block) -> bool:
@@ -131,17 +132,17 @@ class AddingKernels:
         return total
 
 
-def _side_by_side(products: Sequence[LowRank | None]) -> tuple[NDArray[Any], NDArray[np.int64], int]:
-    """Return all factors in one array; where each begins and its rank, [V, 3], -1 for none; and the columns."""
+def _side_by_side(products: Sequence[Sequence[LowRank] | None]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Return all factors in one array; and where each matrix's begin and its rank, [V, matrices, 3], -1 for none."""
     parts: list[NDArray[Any]] = []
-    places = np.full((len(products), 3), -1, np.int64)
-    size = columns = 0
-    for row, product in enumerate(products):
-        if product is not None:
-            places[row] = size, size + product.left.size, product.left.shape[1]
+    places = np.full((len(products), max(len(each) for each in products if each is not None), 3), -1, np.int64)
+    size = 0
+    for row, matrices in enumerate(products):
+        for number, product in enumerate(matrices or ()):
+            places[row, number] = size, size + product.left.size, product.left.shape[1]
             parts += [product.left.ravel(), product.right.ravel()]
-            size, columns = size + product.left.size + product.right.size, product.columns
-    return np.concatenate(parts), places, columns
+            size += product.left.size + product.right.size
+    return np.concatenate(parts), places
 
 
 def add_squares(block: NDArray[Any], start: int, columns: int, by_column: bool, sums: NDArray[np.float64]) -> None:

@@ -71,6 +71,7 @@ edits = Kernels("compiled_edits")
 low_rank = Kernels("compiled_low_rank")
 codes = Kernels("compiled_codes")
 residuals = Kernels("compiled_residuals")
+turns = Kernels("compiled_turns")
 
 
 def _kind(argument: Any) -> str:

@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file, save_file
+from safetensors.torch import save_file as save_torch_file
 
 import warmkit
 from warmkit.errors import FormatError, MismatchError, UnsupportedError, WarmkitError
@@ -310,6 +312,35 @@ def test_a_stack_reads_the_same_in_any_pieces_and_merges(tmp_path: Path, monkeyp
     warmkit.merge([DATA / case, DATA / case], tmp_path / "out", init=base_of(case), method="slerp", eta=2.0, threads=2)
     found, base = load_file(tmp_path / "out" / "model.safetensors")[name].ravel(), numbers(base_of(case))[name].ravel()
     np.testing.assert_allclose(found, base + 2 * (whole - base), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("method", ["lerp", "slerp"])
+@pytest.mark.parametrize("case", ["experts-fused", "experts-transposed"])
+def test_stacks_of_bfloat16_are_rounded_once(case: str, method: str, tmp_path: Path) -> None:
+    """An adapter beside a dense model, and two adapters: the products of every expert are added on the way."""
+    narrow: dict[str, Any] = {}
+    for name, more in (("base", 0.0), ("dense", 0.01)):
+        shutil.copytree(base_of(case), tmp_path / name)
+        wide = load_file(tmp_path / name / "model.safetensors")
+        tensors = {key: torch.from_numpy(value + more).bfloat16() for key, value in wide.items()}
+        save_torch_file(tensors, tmp_path / name / "model.safetensors")
+        narrow[name] = numbers(tmp_path / name)
+    copied(case, tmp_path / "other", lambda found: found.update({k: v[::-1].copy() for k, v in found.items()}))
+    wide, adapters = numbers(base_of(case)), (DATA / case, tmp_path / "other")
+    exact = [{k: narrow["base"][k] + v - wide[k] for k, v in numbers(f"{base_of(case)}+{each}").items()} for each in adapters]
+    sources = [f"{tmp_path / 'base'}+{each}" for each in adapters]
+    for number, (models, rows) in enumerate(
+        (([sources[0], tmp_path / "dense"], [exact[0], narrow["dense"]]), (sources, exact)),
+    ):
+        made = warmkit.merge(models, tmp_path / f"{number}", init=tmp_path / "base", method=method, granularity="tensor")
+        found = numbers(made.path)
+        for group in made.groups:
+            used = [narrow["base"], *rows][-len(group.coefficients) :]
+            terms = [c * row[group.name] for c, row in zip(group.coefficients, used)]
+            total = sum(terms)
+            step = 2.0 ** (np.floor(np.log2(np.maximum(np.abs(total), 2.0**-126))) - 7)
+            bound = step / 2 + 2.0**-21 * sum(map(np.abs, terms))
+            assert (np.abs(found[group.name] - total) <= bound).all(), group.name
 
 
 def test_products_of_stacks_are_those_of_the_dense_differences(tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def test_sums_on_the_way_are_those_that_are_stored_first(
     storage: str, start: int, size: int, output: str, coefficients: tuple[float, ...]
 ) -> None:
     inputs, products, sums = rows_apart(storage, start, size)
-    kernels = AddingKernels(products, start, np.full((3, TILE), np.nan, np.float32))
+    kernels = AddingKernels([each and [each] for each in products], start, np.full((3, TILE), np.nan, np.float32))
     found, expected = np.empty(size, output), np.empty(size, output)
     assert kernels.combine(np.array(coefficients), inputs, found)
     assert NumbaKernels().combine(np.array(coefficients), sums, expected)
@@ -127,7 +127,7 @@ def test_sums_on_the_way_are_those_that_are_stored_first(
 @pytest.mark.parametrize("storage", ["uint16", "int16"])
 def test_to_16_bits_they_are_rounded_as_finely_as_sums_of_16_bits(storage: str) -> None:
     inputs, products, sums = rows_apart(storage, 5, 40_000)
-    kernels = AddingKernels(products, 5, np.empty((3, TILE), np.float32))
+    kernels = AddingKernels([each and [each] for each in products], 5, np.empty((3, TILE), np.float32))
     coefficients, found = np.array([0.5, 0.3, 0.2]), np.empty(40_000, storage)
     kernels.combine(coefficients, inputs, found)
     exact = coefficients @ sums.astype(np.float64)
@@ -141,17 +141,40 @@ def test_to_16_bits_they_are_rounded_as_finely_as_sums_of_16_bits(storage: str) 
 @pytest.mark.parametrize(("start", "size"), [(0, 75_000), (777, TILE + 3), (74_999, 1)])
 def test_their_products_are_those_of_the_sums(space: Space, start: int, size: int) -> None:
     inputs, products, sums = rows_apart("uint16", start, size)
-    kernels = AddingKernels(products, start, np.full((3, TILE), np.nan, np.float32))
+    kernels = AddingKernels([each and [each] for each in products], start, np.full((3, TILE), np.nan, np.float32))
     np.testing.assert_allclose(kernels.gram(inputs, space), NumbaKernels().gram(sums, space), rtol=1e-12)
+
+
+@pytest.mark.parametrize(("start", "size"), [(0, 8 * 60), (77, 300), (59, 2), (60, 60)])
+def test_a_row_may_be_of_several_matrices(start: int, size: int) -> None:
+    """Of each its own product, wherever a tile begins and ends: 8 experts of 12 x 5."""
+    stacks = [[low_rank.pack(*matrices(12, 5, rank, "uint16", 10 * rank + each)[2:]) for each in range(8)] for rank in (2, 3)]
+    base, values, _, _ = matrices(8 * 12, 5, 1, "uint16")
+    rows = [stacks[0], None, stacks[1]]
+    sums = np.empty((3, 8 * 60), np.float32)
+    for row, stack in zip(sums, rows):
+        row[:] = values
+        for number, product in enumerate(stack or ()):
+            part = slice(60 * number, 60 * number + 60)
+            low_rank.add(base[part], 0, product, row[part])
+    inputs, sums = np.stack([base[start : start + size]] * 3), np.ascontiguousarray(sums[:, start : start + size])
+    first = start // 60
+    reached = [stack and stack[first : (start + size - 1) // 60 + 1] for stack in rows]
+    kernels = AddingKernels(reached, start - 60 * first, np.full((3, TILE), np.nan, np.float32))
+    coefficients, found, expected = np.array([0.5, 0.2, 0.3]), np.empty(size, "float32"), np.empty(size, "float32")
+    assert kernels.combine(coefficients, inputs, found)
+    NumbaKernels().combine(coefficients, sums, expected)
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_allclose(kernels.gram(inputs, "weights"), NumbaKernels().gram(sums, "weights"), rtol=1e-12)
 
 
 def test_what_is_not_finite_is_found_in_bases_products_and_rows_without_a_share() -> None:
     for row in range(3):
         inputs, products, _ = rows_apart("uint16", 0, 1000)
         inputs[row, 7] = 0x7F80
-        kernels = AddingKernels(products, 0, np.empty((3, TILE), np.float32))
+        kernels = AddingKernels([each and [each] for each in products], 0, np.empty((3, TILE), np.float32))
         assert not kernels.combine(np.array([0.5, 0.0, 0.5]), inputs, np.empty(1000, np.float32))
     infinite = low_rank.pack(np.full((300, 1), np.inf, np.float32), np.ones((1, 250), np.float32))
     assert not infinite.finite
-    kernels = AddingKernels([infinite, None, None], 0, np.empty((3, TILE), np.float32))
+    kernels = AddingKernels([[infinite], None, None], 0, np.empty((3, TILE), np.float32))
     assert not kernels.combine(np.array([0.5, 0.0, 0.5]), rows_apart("uint16", 0, 1000)[0], np.empty(1000, np.float32))

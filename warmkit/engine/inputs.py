@@ -1,4 +1,4 @@
-"""Inputs of a merge, row by row: files, or tensors in memory."""
+"""Inputs of a merge, row by row."""
 
 from __future__ import annotations
 
@@ -8,19 +8,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from warmkit.engine.adapter_products import known_products
-from warmkit.errors import MismatchError, UnsupportedError
-from warmkit.formats.dtypes import BY_TORCH_NAME, DType
+from warmkit.formats.dtypes import DType
 from warmkit.formats.tensors import StoredTensor, Tensor, is_sum, result_dtype
 from warmkit.merging.types import Gram
 from warmkit.sources.files import Files
 
 if TYPE_CHECKING:
-    import torch
-
     from warmkit.merging.low_rank import LowRank
 
 
@@ -148,72 +142,3 @@ class FileSource:
 
     def close(self) -> None:
         self._files.close()
-
-
-class MemorySource:
-    """A state dict. Tensors on a GPU, or not contiguous, are copied once."""
-
-    far = False
-
-    def __init__(self, name: str, state_dict: Mapping[str, torch.Tensor]) -> None:
-        self.name = name
-        self._tensors: dict[str, tuple[DType, tuple[int, ...], NDArray[np.uint8]]] = {}
-        for key, tensor in state_dict.items():
-            torch_name = str(tensor.dtype).removeprefix("torch.")
-            if torch_name not in BY_TORCH_NAME:
-                raise UnsupportedError(f"{name}: tensor {key!r} is {torch_name}, which cannot be averaged")
-            self._tensors[key] = (BY_TORCH_NAME[torch_name], tuple(tensor.shape), _bytes_of(tensor))
-
-    @property
-    def names(self) -> list[str]:
-        return list(self._tensors)
-
-    def dtype(self, tensor: str) -> DType:
-        return self._tensors[tensor][0]
-
-    def result_dtype(self, tensor: str) -> DType:
-        return self.dtype(tensor)
-
-    def shape(self, tensor: str) -> tuple[int, ...]:
-        return self._tensors[tensor][1]
-
-    def read(self, tensor: str, start: int, view: memoryview) -> None:
-        dtype, _, data = self._tensors[tensor]
-        first = start * dtype.itemsize
-        view[:] = data.data[first : first + view.nbytes]
-
-    def apart(self, tensor: str) -> None:
-        """Say that nothing here is a sum."""
-
-    def ahead(self, tensor: str, start: int, elements: int) -> None:
-        """Nothing to announce: it is in memory."""
-
-    def stop(self) -> None:
-        """Nothing waits."""
-
-    def close(self) -> None:
-        self._tensors.clear()
-
-
-def _bytes_of(tensor: torch.Tensor) -> NDArray[np.uint8]:
-    import torch
-
-    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-
-
-def check_state_dicts(sources: Sequence[MemorySource | FileSource]) -> None:
-    """Check that all hold the same names with the same shapes and kinds.
-
-    Raises:
-        MismatchError: Naming the first difference.
-    """
-    reference, *others = sources
-    for other in others:
-        if different := set(reference.names) ^ set(other.names):
-            raise MismatchError(f"{other.name} and {reference.name} do not both hold {sorted(different)[:6]}")
-        for name in reference.names:
-            if reference.shape(name) != other.shape(name):
-                raise MismatchError(f"{name!r}: {list(other.shape(name))} in {other.name}, not {list(reference.shape(name))}")
-            kinds = {reference.dtype(name), other.dtype(name)}
-            if len(kinds) > 1 and any(dtype.kind == "exact" for dtype in kinds):
-                raise MismatchError(f"{name!r}: {other.name} and {reference.name} hold different kinds of numbers")

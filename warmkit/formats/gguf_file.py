@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from warmkit.formats.tensors import Counted, Tensor
 from warmkit.sources.files import Files, WeightFile, refuse_irregular
 
 END = ".gguf"
+EXPERT = "*"  # stands for the number of an expert
 PIECE = 1 << 18  # numbers that are computed at a time
 WHOLE = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
 LAYER = {
@@ -41,7 +42,21 @@ GEMMA = {
     "ffn_norm": "pre_feedforward_layernorm",
     "post_ffw_norm": "post_feedforward_layernorm",
 }
-ASIDE = ("rope_freqs.weight",)  # which follows from the config
+EXPERTS = {
+    "ffn_gate_inp": "mlp.gate",
+    "ffn_gate_exps": "mlp.experts.*.gate_proj",
+    "ffn_up_exps": "mlp.experts.*.up_proj",
+    "ffn_down_exps": "mlp.experts.*.down_proj",
+}
+SHARED = {
+    "ffn_gate_inp_shexp": "mlp.shared_expert_gate",
+    "ffn_gate_shexp": "mlp.shared_expert.gate_proj",
+    "ffn_up_shexp": "mlp.shared_expert.up_proj",
+    "ffn_down_shexp": "mlp.shared_expert.down_proj",
+}
+PHI = {"attn_qkv": "self_attn.qkv_proj", "ffn_up": "mlp.gate_up_proj"}
+STARCODER = {"ffn_up": "mlp.c_fc", "ffn_down": "mlp.c_proj"}
+ASIDE = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")  # which follow from the config
 
 
 @dataclass(frozen=True)
@@ -65,6 +80,12 @@ ARCHITECTURES = {
     "qwen3": Architecture(),
     "gemma2": Architecture({**LAYER, **GEMMA}, raised=True),
     "gemma3": Architecture({**LAYER, **GEMMA}, raised=True),
+    "qwen2moe": Architecture({**LAYER, **EXPERTS, **SHARED}),
+    "qwen3moe": Architecture({**LAYER, **EXPERTS}),
+    "phi3": Architecture({**LAYER, **PHI}),
+    "starcoder2": Architecture({**LAYER, **STARCODER}),
+    "stablelm": Architecture({key: name for key, name in LAYER.items() if key not in ("attn_q_norm", "attn_k_norm")}),
+    "nemotron": Architecture(raised=True),
 }
 
 
@@ -162,7 +183,7 @@ def open_model(source: str, path: Path) -> Checkpoint:
     for stored in tensors:
         if stored.name not in ASIDE:
             entry = _entry(stored, file, ARCHITECTURES[kind], _heads(said, str(kind)))
-            entries[entry.name] = entry
+            entries |= {each.name: each for each in _experts(entry)}
     note = f"{source}: GGUF of {kind}: its blocks are read as the bfloat16 weights that they stand for"
     return Checkpoint(source, path, entries, (file,), notes=(note,))
 
@@ -200,7 +221,24 @@ def _entry(stored: Entry, path: Path, how: Architecture, heads: tuple[Any, Any])
     if count != 0 and count is not None and (type(count) is not int or count < 1 or shape[0] % (2 * count)):
         raise FormatError(f"{path}: tensor {name!r} has {shape[0]} rows, which are not those of {count!r:.20} heads")
     named = f"model.layers.{found[1]}.{part}.{found[3]}" if found[1] else f"{part}.{found[3]}"
-    return GgufTensor(named, shape, path, stored.offset, form, row, count or 0, int(how.raised and found[2].endswith("_norm")))
+    less = int(how.raised and name.endswith("_norm.weight"))
+    if found[2] == "ffn_gate_inp_shexp" and len(shape) == 1:
+        shape = (1, *shape)  # a vector there
+    return GgufTensor(named, shape, path, stored.offset, form, row, count or 0, less)
+
+
+def _experts(entry: GgufTensor) -> list[GgufTensor]:
+    """Return the matrices of single experts of a stack, other tensors as they are."""
+    if EXPERT not in entry.name:
+        return [entry]
+    if len(entry.shape) != 3:
+        raise FormatError(f"{entry.file}: {entry.name!r} is of shape {list(entry.shape)}, expected [experts, out, in]")
+    count, *shape = entry.shape
+    size = shape[0] * entry.row
+    return [
+        replace(entry, name=entry.name.replace(EXPERT, str(each)), shape=(*shape,), offset=entry.offset + each * size)
+        for each in range(count)
+    ]
 
 
 def _form(path: Path, stored: Entry) -> tuple[Any, int, int]:

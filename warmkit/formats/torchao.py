@@ -1,4 +1,7 @@
-"""Weights of torchao as transformers saves them: int8 and FP8 with scales of blocks, described in the metadata of the files."""
+"""Weights of torchao as transformers saves them: int8, FP8 and codes of fewer bits in bytes, with scales of blocks.
+
+What a weight is made of stands in the metadata of the files.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,8 @@ from warmkit.formats.tensors import Tensor
 from warmkit.merging.codes import Grid
 
 CODES, SCALE, ZERO = "qdata", "scale", "zero_point"  # each after `_weight_`, in place of `weight`
-READ: dict[str, DType] = {"Int8Tensor": DTYPES["I8"], "Float8Tensor": E4M3}
+READ: dict[str, DType] = {"Int8Tensor": DTYPES["I8"], "Float8Tensor": E4M3, "IntxUnpackedToInt8Tensor": DTYPES["I8"]}
+UNPACKED = "IntxUnpackedToInt8Tensor"  # of up to eight bits, with scales of the model's type or another
 
 
 def dense_entries(checkpoint: Checkpoint, said: Mapping[str, Any], stands_for: DType) -> dict[str, Tensor]:
@@ -31,7 +35,7 @@ def dense_entries(checkpoint: Checkpoint, said: Mapping[str, Any], stands_for: D
 
     Raises:
         FormatError: If a part is missing, or of another type or shape than the metadata says.
-        UnsupportedError: If it is of another form than int8 or FP8.
+        UnsupportedError: If it is of another form: int4 packed for a GPU, for instance.
     """
     entries, grids = dict(checkpoint.entries), Recent[Grid]()
     for name, content in checkpoint.metadata.items():
@@ -80,10 +84,12 @@ def _check(
     scales: Tensor | None,
     zeros: Tensor | None,
 ) -> None:
-    missing = next((each for each, part in ((CODES, codes), (SCALE, scales)) if part is None), None)
-    if codes is None or scales is None:
+    needed = ((CODES, codes), (SCALE, scales), *([(ZERO, zeros)] if kind == UNPACKED else []))
+    missing = next((each for each, part in needed if part is None), None)
+    if codes is None or scales is None or missing:
         raise FormatError(f"{checkpoint.source}: the {missing} of {name!r} is missing; copy the checkpoint again")
-    right = len(codes.shape) == 2 and codes.dtype == READ[kind] and scales.dtype.name == "F32"
+    types = ("F32", "BF16", "F16") if kind == UNPACKED else ("F32",)
+    right = len(codes.shape) == 2 and codes.dtype == READ[kind] and scales.dtype.name in types
     size = (block[0], block[1])
     if not right or not one_a_block(codes.shape, size, scales.shape):
         raise FormatError(

@@ -281,11 +281,13 @@ class Edited(Changed):
         own: A tensor of the adapter that says how.
         load: Reads it, and returns what changes a piece in place, given the place of its first element.
         cache: Of what was loaded.
+        unit: Elements that are changed together, a row for instance; pieces begin and end with one.
     """
 
     own: Tensor
     load: Callable[[Files, DType], Edit]
     cache: Recent[Edit]
+    unit: int = 1
 
     @property
     def file(self) -> WeightFile:
@@ -296,13 +298,21 @@ class Edited(Changed):
             return
         out, edit = np.frombuffer(view, self.dtype.storage), self.cache.get(self.name, partial(self.load, files, self.dtype))
         for low in range(0, out.size, PIECE):
-            piece = out[low : low + PIECE]
-            raw = self.stored(files, start + low, piece.size)
-            if raw.dtype == piece.dtype:
-                piece[:] = raw
+            self._changed(files, start + low, edit, out[low : low + PIECE])
+
+    def _changed(self, files: Files, start: int, edit: Edit, piece: NDArray[Any]) -> None:
+        first, end = start // self.unit * self.unit, -(-(start + piece.size) // self.unit) * self.unit
+        cut = end - first > piece.size
+        whole = held.buffer(end - first, self.dtype.storage, "units") if cut else piece
+        for low in range(0, whole.size, PIECE):
+            raw, part = self.stored(files, first + low, min(PIECE, whole.size - low)), whole[low : low + PIECE]
+            if raw.dtype == part.dtype:
+                part[:] = raw
             else:
-                NumbaKernels().convert(raw, piece)
-            edit(start + low, piece)
+                NumbaKernels().convert(raw, part)
+        edit(first, whole)
+        if cut:
+            piece[:] = whole[start - first :][: piece.size]
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,10 @@ KINDS: dict[str, tuple[str | None, str | None]] = {
     "LOKR": ("r", "alpha"),
     "VERA": ("r", None),
     "IA3": (None, None),
+    "OFT": (None, None),
+    "BOFT": (None, None),
+    "HRA": (None, None),
+    "MISS": (None, None),
     "LN_TUNING": (None, None),
     "TRAINABLE_TOKENS": (None, None),
 }
@@ -61,9 +65,15 @@ REFUSED = {
 REFUSED_INITS = ("pissa", "olora", "corda", "loftq", "lora_ga")
 # Kinds whose `rank_pattern` is one of ranks, by expressions.
 _BY_PATTERN = ("LORA", "LOHA", "LOKR")
+# Keys of other kinds that their arithmetic depends on.
+_OPTIONS: dict[str, tuple[str, ...]] = {
+    "OFT": ("use_cayley_neumann", "num_cayley_neumann_terms", "coft", "eps"),
+    "HRA": ("apply_GS",),
+}
 # Further switches and tables of other kinds.
 _HARMLESS_OF_KINDS = frozenset(
     (
+        "block_share",
         "decompose_both",
         "feedforward_modules",
         "init_ia3_weights",
@@ -130,6 +140,7 @@ class AdapterConfig:
         kind: peft_type.
         tokens: Rows of an embedding that are replaced, by the end of its module's name; "" is the input embedding.
         everywhere: Whether modules are named by their last parts alone, and so adapted in every layer.
+        options: Keys of a kind that its arithmetic depends on.
     """
 
     path: Path
@@ -149,6 +160,7 @@ class AdapterConfig:
     kind: str = "LORA"
     tokens: dict[str, tuple[int, ...]] = field(default_factory=lambda: {})
     everywhere: bool = False
+    options: dict[str, Any] = field(default_factory=lambda: {})
 
     def rank_of(self, module: str) -> int:
         return _matching(self.rank_pattern, module, self.rank)
@@ -199,6 +211,7 @@ def read_config(directory: Path) -> AdapterConfig:
             version=_version(content.get("peft_version")),
             kind=kind,
             everywhere=_everywhere(content),
+            options={key: content[key] for key in _OPTIONS.get(kind, ()) if key in content},
             tokens=_tokens(content.get("trainable_token_indices") or (content.get("token_indices") if rank is None else None)),
         )
     except (ArithmeticError, KeyError, TypeError, ValueError, AttributeError, RecursionError, re.error) as error:
@@ -227,7 +240,7 @@ def _refuse(path: Path, content: dict[str, Any]) -> str:
             "peft's save_pretrained(..., path_initial_model_for_weight_conversion=...), or give it on the base that training "
             "left (unload(), save_pretrained) and write init_lora_weights: true"
         )
-    known = HARMLESS | REFUSED.keys() | (_HARMLESS_OF_KINDS if kind != "LORA" else frozenset())
+    known = HARMLESS | REFUSED.keys() | (_HARMLESS_OF_KINDS if kind != "LORA" else frozenset()) | {*_OPTIONS.get(kind, ())}
     unknown = sorted(key for key, value in content.items() if key not in known and (value is True or _table(value)))
     if unknown:
         raise UnsupportedError(f"{path}: {unknown[0]} is not known here and may change what the adapter's weights mean")

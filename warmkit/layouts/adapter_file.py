@@ -15,11 +15,12 @@ from warmkit.layouts.adapter_config import CONFIG, WEIGHTS, AdapterConfig
 
 _PARTS = (
     "lora_A|lora_B|lora_E|lora_embedding_A|lora_embedding_B|lora_magnitude_vector|hada_w1_a|hada_w1_b|hada_w2_a|hada_w2_b|ia3_l|"
-    "lokr_w1|lokr_w1_a|lokr_w1_b|lokr_w2|lokr_w2_a|lokr_w2_b|vera_lambda_b|vera_lambda_d|trainable_tokens_delta"
+    "lokr_w1|lokr_w1_a|lokr_w1_b|lokr_w2|lokr_w2_a|lokr_w2_b|vera_lambda_b|vera_lambda_d|trainable_tokens_delta|"
+    "oft_R|boft_R|boft_s|hra_u|miss_block"
 )
 _PART = re.compile(rf"(?P<module>.+?)(?:\.token_adapter)?\.(?P<part>{_PARTS})(?:\.(?P<kind>weight|bias))?")
 _SHARED = re.compile(r"(?:.+\.)?(vera_[AB])")
-_OTHER = re.compile(r"lora_|hada_|ia3_|lokr_|vera_|token_adapter|trainable_tokens")
+_OTHER = re.compile(r"lora_|hada_|ia3_|lokr_|vera_|token_adapter|trainable_tokens|\bb?oft_|\bhra_|\bmiss_")
 
 
 @dataclass

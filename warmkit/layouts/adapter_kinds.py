@@ -25,6 +25,8 @@ from warmkit.formats.held import read_whole
 from warmkit.formats.tensors import Tensor
 from warmkit.layouts.adapted import Edit
 from warmkit.layouts.adapter_file import Adapter, Module
+from warmkit.layouts.adapter_rotations import changed_rows
+from warmkit.layouts.adapter_rules import Rule
 from warmkit.merging import low_rank
 from warmkit.merging.low_rank import LowRank
 from warmkit.sources.files import Files, WeightFile
@@ -62,25 +64,12 @@ class Formula:
         return low_rank.pack(left.astype(dtype.storage), right.astype(dtype.storage))
 
 
-@dataclass(frozen=True)
-class Rule:
-    """A change of a tensor that is no product.
-
-    Attributes:
-        own: The adapter's tensor that says how.
-        shape: Of the tensor that is changed.
-        load: As that of `Edited`.
-    """
-
-    own: Tensor
-    shape: tuple[int, ...]
-    load: Callable[[Files, DType], Edit]
-
-
 Change: TypeAlias = "Formula | Rule"
 
 
-def changes(adapter: Adapter, module: Module, base: Mapping[str, Tensor], weight: str, transposed: bool) -> dict[str, Change]:
+def changes(
+    adapter: Adapter, module: Module, base: Mapping[str, Tensor], weight: str, transposed: bool
+) -> Mapping[str, Change]:
     """Return what happens to a module's weight and, with IA3, to its bias.
 
     Args:
@@ -212,7 +201,8 @@ def replaced_rows(own: Tensor, rows: tuple[int, ...], target: Tensor) -> Rule:
     return Rule(own, target.shape, load)
 
 
-_KINDS: dict[str, Callable[[Adapter, Module, Mapping[str, Tensor], str, bool], dict[str, Change]]] = {
+_KINDS: dict[str, Callable[[Adapter, Module, Mapping[str, Tensor], str, bool], Mapping[str, Change]]] = {
+    **dict.fromkeys(("OFT", "BOFT", "HRA", "MISS"), changed_rows),
     "ADALORA": _adalora,
     "IA3": _ia3,
     "LOHA": _loha,

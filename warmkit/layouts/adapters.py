@@ -17,8 +17,9 @@ from warmkit.layouts.adapter_config import CONFIG, AdapterConfig, read_config
 from warmkit.layouts.adapter_experts import Parameter, adapted_experts, is_behind, kind_of, router_place, sorted_modules
 from warmkit.layouts.adapter_file import Adapter, Module, read_adapter
 from warmkit.layouts.adapter_heads import SCORE, lost_head, padded_as_trained, with_own_head
-from warmkit.layouts.adapter_kinds import Rule, changes, replaced_rows
+from warmkit.layouts.adapter_kinds import changes, replaced_rows
 from warmkit.layouts.adapter_names import alike, naming
+from warmkit.layouts.adapter_rules import Rule
 from warmkit.layouts.compatibility import EMBEDDINGS, HEAD, embedding_of, same_bytes
 from warmkit.layouts.config_defaults import ties
 from warmkit.layouts.orientation import has_conv1d, is_conv1d
@@ -132,7 +133,7 @@ def _apply(
             if target is None or not _fits(change, target):
                 problems.append(_module_problem(name, change, target, base))
             elif isinstance(change, Rule):
-                changed[name] = Edited(target, change.own, change.load, edits)
+                changed[name] = Edited(target, change.own, change.load, edits, change.unit)
             else:
                 changed[name] = AdaptedTensor(target, change, cache)
     if problems:

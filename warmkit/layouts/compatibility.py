@@ -14,6 +14,8 @@ from warmkit.formats.tensors import Tensor
 from warmkit.layouts.config_defaults import ties
 from warmkit.layouts.config_meanings import compare
 from warmkit.layouts.layer_kinds import apart_from_layers
+from warmkit.layouts.misfits import FEW, names_by_part, pairs_by_part
+from warmkit.layouts.nearest_layout import nearest_layout
 from warmkit.layouts.renamed import renamed
 from warmkit.sources.beside import split_name
 from warmkit.sources.files import Files
@@ -60,7 +62,7 @@ def align(
         notes += note
     found = [_tensor_problems(reference, tensors) for tensors in entries[1:]]
     if any(found):
-        said = [_heading(other, problems) for other, problems in zip(others, found)]
+        said = [_heading(reference, other, problems) for other, problems in zip(others, found)]
         raise MismatchError("\n".join(filter(None, [*said, _advice(reference, found)])))
     for checkpoint, tensors in zip(checkpoints, entries):
         _check_tied_head(checkpoint, tensors)
@@ -81,33 +83,62 @@ def _refuse_rescaled(checkpoints: Sequence[Checkpoint]) -> None:
         )
 
 
-def _heading(other: Checkpoint, problems: list[str]) -> str:
-    return f"{other.source} does not fit:\n{listed(problems)}" if problems else ""
+@dataclass(frozen=True)
+class Problems:
+    """What of a model does not fit; false where all does.
+
+    Attributes:
+        lines: What is said.
+        count: How many tensors do not fit, those of layers and experts left out that one of the two lacks.
+        renamed: Whether tensors are missing and others are there instead.
+    """
+
+    lines: tuple[str, ...] = ()
+    count: int = 0
+    renamed: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(self.lines)
 
 
-def _advice(reference: Checkpoint, found: list[list[str]]) -> str:
-    """Return what to do about problems that do not say it themselves."""
-    if any(word in problem for problems in found for problem in problems for word in ("--exclude", "--vocabulary", "save it")):
+def _heading(reference: Checkpoint, other: Checkpoint, problems: Problems) -> str:
+    if not problems:
         return ""
-    if max(map(len, found)) > len(reference.entries):
+    near = nearest_layout(reference, other) if problems.renamed else ""
+    return f"{other.source} does not fit:\n{listed([*problems.lines])}" + (f"\n  {near}" if near else "")
+
+
+def _advice(reference: Checkpoint, found: Sequence[Problems]) -> str:
+    """Return what to do about problems that do not say it themselves."""
+    lines = [line for problems in found for line in problems.lines]
+    if any(word in line for line in lines for word in ("--exclude", "--vocabulary", "save it")):
+        return ""
+    if not any(problems.count for problems in found):
+        return "Give models with the same layers and experts; copy a checkpoint again if its files are not complete"
+    if max(problems.count for problems in found) > len(reference.entries):
         return "Most tensors differ: give models that were fine-tuned from one, with the same names of tensors"
     return "warmkit inspect shows what a model holds; a merge leaves tensors out with --exclude 'NAME*'"
 
 
-def _tensor_problems(reference: Checkpoint, tensors: dict[str, Tensor]) -> list[str]:
+def _tensor_problems(reference: Checkpoint, tensors: dict[str, Tensor]) -> Problems:
     if pairs := renamed(reference.entries, tensors):
-        return [_renamed(pairs, reference.source)]
+        return Problems((_renamed(pairs, reference.source),), len(pairs))
     theirs, ours = tensors.keys(), reference.entries.keys()
-    problems = [f"missing tensor {name!r}" for name in ours if name not in theirs]
-    problems += [f"extra tensor {name!r}, which {reference.source} lacks" for name in theirs if name not in ours]
+    missing, extra = [name for name in ours if name not in theirs], [name for name in theirs if name not in ours]
+    unequal: dict[str, str] = {}
     for name, mine in reference.entries.items():
-        if name in tensors:
-            problems += _pair_problems(name, mine, tensors[name], reference.source)
-    beside = {file for name in theirs ^ ours if (file := split_name(name)[0])}
-    return [
-        *problems,
-        *(f"--exclude '{file}:*' leaves out, or keeps of {reference.source}, what is in {file}" for file in beside),
-    ]
+        if name in tensors and (problem := _pair_problem(name, mine, tensors[name], reference.source)):
+            unequal[name] = problem
+    count = len(missing) + len(extra) + len(unequal)
+    lines = [f"missing tensor {name!r}" for name in missing]
+    lines += [f"extra tensor {name!r}, which {reference.source} lacks" for name in extra]
+    lines += unequal.values()
+    if many := count > FEW:
+        lines, rest = names_by_part(missing, extra, ours, reference.source)
+        lines, count = [*lines, *pairs_by_part(unequal, ours)], rest + len(unequal)
+    beside = dict.fromkeys(file for name in (*missing, *extra) if (file := split_name(name)[0]))
+    lines += [f"--exclude '{file}:*' leaves out, or keeps of {reference.source}, what is in {file}" for file in beside]
+    return Problems(tuple(lines), count, many and bool(missing and extra and count))
 
 
 def _renamed(pairs: Mapping[str, str], source: str) -> str:
@@ -118,13 +149,13 @@ def _renamed(pairs: Mapping[str, str], source: str) -> str:
     )
 
 
-def _pair_problems(name: str, mine: Tensor, theirs: Tensor, source: str) -> list[str]:
+def _pair_problem(name: str, mine: Tensor, theirs: Tensor, source: str) -> str:
     if mine.shape != theirs.shape:
-        return [f"tensor {name!r} has shape {list(theirs.shape)}, {source} has {list(mine.shape)}{_padding(mine, theirs)}"]
+        return f"tensor {name!r} has shape {list(theirs.shape)}, {source} has {list(mine.shape)}{_padding(mine, theirs)}"
     differs = mine.dtype != theirs.dtype
     if differs and "exact" in (mine.dtype.kind, theirs.dtype.kind):
-        return [f"tensor {name!r} is {theirs.dtype.name}, {source} has {mine.dtype.name}"]
-    return []
+        return f"tensor {name!r} is {theirs.dtype.name}, {source} has {mine.dtype.name}"
+    return ""
 
 
 def _padding(mine: Tensor, theirs: Tensor) -> str:

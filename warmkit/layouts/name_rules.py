@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -148,6 +148,14 @@ def rules_for(configs: Iterable[Mapping[str, Any]]) -> Rules:
         if config.get("model_type") == "gpt_oss":
             return Rules((), GPT_OSS, ())
     return Rules((), (), ())
+
+
+def all_rules() -> Iterator[tuple[list[str], Rules]]:
+    """Yield all rules, with the architectures that have them."""
+    owners: dict[int, list[str]] = {}
+    for name, number in _table()["architectures"].items():
+        owners.setdefault(number, []).append(name)
+    yield from ((names, _rules(number)) for number, names in owners.items())
 
 
 @cache

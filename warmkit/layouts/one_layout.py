@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
@@ -15,6 +15,7 @@ from warmkit.formats.checkpoint import Checkpoint
 from warmkit.formats.pieces import row_major
 from warmkit.formats.tensors import Tensor
 from warmkit.layouts.bands import Bands
+from warmkit.layouts.misfits import kind_of
 from warmkit.layouts.name_rules import EXPERT, InMemory, Join, Rules, rules_for
 from warmkit.layouts.views import AssembledTensor, Part, StrungTensor, TensorPiece, view_of
 
@@ -110,17 +111,17 @@ def in_one_layout(checkpoints: Sequence[Checkpoint], layout: str | None = None) 
     """
     if layout is not None and layout not in LAYOUTS:
         raise UsageError(f"unknown layout {layout!r}{nearest(layout, LAYOUTS)}")
-    if not checkpoints or (layout is None and all(_shapes(each) == _shapes(checkpoints[0]) for each in checkpoints[1:])):
+    if not checkpoints or (layout is None and all(shapes_of(each) == shapes_of(checkpoints[0]) for each in checkpoints[1:])):
         return [*checkpoints]
     first, *others = checkpoints
     if layout is not None and not any(each.config for each in checkpoints):
         raise UsageError(f"--layout {layout}: {first.source} has no config.json, which says what its names mean")
     rules = rules_for(each.config for each in checkpoints)
-    wanted = layout_of(_shapes(first), rules, _shared(first))
+    wanted = layout_of(shapes_of(first), rules, _shared(first))
     if layout is None:
         bands = Bands(len(others))
         return [first, *(_viewed(wanted, each, rules, f"of {first.source}", bands) for each in others)]
-    wanted, bands = _written(wanted, rules, layout), Bands(len(checkpoints))
+    wanted, bands = written(wanted, rules, layout), Bands(len(checkpoints))
     return [_viewed(wanted, each, rules, f"{layout!r}", bands) for each in checkpoints]
 
 
@@ -182,7 +183,7 @@ def _chunk(each: InMemory, axes: Sequence[Axis], join: Join, number: int) -> Box
     return Box(name, (*axes[:along], part, *axes[along + 1 :]))
 
 
-def _written(given: Layout, rules: Rules, layout: str) -> Layout:
+def written(given: Layout, rules: Rules, layout: str) -> Layout:
     """Return the layout in which transformers 5 writes, or holds, the tensors of another."""
     wholes = replace(given, also={}).sizes()
     if layout == "memory":
@@ -208,7 +209,8 @@ def _on_disk(join: Join | None, names: Sequence[str], shape: Sequence[int]) -> d
     return {name.replace(EXPERT, str(expert)): tuple(inner[1:]) for name in names for expert in experts}
 
 
-def _shapes(checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:
+def shapes_of(checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of a checkpoint's tensors."""
     return {name: each.shape for name, each in checkpoint.entries.items()}
 
 
@@ -226,9 +228,9 @@ Near: TypeAlias = dict[str, dict[int | None, list[Candidate]]]
 
 def _viewed(wanted: Layout, given: Checkpoint, rules: Rules, called: str, bands: Bands) -> Checkpoint:
     """Return a checkpoint with the names and shapes of a layout, as far as it has the tensors."""
-    if _shapes(given) == wanted.shapes:
+    if shapes_of(given) == wanted.shapes:
         return given
-    own = layout_of(_shapes(given), rules, _shared(given))
+    own = layout_of(shapes_of(given), rules, _shared(given))
     own = _turned(own) if _is_turned(wanted, own) else own
     near: Near = {}
     for name in own.boxes:
@@ -245,6 +247,7 @@ def _viewed(wanted: Layout, given: Checkpoint, rules: Rules, called: str, bands:
     if all(given.entries.get(name) is each for name, each in entries.items()):
         return given
     _check_experts(wanted, own, given, called)
+    _check_whole([name for name in wanted.shapes if name not in entries], wanted, near, given, called)
     met = {box.whole for name in entries for box in wanted.all_boxes(name)}
     extra = {name: each for name, each in given.entries.items() if not any(box.whole in met for box in own.all_boxes(name))}
     layout = f"read in the layout {called}: {_said(entries, given.entries)}"
@@ -337,15 +340,46 @@ def _common(one: range, two: range) -> range:
 def _check_experts(wanted: Layout, own: Layout, given: Checkpoint, called: str) -> None:
     """Refuse a checkpoint that lacks experts, or has more of them."""
     here, there = wanted.experts(), own.experts()
-    problems: list[str] = []
+    problems: dict[str, str] = {}
     for whole in sorted(here.keys() & there.keys()):
         lost, more = sorted(here[whole] - there[whole]), sorted(there[whole] - here[whole])
         if lost or more:
             what = f"{_listed(lost)} missing" if lost else f"it has {len(there[whole])}"
-            problems.append(f"{whole!r} is of {len(here[whole])} experts, and {what}")
-    if problems:
+            problems[whole] = f"of {len(here[whole])} experts, and {what}"
+    _refuse(problems, given, called)
+
+
+def _check_whole(names: Iterable[str], wanted: Layout, near: Near, given: Checkpoint, called: str) -> None:
+    """Refuse a checkpoint that has some of an expert's matrices; names are those that it could not be read under."""
+    sizes, problems = wanted.sizes(), dict[str, str]()
+    for name in names:
+        for box in wanted.boxes[name]:
+            found = {expert: parts for expert, parts in near.get(box.whole, {}).items() if expert is not None}
+            half = {each: parts for each, parts in found.items() if _covered(parts) < math.prod(sizes[box.whole][1:])}
+            if 0 < len(half) < len(found):
+                there = kind_of(next(iter(half.values()))[0].tensor.name)
+                what = f"{_listed(sorted(half))} not whole: {there!r} is there without what belongs to it"
+                problems[box.whole] = f"of {len(found)} experts, and {what}"
+    _refuse(problems, given, called)
+
+
+def _covered(parts: Iterable[Candidate]) -> int:
+    """Return how many numbers of an expert there are."""
+    return sum(math.prod(len(axis.places) for axis in each.box.axes[1:]) for each in parts)
+
+
+def _refuse(problems: Mapping[str, str], given: Checkpoint, called: str) -> None:
+    """Refuse a checkpoint with something wrong in stacks of experts; what is alike in several layers is said once."""
+    alike: dict[tuple[str, str], list[str]] = {}
+    for whole, said in problems.items():
+        alike.setdefault((kind_of(whole), said), []).append(whole)
+    lines = [
+        f"{kind!r} is {said} ({len(wholes)} such tensors)" if len(wholes) > 1 else f"{wholes[0]!r} is {said}"
+        for (kind, said), wholes in alike.items()
+    ]
+    if lines:
         raise MismatchError(
-            f"{given.source} does not fit the layout {called}:\n{listed(problems)}\n"
+            f"{given.source} does not fit the layout {called}:\n{listed(lines)}\n"
             "Give models with the same experts; copy the checkpoint again if its files are not complete"
         )
 

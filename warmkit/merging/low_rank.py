@@ -67,6 +67,20 @@ def pack(left: NDArray[Any], right: NDArray[Any]) -> LowRank:
     return LowRank(padded_left, packed, rows, columns)
 
 
+def multiply(left: NDArray[Any], right: LowRank) -> NDArray[Any]:
+    """Return left right, in the order and with the roundings of `add`.
+
+    Args:
+        left: [rows, rank].
+        right: A product of any rows whose second factor is [rank, columns].
+    """
+    padded = np.zeros((len(left) + ROWS, left.shape[1]), left.dtype)
+    padded[: len(left)] = left
+    found = np.zeros(len(left) * right.columns, left.dtype)
+    add(found, 0, LowRank(padded, right.right, len(left), right.columns), found)
+    return found.reshape(len(left), right.columns)
+
+
 def unpack(low_rank: LowRank) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the two factors in float64, [rows, rank] and [rank, columns]."""
     right = low_rank.right.transpose(1, 0, 2).reshape(low_rank.left.shape[1], -1)[:, : low_rank.columns]

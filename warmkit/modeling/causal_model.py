@@ -16,6 +16,8 @@ from warmkit.modeling.weights import home_of, load_adapters
 def load_causal_model(source: str, device: str | None = None, dropout: float | None = 0.0) -> Any:
     """Load a language model in float32, by default without dropout: what learns, or is measured, is what was sampled from.
 
+    A vision-language model reads text alone.
+
     Args:
         source: Directory or Hub repository, or an adapter on one.
         device: `cpu` or `cuda`; by default a GPU where there is one.
@@ -25,7 +27,7 @@ def load_causal_model(source: str, device: str | None = None, dropout: float | N
         CheckpointError: If transformers cannot load it.
         UnsupportedError: If it is no language model: an encoder, an encoder-decoder, or without the head of one.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
 
     home = home_of(source)
     with loading(source), quiet():
@@ -34,7 +36,7 @@ def load_causal_model(source: str, device: str | None = None, dropout: float | N
         if dropout is not None:
             set_dropout(config, dropout)
         options: dict[str, Any] = {"config": config, "dtype": torch.float32, "output_loading_info": True}
-        loaded: Any = AutoModelForCausalLM.from_pretrained(home, **options)
+        loaded: Any = _class_for(config).from_pretrained(home, **options)
     model, report = loaded
     _refuse_parts(model, report, source)
     load_adapters(model, source)
@@ -43,6 +45,16 @@ def load_causal_model(source: str, device: str | None = None, dropout: float | N
     model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
     check_causal(model, source)
     return model
+
+
+def _class_for(config: Any) -> Any:
+    """Return transformers' class that loads a language model, or one that sees and is given text alone."""
+    import transformers
+
+    alone, seeing = (getattr(transformers, f"MODEL_FOR_{each}_MAPPING") for each in ("CAUSAL_LM", "IMAGE_TEXT_TO_TEXT"))
+    if type(config) in seeing and type(config) not in alone:
+        return transformers.AutoModelForImageTextToText
+    return transformers.AutoModelForCausalLM
 
 
 def _refuse_encoder_decoder(config: Any, source: str) -> None:

@@ -10,8 +10,10 @@ import torch
 
 from warmkit.common.file_kinds import kind_of
 from warmkit.errors import CheckpointError, MismatchError
-from warmkit.formats.checkpoint import Checkpoint
+from warmkit.formats.checkpoint import Checkpoint, LazyTensor
+from warmkit.formats.memory import MemoryTensor, in_memory
 from warmkit.layouts.adapter_config import is_adapter, split
+from warmkit.layouts.one_layout import in_one_layout
 from warmkit.layouts.opening import open_checkpoint
 from warmkit.modeling.quiet import quiet
 from warmkit.sources.hub import resolve
@@ -24,7 +26,7 @@ def load_weights(model: Any, weights: Mapping[str, torch.Tensor], source: str, o
 
     Args:
         model: Of transformers.
-        weights: By the names of the checkpoint; tied copies may be left out.
+        weights: By the names of the checkpoint, in any layout of its architecture; tied copies may be left out.
         source: Of the model, for messages.
         optional: Other names that may be left out.
 
@@ -32,8 +34,9 @@ def load_weights(model: Any, weights: Mapping[str, torch.Tensor], source: str, o
         MismatchError: If they are not those of this architecture.
     """
     left_out = {*(getattr(model, "all_tied_weights_keys", None) or ()), *optional}
-    strangers = weights.keys() - model.state_dict().keys()
-    named = _converted(model, weights, source) if strangers else weights
+    named = _as_in_memory(model, weights, source)
+    if named.keys() - model.state_dict().keys():
+        named = _converted(model, weights, source)
     try:
         outcome = model.load_state_dict(named, strict=False)
     except RuntimeError as error:
@@ -41,6 +44,17 @@ def load_weights(model: Any, weights: Mapping[str, torch.Tensor], source: str, o
     missing = [name for name in outcome.missing_keys if name not in left_out]
     if missing or outcome.unexpected_keys:
         raise MismatchError(f"{source}: weights do not fit: {sorted(missing + outcome.unexpected_keys)[:6]}")
+
+
+def _as_in_memory(model: Any, weights: Mapping[str, torch.Tensor], source: str) -> Mapping[str, torch.Tensor]:
+    """Return weights under the names that a model has in memory, as far as the tables of layouts tell them."""
+    own = model.state_dict()
+    if all(name in own and own[name].shape == each.shape for name, each in weights.items()):
+        return weights
+    config = model.config.to_dict()
+    _, read = in_one_layout([in_memory(name, each, config) for name, each in ((type(model).__name__, own), (source, weights))])
+    entries = read.entries.items()
+    return {name: each.tensor if isinstance(each, MemoryTensor) else LazyTensor(each).load() for name, each in entries}
 
 
 def _converted(model: Any, weights: Mapping[str, torch.Tensor], source: str) -> Mapping[str, torch.Tensor]:

@@ -10,13 +10,14 @@ from warmkit.common.display import Displayed
 from warmkit.common.units import number
 from warmkit.engine.devices import cores, find_kernels
 from warmkit.engine.digests import Digests
-from warmkit.engine.inputs import FileSource, MemorySource, check_state_dicts
+from warmkit.engine.inputs import FileSource
 from warmkit.engine.job import Done, build_job, input_rows
 from warmkit.engine.merge_options import PathLike, check_models
 from warmkit.engine.spec import MergeSpec, merge_spec
 from warmkit.engine.stream import Stream
 from warmkit.formats.checkpoint import Checkpoint
 from warmkit.formats.dtypes import parse_output_dtype
+from warmkit.formats.memory import in_memory
 from warmkit.layouts.compatibility import align
 from warmkit.layouts.opening import open_inputs
 from warmkit.merging.types import Gram
@@ -34,7 +35,8 @@ class Merger(Displayed):
     The products of the task vectors are computed once, at the first merge that needs them.
 
     Args:
-        models: Checkpoints, or state dicts (tensors by name); checkpoints alone are compared as for a merge on disk.
+        models: Checkpoints, or state dicts (tensors by name), compared as for a merge on disk. They may lie in several layouts;
+            what names mean is told by the config of a checkpoint among them.
         init: What they were fine-tuned from.
         method: A name in `warmkit.METHODS`.
         threads: Worker threads; by default one per core.
@@ -76,7 +78,6 @@ class Merger(Displayed):
             given, ["init"] * (init is not None), {"allow_pickle": allow_pickle, "state_dict": state_dict}
         )
         self._init, self._models = (None, everything) if init is None else (everything[0], everything[1:])
-        check_state_dicts(everything)
         self._threads, self._kernels = threads or cores(), find_kernels(device)
         self._allow_nonfinite = allow_nonfinite
         self._grams: dict[bool, dict[str, Gram]] = {}  # with the init among the rows, or without
@@ -184,15 +185,13 @@ def merged_state_dict(
 
 def _sources(
     weights: Sequence[Weights], names: Sequence[str], how: Mapping[str, Any]
-) -> tuple[list[MemorySource | FileSource], list[Checkpoint]]:
-    """Read state dicts from memory, and checkpoints block by block from their files, aligned as a merge on disk aligns them."""
-    paths = [each for each in weights if not isinstance(each, Mapping)]
-    opened = open_inputs(paths, how)
-    entries = align(opened).entries if len(opened) == len(weights) else [each.entries for each in opened]
-    shared = Files({file: known for each in opened for file, known in each.identities.items()})
-    files = iter([FileSource(each.source, known, shared) for each, known in zip(opened, entries)])
+) -> tuple[list[FileSource], list[Checkpoint]]:
+    """Read state dicts from memory, and checkpoints block by block from their files, in one layout, aligned as on disk."""
     labels = [*names, *(f"model {number + 1}" for number in range(len(weights)))]
-    rows = [MemorySource(name, each) if isinstance(each, Mapping) else next(files) for name, each in zip(labels, weights)]
+    given = [in_memory(name, each) if isinstance(each, Mapping) else each for name, each in zip(labels, weights)]
+    opened = open_inputs(given, how)
+    shared = Files({file: known for each in opened for file, known in each.identities.items()})
+    rows = [FileSource(each.source, known, shared) for each, known in zip(opened, align(opened).entries)]
     return rows, opened
 
 

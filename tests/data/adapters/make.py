@@ -20,11 +20,15 @@ import torch
 import transformers
 from peft import (
     AdaLoraConfig,
+    BOFTConfig,
+    HRAConfig,
     IA3Config,
     LNTuningConfig,
     LoHaConfig,
     LoKrConfig,
     LoraConfig,
+    MissConfig,
+    OFTConfig,
     PeftModel,
     TrainableTokensConfig,
     VeraConfig,
@@ -115,6 +119,17 @@ CASES: dict[str, tuple[str, Any]] = {
     "lokr-low-rank": ("llama-wide", LoKrConfig(r=1, alpha=3, target_modules=["q_proj", "k_proj"], decompose_both=True)),
     "vera": ("llama", VeraConfig(r=3, target_modules=["q_proj", "k_proj"])),
     "vera-without-projections": ("llama", VeraConfig(r=3, target_modules=["q_proj", "k_proj"], save_projection=False)),
+    "oft": ("llama", OFTConfig(oft_block_size=4, target_modules=["q_proj", "down_proj"])),
+    "oft-terms": ("llama", OFTConfig(r=2, oft_block_size=0, target_modules=["q_proj", "k_proj"], num_cayley_neumann_terms=3)),
+    "oft-exact": ("llama", OFTConfig(oft_block_size=4, target_modules=["q_proj"], use_cayley_neumann=False)),
+    "oft-shared": ("qwen2", OFTConfig(oft_block_size=2, target_modules=["q_proj"], block_share=True, bias="oft_only")),
+    "oft-constrained": ("llama", OFTConfig(oft_block_size=4, target_modules=["q_proj"], coft=True, eps=0.1)),
+    "boft": ("llama", BOFTConfig(boft_block_size=4, target_modules=["q_proj", "down_proj"])),
+    "hra": ("llama", HRAConfig(r=3, target_modules=["q_proj", "down_proj"])),
+    "hra-orthogonal": ("llama", HRAConfig(r=3, apply_GS=True, target_modules=["q_proj"])),
+    "miss": ("llama", MissConfig(r=5, target_modules=["q_proj", "down_proj"])),
+    "miss-mini": ("llama", MissConfig(r=2, mini_r=4, init_weights="mini", target_modules=["q_proj"])),
+    "miss-bat": ("llama", MissConfig(r=4, init_weights="bat", target_modules=["q_proj", "down_proj"])),
     "ln-tuning": ("llama", LNTuningConfig(target_modules=["input_layernorm", "norm"])),
 }
 # The two sides of experts, which versions of peft have the other way round.

@@ -2,6 +2,8 @@
 
 Run it with transformers 5.23.0, torchao 0.18.0 and torch 2.13.0: `python tests/data/quantised/make_torchao.py`.
 
+`Int4WeightOnlyConfig` writes nothing on a CPU, whatever its packing; what a CPU writes of four bits is `IntxWeightOnlyConfig`.
+
 `said/torchao-*.json` has the SHA-256 of the bfloat16 numbers of every quantised weight, as `dequantize` returns them.
 """
 
@@ -15,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torchao.quantization import Float8WeightOnlyConfig, Int8WeightOnlyConfig, PerRow, PerTensor
+from torchao.quantization import Float8WeightOnlyConfig, Int8WeightOnlyConfig, IntxWeightOnlyConfig, PerGroup, PerRow, PerTensor
+from torchao.quantization.quant_primitives import MappingType
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, TorchAoConfig
 
 HERE = Path(__file__).parent
@@ -25,6 +28,10 @@ HEADS: dict[str, Any] = {"num_attention_heads": 2, "num_key_value_heads": 1, "he
 FORMS = {
     "torchao-int8": Int8WeightOnlyConfig(granularity=PerRow()),
     "torchao-fp8": Float8WeightOnlyConfig(granularity=PerTensor()),
+    "torchao-int4": IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=PerGroup(16)),
+    "torchao-int4-zero": IntxWeightOnlyConfig(
+        weight_dtype=torch.int4, granularity=PerGroup(8), mapping_type=MappingType.ASYMMETRIC, scale_dtype=torch.float32
+    ),
 }
 
 

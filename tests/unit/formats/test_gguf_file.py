@@ -75,6 +75,33 @@ def test_it_is_merged_with_a_dense_init_whose_config_it_takes(tmp_path: Path) ->
         assert (out / "config.json").is_file()
 
 
+def test_a_mixture_of_experts_merges_with_one_in_another_layout(tmp_path: Path) -> None:
+    """Experts are read one by one, and those of a dense model lie in stacks."""
+    file = DATA / "gguf" / "qwen3moe.gguf"
+    exact = tensors_of(file)
+    home = "model.layers.0.mlp.experts"
+    gates, ups, downs = (
+        torch.stack([exact.pop(f"{home}.{each}.{part}_proj.weight") for each in range(2)]) for part in ("gate", "up", "down")
+    )
+    stacks = {f"{home}.gate_up_proj": torch.cat([gates, ups], 1), f"{home}.down_proj": downs}
+    config = {**CONFIG, "model_type": "qwen3_moe", "architectures": ["Qwen3MoeForCausalLM"]}
+    sft = save(tmp_path / "sft", {name: each * 2 for name, each in (exact | stacks).items()}, config)
+    warmkit.soup([sft, file], tmp_path / "out")
+    for name, tensor in load_file(tmp_path / "out" / "model.safetensors").items():
+        assert torch.equal(tensor, (exact | stacks)[name] * 1.5), name
+
+
+def test_a_stack_of_experts_that_is_none_is_named(tmp_path: Path) -> None:
+    content = (DATA / "gguf" / "qwen3.gguf").read_bytes()
+    change = content.replace(b"\x05\0\0\0\0\0\0\0qwen3", b"\x08\0\0\0\0\0\0\0qwen3moe", 1)
+    names = ((b"\x13\0\0\0\0\0\0\0blk.0.ffn_up.weight", b"\x18\0\0\0\0\0\0\0blk.0.ffn_up_exps.weight"),)
+    for before, after in names:
+        assert before in change
+        change = change.replace(before, after, 1)
+    with pytest.raises(FormatError, match=r"expected \[experts, out, in\]"):
+        warmkit.open_checkpoint(written(tmp_path / "model.gguf", change))
+
+
 def test_the_same_files_are_not_written(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError, match=r"--as same quantises again in fp8 .* its weights are GGUF in GGUF"):
         warmkit.merge([LLAMA], output=tmp_path / "out", method="uniform", container="same")

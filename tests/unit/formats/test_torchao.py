@@ -71,7 +71,8 @@ WRONG: dict[str, tuple[Change, str]] = {
     ),
     "another kind": (
         lambda _, words: words.update({f"{Q}.weight": words[f"{Q}.weight"].replace("Int8Tensor", "Int4Tensor")}),
-        f"'{Q}.weight' is a 'Int4Tensor' of torchao, which is not read (read are Int8Tensor, Float8Tensor)",
+        f"'{Q}.weight' is a 'Int4Tensor' of torchao, which is not read (read are Int8Tensor, Float8Tensor, IntxUnpackedToInt8"
+        "Tensor)",
     ),
     "no size of blocks": (
         lambda _, words: words.update({f"{Q}.weight": words[f"{Q}.weight"].replace("block_size", "size")}),
@@ -79,6 +80,23 @@ WRONG: dict[str, tuple[Change, str]] = {
     ),
     "no word on it": (lambda _, words: words.pop(f"{Q}.weight"), f"quantised weights (packed: tensor '{Q}._weight_"),
 }
+
+
+WRONG_INT4: dict[str, tuple[Change, str]] = {
+    "no zero points": (lambda each, _: each.pop(f"{Q}._weight_zero_point"), f"the zero_point of '{Q}.weight' is missing"),
+    "scales of another type": (
+        lambda each, _: each.update({f"{Q}._weight_scale": torch.ones(16, 2, dtype=torch.float64)}),
+        "is I8 [16, 32] with scales F64 [16, 2], which are not IntxUnpackedToInt8Tensor in blocks of [1, 16]",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", WRONG_INT4)
+def test_what_does_not_fit_of_four_bits_is_named(what: str, tmp_path: Path) -> None:
+    change, expected = WRONG_INT4[what]
+    with pytest.raises(FormatError) as refusal:
+        warmkit.open_checkpoint(changed(tmp_path / "m", "torchao-int4", change))
+    assert expected in str(refusal.value)
 
 
 @pytest.mark.parametrize("what", WRONG)

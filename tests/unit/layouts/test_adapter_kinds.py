@@ -20,8 +20,9 @@ from warmkit.errors import FormatError, MismatchError, UnsupportedError, Warmkit
 from warmkit.formats import held
 from warmkit.formats.dtypes import DTYPES
 from warmkit.formats.held import read_whole
-from warmkit.layouts import adapted
+from warmkit.layouts import adapted, adapter_rotations
 from warmkit.layouts.adapter_config import KINDS, NOT_DENSE
+from warmkit.layouts.adapter_rotations import series, skew_matrices
 from warmkit.sources.files import Files
 
 DATA = Path(__file__).parents[2] / "data" / "adapters"
@@ -409,6 +410,63 @@ def test_every_kind_of_peft_is_read_or_refused_by_name(tmp_path: Path) -> None:
     assert all(f"`{kind}`" in page for kind in kinds)
 
 
+@pytest.mark.parametrize(
+    ("case", "config", "words"),
+    [
+        ("oft-shared", {"peft_version": "0.17.1"}, "the series of peft before 0.18.0"),
+        ("oft", {"use_cayley_neumann": "gone"}, "a config without use_cayley_neumann"),
+    ],
+)
+def test_rotations_whose_series_is_not_known_are_refused(case: str, config: dict[str, Any], words: str, tmp_path: Path) -> None:
+    message = refused(copied(case, tmp_path / "adapter", **config), UnsupportedError)
+    assert words in message
+    assert "merge it with peft (merge_and_unload)" in message
+
+
+def test_butterflies_and_rotations_of_older_files_are_refused(tmp_path: Path) -> None:
+    def two(found: dict[str, Any]) -> None:
+        found.update({name: np.concatenate([each, each]) for name, each in found.items() if "boft_R" in name})
+
+    assert "with butterflies" in refused(copied("boft", tmp_path / "boft", two), UnsupportedError)
+    old = copied("oft", tmp_path / "oft", lambda found: found.update({k: np.zeros((2, 4, 4)) for k in found}))
+    assert "as peft had it before 0.15" in refused(old, UnsupportedError)
+
+
+@pytest.mark.parametrize("terms", [1, 2, 3, 4, 5, 7])
+def test_the_series_is_cut_where_peft_cuts_it(terms: int) -> None:
+    from peft.tuners.oft.layer import OFTRotationModule
+
+    module = OFTRotationModule(2, 6, 4, 8, num_cayley_neumann_terms=terms).double()
+    with torch.no_grad():
+        module.weight.copy_(torch.randn(2, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0)))
+        expected = module.get_weight().numpy()
+    found = series(skew_matrices(module.weight.detach().numpy()), terms)
+    np.testing.assert_allclose(torch.block_diag(*torch.from_numpy(found)).numpy(), expected, rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("case", ["oft", "oft-shared", "boft"])
+def test_large_blocks_turn_as_small_ones_do(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From `TILED` on by the compiled product: here from 1 on."""
+    small = numbers(DATA / case)
+    monkeypatch.setattr(adapter_rotations, "TILED", 1)
+    for name, value in numbers(DATA / case).items():
+        np.testing.assert_allclose(value, small[name], rtol=1e-14, atol=1e-14, err_msg=name)
+
+
+@pytest.mark.parametrize("case", ["oft", "boft", "hra", "miss", "miss-bat", "lokr", "ia3"])
+def test_an_edit_reads_the_same_in_any_pieces(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "model.layers.0.mlp.down_proj.weight"
+    whole = numbers(DATA / case)[name].ravel()
+    entry = warmkit.open_checkpoint(DATA / case).entries[name]
+    monkeypatch.setattr(adapted, "PIECE", 31)
+    monkeypatch.setattr(held, "_scratch", threading.local())
+    with Files() as files:
+        for start, count in ((0, 1), (5, 50), (11, 2), (whole.size - 7, 7), (0, whole.size), (9, 0)):
+            part = np.empty(count)
+            entry.read(files, start, part.data.cast("B"))
+            np.testing.assert_array_equal(part, whole[start : start + count])
+
+
 BROKEN: dict[str, tuple[str, Callable[[dict[str, Any]], object]]] = {
     "which are not the parts of IA3": ("ia3", lambda found: found.update({k: v[0] for k, v in found.items()})),
     "which are not the parts of ADALORA ('lora_E')": ("adalora", without("lora_E")),
@@ -424,6 +482,24 @@ BROKEN: dict[str, tuple[str, Callable[[dict[str, Any]], object]]] = {
     "which are not the parts of LOKR ('lokr_w2_a')": ("lokr", without("lokr_w2")),
     "vera_A and vera_B do not fit": ("vera", lambda found: found.update({k: v[:2] for k, v in found.items() if "vera_A" in k})),
     "which are not the parts of VERA ('vera_A')": ("vera-without-projections", lambda _: None),
+    "which are not the parts of OFT (no matrix has 5 elements above its diagonal)": (
+        "oft",
+        lambda found: found.update({k: v[:, :5].copy() for k, v in found.items()}),
+    ),
+    "it adapts 'model.layers.0.mlp.down_proj.weight' as [8, 8], there it is F64 [8, 12]": (
+        "oft",
+        lambda found: found.update({k: v[:2] for k, v in found.items() if "down" in k}),
+    ),
+    "which are not the parts of BOFT ('boft_s')": ("boft", without("boft_s")),
+    "it adapts 'model.layers.0.mlp.down_proj.weight' as [8, 9], there it is F64 [8, 12]": (
+        "hra",
+        lambda found: found.update({k: v[:9] for k, v in found.items() if "down" in k}),
+    ),
+    "it adapts 'model.layers.0.mlp.down_proj.weight' as [4, 12], there it is F64 [8, 12]": (
+        "miss-bat",
+        lambda found: found.update({k: v[:1] for k, v in found.items() if "down" in k}),
+    ),
+    "which are not the parts of MISS": ("miss", lambda found: found.update({k: v[0] for k, v in found.items()})),
     "belongs to a variant of LOHA": ("loha", lambda found: found.update({f"{EXPERTS}.hada_t1": np.ones((2, 2, 3, 3))})),
 }
 
@@ -434,6 +510,6 @@ def test_parts_that_do_not_fit_are_refused_in_one_line(words: str, tmp_path: Pat
     assert words in refused(copied(case, tmp_path / "adapter", change), WarmkitError)
 
 
-@pytest.mark.parametrize("case", ["ia3", "loha", "lokr", "vera", "adalora", "tokens"])
+@pytest.mark.parametrize("case", ["ia3", "loha", "lokr", "vera", "adalora", "tokens", "oft", "boft", "hra", "miss-bat"])
 def test_an_adapter_of_another_base_is_refused_in_one_line(case: str) -> None:
     assert "does not fit" in refused(f"{DATA / 'bases' / 'llama-wide'}+{DATA / case}", WarmkitError)

@@ -364,7 +364,7 @@ def edit(adapter: Path, **changes: Any) -> None:
 # ---- refused by name ------------------------------------------------------------------------------------------------
 
 CONFIGS: dict[str, dict[str, Any]] = {
-    "kind 'OFT', which is not read (": {"peft_type": "OFT"},
+    "kind 'RANDLORA', which is not read (": {"peft_type": "RANDLORA"},
     "kind 'POLY'": {"peft_type": "POLY"},
     "are not the parts of IA3": {"peft_type": "IA3"},
     "layer_replication": {"layer_replication": [[0, 2], [1, 2]]},

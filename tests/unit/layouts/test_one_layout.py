@@ -115,7 +115,11 @@ def test_missing_experts_are_named(tmp_path: Path) -> None:
     with pytest.raises(MismatchError, match=said):
         warmkit.soup([home / "memory", short], tmp_path / "out")
     one = without(home / "5", tmp_path / "one", "experts.2.w3.")
-    with pytest.raises(MismatchError, match=r"missing tensor 'model\.layers\.0\.mlp\.experts\.gate_up_proj'"):
+    said = (
+        r"'model\.layers\.\*\.mlp\.experts\.gate_up_proj' is of 3 experts, and expert 2 is not whole: "
+        r"'model\.layers\.\*\.block_sparse_moe\.experts\.\*\.w1\.weight' is there without what belongs to it \(2 such tensors\)"
+    )
+    with pytest.raises(MismatchError, match=said):
         warmkit.soup([home / "memory", one], tmp_path / "out")
 
 

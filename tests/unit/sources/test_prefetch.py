@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from warmkit.engine.inputs import MemorySource
+from warmkit.engine.inputs import FileSource
 from warmkit.engine.lookahead import Lookahead, Read
 from warmkit.errors import TransferError
+from warmkit.formats.memory import in_memory
 from warmkit.sources import prefetch, remote_file
 from warmkit.sources.prefetch import Prefetcher
 from warmkit.sources.remote_file import PassingError, Patience, RemoteFile
@@ -140,11 +141,11 @@ def test_every_read_is_announced_at_most_once_and_the_window_is_kept(order: rand
 
     announced: list[tuple[str, int, int]] = []
 
-    class Row(MemorySource):
+    class Row(FileSource):
         def ahead(self, tensor: str, start: int, elements: int) -> None:
             announced.append((tensor, start, elements))
 
-    row = Row("row", {"w": torch.zeros(100)})
+    row = Row("row", in_memory("row", {"w": torch.zeros(100)}).entries)
     places: list[Read] = [(what, "w", start, 10) for what in ("products", "sums") for start in range(0, 100, 10)]
     lookahead = Lookahead([row], iter(places), window)
     lookahead.start()

@@ -67,9 +67,21 @@ def read_mergekit(path: Path) -> Translation:
     Raises:
         RecipeError: If it is no recipe, or asks for what warmkit lacks; the message names it and its line.
     """
-    read = read_recipe(path, MergekitRecipe)
-    content = read.content
-    scopes = Scopes(read, KNOWN[content.merge_method])
+    return translated(read_recipe(path, MergekitRecipe), {})
+
+
+def translated(read: Recipe[MergekitRecipe], places: Mapping[str, str]) -> Translation:
+    """Translate a recipe of mergekit.
+
+    Args:
+        read: The recipe.
+        places: Where the models are that it calls by the names of other documents.
+
+    Raises:
+        RecipeError: If it asks for what warmkit lacks.
+    """
+    content, path = read.content, read.path
+    scopes = Scopes(read, KNOWN[content.merge_method], places)
     if content.models is None and content.slices is None:
         raise scopes.error("merge_method", "missing key 'models' or 'slices'")
     mixed = [_METHODS[content.merge_method](scopes, section) for section in sections(scopes)]

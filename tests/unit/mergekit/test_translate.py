@@ -377,7 +377,7 @@ REFUSED: dict[str, tuple[str, str]] = {
         ":3: override_architecture: warmkit goes by the names",
     ),
     "modules": (refusal("modules", "{text_decoder: {}}"), ":5: modules, models of several parts"),
-    "several documents": (LINEAR + "---\n" + LINEAR, ":1: 2 documents, a recipe of mergekit-multi"),
+    "mega": (LINEAR + "out_path: x\n---\n" + LINEAR, ":5: of mergekit-mega, which mergekit no longer has"),
     "experts": ("base_model: @a\ngate_mode: random\nexperts: []\n", ":3: a recipe of mergekit-moe"),
     "genome": ("genome: {}\ntasks: []\n", ":1: a recipe of mergekit-evolve"),
     "metrics": ("metric_method: all\n" + PLAIN, ":1: unknown key 'metric_method'"),

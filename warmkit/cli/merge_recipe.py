@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from warmkit.cli.console import Console
 from warmkit.cli.shared_options import given
-from warmkit.engine.merge_options import ZERO
+from warmkit.engine.merge_options import ZERO, OutputOptions
 from warmkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -118,11 +118,7 @@ def overridden(
     if parameters.keys() & {"lambda_", "coefficients"}:
         section = {key: value for key, value in section.items() if key not in ("lambda_", "coefficients")}
     models = section.pop("models", [])
-    shared = {
-        key: section.pop(key)
-        for key in ("only", "exclude", "layout", "heads", "vocabulary", "allow_pickle", "state_dict", "stream")
-        if key in section
-    }
+    shared = {key: section.pop(key) for key in list(section) if key in OutputOptions.__annotations__}
     target = {**shared, **given(vars(recipe.output))}
     path = target.pop("path", None)
     switches = {key: value for key, value in options.items() if value or key not in target}

@@ -11,12 +11,10 @@ from warmkit.layouts.layer_settings import Rule, Setting, is_constant, write_set
 from warmkit.mergekit.method_table import KNOWN
 from warmkit.mergekit.schema import MergekitRecipe
 from warmkit.mergekit.scopes import Input, Scopes, Section
-from warmkit.mergekit.sections import reference, sections
+from warmkit.mergekit.sections import sections
+from warmkit.mergekit.words import chat_template, read_words
 from warmkit.merging.methods import METHODS
 from warmkit.recipes.recipe import MergeRecipe, MergeSection, OutputSection, Recipe, SliceSection, SourceSection, read_recipe
-
-TEMPLATES = ("alpaca", "chatml", "exaone", "llama3", "mistral")
-"""Chat templates that come with mergekit."""
 
 
 @dataclass(frozen=True)
@@ -85,13 +83,10 @@ def translated(read: Recipe[MergekitRecipe], places: Mapping[str, str]) -> Trans
     if content.models is None and content.slices is None:
         raise scopes.error("merge_method", "missing key 'models' or 'slices'")
     mixed = [_METHODS[content.merge_method](scopes, section) for section in sections(scopes)]
-    tokenizer, vocabulary = _tokenizer(scopes, mixed[0])
-    output = OutputSection(
-        dtype=_dtype(scopes),
-        tokenizer=tokenizer,
-        chat_template=_chat_template(scopes, content.chat_template),
-    )
-    merge = replace(_whole(mixed[0]), vocabulary=vocabulary) if content.slices is None else _sliced(mixed)
+    donor = mixed[0].init if mixed[0].init not in (None, "zero") else mixed[0].models[0].model
+    words = read_words(scopes, donor)
+    output = OutputSection(dtype=_dtype(scopes), tokenizer=words.tokenizer, chat_template=chat_template(scopes))
+    merge = replace(_whole(mixed[0]), **words.keys()) if content.slices is None else _sliced(mixed)
     return Translation(Recipe(MergeRecipe(merge, output), path, read.lines), tuple(scopes.notes))
 
 
@@ -286,46 +281,8 @@ def _sliced(mixed: Sequence[Mixed]) -> MergeSection:
     return MergeSection(slices=slices, **_common(mixed[0]), **(numbers[0] if alike else {}))
 
 
-# ---- what lies beside the weights -----------------------------------------------------------------------------------
-
-
 def _dtype(scopes: Scopes) -> str | None:
     recipe = scopes.recipe.content
     if recipe.dtype is not None:
         scopes.note(f"dtype: {recipe.dtype} is the type of the result; sums run in float32 or wider, from inputs as they are")
     return recipe.out_dtype or recipe.dtype
-
-
-def _tokenizer(scopes: Scopes, first: Mixed) -> tuple[str | None, str | None]:
-    """Return the model whose tokenizer is copied, None for that of the first or of the init, and how vocabularies meet."""
-    recipe = scopes.recipe.content
-    key, source = "tokenizer_source", recipe.tokenizer_source
-    if recipe.tokenizer is not None:
-        if source is not None:
-            raise scopes.error("tokenizer", "expected tokenizer or tokenizer_source, not both")
-        key, source = "tokenizer.source", recipe.tokenizer.get("source", "union")
-        for name, value in recipe.tokenizer.items():
-            if name != "source" and value:
-                raise scopes.error(f"tokenizer.{name}", f"tokenizer.{name}: warmkit changes no tokens of a vocabulary")
-    if source is None:
-        return None, None
-    if source == "union" and recipe.slices is None:
-        return None, "union"
-    if source == "union":
-        scopes.note(
-            f"{key}: union: warmkit makes slices of equal vocabularies, whose union is the same; it refuses different ones"
-        )
-        return None, None
-    if source == "base":
-        if recipe.base_model is None:
-            raise scopes.error(key, f"{key}: base needs a base_model")
-        source = recipe.base_model
-    model = reference(scopes, key, source).removeprefix("model:")
-    donor = first.init if first.init not in (None, "zero") else first.models[0].model
-    return (None, "init" if recipe.slices is None else None) if model == donor else (model, None)
-
-
-def _chat_template(scopes: Scopes, text: str | None) -> str | None:
-    if text in TEMPLATES and not Path(text).is_file():
-        raise scopes.error("chat_template", f"the template {text!r} comes with mergekit; give its text, or a path to it")
-    return text or None

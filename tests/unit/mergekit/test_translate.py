@@ -365,11 +365,22 @@ REFUSED: dict[str, tuple[str, str]] = {
         ":4: a slice with a base_model of its own",
     ),
     "dtype": (refusal("dtype", "bf17"), ":5: dtype: unknown dtype 'bf17'"),
-    "tokens": (
-        refusal("tokenizer", "{source: union, tokens: {x: {source: a}}}"),
-        ":5: tokenizer.tokens: warmkit changes no tokens",
+    "tokens of slices": (
+        SLICED + "tokenizer: {source: union, tokens: {x: {source: a}}}\n",
+        ":4: tokenizer.tokens of slices is not in warmkit",
     ),
-    "padding": (refusal("tokenizer", "{pad_to_multiple_of: 8}"), ":5: tokenizer.pad_to_multiple_of: warmkit changes no tokens"),
+    "padding of slices": (SLICED + "tokenizer: {pad_to_multiple_of: 8}\n", ":4: tokenizer.pad_to_multiple_of of slices"),
+    "tokens of another tokenizer": (
+        refusal("tokenizer", "{source: x/y, tokens: {x: {source: a}}}"),
+        ":5: tokenizer.tokens beside another model's tokenizer; make that the base_model",
+    ),
+    "padding": (refusal("tokenizer", "{pad_to_multiple_of: 0.5}"), ":5: expected a whole number at least 1, found 0.5"),
+    "key of a tokenizer": (refusal("tokenizer", "{pad_to_multiple: 8}"), ":5: tokenizer: unknown key 'pad_to_multiple'; did"),
+    "token without a source": (refusal("tokenizer", "{tokens: {x: {force: true}}}"), ":5: tokenizer.tokens.x: expected source"),
+    "token of two ids": (
+        refusal("tokenizer", "{tokens: {x: {source: {kind: model_token, model: a, token: s, token_id: 3}}}}"),
+        ":5: tokenizer.tokens.x: expected kind zero, or model_token",
+    ),
     "base tokenizer": (refusal("tokenizer_source", "base"), ":5: tokenizer_source: base needs a base_model"),
     "template by name": (refusal("chat_template", "llama3"), ":5: the template 'llama3' comes with mergekit"),
     "architecture": (

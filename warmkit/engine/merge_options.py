@@ -57,7 +57,7 @@ class OutputOptions(TypedDict, total=False):
         tokenizer: The input whose tokenizer is written; by default that of the init, else of the first model.
         chat_template: A Jinja template, the path of one, or `auto`: the one that most inputs have; by default the tokenizer's.
         vocabulary: `strict`, `union`, `init` or `common`, as `match_vocabularies` says.
-        tokens: Rows of single tokens, new ones too: `{"<|x|>": {"model": "A", "token": "</s>", "force": True}}`. See
+        token_rows: Rows of single tokens, new ones too: `{"<|x|>": {"model": "A", "token": "</s>", "force": True}}`. See
             `TokenChanges`.
         pad_to_multiple_of: Make the number of rows of embedding and head a multiple of it.
         container: `safetensors`; or `same`: a copy of the first model's files (of a run's newest checkpoint's) as its trainer
@@ -89,7 +89,7 @@ class OutputOptions(TypedDict, total=False):
     tokenizer: str | None
     chat_template: str | None
     vocabulary: str
-    tokens: Mapping[str, Mapping[str, Any]] | None
+    token_rows: Mapping[str, Mapping[str, Any]] | None
     pad_to_multiple_of: int | None
     container: str
     optimizer: str | None

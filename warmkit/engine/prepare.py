@@ -187,7 +187,7 @@ def _matched(
     has_init: bool,
     options: OutputOptions,
 ) -> Matched:
-    changes = TokenChanges(options.get("tokens") or {}, options.get("pad_to_multiple_of"))
+    changes = TokenChanges(options.get("token_rows") or {}, options.get("pad_to_multiple_of"))
     if (mode != "strict" or changes.tokens) and options.get("tokenizer"):
         raise UsageError(f"vocabulary {mode} writes the tokenizer of the rows that it matched; leave the tokenizer out")
     weights = RowWeights(spec.shares, spec.method.mix == "scales", spec.uses_init)

@@ -104,19 +104,19 @@ def _source(
     place = next((place for place, each in enumerate(checkpoints) if name in (each.source, str(each.path))), None)
     if place is None:
         known = ", ".join(dict.fromkeys(each.source for each in checkpoints))
-        raise UsageError(f"tokens: {token!r}: expected {ZEROS} or one of the models of the merge ({known}), found {name!r}")
+        raise UsageError(f"token_rows: {token!r}: expected {ZEROS} or one of the models of the merge ({known}), found {name!r}")
     wanted = said.get("token", token)
     row = said["id"] if "id" in said else ids[place].get(wanted)
     if row is None:
-        raise UsageError(f"tokens: {token!r}: {name} has no token {wanted!r}")
+        raise UsageError(f"token_rows: {token!r}: {name} has no token {wanted!r}")
     if not 0 <= row < (counts[place] or 0):
-        raise UsageError(f"tokens: {token!r}: {name} has {counts[place]} rows, found row {row}")
+        raise UsageError(f"token_rows: {token!r}: {name} has {counts[place]} rows, found row {row}")
     return RowSource(place, row, force)
 
 
 def _checked(token: str, where: Any) -> dict[str, Any]:
     """Return what is said of a token if its keys are the right ones, of the right kinds."""
-    place = f"tokens: {token!r}"
+    place = f"token_rows: {token!r}"
     if not isinstance(token, str) or not isinstance(where, Mapping):
         raise UsageError(f"{place}: expected a token with model: and perhaps token or id, and force, found {where!r}")
     said = dict(cast("Mapping[str, Any]", where))

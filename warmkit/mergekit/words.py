@@ -33,7 +33,7 @@ class Words:
 
     def keys(self) -> dict[str, Any]:
         """Return what `merge:` of a recipe says."""
-        return {"vocabulary": self.vocabulary, "tokens": self.tokens or None, "pad_to_multiple_of": self.multiple}
+        return {"vocabulary": self.vocabulary, "token_rows": self.tokens or None, "pad_to_multiple_of": self.multiple}
 
 
 def read_words(scopes: Scopes, donor: str) -> Words:

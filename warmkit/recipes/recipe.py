@@ -70,7 +70,7 @@ class _MergeKeys:
     layout: str | None = None
     heads: str | None = None
     vocabulary: str | None = None
-    tokens: dict[str, Any] | None = None
+    token_rows: dict[str, Any] | None = None
     pad_to_multiple_of: int | None = None
     allow_pickle: bool | None = None
     state_dict: str | None = None

@@ -42,7 +42,7 @@ READING = (
     "state_dict",
     "stream",
     "strict",
-    "tokens",
+    "token_rows",
     "vocabulary",
 )
 RUNNING = ("threads", "advance")

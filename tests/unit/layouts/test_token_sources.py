@@ -35,7 +35,7 @@ def merged(zoo: dict[str, Path], output: Path, **more: Any) -> Path:
 def test_a_model_that_has_the_token_keeps_its_row_unless_the_row_is_forced(zoo: dict[str, Path], tmp_path: Path) -> None:
     said: dict[str, Any] = {"model": str(zoo["a"]), "token": "</s>"}
     tokens = {"<|tool|>": said, "<|im_end|>": said, "<|im_start|>": {**said, "force": True}}
-    out = merged(zoo, tmp_path / "out", tokens=tokens)
+    out = merged(zoo, tmp_path / "out", token_rows=tokens)
     for name in (EMBEDDING, HEAD):
         found, a, b = by_token(out, name), by_token(zoo["a"], name), by_token(zoo["b"], name)
         torch.testing.assert_close(found["<|tool|>"], 0.75 * a["</s>"] + 0.25 * b["<|tool|>"], rtol=1e-6, atol=1e-7)
@@ -51,7 +51,7 @@ def test_a_new_token_gets_its_row_in_all_models(zoo: dict[str, Path], tmp_path: 
         "<none>": {"model": "zero"},
         "<|im_end|>": {"model": str(zoo["b"])},
     }
-    out = warmkit.merge([zoo["a"], zoo["b"]], tmp_path / "out", tokens=tokens, **how).path
+    out = warmkit.merge([zoo["a"], zoo["b"]], tmp_path / "out", token_rows=tokens, **how).path
     found, init, a, b = (by_token(path) for path in (out, zoo["init"], zoo["a"], zoo["b"]))
     assert torch.equal(found["<new>"], init["</s>"])
     assert not found["<none>"].any()
@@ -88,8 +88,8 @@ def test_vocabularies_that_differ_need_a_mode(zoo: dict[str, Path], tmp_path: Pa
 @pytest.mark.parametrize(
     ("said", "message"),
     [
-        ({"x": {"model": "@a", "tokn": "y"}}, "tokens: 'x': unknown key 'tokn'; did you mean 'token'"),
-        ({"x": {"token": "y"}}, "tokens: 'x': expected model, one of the merge or zero, found None"),
+        ({"x": {"model": "@a", "tokn": "y"}}, "token_rows: 'x': unknown key 'tokn'; did you mean 'token'"),
+        ({"x": {"token": "y"}}, "token_rows: 'x': expected model, one of the merge or zero, found None"),
         ({"x": {"model": "@a", "token": "y", "id": 1}}, "token and id both say which row"),
         ({"x": {"model": "@a", "id": True}}, "id a whole number"),
         ({"x": {"model": "@a", "id": 38}}, "has 38 rows, found row 38"),
@@ -106,7 +106,7 @@ def test_what_is_no_row_is_refused(said: dict[str, Any], message: str, zoo: dict
         for token, where in said.items()
     }
     with pytest.raises(UsageError, match=message):
-        merged(zoo, tmp_path / "out", tokens=tokens)
+        merged(zoo, tmp_path / "out", token_rows=tokens)
     assert not (tmp_path / "out").exists()
 
 

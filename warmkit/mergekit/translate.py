@@ -124,7 +124,8 @@ def _slerp(scopes: Scopes, section: Section) -> Mixed:
 def _nuslerp(scopes: Scopes, section: Section) -> Mixed:
     _expect(scopes, section, 2, "nuslerp takes two models beside base_model")
     if not scopes.flag("nuslerp_flatten", section.scopes, default=True):
-        raise scopes.error("parameters.nuslerp_flatten", "nuslerp_flatten false (an arc for every row) is not in warmkit")
+        lacks = "nuslerp_flatten false (an arc for every row or column) is not in warmkit"
+        raise scopes.error("parameters.nuslerp_flatten", f"{lacks}; without it a tensor has one arc, which warmkit has too")
     weights = _weights(scopes, section.inputs)
     if all(map(is_constant, weights)) and abs(sum(each[0].values[0] for each in weights)) < 1e-6:
         weights = ((Rule((1.0,)),),) * 2  # as mergekit: halfway
@@ -206,6 +207,36 @@ def _karcher(scopes: Scopes, section: Section) -> Mixed:
     return Mixed("karcher", section.inputs, "zero", granularity="tensor")
 
 
+def _multislerp(scopes: Scopes, section: Section) -> Mixed:
+    if any("eps" in scope.content for scope in section.scopes):
+        scopes.note("eps: has no effect; only a direction of zero is left out")
+    weights, base = _weights(scopes, section.inputs), section.base
+    eta = Rule((1.0,))
+    if not scopes.flag("normalize_weights", section.scopes, default=True) and len(section.inputs) > 1:
+        if base is None or not all(map(is_constant, weights)):
+            raise scopes.error(
+                "parameters.normalize_weights", "normalize_weights false needs a base_model and weights that are numbers"
+            )
+        eta = Rule((sum(each[0].values[0] for each in weights),))
+    antiparallel = "lerp" if len(section.inputs) == 2 else None  # as mergekit, which refuses more that cancel
+    init = "zero" if base is None else base.model
+    return Mixed("multislerp", section.inputs, init, base, None, weights, (eta,), "tensor", antiparallel)
+
+
+def _nearswap(scopes: Scopes, section: Section) -> Mixed:
+    base = _base(scopes, section)
+    _expect(scopes, section, 1, "nearswap takes one model beside base_model")
+    limit = [write_setting(scopes.setting("t", section.scopes, None))]
+    return Mixed("nearswap", section.inputs, base.model, base, own={"limit": limit})
+
+
+def _arcee_fusion(scopes: Scopes, section: Section) -> Mixed:
+    base = _base(scopes, section)
+    _expect(scopes, section, 1, "arcee_fusion takes one model beside base_model")
+    scopes.note("arcee_fusion: quartiles are those of all elements; mergekit draws a million of larger tensors, unseeded")
+    return Mixed("arcee-fusion", section.inputs, base.model, base)
+
+
 def _model_stock(scopes: Scopes, section: Section) -> Mixed:
     assert section.base is not None
     if len(section.inputs) < 2:
@@ -233,6 +264,9 @@ _METHODS: dict[str, Callable[[Scopes, Section], Mixed]] = {
     "ram": _Weighing("ram", {"epsilon": 1e-5}),
     "ramplus_tl": _Weighing("ram-plus", {"r": 0.1, "alpha": 0.2, "epsilon": 1e-5}, "tensor"),
     "karcher": _karcher,
+    "multislerp": _multislerp,
+    "nearswap": _nearswap,
+    "arcee_fusion": _arcee_fusion,
     "model_stock": _model_stock,
 }
 

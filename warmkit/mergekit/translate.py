@@ -12,7 +12,7 @@ from warmkit.mergekit.method_table import KNOWN
 from warmkit.mergekit.schema import MergekitRecipe
 from warmkit.mergekit.scopes import Input, Scopes, Section
 from warmkit.mergekit.sections import sections
-from warmkit.mergekit.words import chat_template, read_words
+from warmkit.mergekit.vocabulary import chat_template, read_words
 from warmkit.merging.methods import METHODS
 from warmkit.recipes.recipe import MergeRecipe, MergeSection, OutputSection, Recipe, SliceSection, SourceSection, read_recipe
 

@@ -163,3 +163,81 @@ def test_options_override_a_recipe_of_mergekit(call: Call, config: Callable[[str
     assert second["model.norm.weight"].dtype.torch_name == "float16"
     name = "model.layers.1.mlp.up_proj.weight"
     assert torch.equal(second[name].load(), first[name].load().half())
+
+
+SEVERAL = """\
+merge_method: linear
+models: [{model: second, parameters: {weight: 1}}, {model: c, parameters: {weight: 2}}]
+---
+name: first
+merge_method: slerp
+base_model: a
+models: [{model: a}, {model: b}]
+parameters: {t: 0.3}
+---
+name: second
+merge_method: task_arithmetic
+base_model: a
+models: [{model: first}, {model: c}]
+parameters: {weight: 0.5}
+"""
+
+
+def test_documents_that_name_each_other_are_merged_in_turn(call: Call, config: Callable[[str], Path], tmp_path: Path) -> None:
+    done = call("merge", config(SEVERAL), "-o", "out", "--json")
+    assert [each["path"] for each in json.loads(done.stdout)] == ["out-first", "out-second", "out"]
+    second, c, out = (warmkit.open_checkpoint(tmp_path / name) for name in ("out-second", "c", "out"))
+    name = "model.layers.0.mlp.up_proj.weight"
+    torch.testing.assert_close(out[name].load(), (second[name].load() + 2 * c[name].load()) / 3, rtol=1e-6, atol=1e-6)
+    call("verify", "out", "--recipe", "mergekit_config.yml")
+    (tmp_path / "own.yaml").write_text(call("merge", "mergekit_config.yml", "--explain", "-o", "own").stdout)
+    call("merge", "own.yaml")
+    assert (tmp_path / "own" / "model.safetensors").read_bytes() == (tmp_path / "out" / "model.safetensors").read_bytes()
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_documents_are_planned_as_far_as_their_models_are_there(
+    call: Call, config: Callable[[str], Path], tmp_path: Path
+) -> None:
+    done = call("merge", config(SEVERAL), "-o", "out", "--dry-run", "--json")
+    assert [each["path"] for each in json.loads(done.stdout)] == ["out-first"]
+    assert "out-second: is planned once out-first is written" in done.stderr
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_documents_that_were_finished_by_an_interrupted_run_are_not_merged_again(
+    call: Call, config: Callable[[str], Path], tmp_path: Path
+) -> None:
+    path = config(SEVERAL.replace("model: c, parameters: {weight: 2}", "model: c, parameters: {weight: -1}"))
+    assert "sum to 0" in call("merge", path, "-o", "out", code=2).stderr  # found when the last merge begins
+    before = (tmp_path / "out-first" / "warmkit.json").stat().st_mtime_ns
+    done = call("merge", config(SEVERAL), "-o", "out")
+    assert done.stderr.count("was finished by the interrupted run") == 2
+    assert (tmp_path / "out-first" / "warmkit.json").stat().st_mtime_ns == before
+    assert "already exists" in call("merge", "mergekit_config.yml", "-o", "out", code=1).stderr
+
+
+def test_of_documents_that_changed_since_an_interrupted_run_nothing_is_reused(
+    call: Call, config: Callable[[str], Path], tmp_path: Path
+) -> None:
+    call("merge", config(SEVERAL.replace("{weight: 2}", "{weight: -1}")), "-o", "out", code=2)
+    other = config(SEVERAL.replace("t: 0.3", "t: 0.6"))
+    assert "out-first: already exists" in call("merge", other, "-o", "out", code=1).stderr
+    assert "finished" not in call("merge", other, "-o", "out", "--force").stderr
+    call("verify", "out-first")
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        (("model: c,", "model: elsewhere,"), (), "elsewhere: no such file"),
+        (("name: second", "name: third"), (), "second: no such file"),
+        (("second", "second"), ("--eta", "0.5"), "--eta: means one merge, and the recipe makes 3"),
+    ],
+)
+def test_what_no_document_can_do_is_found_before_the_first(
+    change: tuple[str, str], options: tuple[str, ...], message: str, call: Call, config: Callable[[str], Path], tmp_path: Path
+) -> None:
+    done = call("merge", config(SEVERAL.replace(*change)), "-o", "out", *options, code=2 if options else 1)
+    assert message in done.stderr
+    assert not list(tmp_path.glob("out*"))

@@ -91,6 +91,6 @@ def test_every_block_says_what_it_is(page: Path) -> None:
     for block in blocks(page):
         assert block.language in {"sh", "python", "yaml", *NEVER_RUN}, f"line {block.line}: which language?"
         if block.language == "yaml":
-            assert yaml.safe_load(block.text) is not None
+            assert all(each is not None for each in yaml.safe_load_all(block.text))
         shown = block.title.startswith(SHOWN_ONLY)
         assert shown or not block.title or re.fullmatch(r"[\w./-]+\.(py|yaml)", block.title), block.title

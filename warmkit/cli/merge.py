@@ -6,16 +6,21 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from warmkit.cli import merged
 from warmkit.cli.command import command, option
 from warmkit.cli.console import Console
 from warmkit.cli.executor import MergeExecutor
-from warmkit.cli.merge_recipe import note_template, overridden, read, read_slices, show_recipe
+from warmkit.cli.merge_documents import merge_documents
+from warmkit.cli.merge_recipe import note_template, overridden, read, read_slices, show_recipes
 from warmkit.cli.mix_options import Mix
 from warmkit.cli.shared_options import METHOD_PANEL, MethodParameters, Models, Writing, given
 from warmkit.errors import UsageError
+
+if TYPE_CHECKING:
+    from warmkit.engine.result import MergeResult
+    from warmkit.recipes.recipe import MergeRecipe, Recipe
 
 
 @dataclass(eq=False, repr=False)
@@ -53,12 +58,34 @@ def merge(
     - `warmkit merge mergekit_config.yml --explain`
     - `warmkit merge --init SFT A B -o OUT --executor ray --address 10.0.0.1:6379`
     """
-    parameters = {**mix.keywords(), **own.given(), **given({"executor": place.executor})}
+    parameters = {**mix.keywords(), **own.given()}
     options = given(vars(writing))
-    recipe = read(console, models)
+    recipes = read(console, models, output)
     if explain:
-        show_recipe(console, recipe)
+        show_recipes(console, recipes)
         return
+    call = functools.partial(_merge, console, place)
+    if len(recipes) < 2:
+        merged.show(console, call(recipes[0] if recipes else None, models, output, parameters, options))
+        return
+    if parameters:
+        name = next(iter(parameters)).strip("_").replace("_", "-")
+        raise UsageError(f"--{name}: means one merge, and the recipe makes {len(recipes)}; write it in its documents")
+    results = merge_documents(console, recipes, output, options, lambda each, to: call(each, [], to, {}, options))
+    merged.show_several(console, results)
+
+
+def _merge(
+    console: Console,
+    place: MergeExecutor,
+    recipe: Recipe[MergeRecipe] | None,
+    models: list[str],
+    output: Path | None,
+    parameters: dict[str, Any],
+    options: dict[str, Any],
+) -> MergeResult:
+    """Merge models, or what a recipe says with the command line laid over it."""
+    parameters = {**parameters, **given({"executor": place.executor})}
     if recipe is not None:
         note_template(console, recipe)
         models, output, parameters, options = overridden(recipe.content, output, parameters, options)
@@ -69,10 +96,9 @@ def merge(
     what = {**parameters, **options, "estimate": options["dry_run"]}
     with console.progress("merging") as advance:
         try:
-            result = merge_all(read_slices(slices) if slices else models, output, **what, advance=advance)
+            return merge_all(read_slices(slices) if slices else models, output, **what, advance=advance)
         except UsageError as error:
             raise recipe.blame(error) if recipe is not None else error from None
-    merged.show(console, result)
 
 
 def _merger(executor: str | None, address: str | None, slices: bool, console: Console) -> Callable[..., Any]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from warmkit.cli.console import Console
 from warmkit.cli.shared_options import given
+from warmkit.engine.merge_options import ZERO, OutputOptions
 from warmkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -15,8 +16,13 @@ if TYPE_CHECKING:
     from warmkit.verbs.slices import Slice
 
 
-def read(console: Console, models: Sequence[str]) -> Recipe[MergeRecipe] | None:
-    """Read the recipe that stands where the models do; None where there are models.
+def read(console: Console, models: Sequence[str], output: Path | None) -> list[Recipe[MergeRecipe]]:
+    """Read the recipe that stands where the models do: its documents, in the order in which they run; nothing without one.
+
+    Args:
+        console: Takes what a recipe of mergekit has to be told of.
+        models: What stands there.
+        output: Where the last result goes, if that is known.
 
     Raises:
         RecipeError: If it is none that warmkit can follow.
@@ -25,18 +31,18 @@ def read(console: Console, models: Sequence[str]) -> Recipe[MergeRecipe] | None:
     if recipes and len(models) > 1:
         raise UsageError(f"{recipes[0]}: a recipe stands alone, in place of the models, found {len(models)} words")
     if not recipes:
-        return None
+        return []
     from warmkit.mergekit.schema import is_mergekit
-    from warmkit.recipes.recipe import MergeRecipe, read_recipe
+    from warmkit.recipes.recipe import MergeRecipe, read_documents
 
     path = Path(models[0])
     if models[0] == "-" or not is_mergekit(path):
-        return read_recipe(path, MergeRecipe)
-    from warmkit.mergekit.translate import read_mergekit
+        return read_documents(path, MergeRecipe)
+    from warmkit.mergekit.several import read_several
 
-    translation = read_mergekit(path)
-    console.note(*translation.notes)
-    return translation.recipe
+    translations = read_several(path, output)
+    console.note(*dict.fromkeys(note for each in translations for note in each.notes))
+    return [each.recipe for each in translations]
 
 
 def note_template(console: Console, recipe: Recipe[MergeRecipe]) -> None:
@@ -47,16 +53,20 @@ def note_template(console: Console, recipe: Recipe[MergeRecipe]) -> None:
     """
     from warmkit.layouts.tokenizer import template_of_recipe
 
-    merge = recipe.content.merge
-    models = [*(merge.models or []), *(source.model for each in merge.slices or [] for source in each.sources)]
     try:
-        file = template_of_recipe(
-            recipe.content.output.chat_template, recipe.path, [*models, *([merge.init] if merge.init else [])]
-        )
+        file = template_of_recipe(recipe.content.output.chat_template, recipe.path, inputs(recipe.content))
     except UsageError as error:
         raise recipe.blame(error) from None
     if file is not None:
         console.note(f"chat_template: read from {file}, as the recipe says")
+
+
+def inputs(recipe: MergeRecipe) -> list[str]:
+    """Return every model that a recipe names, each once, the init first."""
+    merge = recipe.merge
+    sources = [source.model for each in merge.slices or [] for source in each.sources]
+    init = [] if merge.init in (None, ZERO) else [merge.init]
+    return list(dict.fromkeys((*init, *(merge.models or []), *sources)))
 
 
 def read_slices(sections: Sequence[SliceSection]) -> list[Slice]:
@@ -84,18 +94,20 @@ def read_slices(sections: Sequence[SliceSection]) -> list[Slice]:
     ]
 
 
-def show_recipe(console: Console, recipe: Recipe[MergeRecipe] | None) -> None:
-    """Print a recipe.
+def show_recipes(console: Console, recipes: Sequence[Recipe[MergeRecipe]]) -> None:
+    """Print a recipe, the documents of one that makes several merges.
 
     Raises:
         UsageError: If there is none.
     """
-    if recipe is None:
+    if not recipes:
         raise UsageError("--explain prints a recipe; expected one .yaml file in place of the models")
     from warmkit.mergekit.explain import explain
     from warmkit.recipes.recipe import plain
 
-    console.result(plain(recipe.content), explain(recipe.content).rstrip())
+    documents = [plain(each.content) for each in recipes]
+    text = "---\n".join(explain(each.content) for each in recipes)
+    console.result(documents if len(documents) > 1 else documents[0], text.rstrip())
 
 
 def overridden(
@@ -106,11 +118,7 @@ def overridden(
     if parameters.keys() & {"lambda_", "coefficients"}:
         section = {key: value for key, value in section.items() if key not in ("lambda_", "coefficients")}
     models = section.pop("models", [])
-    shared = {
-        key: section.pop(key)
-        for key in ("only", "exclude", "layout", "heads", "vocabulary", "allow_pickle", "state_dict", "stream")
-        if key in section
-    }
+    shared = {key: section.pop(key) for key in list(section) if key in OutputOptions.__annotations__}
     target = {**shared, **given(vars(recipe.output))}
     path = target.pop("path", None)
     switches = {key: value for key, value in options.items() if value or key not in target}

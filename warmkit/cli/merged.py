@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from warmkit.cli.console import Console, table
@@ -14,23 +15,41 @@ if TYPE_CHECKING:
     from warmkit.engine.result import MergeResult
 
 
+def show_several(console: Console, results: Sequence[MergeResult]) -> None:
+    """Print merges that followed each other."""
+    console.note(*dict.fromkeys(note for each in results for note in each.notes))
+    console.result([_document(each) for each in results], *(part for each in results for part in _parts(each)))
+    for each in results:
+        _check_room(each)
+
+
 def show(console: Console, result: MergeResult, **extra: Any) -> None:
     """Print a merge, or the plan of one."""
-    from warmkit.engine.spec import written_apart
-
     console.note(*result.notes)
-    keys = list(result.outputs)
-    names = keys if any(isinstance(each, str) for each in keys) else written_apart(keys)
-    outputs = dict(zip(names, result.outputs.values()))
-    document = {**dataclasses.asdict(result), "outputs": outputs, **extra}
-    console.result(document, *(_written(result) if result.written else _plan(result)))
-    if result.lacking:
-        raise OutputError(f"{result.path}: the disk lacks {size(result.lacking)}; free some space, or choose another -o")
+    console.result({**_document(result), **extra}, *_parts(result))
+    _check_room(result)
     if console.verbose and result.groups and not console.json:
         console.result(None, _groups(result))
 
 
-def _written(result: MergeResult) -> list[str]:
+def _document(result: MergeResult) -> dict[str, Any]:
+    from warmkit.engine.spec import written_apart
+
+    keys = list(result.outputs)
+    names = keys if any(isinstance(each, str) for each in keys) else written_apart(keys)
+    return {**dataclasses.asdict(result), "outputs": dict(zip(names, result.outputs.values()))}
+
+
+def _parts(result: MergeResult) -> list[Any]:
+    return _written(result) if result.written else _plan(result)
+
+
+def _check_room(result: MergeResult) -> None:
+    if result.lacking:
+        raise OutputError(f"{result.path}: the disk lacks {size(result.lacking)}; free some space, or choose another -o")
+
+
+def _written(result: MergeResult) -> list[Any]:
     angle = f", mean angle {result.mean_angle:.1f} degrees" if result.mean_angle is not None else ""
     again = f" ({result.resumed} tensors were there from an interrupted run)" if result.resumed else ""
     places = [str(path) for path in result.outputs.values()]

@@ -75,6 +75,12 @@ class Reading:
         autocompletion=completions.vocabulary,
         show_default="strict",
     )
+    pad_to_multiple_of: int | None = option(
+        None,
+        "Make the number of rows of embedding and head a multiple of N; those beyond the tokens are the mean of the others.",
+        metavar="N",
+        rich_help_panel=TENSOR_PANEL,
+    )
     only: list[str] | None = option(
         None,
         "Merge only tensors with such names ('model.layers.*'); copy the others from the init, or from the first model. "

@@ -86,7 +86,7 @@ def _verify_claim(console: Console, output: str, claim: Claim, parameters: dict[
         raise UsageError(f"expected one claim, found --{' and --'.join(stated)}; give one of them")
     what = {**given(vars(claim)), **parameters, **reading}
     if claim.recipe is not None:
-        what = _of_recipe(console, claim.recipe, parameters, reading)
+        what = _of_recipe(console, claim.recipe, output, parameters, reading)
     with console.progress("comparing") as advance:
         report = verify_claim(output, **what, advance=advance)
     console.note(*report.notes)
@@ -95,15 +95,15 @@ def _verify_claim(console: Console, output: str, claim: Claim, parameters: dict[
         raise typer.Exit(EXIT_CODES[report.answer])
 
 
-def _of_recipe(console: Console, path: str, parameters: dict[str, Any], reading: dict[str, Any]) -> dict[str, Any]:
-    """Return the claim that a recipe makes; what is given on the command line is laid over it."""
+def _of_recipe(console: Console, path: str, output: str, parameters: dict[str, Any], reading: dict[str, Any]) -> dict[str, Any]:
+    """Return the claim that a recipe makes of its last result; what is given on the command line is laid over it."""
     from warmkit.cli.merge_recipe import overridden, read, read_slices
     from warmkit.verbs.verify_claim import READING, RUNNING
 
-    recipe = read(console, [path])
-    if recipe is None:
+    recipes = read(console, [path], Path(output))
+    if not recipes:
         raise UsageError(f"--recipe {path}: expected a .yaml file")
-    models, _, merge, options = overridden(recipe.content, None, parameters, reading)
+    models, _, merge, options = overridden(recipes[-1].content, None, parameters, reading)
     slices = merge.pop("slices", None)
     merge = {name: value for name, value in merge.items() if name not in ("executor", "angles")}
     kept = {name: value for name, value in options.items() if name in (*READING, *RUNNING)}

@@ -169,7 +169,8 @@ def check_container(options: OutputOptions) -> bool:
     for name in OTHER_WRITERS:
         if options.get(name):
             raise UsageError(f"--as same writes files as the trainer wrote them, which --{name.replace('_', '-')} would change")
-    if options.get("vocabulary", "strict") != "strict" or options.get("heads", "init") != "init":
+    changed = options.get("token_rows") or options.get("pad_to_multiple_of") or options.get("vocabulary", "strict") != "strict"
+    if changed or options.get("heads", "init") != "init":
         raise UsageError("--as same writes tensors as the trainer wrote them, which vocabulary and heads would change")
     return True
 

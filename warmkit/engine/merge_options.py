@@ -57,6 +57,9 @@ class OutputOptions(TypedDict, total=False):
         tokenizer: The input whose tokenizer is written; by default that of the init, else of the first model.
         chat_template: A Jinja template, the path of one, or `auto`: the one that most inputs have; by default the tokenizer's.
         vocabulary: `strict`, `union`, `init` or `common`, as `match_vocabularies` says.
+        token_rows: Rows of single tokens, new ones too: `{"<|x|>": {"model": "A", "token": "</s>", "force": True}}`. See
+            `TokenChanges`.
+        pad_to_multiple_of: Make the number of rows of embedding and head a multiple of it.
         container: `safetensors`; or `same`: a copy of the first model's files (of a run's newest checkpoint's) as its trainer
             left them, with the result in them, from which training goes on.
         optimizer: Of a copy: `average` averages the optimizer's moments too, `keep` leaves its state as it is in the files that
@@ -86,6 +89,8 @@ class OutputOptions(TypedDict, total=False):
     tokenizer: str | None
     chat_template: str | None
     vocabulary: str
+    token_rows: Mapping[str, Mapping[str, Any]] | None
+    pad_to_multiple_of: int | None
     container: str
     optimizer: str | None
     strict: bool

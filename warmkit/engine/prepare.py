@@ -32,6 +32,7 @@ from warmkit.layouts.compatibility import Aligned, align
 from warmkit.layouts.model_heads import advice_on_heads, check_heads, with_heads_of_models
 from warmkit.layouts.opening import open_inputs
 from warmkit.layouts.text_ends import added_ends
+from warmkit.layouts.token_sources import TokenChanges
 from warmkit.layouts.tokenizer import find_template, find_tokenizer, lost_template
 from warmkit.layouts.vocabularies import Matched, RowWeights, match_vocabularies
 from warmkit.sources.file_identity import Identity, check_unchanged
@@ -130,10 +131,7 @@ def prepare(
     companions, notes = companion_donor(everything[1:] if own else everything)
     notes += left_out
     mode = options.get("vocabulary", "strict")
-    if mode != "strict" and options.get("tokenizer"):
-        raise UsageError(f"vocabulary {mode} writes the tokenizer of the rows that it matched; leave the tokenizer out")
-    weights = RowWeights(spec.shares, spec.method.mix == "scales", spec.uses_init)
-    matched = match_vocabularies(everything, companions, weights, mode, opened_init is not None)
+    matched = _matched(everything, companions, spec, mode, opened_init is not None, options)
     ends = added_ends(companions, opened) if mode == "strict" else []
     if ends:
         notes.append(f"generation_config.json also names the ends that models name and {companions.source} does not: {ends}")
@@ -179,6 +177,21 @@ def prepare(
         own,
         copy,
     )
+
+
+def _matched(
+    checkpoints: Sequence[Checkpoint],
+    companions: Checkpoint,
+    spec: MergeSpec,
+    mode: str,
+    has_init: bool,
+    options: OutputOptions,
+) -> Matched:
+    changes = TokenChanges(options.get("token_rows") or {}, options.get("pad_to_multiple_of"))
+    if (mode != "strict" or changes.tokens) and options.get("tokenizer"):
+        raise UsageError(f"vocabulary {mode} writes the tokenizer of the rows that it matched; leave the tokenizer out")
+    weights = RowWeights(spec.shares, spec.method.mix == "scales", spec.uses_init)
+    return match_vocabularies(checkpoints, companions, weights, mode, has_init, changes)
 
 
 def _aligned(checkpoints: Sequence[Checkpoint], kept: frozenset[str], mode: str, with_init: bool) -> Aligned:

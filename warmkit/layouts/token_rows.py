@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeAlias
 
@@ -16,8 +17,9 @@ from warmkit.formats.tensors import Counted, Tensor
 from warmkit.sources.files import Files, WeightFile
 
 Numbers: TypeAlias = "NDArray[np.float64]"
+AT_ONCE = 1 << 20  # elements that a mean of all rows reads at once
 Mean: TypeAlias = "Sequence[tuple[float, Tensor, int]]"
-"""Weights that sum to 1, each with a tensor and a row of it."""
+"""Weights that sum to 1, each with a tensor and a row of it; nothing for a row of zeros."""
 
 
 def widen(raw: NDArray[Any], dtype: DType) -> Numbers:
@@ -104,6 +106,63 @@ class PickedTensor(Counted):
         row = start // width if width else len(self.rows)
         if row < len(self.rows) and self.rows[row] >= 0:
             self.own.ahead(files, int(self.rows[row]) * width + start % width, elements)
+
+
+@dataclass(frozen=True, eq=False)
+class PaddedTensor(Counted):
+    """A tensor with more rows, each the mean of all rows of another.
+
+    Attributes:
+        own: The rows that come first; also the type, and the shape but for the number of rows.
+        rows: How many there are.
+    """
+
+    own: Tensor
+    rows: int
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _found: list[NDArray[Any]] = field(default_factory=lambda: [])
+
+    @property
+    def name(self) -> str:
+        return self.own.name
+
+    @property
+    def dtype(self) -> DType:
+        return self.own.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.rows, *self.own.shape[1:])
+
+    @property
+    def file(self) -> WeightFile:
+        return self.own.file
+
+    def read(self, files: Files, start: int, view: memoryview) -> None:
+        size, width = self.dtype.itemsize, math.prod(self.shape[1:])
+        inside = max(0, min(self.own.elements - start, view.nbytes // size))
+        if inside:
+            self.own.read(files, start, view[: inside * size])
+        rest = np.frombuffer(view[inside * size :], self.dtype.storage)
+        if rest.size:
+            rest[:] = self._mean(files)[np.arange(start + inside, start + inside + rest.size) % width]
+
+    def _mean(self, files: Files) -> NDArray[Any]:
+        """Return the row that is added, [width] as it is stored; it is computed at the first call."""
+        with self._lock:
+            if not self._found:
+                width, count = math.prod(self.shape[1:]), self.own.shape[0]
+                total, step = np.zeros(width), max(1, AT_ONCE // width)
+                for row in range(0, count, step):
+                    part = np.empty((min(step, count - row), width), self.dtype.storage)
+                    self.own.read(files, row * width, part.data.cast("B"))
+                    total += widen(part, self.dtype).sum(axis=0)
+                self._found.append(narrow(total / max(count, 1), self.dtype))
+            return self._found[0]
+
+    def ahead(self, files: Files, start: int, elements: int) -> None:
+        if start < self.own.elements:
+            self.own.ahead(files, start, min(elements, self.own.elements - start))
 
 
 def picked(own: Tensor, rows: NDArray[np.int64], means: Mapping[int, Mean]) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,8 @@ from warmkit.errors import MismatchError, UsageError, nearest
 from warmkit.formats.checkpoint import Checkpoint
 from warmkit.formats.tensors import Tensor
 from warmkit.layouts.compatibility import EMBEDDINGS, HEAD, embedding_of
-from warmkit.layouts.token_rows import Mean, picked
+from warmkit.layouts.token_rows import Mean, PaddedTensor, picked
+from warmkit.layouts.token_sources import RowSource, TokenChanges, row_sources
 from warmkit.layouts.tokenizer import Vocabulary, read_vocabulary_file
 from warmkit.layouts.tokenizer_files import named_tokens, write_tokenizer
 
@@ -83,7 +84,12 @@ class RowWeights:
 
 
 def match_vocabularies(
-    checkpoints: Sequence[Checkpoint], companions: Checkpoint, weights: RowWeights, mode: str, has_init: bool
+    checkpoints: Sequence[Checkpoint],
+    companions: Checkpoint,
+    weights: RowWeights,
+    mode: str,
+    has_init: bool,
+    changes: TokenChanges,
 ) -> Matched:
     """Bring checkpoints to one vocabulary.
 
@@ -97,35 +103,44 @@ def match_vocabularies(
         weights: How the merge weighs the models.
         mode: `strict` (one vocabulary, rows of padding aside), `init`, `union` or `common`.
         has_init: Whether the first checkpoint is an initialisation.
+        changes: What is said of single tokens, which comes before these rules.
 
     Raises:
-        UsageError: If the mode is unknown.
+        UsageError: If the mode is unknown, or what is said of a token cannot be.
         MismatchError: If a tokenizer is missing, or base vocabularies differ where tokens must be added or taken away.
     """
     if mode not in MODES:
         raise UsageError(f"unknown vocabulary {mode!r}{nearest(mode, MODES)}")
     counts = [_rows(each) for each in checkpoints]
     untouched = Matched(list(checkpoints), [], None, _nothing)
-    if mode == "strict" and (None in counts or len(set(counts)) == 1):
+    if mode == "strict" and not changes and (None in counts or len(set(counts)) == 1):
         return untouched  # tokenizers are read where they are needed: it takes a while
     reference = read_vocabulary(companions)
     own = [read_vocabulary(each) for each in checkpoints]
-    if mode == "strict" and not _padding_alone(reference, own, counts):
+    if mode == "strict" and not changes and not _padding_alone(reference, own, counts):
         return untouched  # for the comparison to refuse
     if reference is None:
         raise MismatchError(f"--vocabulary {mode} needs {TOKENIZER}, and {companions.source} has none")
     vocabularies = [each or reference for each in own]
     ids = [each.ids for each in vocabularies]
+    if mode == "strict" and any(each != reference.ids for each in ids):
+        raise MismatchError(
+            "the vocabularies differ, so tokens or padding cannot be set: give --vocabulary union, init or common"
+        )
     kept = _kept_added(mode, companions, reference, vocabularies, [each.source for each in checkpoints])
+    kept += changes.new({**reference.base, **{token["content"]: token["id"] for token in kept}}, vocabularies)
     tokens = {**reference.base, **{token["content"]: token["id"] for token in kept}}
-    notes = _notes(mode, checkpoints, ids, tokens, counts)
-    same = all(tokens.get(token) == place for token, place in reference.ids.items())
-    rows = max([place + 1 for place in tokens.values()] + [counts[0] or 0] * same)
-    plan = _Plan(checkpoints, ids, tokens, rows, weights, has_init)
+    sources = {tokens[token]: each for token, each in row_sources(changes, checkpoints, ids, counts).items()}
+    notes = [*_notes(mode, checkpoints, ids, tokens, counts), *changes.notes()]
+    same = changes.multiple is None and all(tokens.get(token) == place for token, place in reference.ids.items())
+    places = max([place + 1 for place in tokens.values()] + [counts[0] or 0] * same)
+    rows = changes.padded(places)
+    plan = _Plan(checkpoints, ids, tokens, places, rows, weights, has_init, sources)
     matched = [replace(each, entries=plan.entries(place)) for place, each in enumerate(checkpoints)]
     changed = tokens != reference.ids or rows != _rows(companions)
     finish = write_tokenizer(kept, reference.ids, tokens, _rows(companions), rows) if changed else _nothing
-    return Matched(matched, notes, [mode, ids, tokens, rows], finish)
+    said = [{**changes.tokens}] if changes.tokens else []
+    return Matched(matched, notes, [mode, ids, tokens, rows, *said], finish)
 
 
 def _padding_alone(reference: Vocabulary | None, own: Sequence[Vocabulary | None], counts: Sequence[int | None]) -> bool:
@@ -213,8 +228,10 @@ class _Plan:
     ids: Sequence[Ids]
     tokens: Ids
     rows: int
+    padded: int
     weights: RowWeights
     has_init: bool
+    sources: Mapping[int, RowSource]
 
     @cached_property
     def _places(self) -> NDArray[np.int64]:
@@ -243,11 +260,16 @@ class _Plan:
 
     def _picked(self, name: str, own: Tensor, place: int) -> Tensor:
         made = (self._places[place] < 0) | self._orphans
+        for row, source in self.sources.items():
+            made[row] = source.force or self._places[place, row] < 0
         means = {int(row): self._mean(name, int(row)) for row in np.flatnonzero(made)}
-        return picked(own, np.where(made, -1, self._places[place]), means)
+        tensor = picked(own, np.where(made, -1, self._places[place]), means)
+        return PaddedTensor(tensor, self.padded) if self.padded > self.rows else tensor
 
     def _mean(self, name: str, row: int) -> Mean:
         """Return what a row is made of for the models that lack it."""
+        if source := self.sources.get(row):
+            return [] if source.place is None else [(1.0, self._tensor(name, source.place), source.row)]
         first, places = int(self.has_init), self._places[:, row]
         having = [place for place in range(first, len(places)) if places[place] >= 0]
         scales = self.weights.scales

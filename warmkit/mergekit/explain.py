@@ -24,7 +24,7 @@ def _list(dumper: _Dumper, rows: list[Any]) -> yaml.Node:
 
 
 def _dict(dumper: _Dumper, rows: dict[str, Any]) -> yaml.Node:
-    inner = rows.keys() <= {"pattern", "value", "model", "layers"}
+    inner = rows.keys() <= {"pattern", "value", "model", "layers", "token", "id", "force"}
     return dumper.represent_mapping("tag:yaml.org,2002:map", rows.items(), flow_style=inner and _short(rows))
 
 

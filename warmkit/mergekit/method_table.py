@@ -7,8 +7,6 @@ from typing import Literal
 
 from warmkit.errors import UsageError, nearest
 
-LACKED = "warmkit does not have it"
-
 
 @dataclass(frozen=True)
 class Known:
@@ -20,7 +18,6 @@ class Known:
         shared: Parameters of the whole merge.
         per_model: Other parameters that every model may have.
         base: Whether there is a base model that the others are compared with, or it is a model like any.
-        refused: Why not, if warmkit has nothing equal.
     """
 
     name: str
@@ -28,7 +25,6 @@ class Known:
     shared: tuple[str, ...]
     base: Literal["required", "optional", "like any"]
     per_model: tuple[str, ...] = ()
-    refused: str = ""
 
     @property
     def parameters(self) -> tuple[str, ...]:
@@ -45,13 +41,7 @@ _TABLE = (
     Known("karcher", "", ("max_iter", "tol"), "like any"),
     Known("model_stock", "", ("filter_wise",), "required"),
     Known("passthrough", "scale", (), "like any"),
-    Known(
-        "multislerp",
-        "weight",
-        ("normalize_weights", "eps"),
-        "optional",
-        refused="it is a normalised mean, which warmkit does not have; karcher is the spherical mean",
-    ),
+    Known("multislerp", "weight", ("normalize_weights", "eps"), "optional"),
     Known("ties", "weight", _TASKS, "required", ("density",)),
     Known("dare_ties", "weight", _TASKS, "required", ("density",)),
     Known("dare_linear", "weight", _TASKS, "required", ("density",)),
@@ -62,21 +52,19 @@ _TABLE = (
     Known("sce", "", ("select_topk", "int8_mask"), "required"),
     Known("ram", "", ("epsilon",), "required"),
     Known("ramplus_tl", "", ("r", "alpha", "epsilon"), "required"),
-    Known("nearswap", "", ("t",), "required", (), f"{LACKED}; lerp is the nearest, with one share for all of a tensor"),
-    Known("arcee_fusion", "", (), "required", (), f"{LACKED}; sce and breadcrumbs leave out changes too, by their size"),
+    Known("nearswap", "", ("t",), "required"),
+    Known("arcee_fusion", "", (), "required"),
 )
 KNOWN: dict[str, Known] = {each.name: each for each in _TABLE}
 PARAMETERS = frozenset(name for each in _TABLE for name in each.parameters)
 
 
 def find_method(name: str) -> Known:
-    """Return the method called `name` if warmkit can do what it does.
+    """Return the method called `name`.
 
     Raises:
-        UsageError: If mergekit has none of that name, or warmkit lacks it.
+        UsageError: If mergekit has none of that name.
     """
     if name not in KNOWN:
         raise UsageError(f"mergekit has no method {name!r}{nearest(name, KNOWN)}")
-    if KNOWN[name].refused:
-        raise UsageError(f"mergekit's method {name!r}: {KNOWN[name].refused}")
     return KNOWN[name]

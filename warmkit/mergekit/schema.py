@@ -53,7 +53,7 @@ class SliceEntry:
 
 @dataclass(frozen=True)
 class MergekitRecipe:
-    """A recipe of `mergekit-yaml`."""
+    """A recipe of `mergekit-yaml`, or one document of `mergekit-multi`, whose `name` others may say for a model."""
 
     merge_method: str = field(metadata={"check": find_method})
     models: list[ModelEntry] | None = None
@@ -66,6 +66,7 @@ class MergekitRecipe:
     tokenizer_source: Any = None
     tokenizer: dict[str, Any] | None = None
     chat_template: str | None = None
+    name: str | None = None
 
 
 MARKS = frozenset(("merge_method", "models", "slices", "modules", "base_model", "genome", "experts", "metric_method"))
@@ -73,6 +74,7 @@ _OTHERS = {
     "experts": "a recipe of mergekit-moe, which builds a mixture of experts; warmkit merges models of one architecture",
     "genome": "a recipe of mergekit-evolve, which searches for a merge; give the best_config.yaml that it found",
     "modules": "modules, models of several parts; warmkit merges all tensors of a model by name: write models instead",
+    "out_path": "of mergekit-mega, which mergekit no longer has; give the document a name, and say that name for a model",
 }
 
 
@@ -93,11 +95,8 @@ def is_mergekit(path: Path) -> bool:
     ]
     if not keys or "merge" in keys[0] or not keys[0].keys() & MARKS:
         return False
-    if len(documents) > 1:
-        raise RecipeError(
-            f"{path}:1: {len(documents)} documents, a recipe of mergekit-multi; put each into its own file and merge in turn"
-        )
-    for key, what in _OTHERS.items():
-        if key in keys[0]:
-            raise RecipeError(f"{path}:{keys[0][key]}: {what}")
+    for document in keys:
+        for key, what in _OTHERS.items():
+            if key in document:
+                raise RecipeError(f"{path}:{document[key]}: {what}")
     return True

@@ -59,10 +59,16 @@ class Section:
 
 
 class Scopes:
-    """Looks parameters up, and says what is wrong where it stands; `notes` gathers what mergekit passes over."""
+    """Looks parameters up, and says what is wrong where it stands; `notes` gathers what mergekit passes over.
 
-    def __init__(self, recipe: Recipe[MergekitRecipe], known: Known) -> None:
-        self.recipe, self.known = recipe, known
+    Args:
+        recipe: What was read.
+        known: Its method.
+        places: Where the models are that the recipe calls by the names of other documents.
+    """
+
+    def __init__(self, recipe: Recipe[MergekitRecipe], known: Known, places: Mapping[str, str]) -> None:
+        self.recipe, self.known, self.places = recipe, known, places
         self.notes: list[str] = []
 
     def error(self, key: str, message: str) -> RecipeError:

@@ -84,6 +84,11 @@ def reference(scopes: Scopes, key: str, value: Any) -> str:
     Raises:
         RecipeError: If it is none of these.
     """
+    model, plus, lora = _written(scopes, key, value).partition("+")
+    return f"{scopes.places.get(model, model)}{plus}{lora}"
+
+
+def _written(scopes: Scopes, key: str, value: Any) -> str:
     if isinstance(value, str) and value:
         return value
     if isinstance(value, Mapping):

@@ -11,12 +11,10 @@ from warmkit.layouts.layer_settings import Rule, Setting, is_constant, write_set
 from warmkit.mergekit.method_table import KNOWN
 from warmkit.mergekit.schema import MergekitRecipe
 from warmkit.mergekit.scopes import Input, Scopes, Section
-from warmkit.mergekit.sections import reference, sections
+from warmkit.mergekit.sections import sections
+from warmkit.mergekit.vocabulary import chat_template, read_words
 from warmkit.merging.methods import METHODS
 from warmkit.recipes.recipe import MergeRecipe, MergeSection, OutputSection, Recipe, SliceSection, SourceSection, read_recipe
-
-TEMPLATES = ("alpaca", "chatml", "exaone", "llama3", "mistral")
-"""Chat templates that come with mergekit."""
 
 
 @dataclass(frozen=True)
@@ -67,19 +65,28 @@ def read_mergekit(path: Path) -> Translation:
     Raises:
         RecipeError: If it is no recipe, or asks for what warmkit lacks; the message names it and its line.
     """
-    read = read_recipe(path, MergekitRecipe)
-    content = read.content
-    scopes = Scopes(read, KNOWN[content.merge_method])
+    return translated(read_recipe(path, MergekitRecipe), {})
+
+
+def translated(read: Recipe[MergekitRecipe], places: Mapping[str, str]) -> Translation:
+    """Translate a recipe of mergekit.
+
+    Args:
+        read: The recipe.
+        places: Where the models are that it calls by the names of other documents.
+
+    Raises:
+        RecipeError: If it asks for what warmkit lacks.
+    """
+    content, path = read.content, read.path
+    scopes = Scopes(read, KNOWN[content.merge_method], places)
     if content.models is None and content.slices is None:
         raise scopes.error("merge_method", "missing key 'models' or 'slices'")
     mixed = [_METHODS[content.merge_method](scopes, section) for section in sections(scopes)]
-    tokenizer, vocabulary = _tokenizer(scopes, mixed[0])
-    output = OutputSection(
-        dtype=_dtype(scopes),
-        tokenizer=tokenizer,
-        chat_template=_chat_template(scopes, content.chat_template),
-    )
-    merge = replace(_whole(mixed[0]), vocabulary=vocabulary) if content.slices is None else _sliced(mixed)
+    donor = mixed[0].init if mixed[0].init not in (None, "zero") else mixed[0].models[0].model
+    words = read_words(scopes, donor)
+    output = OutputSection(dtype=_dtype(scopes), tokenizer=words.tokenizer, chat_template=chat_template(scopes))
+    merge = replace(_whole(mixed[0]), **words.keys()) if content.slices is None else _sliced(mixed)
     return Translation(Recipe(MergeRecipe(merge, output), path, read.lines), tuple(scopes.notes))
 
 
@@ -117,7 +124,8 @@ def _slerp(scopes: Scopes, section: Section) -> Mixed:
 def _nuslerp(scopes: Scopes, section: Section) -> Mixed:
     _expect(scopes, section, 2, "nuslerp takes two models beside base_model")
     if not scopes.flag("nuslerp_flatten", section.scopes, default=True):
-        raise scopes.error("parameters.nuslerp_flatten", "nuslerp_flatten false (an arc for every row) is not in warmkit")
+        lacks = "nuslerp_flatten false (an arc for every row or column) is not in warmkit"
+        raise scopes.error("parameters.nuslerp_flatten", f"{lacks}; without it a tensor has one arc, which warmkit has too")
     weights = _weights(scopes, section.inputs)
     if all(map(is_constant, weights)) and abs(sum(each[0].values[0] for each in weights)) < 1e-6:
         weights = ((Rule((1.0,)),),) * 2  # as mergekit: halfway
@@ -199,6 +207,36 @@ def _karcher(scopes: Scopes, section: Section) -> Mixed:
     return Mixed("karcher", section.inputs, "zero", granularity="tensor")
 
 
+def _multislerp(scopes: Scopes, section: Section) -> Mixed:
+    if any("eps" in scope.content for scope in section.scopes):
+        scopes.note("eps: has no effect; only a direction of zero is left out")
+    weights, base = _weights(scopes, section.inputs), section.base
+    eta = Rule((1.0,))
+    if not scopes.flag("normalize_weights", section.scopes, default=True) and len(section.inputs) > 1:
+        if base is None or not all(map(is_constant, weights)):
+            raise scopes.error(
+                "parameters.normalize_weights", "normalize_weights false needs a base_model and weights that are numbers"
+            )
+        eta = Rule((sum(each[0].values[0] for each in weights),))
+    antiparallel = "lerp" if len(section.inputs) == 2 else None  # as mergekit, which refuses more that cancel
+    init = "zero" if base is None else base.model
+    return Mixed("multislerp", section.inputs, init, base, None, weights, (eta,), "tensor", antiparallel)
+
+
+def _nearswap(scopes: Scopes, section: Section) -> Mixed:
+    base = _base(scopes, section)
+    _expect(scopes, section, 1, "nearswap takes one model beside base_model")
+    limit = [write_setting(scopes.setting("t", section.scopes, None))]
+    return Mixed("nearswap", section.inputs, base.model, base, own={"limit": limit})
+
+
+def _arcee_fusion(scopes: Scopes, section: Section) -> Mixed:
+    base = _base(scopes, section)
+    _expect(scopes, section, 1, "arcee_fusion takes one model beside base_model")
+    scopes.note("arcee_fusion: quartiles are those of all elements; mergekit draws a million of larger tensors, unseeded")
+    return Mixed("arcee-fusion", section.inputs, base.model, base)
+
+
 def _model_stock(scopes: Scopes, section: Section) -> Mixed:
     assert section.base is not None
     if len(section.inputs) < 2:
@@ -226,6 +264,9 @@ _METHODS: dict[str, Callable[[Scopes, Section], Mixed]] = {
     "ram": _Weighing("ram", {"epsilon": 1e-5}),
     "ramplus_tl": _Weighing("ram-plus", {"r": 0.1, "alpha": 0.2, "epsilon": 1e-5}, "tensor"),
     "karcher": _karcher,
+    "multislerp": _multislerp,
+    "nearswap": _nearswap,
+    "arcee_fusion": _arcee_fusion,
     "model_stock": _model_stock,
 }
 
@@ -274,46 +315,8 @@ def _sliced(mixed: Sequence[Mixed]) -> MergeSection:
     return MergeSection(slices=slices, **_common(mixed[0]), **(numbers[0] if alike else {}))
 
 
-# ---- what lies beside the weights -----------------------------------------------------------------------------------
-
-
 def _dtype(scopes: Scopes) -> str | None:
     recipe = scopes.recipe.content
     if recipe.dtype is not None:
         scopes.note(f"dtype: {recipe.dtype} is the type of the result; sums run in float32 or wider, from inputs as they are")
     return recipe.out_dtype or recipe.dtype
-
-
-def _tokenizer(scopes: Scopes, first: Mixed) -> tuple[str | None, str | None]:
-    """Return the model whose tokenizer is copied, None for that of the first or of the init, and how vocabularies meet."""
-    recipe = scopes.recipe.content
-    key, source = "tokenizer_source", recipe.tokenizer_source
-    if recipe.tokenizer is not None:
-        if source is not None:
-            raise scopes.error("tokenizer", "expected tokenizer or tokenizer_source, not both")
-        key, source = "tokenizer.source", recipe.tokenizer.get("source", "union")
-        for name, value in recipe.tokenizer.items():
-            if name != "source" and value:
-                raise scopes.error(f"tokenizer.{name}", f"tokenizer.{name}: warmkit changes no tokens of a vocabulary")
-    if source is None:
-        return None, None
-    if source == "union" and recipe.slices is None:
-        return None, "union"
-    if source == "union":
-        scopes.note(
-            f"{key}: union: warmkit makes slices of equal vocabularies, whose union is the same; it refuses different ones"
-        )
-        return None, None
-    if source == "base":
-        if recipe.base_model is None:
-            raise scopes.error(key, f"{key}: base needs a base_model")
-        source = recipe.base_model
-    model = reference(scopes, key, source).removeprefix("model:")
-    donor = first.init if first.init not in (None, "zero") else first.models[0].model
-    return (None, "init" if recipe.slices is None else None) if model == donor else (model, None)
-
-
-def _chat_template(scopes: Scopes, text: str | None) -> str | None:
-    if text in TEMPLATES and not Path(text).is_file():
-        raise scopes.error("chat_template", f"the template {text!r} comes with mergekit; give its text, or a path to it")
-    return text or None

@@ -53,7 +53,7 @@ def _breadcrumbs(density: Sequence[float], gamma: Sequence[float], fuse: Fuse) -
             targets += [Target(row, top + kept), Target(row, top)]
         return UpperHalves(
             len(density),
-            lambda vectors: vectors,
+            lambda place, first, vectors: vectors,
             lambda zeros: targets,
             lambda found: Masked(largest(list(zip(found[::2], found[1::2]))), fuse),
         )

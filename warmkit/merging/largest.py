@@ -25,10 +25,11 @@ Counts: TypeAlias = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Target:
-    """One threshold to find: `keep` largest magnitudes of a row of values."""
+    """One threshold to find: `keep` largest magnitudes of a row of values; if not `exact`, all that tie with the last too."""
 
     row: int
     keep: int
+    exact: bool = True
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,8 @@ def largest(thresholds: Sequence[tuple[Threshold, Threshold | None]]) -> Callabl
     return mask
 
 
-Values: TypeAlias = Callable[[Vectors], Vectors]
-"""From a chunk of task vectors to the rows whose magnitudes are ranked."""
+Values: TypeAlias = Callable[[Place, int, Vectors], Vectors]
+"""From a chunk of task vectors, its place and its first element there, to the rows whose magnitudes are ranked."""
 
 Targets: TypeAlias = Callable[[Counts], Sequence[Target]]
 """From how many values of each row are zero to what is to be found."""
@@ -113,8 +114,8 @@ class UpperHalves(Reading):
 
     def measure(self, place: Place, read: Read) -> Counts:
         counts, zeros = np.zeros(self._counts.shape, np.uint32), np.zeros(len(self._counts), np.int64)
-        for _, vectors in chunks(read(place.start, place.stop)):
-            for row, values in enumerate(self._values(vectors)):
+        for first, vectors in chunks(read(place.start, place.stop)):
+            for row, values in enumerate(self._values(place, first, vectors)):
                 zeros[row] += machine_code.edits.count_upper(values, counts[row])
         with self._lock:
             self._counts += counts
@@ -124,7 +125,7 @@ class UpperHalves(Reading):
         found: list[_Found] = []
         for target in self._targets(np.sum(parts, axis=0)):
             upper, need = _find(self._counts[target.row], target.keep)
-            found.append(_Found(target.row, upper, need))
+            found.append(_Found(target.row, upper, need, target.exact))
         return _LowerHalves(self._values, found, self._finish)
 
 
@@ -133,6 +134,7 @@ class _Found:
     row: int
     upper: int  # half of the bits, or NOTHING
     need: int  # how many of the values with these bits are kept
+    exact: bool
 
 
 def _find(counts: Counts, keep: int) -> tuple[int, int]:
@@ -154,8 +156,8 @@ class _LowerHalves(Reading):
 
     def measure(self, place: Place, read: Read) -> None:
         counts = np.zeros(self._counts.shape, np.uint32)
-        for _, vectors in chunks(read(place.start, place.stop)):
-            rows = self._values(vectors)
+        for first, vectors in chunks(read(place.start, place.stop)):
+            rows = self._values(place, first, vectors)
             for each, count in zip(self._found, counts):
                 machine_code.edits.count_lower(rows[each.row], np.uint32(each.upper), count)
         with self._lock:
@@ -168,7 +170,7 @@ class _LowerHalves(Reading):
             key = NOTHING if NOTHING in (each.upper, lower) else each.upper << 16 | lower
             thresholds.append(Threshold(each.row, key))
             need.append(left)
-            all_fit = all_fit and (key == NOTHING or left == counts[lower])
+            all_fit = all_fit and (not each.exact or key == NOTHING or left == counts[lower])
         return self._finish(thresholds) if all_fit else _Ties(self._values, thresholds, need, self._finish)
 
 
@@ -180,8 +182,8 @@ class _Ties(Reading):
 
     def measure(self, place: Place, read: Read) -> Counts:
         counts = np.zeros(len(self._thresholds), np.int64)
-        for _, vectors in chunks(read(place.start, place.stop)):
-            rows = self._values(vectors)
+        for first, vectors in chunks(read(place.start, place.stop)):
+            rows = self._values(place, first, vectors)
             counts += [machine_code.edits.count_equal(rows[each.row], np.uint32(each.key)) for each in self._thresholds]
         return counts
 

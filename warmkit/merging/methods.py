@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from warmkit.common.display import Displayed
 from warmkit.errors import UsageError, nearest
+from warmkit.merging.arcee_fusion import arcee_fusion
 from warmkit.merging.breadcrumbs import breadcrumbs, breadcrumbs_ties
 from warmkit.merging.dare import dare_linear, dare_ties
 from warmkit.merging.della import della, della_linear
@@ -21,6 +22,8 @@ from warmkit.merging.iso_c import iso_c
 from warmkit.merging.karcher import karcher
 from warmkit.merging.lerp import lerp
 from warmkit.merging.model_stock import model_stock
+from warmkit.merging.multislerp import multislerp
+from warmkit.merging.nearswap import nearswap
 from warmkit.merging.parameters import SCALE, Parameter, checked, own_parameters
 from warmkit.merging.ram import ram, ram_plus
 from warmkit.merging.relex import relex
@@ -139,6 +142,7 @@ _TABLE = (
     Method("uniform", uniform, "plain mean of the weights", "Model soups, WARM"),
     Method("task-arithmetic", task_arithmetic, "init plus scaled task vectors", "Ilharco et al. 2023"),
     Method("karcher", karcher, "spherical mean, independent of order", "Karcher 1977"),
+    Method("multislerp", multislerp, "mean of directions, at the mean length", "Goddard 2024"),
     Method("model-stock", model_stock, "mean, pulled to the init by its angles", "Jang 2024", fewest=2),
     Method("expo", expo, "beyond a model, away from the init", "Zheng et al. 2024", beyond=True),
     Method("relex", relex, "a run continued along its strongest direction", "Wei et al. 2026", fewest=2, by="tensor"),
@@ -162,6 +166,8 @@ _TABLE = (
         grouped=True,
         passes=4,
     ),
+    Method("nearswap", nearswap, "changes, none larger than a limit, summed", "alchemonaut 2024"),
+    Method("arcee-fusion", arcee_fusion, "changes that matter most, by size and softmax, summed", "Arcee AI 2025", passes=4),
     Method("della", della, "random changes, large ones more often, mean of those with the elected sign", "Deep et al. 2024"),
     Method("della-linear", della_linear, "random changes, large ones more often, summed", "Deep et al. 2024"),
     Method(

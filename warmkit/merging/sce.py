@@ -36,7 +36,7 @@ def sce(select_topk: Annotated[float, Within(0.0, 1.0, above=True)] = 1.0) -> Ed
             return _Weigh(None)
         return UpperHalves(
             1,
-            _spread,
+            lambda place, first, vectors: _spread(vectors),
             lambda zeros: [Target(0, int(select_topk * (elements - int(zeros[0]))))],
             lambda found: _Weigh(found[0]),
         )

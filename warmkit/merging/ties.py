@@ -36,7 +36,7 @@ def ties(scales: Coefficients, density: Density = (0.2,), normalize: bool = True
         targets = [Target(row, keep) for row, keep in enumerate(kept)]
         return UpperHalves(
             len(kept),
-            lambda vectors: vectors,
+            lambda place, first, vectors: vectors,
             lambda zeros: targets,
             lambda thresholds: Masked(largest([(each, None) for each in thresholds]), fuse),
         )

@@ -70,6 +70,8 @@ class _MergeKeys:
     layout: str | None = None
     heads: str | None = None
     vocabulary: str | None = None
+    token_rows: dict[str, Any] | None = None
+    pad_to_multiple_of: int | None = None
     allow_pickle: bool | None = None
     state_dict: str | None = None
     stream: bool | None = None
@@ -178,11 +180,9 @@ def read_recipe(
     Raises:
         RecipeError: If it is not YAML, has unknown, repeated or missing keys, or values of the wrong type or range.
     """
-    text, path = (sys.stdin.read(), Path("standard input")) if str(path) == "-" else (recipe_source(path), path)
+    text, path = _text(path)
     reader = RecipeReader(path, _checks())
     node = reader.compose(text, str(path))
-    if node is None:
-        raise RecipeError(f"{path}:1: the recipe is empty; warmkit recipes lists complete ones")
     _refuse_other_kind(path, node, schema)
     keys = [*written_keys(node), *(override.partition("=")[0] for override in overrides)]
     for key, other in (instead or {}).items():
@@ -196,8 +196,29 @@ def read_recipe(
     return Recipe(reader.section(node, schema, ""), path, reader.lines)
 
 
+def read_documents(path: Path, schema: type[T]) -> list[Recipe[T]]:
+    """Read every document of a YAML file as `schema`; `-` is standard input.
+
+    Raises:
+        RecipeError: As `read_recipe`.
+    """
+    text, path = _text(path)
+    nodes = RecipeReader(path, {}).documents(text, str(path)) or [None]
+    readers = [RecipeReader(path, _checks()) for _ in nodes]
+    for node in nodes:
+        _refuse_other_kind(path, node, schema)
+    return [Recipe(reader.section(node, schema, ""), path, reader.lines) for reader, node in zip(readers, nodes)]
+
+
+def _text(path: Path) -> tuple[str, Path]:
+    """Return the text of a recipe, and what its errors call it."""
+    return (sys.stdin.read(), Path("standard input")) if str(path) == "-" else (recipe_source(path), path)
+
+
 def _refuse_other_kind(path: Path, node: Any, schema: type[Any]) -> None:
-    """Refuse the recipe of another command, and name that command."""
+    """Refuse an empty recipe, and the recipe of another command, and name that command."""
+    if node is None:
+        raise RecipeError(f"{path}:1: the recipe is empty; warmkit recipes lists complete ones")
     kind, command = command_of(written_keys(node)) or ("", "")
     if kind and kind not in {each.name for each in dataclasses.fields(schema)}:
         raise RecipeError(f"{path}: a recipe of another command; give it to that: warmkit {command} {path}")

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from yaml.composer import ComposerError
 
 from warmkit.common.bounded_yaml import compose_documents
 from warmkit.errors import RecipeError, UsageError, nearest
@@ -32,12 +31,17 @@ class RecipeReader:
         self._places: dict[int, str] = {}  # of nodes that do not stand in the file
 
     def compose(self, text: str, place: str) -> Any:
+        documents = self.documents(text, place)
+        if len(documents) > 1:
+            line = documents[1].start_mark.line + 1 if documents[1] else 1
+            problem = "expected a single document in the stream, but found another"
+            raise RecipeError(f"{place}:{line}: not YAML: {problem}")
+        return documents[0] if documents else None
+
+    def documents(self, text: str, place: str) -> list[Any]:
+        """Return the tree of every document of a text."""
         try:
-            documents = compose_documents(text)
-            if len(documents) > 1:
-                problem = "expected a single document in the stream, but found another"
-                raise ComposerError(None, None, problem, documents[1].start_mark)
-            return documents[0] if documents else None
+            return compose_documents(text)
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
             line = mark.line + 1 if mark else 1

@@ -214,7 +214,8 @@ def average(
 
 def write_averages(averages: Sequence[RunAverage], output: PathLike, options: OutputOptions) -> MergeResult:
     """Write planned averages from one reading of their checkpoints."""
-    if len(averages) > 1 and (options.get("vocabulary", "strict") != "strict" or options.get("heads", "init") != "init"):
+    changed = options.get("token_rows") or options.get("vocabulary", "strict") != "strict"
+    if len(averages) > 1 and (changed or options.get("heads", "init") != "init"):
         raise UsageError("vocabulary and heads are of one average; give one schedule and one window")
     rows = max((each.checkpoints for each in averages), key=len)  # windows of one run end at one checkpoint
     planned = {each.name: Average(_over(rows, each), _described(each)) for each in averages}

@@ -38,9 +38,11 @@ READING = (
     "heads",
     "layout",
     "only",
+    "pad_to_multiple_of",
     "state_dict",
     "stream",
     "strict",
+    "token_rows",
     "vocabulary",
 )
 RUNNING = ("threads", "advance")

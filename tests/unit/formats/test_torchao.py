@@ -71,8 +71,7 @@ WRONG: dict[str, tuple[Change, str]] = {
     ),
     "another kind": (
         lambda _, words: words.update({f"{Q}.weight": words[f"{Q}.weight"].replace("Int8Tensor", "Int4Tensor")}),
-        f"'{Q}.weight' is a 'Int4Tensor' of torchao, which is not read (read are Int8Tensor, Float8Tensor, IntxUnpackedToInt8"
-        "Tensor)",
+        f"'{Q}.weight' is a 'Int4Tensor' of torchao, which is not read (read are Int8Tensor, Float8Tensor, IntxUnpackedTo",
     ),
     "no size of blocks": (
         lambda _, words: words.update({f"{Q}.weight": words[f"{Q}.weight"].replace("block_size", "size")}),

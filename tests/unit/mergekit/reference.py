@@ -32,6 +32,21 @@ def karcher(models: Sequence[Vector]) -> Vector:
     return mean * np.mean([np.linalg.norm(each) for each in models])
 
 
+def directions(models: Sequence[Vector], weights: Sequence[float]) -> Vector:
+    """Return the mean direction at the mean length."""
+    lengths, shares = [np.linalg.norm(each) for each in models], np.array(weights) / sum(weights)
+    mean = sum(share * each / length for share, each, length in zip(shares, models, lengths))
+    return mean / np.linalg.norm(mean) * float(shares @ lengths)
+
+
+def fused(base: Vector, model: Vector) -> Vector:
+    """Take what is important: large in a row whose softmax moved, beyond the quartiles."""
+    p, q = (np.exp(each) / np.exp(each).sum(axis=-1, keepdims=True) + 1e-8 for each in (model, base))
+    importance = np.abs(model - base) * (p * np.log(p / q)).sum(axis=-1, keepdims=True)
+    low, middle, high = (np.sort(importance.ravel())[int(share * (importance.size - 1))] for share in (0.25, 0.5, 0.75))
+    return np.where(importance >= middle + 1.5 * (high - low), model, base)
+
+
 def model_stock(base: Vector, models: Sequence[Vector]) -> Vector:
     """Return the pull towards the base; a mean cosine below zero, where mergekit steps away, gives the base as it does here."""
     tasks = [(each - base).ravel() for each in models]

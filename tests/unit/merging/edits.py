@@ -31,6 +31,7 @@ HARMLESS: dict[str, dict[str, Any]] = {
     "breadcrumbs-ties": {"density": 1.0, "gamma": 0.3},
     "della": {"density": 1.0},
     "della-linear": {"density": 1.0, "epsilon": 0.4},
+    "nearswap": {"limit": 1000.0},
     "sce": {},
     "ram": {"epsilon": 0.0},
     "ram-plus": {"epsilon": 0.0},
@@ -171,6 +172,18 @@ def select_calculate_erase(case: Case) -> Vector:
     return elected(vectors, np.ones(len(vectors)), weights, normalize=True)
 
 
+def fused(case: Case) -> Vector:
+    """Keep what is important: the softmax of the init, which is zero, is flat."""
+    rows = case.vectors.reshape(len(case.vectors), -1, case.shape[-1])
+    powers = np.exp(rows - rows.max(axis=2, keepdims=True))
+    p, q = powers / powers.sum(axis=2, keepdims=True) + 1e-8, 1 / case.shape[-1] + 1e-8
+    divergence = (p * np.log(p / q)).sum(axis=2, keepdims=True).astype(np.float32).astype(np.float64)
+    importance = (np.abs(rows) * divergence).astype(np.float32).reshape(len(rows), -1)
+    ordered = np.sort(importance.astype(np.float64), axis=1)
+    low, middle, high = (ordered[:, [int(share * (ordered.shape[1] - 1))]] for share in (0.25, 0.5, 0.75))
+    return case.vectors * (importance >= middle + 1.5 * (high - low))
+
+
 def reinforced(case: Case, plus: bool) -> Vector:
     changed = np.abs(case.vectors) > np.array(case.each("epsilon"))[:, None]
     count = changed.sum(axis=0)
@@ -216,6 +229,8 @@ REFERENCES: dict[str, Callable[[Case], Vector]] = {
     "breadcrumbs-ties": lambda case: elected(crumbs(case), case.scales, case.scales, case.parameters["normalize"]),
     "della": lambda case: elected(ranked_drop(case), case.scales, case.scales, case.parameters["normalize"]),
     "della-linear": lambda case: case.scales @ ranked_drop(case),
+    "nearswap": lambda case: case.scales @ np.clip(case.vectors, *(np.array(case.each("limit"))[:, None] * [[[-1]], [[1]]])),
+    "arcee-fusion": lambda case: case.scales @ fused(case),
     "sce": select_calculate_erase,
     "ram": lambda case: reinforced(case, plus=False),
     "ram-plus": lambda case: reinforced(case, plus=True),

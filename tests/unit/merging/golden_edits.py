@@ -150,6 +150,27 @@ GOLDEN_EDITS = (
         parameters={"select_topk": 0.5},
     ),
     GoldenEdit(
+        "nearswap",
+        "within 1 whole, beyond it 1; the second weighs 2 with a limit of 0.5",
+        ((0.5, 3, -2, 1), (0.25, -3, 0, 0.5)),
+        (1, 0, -1, 2),
+        scales=(1, 2),
+        parameters={"limit": [1.0, 0.5]},
+    ),
+    GoldenEdit(
+        "arcee-fusion",
+        "one row, so by size: quartiles 1, 2 and 3, from 2 + 1.5 * 2 on",
+        ((1, -2, 3, -8),),
+        (0, 0, 0, -8),
+    ),
+    GoldenEdit(
+        "arcee-fusion",
+        "a shift of a row moves no softmax: quartiles 0, so all is kept",
+        ((1, 1, 1, 1, 0, 0, 0, 2),),
+        (1, 1, 1, 1, 0, 0, 0, 2),
+        shape=(2, 4),
+    ),
+    GoldenEdit(
         "ram",
         "one, two and three models changed it, and none by more than 0.5",
         ((3, 2, 3, 0.5), (0, 4, -1, 0), (0.25, 0, 1, -0.5)),

@@ -81,7 +81,7 @@ def test_what_no_model_changed_stays(method: str) -> None:
     np.testing.assert_array_equal(merged_vector(method, vectors, shape=SHAPE)[::3], 0)
 
 
-@every
+@pytest.mark.parametrize("method", [name for name in EDITS if name != "arcee-fusion"])  # a softmax knows signs
 def test_opposite_task_vectors_give_the_opposite(method: str) -> None:
     vectors = coarse(1)
     np.testing.assert_array_equal(merged_vector(method, -vectors, shape=SHAPE), -merged_vector(method, vectors, shape=SHAPE))

@@ -108,7 +108,12 @@ def test_an_unknown_method_without_a_near_one_lists_them_all() -> None:
 
 
 def test_only_methods_that_follow_an_arc_meet_antiparallel_vectors() -> None:
-    assert {name for name, method in METHODS.items() if method.follows_arc} == {"slerp", "slerp-weights", "karcher"}
+    assert {name for name, method in METHODS.items() if method.follows_arc} == {
+        "slerp",
+        "slerp-weights",
+        "karcher",
+        "multislerp",
+    }
 
 
 @pytest.mark.parametrize("name", parameters_by_name())

@@ -34,6 +34,17 @@ def matrices(
     )
 
 
+@pytest.mark.parametrize("kind", ["float32", "float64"])
+def test_a_product_alone_is_that_of_the_sum_for_any_number_of_rows(kind: str) -> None:
+    _, _, left, right = matrices(9, WIDTH + 5, 20, kind, seed=2)
+    packed, expected = low_rank.pack(left[:0], right), np.zeros(9 * (WIDTH + 5), left.dtype)
+    low_rank.add(np.zeros_like(expected), 0, low_rank.pack(left, right), expected)
+    for rows in (slice(0, 9), slice(3, 4), slice(4, 9)):
+        found = low_rank.multiply(left[rows], packed)
+        np.testing.assert_array_equal(found, expected.reshape(9, -1)[rows])
+    assert low_rank.multiply(left[:0], packed).shape == (0, WIDTH + 5)
+
+
 @pytest.mark.parametrize("storage", STORED)
 @pytest.mark.parametrize(
     ("rows", "columns", "rank"), [(1, 1, 1), (ROWS, WIDTH, 16), (7, WIDTH - 1, 3), (5, STRIP + 37, 5), (33, 1, 1)]

@@ -30,7 +30,6 @@ METHODS: Mapping[str, str] = {
     **dict.fromkeys(("liti", "wise-ft", "wiseft"), "the interpolation towards an init is a command: warmkit liti"),
     **dict.fromkeys(("spherical", "spherical-linear", "spherical-interpolation", "warp"), "the arc is 'slerp'"),
     "nuslerp": "with --init it is 'slerp', without one 'slerp-weights'",
-    "multislerp": "warmkit does not have it; the spherical mean of several models is 'karcher'",
     "passthrough": "layers are stacked by the slices of a recipe, not by a method; see docs/varying.md",
     "frankenmerge": "layers are stacked by the slices of a recipe, not by a method; see docs/varying.md",
     **dict.fromkeys(("ta", "task-vector", "task-vectors"), "adding task vectors is 'task-arithmetic'"),
@@ -43,7 +42,7 @@ METHODS: Mapping[str, str] = {
     "iso": "it is 'iso-c'",
     "stock": "it is 'model-stock'",
     **dict.fromkeys(
-        ("nearswap", "arcee-fusion", "fisher", "fisher-merging", "regmean", "adamerging"),
+        ("fisher", "fisher-merging", "regmean", "adamerging"),
         "warmkit does not have it; warmkit methods lists what it has",
     ),
 }

@@ -105,7 +105,7 @@ def _recipes(folder: Path) -> None:
         "models": {"merge": {"method": "lerp"}, "output": {"path": "out"}},
         "mergekit-slerp": slerp,
         "mergekit-method": {**linear, "merge_method": "lineer"},
-        "mergekit-lacked": {**slerp, "merge_method": "nearswap", "parameters": {"t": 0.5}},
+        "mergekit-lacked": {**linear, "merge_method": "nuslerp", "parameters": {"nuslerp_flatten": False}},
         "mergekit-weight": {**linear, "models": [{"model": "a"}, {"model": "b"}]},
         "mergekit-key": {**linear, "parameters": {"wieght": 0.5}},
         "train": train,

@@ -394,7 +394,7 @@ def _small(folder: Path) -> dict[str, Reader]:
 def _texts(folder: Path) -> dict[str, Reader]:
     from warmkit.data.rows import read_rows
     from warmkit.mergekit.schema import is_mergekit
-    from warmkit.mergekit.translate import read_mergekit
+    from warmkit.mergekit.several import read_several
     from warmkit.recipes.recipe import MergeRecipe, read_recipe
     from warmkit.verbs.greedy_soup import run_score
 
@@ -411,7 +411,7 @@ def _texts(folder: Path) -> dict[str, Reader]:
             lambda: read_recipe(recipe, MergeRecipe).content.merge.models,
             lambda: yaml.safe_load(recipe.read_text())["merge"].get("models"),
         ),
-        "mergekit": Reader(kit, plain([*WORDS, *YAML_WORDS]), lambda: is_mergekit(kit) and read_mergekit(kit) and None),
+        "mergekit": Reader(kit, plain([*WORDS, *YAML_WORDS]), lambda: is_mergekit(kit) and read_several(kit, None) and None),
         "rows": Reader(
             rows,
             plain(WORDS),

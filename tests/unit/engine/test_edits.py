@@ -49,7 +49,7 @@ def test_every_tensor_matches_the_reference_to_rounding(method: str, dtype: torc
     for name, found in merged.items():
         assert (found.dtype, found.shape) == (dtype, init[name].shape)
         vectors = np.array([flat(model[name]) - flat(init[name]) for model in models])
-        vector = reference(method, vectors, weights, tuple(found.shape), tensor=name)
+        vector = reference(method, vectors, weights, tuple(found.shape), tensor=name, init=flat(init[name]))
         assert_close(found, flat(init[name]), 0.4 * vector)
     assert any(not torch.equal(merged[name], init[name]) for name in init)
 
@@ -81,7 +81,9 @@ def test_a_tensor_of_several_blocks_has_the_same_bytes_for_any_threads_and_shard
     models = [tensors_of(path) for path in long.models[:2]]
     for name, found in merged.items():
         vectors = np.array([flat(model[name]) - flat(init[name]) for model in models])
-        assert_close(found, flat(init[name]), reference(method, vectors, None, tuple(found.shape), tensor=name))
+        assert_close(
+            found, flat(init[name]), reference(method, vectors, None, tuple(found.shape), tensor=name, init=flat(init[name]))
+        )
 
 
 @pytest.mark.parametrize("method", GROUPED)
@@ -155,7 +157,7 @@ def test_float64_models_are_merged_in_float64(method: str, tmp_path: Path) -> No
     init, *models = (save(tmp_path / str(number), {"w": tensor}) for number, tensor in enumerate(tensors))
     warmkit.merge(models, tmp_path / "out", init=init, method=method)
     vectors = np.array([flat(tensor - tensors[0]) for tensor in tensors[1:]])
-    expected = flat(tensors[0]) + reference(method, vectors, None, (30, 11), tensor="w")
+    expected = flat(tensors[0]) + reference(method, vectors, None, (30, 11), tensor="w", init=flat(tensors[0]))
     np.testing.assert_allclose(flat(tensors_of(tmp_path / "out")["w"]), expected, rtol=1e-13, atol=1e-14)
 
 

@@ -79,6 +79,7 @@ class Case:
     parameters: dict[str, Any]
     shape: tuple[int, ...]
     tensor: str = TENSOR
+    init: Vector | float = 0.0
 
     def each(self, name: str) -> list[float]:
         value = self.parameters[name]
@@ -173,10 +174,12 @@ def select_calculate_erase(case: Case) -> Vector:
 
 
 def fused(case: Case) -> Vector:
-    """Keep what is important: the softmax of the init, which is zero, is flat."""
+    """Keep what is important, by the softmaxes of the weights."""
     rows = case.vectors.reshape(len(case.vectors), -1, case.shape[-1])
-    powers = np.exp(rows - rows.max(axis=2, keepdims=True))
-    p, q = powers / powers.sum(axis=2, keepdims=True) + 1e-8, 1 / case.shape[-1] + 1e-8
+    weights = np.vstack([0 * case.vectors[:1], case.vectors]) + case.init
+    weights = weights.reshape(len(weights), -1, case.shape[-1])
+    powers = np.exp(weights - weights.max(axis=2, keepdims=True))
+    q, p = np.split(powers / powers.sum(axis=2, keepdims=True) + 1e-8, [1])
     divergence = (p * np.log(p / q)).sum(axis=2, keepdims=True).astype(np.float32).astype(np.float64)
     importance = (np.abs(rows) * divergence).astype(np.float32).reshape(len(rows), -1)
     ordered = np.sort(importance.astype(np.float64), axis=1)
@@ -245,5 +248,5 @@ def reference(
     """Return what the reference of a method makes of task vectors, with the method's defaults."""
     parameters = {each.name: each.default for each in EDITS[method].parameters} | given
     weights = np.ones(len(vectors)) if scales is None else np.array(scales)
-    tensor = parameters.pop("tensor", TENSOR)
-    return REFERENCES[method](Case(vectors, weights, parameters, shape or vectors.shape[1:], tensor))
+    tensor, init = parameters.pop("tensor", TENSOR), parameters.pop("init", 0.0)
+    return REFERENCES[method](Case(vectors, weights, parameters, shape or vectors.shape[1:], tensor, init))

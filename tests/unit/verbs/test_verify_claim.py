@@ -123,10 +123,11 @@ def test_one_weight_that_was_changed_is_found(family: Family, tmp_path: Path) ->
 def test_every_method_makes_what_it_claims_and_no_other_eta_does(method: str, tmp_path: Path) -> None:
     family = make_family(tmp_path, torch.bfloat16)
     init = None if method == "slerp-weights" else family.init
+    own = {"limit": 0.1} if method == "nearswap" else {}  # its default is lost in the rounding of these weights
     for eta in (1.0, 0.5):
-        warmkit.merge(family.models, tmp_path / f"{eta}", init=family.init, method=method, eta=eta)
+        warmkit.merge(family.models, tmp_path / f"{eta}", init=family.init, method=method, eta=eta, **own)
     for made, expected in ((1.0, "contains"), (0.5, "does not contain")):
-        report = warmkit.verify_claim(tmp_path / f"{made}", models=family.models, init=init, method=method)
+        report = warmkit.verify_claim(tmp_path / f"{made}", models=family.models, init=init, method=method, **own)
         assert report.answer == expected, report
         assert report.scale is not None
         if made == 1.0:

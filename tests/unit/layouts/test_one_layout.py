@@ -3,6 +3,7 @@
 import itertools
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import warmkit
+from tests.unit.sources.web import Web, serving
 from warmkit.engine.manifest import MANIFEST
 from warmkit.errors import MismatchError, UnsupportedError, UsageError
 from warmkit.formats.checkpoint import Checkpoint
@@ -49,6 +51,17 @@ def test_a_model_reads_as_it_is_in_another_layout(one: Path, two: Path) -> None:
         assert found.keys() == wanted.keys()
         for name, value in wanted.items():
             np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+@pytest.mark.parametrize(("one", "two", "name"), [("5", "mlx", "gate_up_proj"), ("mlx", "5", "gate_proj.weight")])
+def test_what_lies_transposed_on_a_server_is_asked_for_once(one: str, two: str, name: str) -> None:
+    home, name = FILES / "gpt_oss", f"model.layers.0.mlp.experts.{name}"
+    with serving(Web(home)) as web:
+        _, read = open_inputs([home / one, f"{web.address}/{two}"], {})
+        before = len(web.ranges)
+        found = numbers(replace(read, entries={name: read.entries[name]}), 7)
+        assert len(web.ranges) - before <= 6  # of three experts a matrix each, or gate and up
+    np.testing.assert_array_equal(found[name], load_file(home / one / "model.safetensors")[name])
 
 
 def changed(source: Path, folder: Path, seed: int = 0) -> Path:

@@ -178,8 +178,8 @@ def test_pickles_are_refused_with_a_way_out(name: str, family: Family, refused: 
 
 def test_adapters_of_other_kinds_are_refused_by_name(family: Family, refused: Refused) -> None:
     (family.b / "model.safetensors").rename(family.b / "adapter_model.safetensors")
-    (family.b / "adapter_config.json").write_text('{"peft_type": "OFT"}')
-    assert "an adapter of the kind 'OFT', which is not read" in refused(*merge(family))
+    (family.b / "adapter_config.json").write_text('{"peft_type": "RANDLORA"}')
+    assert "an adapter of the kind 'RANDLORA', which is not read" in refused(*merge(family))
 
 
 def test_an_adapter_that_fits_no_base_is_refused(family: Family, refused: Refused) -> None:

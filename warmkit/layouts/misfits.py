@@ -114,7 +114,7 @@ def pairs_by_part(problems: Mapping[str, str], ours: Collection[str]) -> list[st
         shown = names if len(names) <= SHOWN else names[:1]
         lines += [problems[name] for name in shown]
         if len(names) > SHOWN:
-            lines.append(f"and so {len(names) - 1} more of the {everything[part]} tensors of {part!r}")
+            lines.append(f"and so {len(names) - 1} more of the {everything[part]} tensors of {_called(part)}")
     return lines
 
 
@@ -156,16 +156,20 @@ def _parts(names: Iterable[str]) -> list[tuple[str, list[str]]]:
     return [(part, list(each)) for part, each in itertools.groupby(ordered, key=part_of)]
 
 
+def _called(part: str) -> str:
+    return "the model" if part == "*" else repr(part)  # of names that begin with numbers
+
+
 def _missing(part: str, names: Sequence[str], count: int) -> str:
     if len(names) == 1:
         return f"missing tensor {names[0]!r}"
-    return f"{part!r}: {len(names)} of {count} tensors are missing: {shown(names)}"
+    return f"{_called(part)}: {len(names)} of {count} tensors are missing: {shown(names)}"
 
 
 def _extra(part: str, names: Sequence[str], source: str) -> str:
     if len(names) == 1:
         return f"extra tensor {names[0]!r}, which {source} lacks"
-    return f"{part!r}: {len(names)} tensors that {source} lacks: {shown(names)}"
+    return f"{_called(part)}: {len(names)} tensors that {source} lacks: {shown(names)}"
 
 
 def shown(names: Iterable[str]) -> str:

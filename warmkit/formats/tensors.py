@@ -106,6 +106,29 @@ class Counted:
         return math.prod(self.shape) * self.dtype.itemsize
 
 
+@dataclass(frozen=True, eq=False)
+class Derived(Counted):
+    """Base of a tensor that is made of another one, whose name, type and file it has.
+
+    Attributes:
+        own: The other one.
+    """
+
+    own: Tensor
+
+    @property
+    def name(self) -> str:
+        return self.own.name
+
+    @property
+    def dtype(self) -> DType:
+        return self.own.dtype
+
+    @property
+    def file(self) -> WeightFile:
+        return self.own.file
+
+
 @dataclass(frozen=True)
 class StoredTensor(Counted):
     """A tensor that lies in a file as it is, element after element.

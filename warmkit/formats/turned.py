@@ -10,52 +10,38 @@ from numpy.typing import NDArray
 
 from warmkit.errors import UnsupportedError
 from warmkit.formats.checkpoint import Checkpoint
-from warmkit.formats.dtypes import DType
 from warmkit.formats.held import Recent, read_whole
-from warmkit.formats.tensors import Counted, Tensor
-from warmkit.sources.files import Files, WeightFile
+from warmkit.formats.tensors import Derived
+from warmkit.sources.files import Files
 
 # Models with layers of transformers' Conv1D, whose weights lie [in, out] where quantisers make [out, in] of them.
 CONV1D = ("gpt2", "openai-gpt", "imagegpt", "decision_transformer", "clvp")
 
 
 @dataclass(frozen=True, eq=False)
-class Turned(Counted):
+class Turned(Derived):
     """The transpose of a stored matrix, which stays in memory while its numbers are read: they lie all over it.
 
     Attributes:
-        stored: [columns, rows].
+        own: [columns, rows].
         kept: Those in memory, shared by the tensors of a model.
         plus: What to add to every element, wrapping around.
     """
 
-    stored: Tensor
     kept: Recent[NDArray[Any]]
     plus: int = 0
 
     @property
-    def name(self) -> str:
-        return self.stored.name
-
-    @property
-    def dtype(self) -> DType:
-        return self.stored.dtype
-
-    @property
     def shape(self) -> tuple[int, ...]:
-        columns, rows = self.stored.shape
+        columns, rows = self.own.shape
         return rows, columns
-
-    @property
-    def file(self) -> WeightFile:
-        return self.stored.file
 
     def read(self, files: Files, start: int, view: memoryview) -> None:
         out = np.frombuffer(view, self.dtype.storage)
         if not out.size:
             return
         columns = self.shape[1]
-        whole = self.kept.get(self.name, lambda: read_whole(files, self.stored, self.dtype))
+        whole = self.kept.get(self.name, lambda: read_whole(files, self.own, self.dtype))
         first, last = start // columns, (start + out.size - 1) // columns
         rows = np.ascontiguousarray(whole[:, first : last + 1].T).reshape(-1)
         np.add(rows[start - first * columns :][: out.size], out.dtype.type(self.plus), out=out)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from warmkit.formats import held
 from warmkit.formats.dtypes import DTYPES, DType
 from warmkit.formats.held import Recent, read_whole
-from warmkit.formats.tensors import Counted, Tensor, result_dtype
+from warmkit.formats.tensors import Counted, Derived, Tensor, result_dtype
 from warmkit.merging import low_rank
 from warmkit.merging.kernels import NumbaKernels
 from warmkit.merging.low_rank import LowRank
@@ -74,7 +74,7 @@ class Factors:
 
 
 @dataclass(frozen=True, eq=False)
-class Cut(Counted):
+class Cut(Derived):
     """A part of a small matrix, which stays in memory whole while its parts are asked for.
 
     Attributes:
@@ -83,25 +83,12 @@ class Cut(Counted):
         cache: Matrices in use, by their names.
     """
 
-    own: Tensor
     part: tuple[slice, slice]
     cache: Recent[NDArray[Any]]
 
     @property
-    def name(self) -> str:
-        return self.own.name
-
-    @property
-    def dtype(self) -> DType:
-        return self.own.dtype
-
-    @property
     def shape(self) -> tuple[int, ...]:
         return tuple(len(range(*part.indices(size))) for part, size in zip(self.part, self.own.shape))
-
-    @property
-    def file(self) -> WeightFile:
-        return self.own.file
 
     def read(self, files: Files, start: int, view: memoryview) -> None:
         own = self.cache.get(self.name, lambda: read_whole(files, self.own, self.dtype))

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warmkit.formats.dtypes import DType
-from warmkit.formats.tensors import Counted, Tensor
-from warmkit.sources.files import Files, WeightFile
+from warmkit.formats.tensors import Derived, Tensor
+from warmkit.sources.files import Files
 
 Numbers: TypeAlias = "NDArray[np.float64]"
 AT_ONCE = 1 << 20  # elements that a mean of all rows reads at once
@@ -43,7 +43,7 @@ def narrow(values: Numbers, dtype: DType) -> NDArray[Any]:
 
 
 @dataclass(frozen=True, eq=False)
-class PickedTensor(Counted):
+class PickedTensor(Derived):
     """A tensor whose rows are rows of another, or means of rows of several.
 
     Attributes:
@@ -52,25 +52,12 @@ class PickedTensor(Counted):
         means: Rows that `own` lacks, each a weighted mean.
     """
 
-    own: Tensor
     rows: NDArray[np.int64]
     means: Mapping[int, Mean]
 
     @property
-    def name(self) -> str:
-        return self.own.name
-
-    @property
-    def dtype(self) -> DType:
-        return self.own.dtype
-
-    @property
     def shape(self) -> tuple[int, ...]:
         return (len(self.rows), *self.own.shape[1:])
-
-    @property
-    def file(self) -> WeightFile:
-        return self.own.file
 
     @cached_property
     def _ends(self) -> NDArray[np.int64]:
@@ -109,7 +96,7 @@ class PickedTensor(Counted):
 
 
 @dataclass(frozen=True, eq=False)
-class PaddedTensor(Counted):
+class PaddedTensor(Derived):
     """A tensor with more rows, each the mean of all rows of another.
 
     Attributes:
@@ -117,26 +104,13 @@ class PaddedTensor(Counted):
         rows: How many there are.
     """
 
-    own: Tensor
     rows: int
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _found: list[NDArray[Any]] = field(default_factory=lambda: [])
 
     @property
-    def name(self) -> str:
-        return self.own.name
-
-    @property
-    def dtype(self) -> DType:
-        return self.own.dtype
-
-    @property
     def shape(self) -> tuple[int, ...]:
         return (self.rows, *self.own.shape[1:])
-
-    @property
-    def file(self) -> WeightFile:
-        return self.own.file
 
     def read(self, files: Files, start: int, view: memoryview) -> None:
         size, width = self.dtype.itemsize, math.prod(self.shape[1:])

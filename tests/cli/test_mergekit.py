@@ -196,6 +196,16 @@ def test_documents_that_name_each_other_are_merged_in_turn(call: Call, config: C
     assert not list(tmp_path.glob(".*"))
 
 
+def test_a_document_finds_the_result_of_another_however_its_path_is_written(
+    call: Call, config: Callable[[str], Path], tmp_path: Path
+) -> None:
+    lerp = "merge: {{method: lerp, models: [{}, {}]}}\noutput: {{path: {}}}\n"
+    path = config("---\n".join((lerp.format("./a", "b", "first"), lerp.format("./first", "./c", "last"))))
+    assert "last: is planned once ./first is written" in call("merge", path, "--dry-run").stderr
+    call("merge", path)
+    assert (tmp_path / "last" / "model.safetensors").is_file()
+
+
 def test_documents_are_planned_as_far_as_their_models_are_there(
     call: Call, config: Callable[[str], Path], tmp_path: Path
 ) -> None:

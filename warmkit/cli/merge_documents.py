@@ -69,10 +69,14 @@ def _check_inputs(recipes: Recipes, places: Sequence[Path], options: Mapping[str
     from warmkit.layouts.opening import open_inputs
 
     for number, recipe in enumerate(recipes):
-        made = {str(place) for place in places[:number]}
         for model in inputs(recipe.content):
-            if model.partition("+")[0] not in made:
+            if _base(model) not in places[:number]:
                 open_inputs([model], _reading(recipe, options))
+
+
+def _base(model: str) -> Path:
+    """Return where a model lies, without its adapters; `./first` is `first`."""
+    return Path(model.partition("+")[0])
 
 
 def _reading(recipe: Recipe[MergeRecipe], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -83,9 +87,9 @@ def _reading(recipe: Recipe[MergeRecipe], options: Mapping[str, Any]) -> dict[st
 
 def _planned(console: Console, recipes: Recipes, places: Sequence[Path], merge: Merge) -> list[MergeResult]:
     """Plan what can be planned: merges whose models are there."""
-    lacking, results = {str(place) for place in places if not place.exists()}, list["MergeResult"]()
+    lacking, results = [place for place in places if not place.exists()], list["MergeResult"]()
     for recipe, place in zip(recipes, places):
-        what = next((model for model in inputs(recipe.content) if model.partition("+")[0] in lacking), None)
+        what = next((model for model in inputs(recipe.content) if _base(model) in lacking), None)
         if what is None:
             results.append(merge(recipe, place))
         else:

@@ -278,8 +278,11 @@ def test_a_run_that_no_node_has_room_for_is_refused(
     cluster: Cluster, whole: WarmRecipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    ray = RayCluster(cluster.address)
     with pytest.raises(ClusterError, match=r"a run takes 3 CPUs, and no node .* \(the largest has 1 CPUs\).*OMP_NUM_THREADS"):
-        RayCluster(cluster.address).run_jobs([job(whole, "large")], 1, 1)
+        ray.run_jobs([job(whole, "large")], 1, 1)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert ray.run_jobs([], 1, 1) == {}, "the connection that ended is made anew"
 
 
 def test_a_run_that_fails_says_why_and_is_not_tried_again(cluster: Cluster, whole: WarmRecipe) -> None:

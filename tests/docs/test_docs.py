@@ -46,6 +46,11 @@ def test_the_page_of_methods_lists_every_method() -> None:
     assert not [name for name in METHODS if f"`{name}`" not in text], "these need a row in docs/methods/README.md"
 
 
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
+def test_the_number_of_methods_is_said_as_it_is(page: str) -> None:
+    assert re.findall(r"(\d+) methods", (ROOT / page).read_text()) == [str(len(METHODS))]
+
+
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 def test_links_between_pages_lead_somewhere(path: Path) -> None:
     text = path.read_text()

@@ -162,7 +162,11 @@ def _answer_between(connection: socket.socket, order: dict[str, Any], files: lis
         while order["adopted"] and os.getppid() == between:
             time.sleep(0.001)
         become(order, files)
-    connection.sendall(b"%d\n" % command)
+    try:
+        connection.sendall(b"%d\n" % command)
+    except BrokenPipeError:  # killed before it could hear which process to end
+        os.kill(command, signal.SIGKILL)
+        raise
     if not order["adopted"]:
         for file in (0, 1, 2, *files):
             os.close(file)

@@ -102,7 +102,9 @@ def test_what_ends_a_shim_ends_what_it_runs(number: int) -> None:
         assert running.exists()
         process.send_signal(number)
         assert process.wait() == -number
+        latest = time.monotonic() + 20
         while running.exists():
+            assert time.monotonic() < latest, "the command goes on"
             time.sleep(0.01)
 
 

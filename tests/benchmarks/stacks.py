@@ -4,7 +4,8 @@
 
 Every part merges two models by `lerp`, plainly and read through a view: other names (`names`), stacks of experts beside single
 ones (`experts`), stacks that lie transposed (`turned`), those whose gate and up alternate too (`alternating`). `lora`: adapters
-of rank 16 on all experts of a layer against dense models. `peft`: peft's own load, merge and save in memory beside ours. The
+of rank 16 on all experts of a layer against dense models. `peft`: peft's own load, merge and save in memory beside ours.
+`mergekit`: its mean of a model with stacks and one with single experts, beside ours, where `--mergekit` names its program. The
 models of a part are removed after it. On a machine with other work CPU seconds are the steadier measure.
 """
 
@@ -199,10 +200,11 @@ def build_adapter(folder: Path, size: str, seed: int) -> None:
 
 
 class Bench:
-    """A folder of models of one size."""
+    """A folder of models of one size, and the program of the peer."""
 
-    def __init__(self, folder: Path, size: str, runs: int) -> None:
+    def __init__(self, folder: Path, size: str, runs: int, mergekit: str | None) -> None:
         self.folder, self.size, self.runs, self.output = folder / "stacks", size, runs, folder / "out"
+        self.mergekit = mergekit
 
     def models(self, kind: str, **forms: tuple[int, Callable[[Tensors], Tensors], str]) -> None:
         """Write models by name, in place of those of the part before."""
@@ -274,6 +276,17 @@ def peft(bench: Bench) -> None:
     bench.compare({"warmkit": bench.merge("a+lora", method="uniform"), "peft": theirs}, "wall", "cpu", "memory")
 
 
+def beside_mergekit(bench: Bench) -> None:
+    if bench.mergekit is None:
+        return print("left out: --mergekit names no program\n", flush=True)
+    bench.models("mixtral", a=(1, one_by_one, ""), stacks=(2, as_stacks, ""))
+    models = [{"model": str(bench.folder / name), "parameters": {"weight": 0.5}} for name in ("a", "stacks")]
+    recipe = bench.folder / "a" / "linear.yaml"
+    recipe.write_text(json.dumps({"merge_method": "linear", "models": models, "dtype": "bfloat16"}))
+    theirs = [bench.mergekit, str(recipe), str(bench.output), "--no-copy-tokenizer"]
+    return bench.compare({"warmkit": bench.merge("a", "stacks"), "mergekit": theirs}, "wall", "cpu", "memory")
+
+
 PARTS: dict[str, Callable[[Bench], None]] = {
     "names": names,
     "experts": experts,
@@ -281,6 +294,7 @@ PARTS: dict[str, Callable[[Bench], None]] = {
     "alternating": stacks_alternating,
     "lora": lora,
     "peft": peft,
+    "mergekit": beside_mergekit,
 }
 
 
@@ -290,9 +304,10 @@ def main() -> None:
     parser.add_argument("--size", default="0.3B", choices=SIZES)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--parts", nargs="+", default=[*PARTS], choices=PARTS)
+    parser.add_argument("--mergekit", help="its mergekit-yaml, in a virtual environment of its own")
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
-    bench = Bench(given.folder, given.size, given.runs)
+    bench = Bench(given.folder, given.size, given.runs, given.mergekit)
     try:
         for part in given.parts:
             print(f"{part}, {given.size}", flush=True)

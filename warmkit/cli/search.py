@@ -112,7 +112,7 @@ class Strategy:
     seed: int = option(0, "Seed of the candidates.", min=0)
 
 
-@command(resumes=True, needs_transformers=True)
+@command(resumes=True)
 def search(
     console: Console,
     models: Models,
@@ -141,6 +141,7 @@ def search(
     """
     from warmkit.evaluation.search import search as searches
 
+    _refuse_recipes(models)
     scores = judged.read()
     check_picture(plot)
     if plot is not None and len(scores) < 2:
@@ -171,6 +172,17 @@ def search(
         table(title, *_table(rows, scores, judged.held_out is not None)),
         _sentence(result, scores[0], judged.held_out is not None),
     )
+
+
+def _refuse_recipes(models: Sequence[str]) -> None:
+    """Refuse a recipe in place of a model, with what to write instead of one of mergekit-evolve."""
+    from warmkit.mergekit.evolve import advice
+
+    for each in (Path(model) for model in models):
+        if each.suffix in (".yaml", ".yml") and each.is_file():
+            said = advice(each)
+            what = "is a configuration of mergekit-evolve; write" if said else "is no model; name the models, as in"
+            raise UsageError(f"{each} {what} {said or 'warmkit search A B --init SFT --range lambda=0:1'}")
 
 
 def _steps(result: SearchResult, score: Score) -> list[Any]:

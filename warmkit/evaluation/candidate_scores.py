@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import math
 import re
 import shutil
@@ -38,8 +39,8 @@ class Score:
     Attributes:
         name: In tables and files.
         what: A command with `{}` for the directory, which prints the score on its last line; `module:function`, called with the
-            model and its tokenizer; or `accuracy:FILE`, the share of preference pairs that a reward model orders rightly, where a
-            tie counts half.
+            model and its tokenizer; or `accuracy:FILE`, the share of preference pairs that a reward model orders rightly (a tie
+            counts half).
         smaller: Whether less is better.
     """
 
@@ -110,6 +111,8 @@ class Trials:
 
     def _open(self, scores: Sequence[Score]) -> None:
         """Load the one model in memory whose weights are those of every candidate."""
+        if importlib.util.find_spec("transformers") is None:
+            raise UsageError(f"{scores[0].what} scores a model in memory; install transformers: pip install 'warmkit[train]'")
         from transformers import AutoTokenizer
 
         source = self.models[0]

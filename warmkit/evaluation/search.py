@@ -30,6 +30,7 @@ from warmkit.common.progress import Advance
 from warmkit.common.random_streams import generator
 from warmkit.common.records import checked, dict_of, having, is_anything, is_natural, is_number, is_text, maybe, parsed
 from warmkit.common.whole_files import write_whole, writing
+from warmkit.engine.job import input_rows
 from warmkit.engine.merge_options import check_models
 from warmkit.errors import ChangedError, FormatError, OutputError, UsageError
 from warmkit.evaluation.candidate_scores import Score, Trials, read_score
@@ -165,6 +166,8 @@ def search(
     if evaluations < 1 or (minutes is not None and minutes <= 0):
         raise UsageError("expected at least 1 evaluation, and a time above 0")
     space = Space(len(models), methods, ranges, fixed or {})
+    for spec in space.examples():
+        input_rows(spec, init, models)  # which needs an init, or not
     strategy = _strategy(strategy, space, len(scores))
     paths, start = [str(each) for each in models], None if init is None else str(init)
     apart = None if held_out is None else Score(HELD_OUT, held_out, scores[0].smaller)
@@ -239,9 +242,9 @@ class _Budget:
     def ended(self, tried: Sequence[Tried]) -> str | None:
         """Say why no further candidate is tried."""
         if len(tried) >= self.evaluations:
-            return f"{self.evaluations} candidates were scored"
+            return "the budget is spent"
         if self.minutes is not None and sum(sum(each.seconds.values()) for each in tried) >= 60 * self.minutes:
-            return f"{self.minutes:g} minutes were spent"
+            return "the time is spent"
         return None
 
 
@@ -285,7 +288,7 @@ def _tried(
         except StopIteration:
             repeats = REPEATS
         if repeats >= REPEATS:
-            return tried, "there are no more candidates"
+            return tried, "there are no others"
     return tried, why
 
 
@@ -393,6 +396,9 @@ class _Journal:
         cure = f"delete {self.path.parent}, and everything is scored again"
         head, *rest = (parsed(line, f"{self.path}:{number}", cure) for number, line in enumerate(whole.splitlines(), 1))
         checked(head, {"search": is_text}, f"{self.path}:1", cure)
+        if head["search"] != identity and not rest:  # nothing is lost
+            self._file.truncate(0)
+            return None
         if head["search"] != identity:
             raise OutputError(
                 f"{self.path.parent}: holds a search of other models, ranges or scores; choose another -o, or delete it"

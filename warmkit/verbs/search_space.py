@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from warmkit.engine.spec import merge_spec
+from warmkit.engine.spec import MergeSpec, merge_spec
 from warmkit.errors import UsageError, nearest
 from warmkit.merging.ema import ema
 from warmkit.merging.methods import find_method, parameters_by_name
@@ -109,9 +109,7 @@ class Space:
                 raise UsageError(
                     f"--range last: expected 1 to {models}, the checkpoints there are, found {each.low:g}:{each.high:g}"
                 )
-        for method in self.methods:
-            self.check({"method": method})
-            self.check(self.at([0.5] * self.size, method))
+        self.examples()
 
     @property
     def size(self) -> int:
@@ -142,19 +140,27 @@ class Space:
     def fits(self, candidate: Candidate) -> bool:
         """Say whether a candidate can be merged: shares that are all 0 cannot."""
         try:
-            self.check(candidate)
+            self.spec(candidate)
         except UsageError:
             return False
         return True
 
-    def check(self, candidate: Candidate) -> None:
-        """Refuse a candidate that cannot be merged.
+    def examples(self) -> list[MergeSpec]:
+        """Return the merge without what is searched, and the one in the middle of all ranges, by every method.
 
         Raises:
-            UsageError: Saying why.
+            UsageError: If one of them cannot be merged.
+        """
+        return [self.spec(each) for name in self.methods for each in ({"method": name}, self.at([0.5] * self.size, name))]
+
+    def spec(self, candidate: Candidate) -> MergeSpec:
+        """Return the merge that a candidate is.
+
+        Raises:
+            UsageError: If it cannot be merged.
         """
         arguments = self.arguments(candidate)
-        merge_spec(arguments.pop("method"), self.models, **arguments)
+        return merge_spec(arguments.pop("method"), self.models, **arguments)
 
     def arguments(self, candidate: Candidate) -> dict[str, Any]:
         """Return what `merge` takes for a candidate."""

@@ -67,7 +67,7 @@ def test_a_killed_reward_model_goes_on_to_the_same_bytes(case: str, tmp_path: Pa
 
 def test_a_killed_sft_goes_on_to_the_same_bytes_in_every_model_that_is_kept(tmp_path: Path) -> None:
     base = tiny.recipe(tmp_path, "gpt2", dropout=0.1, keep=[5, 40, 60], **STEPS)
-    recipe = SftRecipe(base.model, base.data, base.output, base.rm)
+    recipe = SftRecipe(base.model, base.data, base.output, tiny.as_sft(base.rm))
     assert (kill_after(8, "sft", recipe) / "state.pt").exists()
     train_sft(recipe)
     whole = moved(recipe, "whole")

@@ -155,7 +155,7 @@ def _sft(_: Any, folder: Path) -> Any:
     from warmkit.training.recipe_sections import SftRecipe
 
     base = tiny.recipe(folder, "gpt2", steps=24, save_every=4, batch_size=6, dropout=0.1, keep=[9])
-    return SftRecipe(base.model, base.data, base.output, base.rm)
+    return SftRecipe(base.model, base.data, base.output, tiny.as_sft(base.rm))
 
 
 def _policy(_: Any, folder: Path) -> Any:

@@ -102,7 +102,7 @@ def test_a_summary_of_another_form(kind: str, content: bytes, tmp_path: Path) ->
     base = tiny.recipe(tmp_path)
     recipe, train = {
         "rm": (base, train_reward_model),
-        "sft": (SftRecipe(base.model, base.data, base.output, base.rm), train_sft),
+        "sft": (SftRecipe(base.model, base.data, base.output, tiny.as_sft(base.rm)), train_sft),
         "policy": (toy.recipe(tmp_path), train_policy),
     }[kind]
     file = Path(recipe.output.path) / "summary.json"
@@ -115,7 +115,7 @@ def test_a_summary_of_another_form(kind: str, content: bytes, tmp_path: Path) ->
 
 def test_what_runs_write_has_the_form_that_is_read(tmp_path: Path) -> None:
     base = tiny.recipe(tmp_path, steps=1, name="rm")
-    chats = SftRecipe(base.model, base.data, tiny.recipe(tmp_path, name="sft").output, base.rm)
+    chats = SftRecipe(base.model, base.data, tiny.recipe(tmp_path, name="sft").output, tiny.as_sft(base.rm))
     policy = toy.recipe(tmp_path, "policy", steps=1)
     for train, recipe, form in (
         (train_reward_model, base, OF_REWARD_MODELS),

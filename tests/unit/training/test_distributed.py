@@ -60,7 +60,7 @@ def recipes(folder: Path, kind: str) -> dict[str, Recipe]:
         return tiny.recipe(folder, architecture, f"{kind}-{name}", **how, **more)
 
     gpt2 = of("gpt2", "sft", accumulation=2, keep=[3])
-    sft = SftRecipe(gpt2.model, gpt2.data, gpt2.output, gpt2.rm)
+    sft = SftRecipe(gpt2.model, gpt2.data, gpt2.output, tiny.as_sft(gpt2.rm))
     parts: dict[str, Any] = {"batch_size": 5, "accumulation": 2, **policy}
     return {
         "policy": toy.recipe(folder, f"{kind}-policy", **parts),

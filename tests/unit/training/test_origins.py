@@ -33,7 +33,7 @@ def reward_model(folder: Path) -> Any:
 
 def sft(folder: Path) -> Any:
     base = tiny.recipe(folder, steps=4, save_every=2)
-    return SftRecipe(base.model, base.data, base.output, base.rm)
+    return SftRecipe(base.model, base.data, base.output, tiny.as_sft(base.rm))
 
 
 def policy(folder: Path) -> Any:

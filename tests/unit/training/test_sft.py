@@ -19,7 +19,7 @@ transformers = pytest.importorskip("transformers")
 
 def recipe(folder: Path, architecture: str = "llama", name: str = "sft", **how: Any) -> SftRecipe:
     whole = tiny.recipe(folder, architecture, name, **how)
-    return SftRecipe(whole.model, whole.data, whole.output, whole.rm)
+    return SftRecipe(whole.model, whole.data, whole.output, tiny.as_sft(whole.rm))
 
 
 @pytest.mark.parametrize("architecture", tiny.DECODERS)

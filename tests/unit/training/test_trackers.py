@@ -70,7 +70,7 @@ def events(recipe: Any) -> Numbers:
 
 def sft(folder: Path) -> SftRecipe:
     source = tiny.recipe(folder)
-    return SftRecipe(source.model, DataSection(source.data.train), source.output, source.rm)
+    return SftRecipe(source.model, DataSection(source.data.train), source.output, tiny.as_sft(source.rm))
 
 
 RUNS: dict[str, tuple[Callable[[Path], Any], Callable[[Any], Any]]] = {

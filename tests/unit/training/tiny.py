@@ -8,6 +8,7 @@ import random
 import shutil
 import tempfile
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,14 @@ import torch
 
 from warmkit.data.preferences import Pair, read_pairs
 from warmkit.modeling.reward_model import RewardModel, load_reward_model
-from warmkit.training.recipe_sections import DataSection, ModelSection, RewardModelRecipe, RewardOptimization, RunOutput
+from warmkit.training.recipe_sections import (
+    DataSection,
+    ModelSection,
+    Optimization,
+    RewardModelRecipe,
+    RewardOptimization,
+    RunOutput,
+)
 
 transformers = pytest.importorskip("transformers")
 tokenizers = pytest.importorskip("tokenizers")
@@ -194,6 +202,11 @@ def recipe(folder: Path, architecture: str = "llama", name: str = "run", **how: 
         RunOutput(str(folder / name)),
         RewardOptimization(**settings),
     )
+
+
+def as_sft(how: RewardOptimization) -> Optimization:
+    """Return the same for SFT, which has no rewards to center."""
+    return Optimization(**{each.name: getattr(how, each.name) for each in fields(Optimization)})
 
 
 def tensors(path: Path) -> dict[str, torch.Tensor]:

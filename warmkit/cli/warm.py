@@ -13,8 +13,13 @@ from warmkit.cli.train import RecipeRun, tell_slow_precision
 from warmkit.common.units import number
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from warmkit.pipelines.warm import WarmResult
+    from warmkit.training.command_recipe import CommandRecipe, CommandWarmRecipe
     from warmkit.training.recipe_sections import MembersRecipe, WarmRecipe
+
+PROBE = "probe only"
 
 
 @command(resumes=True, needs_transformers=True)
@@ -37,12 +42,19 @@ def warm(console: Console, run: RecipeRun, place: Executor) -> None:
     - `warmkit warm recipe.yaml --set warm.runs=10 --set data.corrupt=0.25`
     - `warmkit warm recipe.yaml --executor ray --address 10.0.0.1:6379`
     """
+    from warmkit.training.command_recipe import CommandWarmRecipe
     from warmkit.training.recipe_sections import MembersRecipe, WarmRecipe
 
-    instead: dict[str, type[WarmRecipe | MembersRecipe]] = {"warm.members": MembersRecipe}
+    instead: dict[str, type[WarmRecipe | MembersRecipe | CommandWarmRecipe]] = {
+        "warm.members": MembersRecipe,
+        "command": CommandWarmRecipe,
+    }
     content = run.read(WarmRecipe, place.overrides("warm"), instead)
     if isinstance(content, MembersRecipe):
         _pool(console, content, run)
+        return
+    if isinstance(content, CommandWarmRecipe):
+        _commands(console, content, run, place)
         return
     if run.dry_run:
         _plan(console, content)
@@ -95,13 +107,48 @@ def _pool(console: Console, recipe: MembersRecipe, run: RecipeRun) -> None:
     )
 
 
+def _commands(console: Console, recipe: CommandWarmRecipe, run: RecipeRun, place: Executor) -> None:
+    """Average reward models that commands train."""
+    from warmkit.pipelines.warm_commands import check, run_recipes, run_warm_commands
+    from warmkit.recipes.recipe import plain, recipe_text
+
+    if run.dry_run:
+        ranking, rest = check(recipe)
+        runs = run_recipes(recipe, Path(recipe.output.path))
+        document = {"recipe": plain(recipe), "ranking": ranking, "validation": rest}
+        document["runs"] = {name: plain(each) for name, each in runs.items()}
+        what = f"{len(runs)} runs; {ranking} pairs rank them, {rest} others validate"
+        console.result(document, recipe_text(recipe), command_rows(runs), what)
+        return
+    with console.progress("running the commands", unit="runs") as advance:
+        result = run_warm_commands(
+            recipe,
+            force=run.force,
+            advance=advance,
+            address=place.address,
+            tell=console.note,
+            stage=console.stage,
+            look=lambda contest: tell_reading(console, contest),
+        )
+    _tell(console, result)
+
+
+def command_rows(runs: Mapping[str, CommandRecipe]) -> Any:
+    """Return the table of runs by command: what fills the placeholders of each."""
+    values = {name: {**each.command.values, "init": each.model.path} for name, each in runs.items()}
+    columns = list(next(iter(values.values())))
+    return table("Runs", ["run", *columns], [[name, *(str(each[key]) for key in columns)] for name, each in values.items()])
+
+
 def _tell(console: Console, result: WarmResult) -> None:
     console.note(*result.summary["notes"])
     console.result({"path": str(result.path), **result.summary}, *_tables(result.summary), str(result.path))
 
 
-def _text(value: float | None) -> str:
-    return "the model's" if value is None else f"{value:g}"
+def _text(value: Any) -> str:
+    if value is None:
+        return "the model's"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _tables(summary: dict[str, Any]) -> list[Any]:
@@ -109,9 +156,11 @@ def _tables(summary: dict[str, Any]) -> list[Any]:
     others = ("ens", "individual", "probe")
     rows = average_rows(summary["accuracy"], names, lambda row: [share(row[key]) for key in others if row[key] is not None])
     pool = "model" in summary["runs"][0]  # nothing was trained
-    columns, probe = (["model", "path"], []) if pool else (["run", "lr", "dropout", "init"], ["probe only"])
+    told = [key for key in summary["runs"][0] if key != "name"]
+    columns = ["model", "path"] if pool else ["run", *told]
+    probe = ["probe only"] if PROBE in summary["individuals"] else []
     runs = [
-        [each["name"], *([each["model"]] if pool else [f"{each['lr']:g}", _text(each["dropout"]), each["init"]])]
+        [each["name"], *(_text(each[key]) for key in told)]
         + [share(summary["individuals"][each["name"]][name]["accuracy"]) for name in names]
         + [worse(summary["partners"], each["name"])]
         for each in summary["runs"]

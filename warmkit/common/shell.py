@@ -9,7 +9,8 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import IO
 
 from warmkit.common.addresses import printable
 from warmkit.errors import ScoreError
@@ -30,7 +31,15 @@ exit $status
 """
 
 
-def run_shell(line: str, given: bytes = b"", arguments: Sequence[str] = ()) -> subprocess.CompletedProcess[bytes]:
+def run_shell(
+    line: str,
+    given: bytes = b"",
+    arguments: Sequence[str] = (),
+    *,
+    environment: Mapping[str, str] | None = None,
+    log: IO[bytes] | None = None,
+    limit: float | None = None,
+) -> subprocess.CompletedProcess[bytes]:
     """Run a shell command in a session of its own and return its exit code and what it printed.
 
     If this process is interrupted, or killed, the command's processes end too.
@@ -39,6 +48,12 @@ def run_shell(line: str, given: bytes = b"", arguments: Sequence[str] = ()) -> s
         line: The command.
         given: Its standard input.
         arguments: What "$1", "$2", ... stand for in it.
+        environment: By default that of this process.
+        log: What it prints goes there instead.
+        limit: Seconds that it may take.
+
+    Raises:
+        TimeoutExpired: If it took longer; its processes are ended.
     """
     ours, held = os.pipe()  # both are closed in what other threads start meanwhile
     try:
@@ -48,14 +63,15 @@ def run_shell(line: str, given: bytes = b"", arguments: Sequence[str] = ()) -> s
             process = subprocess.Popen(
                 ["/bin/sh", "-c", GUARDED, "sh", line, str(ours), *arguments],
                 stdin=stdin,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
+                stdout=log or subprocess.PIPE,
+                stderr=log or subprocess.PIPE,
+                env=environment,
                 pass_fds=(ours,),
                 start_new_session=True,
             )
         with process:
             try:
-                out, err = process.communicate()
+                out, err = process.communicate(timeout=limit)
             except BaseException:
                 _end_group(process)
                 raise
@@ -78,11 +94,11 @@ def _end_group(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def with_argument(line: str, placeholder: str, value: str) -> str:
+def with_argument(line: str, placeholder: str, value: str, number: int = 1) -> str:
     """Return a shell command in which a placeholder stands for a text that the shell must not read as its own words.
 
     A text of plain letters takes its place as it is. Any other becomes "$1", quoted by us, whether the placeholder stands alone
-    or in quotes of its own; `run_shell` gets it as an argument.
+    or in quotes of its own; `run_shell` gets it as an argument, of this number.
 
     Raises:
         ScoreError: If such a text belongs into the middle of a quoted one, which another program may read as a program.
@@ -104,7 +120,7 @@ def with_argument(line: str, placeholder: str, value: str) -> str:
                     f"program; write {placeholder} without quotes, or rename the directory"
                 )
             parts[place], parts[place + 1] = before[:-1], after[1:]
-    return '"$1"'.join(parts)
+    return f'"${{{number}}}"'.join(parts) if number > 9 else f'"${number}"'.join(parts)
 
 
 def _open_quote(line: str) -> str:

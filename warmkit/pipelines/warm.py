@@ -44,7 +44,7 @@ from warmkit.pipelines.processes import Job, RunJobs, check_all_finished, defaul
 from warmkit.pipelines.warm_choice import choose, findings
 from warmkit.recipes.recipe import recipe_text
 from warmkit.training.distributed import refuse_group
-from warmkit.training.recipe_sections import ChoiceSection, DataSection, RewardModelRecipe, WarmRecipe
+from warmkit.training.recipe_sections import ChoiceSection, DataSection, RewardModelRecipe, RunsSection, WarmRecipe
 from warmkit.training.reward_modeling import (
     describe,
     load_comparisons,
@@ -144,15 +144,24 @@ def check(recipe: WarmRecipe) -> tuple[int, int]:
         raise UsageError("data.validation: expected a held-out set, which ranks the runs")
     if recipe.model.head is not None:
         raise UsageError("model.head: the runs share the head that warm itself trains on frozen features; leave it out")
-    names = [f"run-{number + 1}" for number in range(recipe.warm.runs)]
-    for name in recipe.warm.exclude:
-        if name not in names:
-            raise UsageError(f"warm.exclude: no run is called {name!r}{nearest(name, names)}")
-    left = len(set(names) - set(recipe.warm.exclude))
-    if left < max(2, recipe.warm.m or 0):
-        raise UsageError(f"warm.exclude leaves {left} of {len(names)} runs; expected at least {max(2, recipe.warm.m or 0)}")
+    check_excluded(recipe.warm)
     ranking, rest = halves(pairs_of(recipe.data, recipe.data.validation))
     return len(ranking), len(rest)
+
+
+def check_excluded(warm: RunsSection) -> None:
+    """Refuse names to leave out that are no run's, or that leave too few.
+
+    Raises:
+        UsageError: Saying which.
+    """
+    names = [f"run-{number + 1}" for number in range(warm.runs)]
+    for name in warm.exclude:
+        if name not in names:
+            raise UsageError(f"warm.exclude: no run is called {name!r}{nearest(name, names)}")
+    left = len(set(names) - set(warm.exclude))
+    if left < max(2, warm.m or 0):
+        raise UsageError(f"warm.exclude leaves {left} of {len(names)} runs; expected at least {max(2, warm.m or 0)}")
 
 
 # ---- runs -----------------------------------------------------------------------------------------------------------

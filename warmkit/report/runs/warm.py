@@ -91,7 +91,7 @@ def _choice(summary: Mapping[str, Any]) -> list[Sequence[Cell]]:
 
 def _found(folder: Path, summary: Mapping[str, Any]) -> list[Section]:
     order, model = orders_chart(summary["orders"]), folder / "model"
-    how = _trained(summary["runs"]) if "lr" in summary["runs"][0] else _pool(summary["runs"])
+    how = _pool(summary["runs"]) if "model" in summary["runs"][0] else _trained(summary["runs"])
     sections = [
         Section(
             "WA against ENS and the individuals",
@@ -113,8 +113,15 @@ def _found(folder: Path, summary: Mapping[str, Any]) -> list[Section]:
 
 
 def _trained(runs: Sequence[Mapping[str, Any]]) -> Table:
-    rows = [[each["name"], f"{each['lr']:g}", each["dropout"], f"`{each['init']}`"] for each in runs]
-    return Table(["run, best first", "learning rate", "dropout", "init"], rows, "How they differ")
+    told = [key for key in runs[0] if key != "name"]
+    rows: list[list[Cell]] = [[each["name"], *(_cell(key, each[key]) for key in told)] for each in runs]
+    return Table(["run, best first", *({"lr": "learning rate"}.get(key, key) for key in told)], rows, "How they differ")
+
+
+def _cell(key: str, value: Any) -> Cell:
+    if key == "init":
+        return f"`{value}`"
+    return f"{value:g}" if isinstance(value, float) else value
 
 
 def _pool(models: Sequence[Mapping[str, Any]]) -> Table:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from warmkit.cli.command import command
+from warmkit.cli.command_runs import command_rows
 from warmkit.cli.console import Console, table
 from warmkit.cli.evaluate import average_rows, share, tell_reading, worse
 from warmkit.cli.executor import Executor
@@ -13,10 +14,8 @@ from warmkit.cli.train import RecipeRun, tell_slow_precision
 from warmkit.common.units import number
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from warmkit.pipelines.warm import WarmResult
-    from warmkit.training.command_recipe import CommandRecipe, CommandWarmRecipe
+    from warmkit.training.command_recipe import CommandWarmRecipe
     from warmkit.training.recipe_sections import MembersRecipe, WarmRecipe
 
 PROBE = "probe only"
@@ -131,13 +130,6 @@ def _commands(console: Console, recipe: CommandWarmRecipe, run: RecipeRun, place
             look=lambda contest: tell_reading(console, contest),
         )
     _tell(console, result)
-
-
-def command_rows(runs: Mapping[str, CommandRecipe]) -> Any:
-    """Return the table of runs by command: what fills the placeholders of each."""
-    values = {name: {**each.command.values, "init": each.model.path} for name, each in runs.items()}
-    columns = list(next(iter(values.values())))
-    return table("Runs", ["run", *columns], [[name, *(str(each[key]) for key in columns)] for name, each in values.items()])
 
 
 def _tell(console: Console, result: WarmResult) -> None:

@@ -32,7 +32,7 @@ from warmkit.training.command_recipe import CommandRecipe, CommandWarmRecipe
 from warmkit.training.distributed import refuse_group
 from warmkit.training.recipe_sections import DataSection, ModelSection, WarmRecipe
 from warmkit.training.run import RunDirectory
-from warmkit.training.run_identity import RunIdentity
+from warmkit.training.run_identity import RunIdentity, run_identity
 from warmkit.training.telling import Tell
 
 PLACEHOLDERS = ("init", "output", "seed", "order", "member")
@@ -166,7 +166,4 @@ def _probing(recipe: CommandWarmRecipe) -> WarmRecipe:
 def _identity(recipe: CommandWarmRecipe) -> RunIdentity:
     """Return what makes two pipelines the same: what is started, from what. How models are chosen, on which data, may change."""
     warm = replace(recipe.warm, runs=2, jobs=None, executor="processes", exclude=[], orders=0, final="all", m=None)
-    data = replace(recipe.data, validation="", ood=None)
-    content = replace(recipe, warm=warm, command=fixed(recipe.command), data=data)
-    sources = {path: ["model.path" if recipe.warm.inits is None else "warm.inits"] for path in warm.inits or [recipe.model.path]}
-    return RunIdentity(recipe_text(content), sources)
+    return run_identity(replace(recipe, warm=warm, command=fixed(recipe.command)))

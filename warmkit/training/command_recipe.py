@@ -8,7 +8,10 @@ from typing import Any, Literal
 
 from warmkit.common.units import seconds_of
 from warmkit.errors import UsageError
+from warmkit.evaluation.reward_term import RewardTerm, check_labels
+from warmkit.training.policy_recipe import PolicyModelSection
 from warmkit.training.recipe_sections import ProbeSection, RunOutput, RunsSection, number_in
+from warmkit.training.warp_recipe import IterationsSection
 
 NAME = re.compile(r"[A-Za-z]\w*", re.ASCII)
 GIVEN = ("init", "output", "seed", "order", "reward", "anchor", "iteration", "member")
@@ -47,6 +50,8 @@ class CommandSection:
         take: Which of the checkpoints in `{output}` is the member: the newest (`last`), the one that transformers' trainer names
             in its `trainer_state.json` (`best`), or the number of a step.
         limit: How long a run may take, `90s`, `30min`, `2h`; a longer one is ended.
+        anchor: What `{anchor}` is in `warp`, the model that the KL is taken to: the run's `init`, where WARP's moving average
+            begins, or the `sft` model.
         seed: The run of number n, from 0, gets the seed 1000 seed + n.
         order: The same for the order of the data.
     """
@@ -55,6 +60,7 @@ class CommandSection:
     grid: dict[str, Any] = _keys_with(_check_grid, default_factory=lambda: {})
     take: str | int = _keys_with(_check_take, default="last")
     limit: str | float | None = _keys_with(seconds_of, default=None)
+    anchor: Literal["init", "sft"] = "init"
     seed: int = number_in(0, default=0)
     order: int = number_in(0, default=0)
 
@@ -103,6 +109,58 @@ class CommandWarmRecipe:
     command: CommandSection
     warm: RunsSection = RunsSection()
     probe: ProbeSection = ProbeSection()
+
+
+@dataclass(frozen=True)
+class HeldOutPrompts:
+    """`data:` of policies that commands train.
+
+    Attributes:
+        validation: Prompts of the evaluations; without them no front is evaluated.
+        chat: Make chats of prompts that are texts, for the policy's chat template; by default a text stays one.
+    """
+
+    validation: str | None = None
+    chat: bool | None = None
+
+
+@dataclass(frozen=True)
+class SamplingSection:
+    """`sampling:`, how policies that commands train are evaluated.
+
+    Attributes:
+        temperature: Of sampling.
+        max_new_tokens: Tokens of a completion, its end included.
+        batch_size: Completions at a time.
+        banned: Tokens that are never sampled, beside `suppress_tokens` of the checkpoint's generation config.
+        stop: Tokens that end a completion, beside EOS and those of the checkpoint's generation config and chat template.
+        precision: Of the products; `auto` is bfloat16 where the device has instructions for it, else float32.
+    """
+
+    temperature: float = number_in(1e-3, default=0.9)
+    max_new_tokens: int = number_in(1, default=64)
+    batch_size: int = number_in(1, default=64)
+    banned: list[str] = field(default_factory=lambda: [])
+    stop: list[str] = field(default_factory=lambda: [])
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+
+
+@dataclass(frozen=True)
+class CommandWarpRecipe:
+    """A recipe of `warmkit warp` whose policies are trained by commands."""
+
+    model: PolicyModelSection
+    output: RunOutput
+    command: CommandSection
+    data: HeldOutPrompts = HeldOutPrompts()
+    rewards: list[RewardTerm] = field(default_factory=lambda: [])
+    controls: list[RewardTerm] = field(default_factory=lambda: [])
+    sampling: SamplingSection = SamplingSection()
+    warp: IterationsSection = IterationsSection()
+
+    def __post_init__(self) -> None:
+        check_labels(self.rewards, "rewards")
+        check_labels(self.controls, "controls")
 
 
 @dataclass(frozen=True)

@@ -45,13 +45,18 @@ from warmkit.verbs.merge import liti
 LOG, FINISHED = "log.txt", "finished.jsonl"
 TOLD = 3  # lines of a log
 BYTES = 1 << 16  # of its end
+MODELS = ("reward", "anchor")  # placeholders that stand for checkpoints
 BEST = ("best_model_checkpoint", "best_global_step")
 
 
 def command_identity(recipe: CommandRecipe) -> RunIdentity:
     """Return what makes two runs the same: all but how long they may take."""
     fixed = replace(recipe, command=replace(recipe.command, limit=None))
-    return RunIdentity(recipe_text(fixed), {recipe.model.path: ["model.path"]})
+    sources: dict[str, list[str]] = {recipe.model.path: ["model.path"]}
+    for name in MODELS:
+        if (value := recipe.command.values.get(name)) is not None:
+            sources.setdefault(value, []).append(f"{{{name}}}")
+    return RunIdentity(recipe_text(fixed), sources)
 
 
 def run_command(recipe: CommandRecipe) -> dict[str, Any]:

@@ -42,13 +42,13 @@ class CommandSection:
     """`command:`, any program that trains one run.
 
     Attributes:
-        run: A line for the shell, with placeholders: `{init}` (what to start from), `{output}` (a directory to leave checkpoints
-            in), `{seed}`, `{order}` (another number for every run), `{member}` (the run's number), those of the grid, and in
-            `warp` `{iteration}`, `{reward}` (the reward model) and `{anchor}`. The program finds the same values in its
-            environment, as WARMKIT_INIT and so on. `{{` and `}}` are braces.
+        run: A line for the shell, with placeholders: `{init}` (what to start from), `{output}` (a directory for checkpoints),
+            `{seed}`, `{order}` (another number for every run), `{member}` (the run's number), those of the grid, and in `warp`
+            `{iteration}`, `{reward}` (the reward model) and `{anchor}`. The program finds the same values in its environment,
+            as WARMKIT_INIT and so on. `{{` and `}}` are braces.
         grid: Arguments by name, each with a list of values: `lr: [1e-5, 2e-5]` fills `{lr}`.
-        take: Which of the checkpoints in `{output}` is the member: the newest (`last`), the one that transformers' trainer names
-            in its `trainer_state.json` (`best`), or the number of a step.
+        take: Which of the checkpoints in `{output}` is the member: the newest (`last`), the one that transformers' trainer
+            names in its `trainer_state.json` (`best`), or the number of a step.
         limit: How long a run may take, `90s`, `30min`, `2h`; a longer one is ended.
         anchor: What `{anchor}` is in `warp`, the model that the KL is taken to: the run's `init`, where WARP's moving average
             begins, or the `sft` model.

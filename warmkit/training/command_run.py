@@ -34,7 +34,7 @@ from warmkit.layouts.companions import companion_files, copy_tokenizer
 from warmkit.layouts.compatibility import align
 from warmkit.layouts.opening import open_checkpoint, open_inputs
 from warmkit.recipes.recipe import recipe_text
-from warmkit.sources.runs import STATE, at_step, find_run, run_checkpoints
+from warmkit.sources.runs import STATE, find_run, has_steps, run_checkpoints
 from warmkit.sources.small_files import TOKENIZER_FILES
 from warmkit.training.command_line import environment, fill
 from warmkit.training.command_recipe import CommandRecipe
@@ -46,7 +46,7 @@ LOG, FINISHED = "log.txt", "finished.jsonl"
 TOLD = 3  # lines of a log
 BYTES = 1 << 16  # of its end
 MODELS = ("reward", "anchor")  # placeholders that stand for checkpoints
-BEST = ("best_model_checkpoint", "best_global_step")
+BEST = "best_model_checkpoint"
 
 
 def command_identity(recipe: CommandRecipe) -> RunIdentity:
@@ -147,14 +147,10 @@ def taken_from(output: Path, take: str | int = "last") -> Path:
     if take == "best":
         return _best(output)
     if isinstance(take, int):
-        chosen = at_step(f"{output}@{take}")
-        if chosen == f"{output}@{take}":
-            raise TrainingError(f"the command left no checkpoint of step {take} in {output} (command.take)")
-        return Path(chosen)
+        return _at_step(output, take)
     if _holds_model(output):
-        found = find_run([output])
-        return found[-1].path
-    if _has_steps(output):
+        return find_run([output])[-1].path
+    if has_steps(output):
         return run_checkpoints(output)[-1].path
     inside = [each for each in sorted(output.iterdir()) if each.is_dir() and _holds_model(each)]
     if len(inside) == 1:
@@ -165,13 +161,12 @@ def taken_from(output: Path, take: str | int = "last") -> Path:
     raise TrainingError(f"the command left nothing in {output} that is a checkpoint; it must write its model to {{output}}")
 
 
-def _has_steps(output: Path) -> bool:
-    try:
-        return bool(run_checkpoints(output))
-    except CheckpointError as error:
-        if "found none" in str(error):
-            return False
-        raise
+def _at_step(output: Path, step: int) -> Path:
+    found = {each.step: each.path for each in run_checkpoints(output)} if has_steps(output) else {}
+    if step not in found:
+        there = f"it has {', '.join(map(str, found))}" if found else "it has none"
+        raise TrainingError(f"command.take: {output} has no checkpoint of step {step}; {there}")
+    return found[step]
 
 
 def _holds_model(path: Path) -> bool:
@@ -184,17 +179,17 @@ def _holds_model(path: Path) -> bool:
 
 def _best(output: Path) -> Path:
     """Return the checkpoint that transformers' trainer calls the best, by the newest state that it left."""
-    steps = run_checkpoints(output) if _has_steps(output) else []
+    steps = run_checkpoints(output) if has_steps(output) else []
     homes = [output, *(each.path for each in reversed(steps))]
     state = next((home / STATE for home in homes if (home / STATE).is_file()), None)
     if state is None:
         raise TrainingError(f"command.take: best needs the {STATE} of transformers' trainer, and there is none in {output}")
     content = read_object(state)
-    named = content.get(BEST[0])
+    named = content.get(BEST)
     if not is_text(named) or not named:
         raise TrainingError(
-            f"command.take: best: {state} names no {BEST[0]}; the trainer needs metric_for_best_model, and an evaluation at every "
-            "save"
+            f"command.take: best: {state} names no {BEST}; the trainer needs metric_for_best_model, and an evaluation at "
+            "every save"
         )
     best = output / Path(named).name
     if not best.is_dir():

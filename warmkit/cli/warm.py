@@ -112,11 +112,15 @@ def _commands(console: Console, recipe: CommandWarmRecipe, run: RecipeRun, place
     from warmkit.recipes.recipe import plain, recipe_text
 
     if run.dry_run:
-        ranking, rest = check(recipe)
+        pairs = check(recipe)
         runs = run_recipes(recipe, Path(recipe.output.path))
-        document = {"recipe": plain(recipe), "ranking": ranking, "validation": rest}
-        document["runs"] = {name: plain(each) for name, each in runs.items()}
-        what = f"{len(runs)} runs; {ranking} pairs rank them, {rest} others validate"
+        document = {"recipe": plain(recipe), "runs": {name: plain(each) for name, each in runs.items()}}
+        what = f"{len(runs)} runs; "
+        if pairs is None:
+            what += "command.evaluate ranks them"
+        else:
+            document |= {"ranking": pairs[0], "validation": pairs[1]}
+            what += f"{pairs[0]} pairs rank them, {pairs[1]} others validate"
         console.result(document, recipe_text(recipe), command_rows(runs), what)
         return
     with console.progress("running the commands", unit="runs") as advance:
@@ -143,7 +147,25 @@ def _text(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def _scored(summary: dict[str, Any]) -> list[Any]:
+    """Return the tables of runs that a command scored."""
+    told = [key for key in summary["runs"][0] if key != "name"]
+    scores, final = summary["scores"], summary["final"]
+    runs = [
+        [each["name"], *(_text(each[key]) for key in told), f"{scores['individuals'][each['name']]:.6g}"]
+        for each in summary["runs"]
+    ]
+    tried = [[", ".join(each["members"]), f"{each['score']:.6g}"] for each in scores["tried"]]
+    return [
+        table("Runs, best first", ["run", *told, "score"], runs),
+        *([table("Averages", ["members", "score"], tried)] if tried else []),
+        f"Final model ({final['choice']}): {', '.join(final['members'])}; score {final['score']:.6g}",
+    ]
+
+
 def _tables(summary: dict[str, Any]) -> list[Any]:
+    if "scores" in summary:
+        return _scored(summary)
     names, data = list(dict.fromkeys(row["data"] for row in summary["accuracy"])), summary["data"]
     others = ("ens", "individual", "probe")
     rows = average_rows(summary["accuracy"], names, lambda row: [share(row[key]) for key in others if row[key] is not None])

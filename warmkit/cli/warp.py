@@ -114,7 +114,11 @@ def _tables(summary: dict[str, Any]) -> list[Any]:
     ]
     fronts = {f"Iteration {i + 1}: from its init to its merge": each["front"] for i, each in enumerate(summary["iterations"])}
     fronts |= {"From the SFT model to the last merge": summary["front"], "Averages of the last policies": summary["soups"]}
+    scores = {name: value for each in summary["iterations"] for name, value in each.get("scores", {}).items()}
+    scores |= summary.get("scores", {})
+    scored = [table("Scores", ["model", "score"], [[name, f"{value:.6g}"] for name, value in scores.items()])] if scores else []
     return [
+        *scored,
         table("Merges", ["iteration", "policies", "method", "mean angle", "eta", "reward above the policies' mean"], geometry),
         *(_front(title, points) for title, points in fronts.items() if points),
     ]

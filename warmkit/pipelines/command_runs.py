@@ -90,8 +90,8 @@ def _refuse_twins(models: Mapping[str, Path], exclude: str) -> None:
     for (one, first), (two, second) in itertools.combinations(models.items(), 2):
         if same_weights(str(first), str(second)):
             raise TrainingError(
-                f"{one} and {two} left the same weights: does the command use {{seed}}, {{order}} or an argument of the grid? Mend "
-                f"it and delete {second.parent}, or leave it out with --set '{exclude}=[{two}]'"
+                f"{one} and {two} left the same weights: does the command use {{seed}}, {{order}} or an argument of the grid? "
+                f"Mend it and delete {second.parent}, or leave it out with --set '{exclude}=[{two}]'"
             )
 
 
@@ -102,4 +102,4 @@ def only(runs: Mapping[str, CommandRecipe], excluded: Sequence[str]) -> dict[str
 
 def fixed(command: CommandSection) -> CommandSection:
     """Return the section without what says nothing of the weights."""
-    return replace(command, limit=None)
+    return replace(command, limit=None, evaluate=None)

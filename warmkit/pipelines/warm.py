@@ -77,10 +77,12 @@ class WarmResult(Displayed):
 
     def _facts(self) -> Mapping[str, object]:
         final = self.summary["final"]
-        worth = final["validation"]["accuracy"]
-        return {"path": self.path, "of": len(self.summary["runs"]), "average of": final["members"], "validation": worth}
+        worth = {"score": final["score"]} if "score" in final else {"validation": final["validation"]["accuracy"]}
+        return {"path": self.path, "of": len(self.summary["runs"]), "average of": final["members"], **worth}
 
     def _rows(self) -> Sequence[Mapping[str, object]]:
+        if "scores" in self.summary:
+            return [{"run": name, "score": score} for name, score in self.summary["scores"]["individuals"].items()]
         shown = ("data", "m", "wa", "ens", "individual", "probe")
         return [{name: row[name] for name in shown} for row in self.summary["accuracy"]]
 
@@ -293,7 +295,7 @@ def average_chosen(
         excluded: Names that were left out of the pool.
     """
     choice = choose(contest, list(differ), warm)
-    _write_final(out, [str(contest.members[name]) for name in choice.members])
+    write_final(out, [str(contest.members[name]) for name in choice.members])
     summary = {
         "data": {name: describe(each) for name, each in contest.data.items()},
         "runs": [{"name": name, **differ[name]} for name in choice.ranked],
@@ -313,7 +315,8 @@ def random_orders(names: Sequence[str], count: int, seed: int) -> list[list[str]
     return [[names[int(place)] for place in draw.permutation(len(names))] for _ in range(count)]
 
 
-def _write_final(out: Path, models: Sequence[str]) -> None:
+def write_final(out: Path, models: Sequence[str]) -> None:
+    """Write the average of the chosen, in place of another choice's."""
     target = out / "model"
     merge(models, target, method="uniform", force=target.exists())
 

@@ -6,13 +6,15 @@ where `data.train` is given.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from warmkit.common.json_files import dump_json
 from warmkit.common.progress import Advance
 from warmkit.common.random_streams import generator
+from warmkit.common.whole_files import write_whole
 from warmkit.data.preferences import read_pairs
 from warmkit.errors import UsageError
 from warmkit.evaluation.averaging import Contest
@@ -25,7 +27,8 @@ from warmkit.pipelines.command_runs import command_recipe, fixed, grid_of, only,
 from warmkit.pipelines.executors import open_executor
 from warmkit.pipelines.members import check_model
 from warmkit.pipelines.processes import default_jobs
-from warmkit.pipelines.warm import WarmResult, average_chosen, check_excluded, train_probe
+from warmkit.pipelines.scores import ScoredPool, check_evaluate
+from warmkit.pipelines.warm import WarmResult, average_chosen, check_excluded, train_probe, write_final
 from warmkit.recipes.recipe import recipe_text
 from warmkit.training.command_line import check_template
 from warmkit.training.command_recipe import CommandRecipe, CommandWarmRecipe
@@ -82,22 +85,27 @@ def run_warm_commands(
     most = min(recipe.warm.jobs or default_jobs(), recipe.warm.runs)
     models = run_commands(runs, run_jobs, most, "warm.exclude", advance)
     stage("averaging")
-    contest = _open(recipe, models, probe)
-    contest.cache = out / "evaluation"
-    look(contest)
+    differ = {name: _differ(each, recipe) for name, each in runs.items()}
 
     def recheck() -> None:
         for each in models.values():
             check_model(Path(each))
 
-    differ = {name: _differ(each, recipe) for name, each in runs.items()}
+    if recipe.command.evaluate is not None:
+        pool = ScoredPool(models, recipe.command.evaluate, out)
+        return _average_scored(pool, recipe, differ, out, recheck, directory.notes)
+    contest = _open(recipe, models, probe)
+    contest.cache = out / "evaluation"
+    look(contest)
     result = average_chosen(contest, recipe.warm, differ, out, recheck, directory.notes, recipe.warm.exclude)
     del directory  # its lock
     return result
 
 
-def check(recipe: CommandWarmRecipe) -> tuple[int, int]:
+def check(recipe: CommandWarmRecipe) -> tuple[int, int] | None:
     """Refuse what could only fail later; return how many validation pairs rank the runs, and how many say what they are worth.
+
+    Where a command evaluates them there is nothing to return.
 
     Raises:
         DataError: If a row of the validation set cannot be used, or they are too few to divide.
@@ -106,21 +114,38 @@ def check(recipe: CommandWarmRecipe) -> tuple[int, int]:
             theirs or leave too few.
     """
     check_template(recipe.command.run, [*PLACEHOLDERS, *recipe.command.grid])
+    check_evaluate(recipe.command.evaluate)
+    _check_ranking(recipe)
     if recipe.output.trackers:
         raise UsageError("output.trackers: follow our own trainings; the command's own tracker follows a command")
     check_excluded(recipe.warm)
     if len(inits := recipe.warm.inits or [recipe.model.path]) > 1:
         align(open_inputs(inits, {}))
-    if recipe.data.train is None and (bare := next((each for each in inits if trained_head(each) is None), None)) is not None:
-        raise UsageError(
-            f"model.path: {bare} has no reward head, so that every run would draw its own; give data.train, and the head that they "
-            "share is trained first"
-        )
     if recipe.data.train is not None and recipe.warm.inits is not None:
         raise UsageError("data.train: the shared head is trained on model.path; leave warm.inits out, or give them with a head")
-    pairs = read_pairs(recipe.data.validation, chat=recipe.data.chat, equal_pairs=recipe.data.equal_pairs)
-    ranking, rest = halves(pairs)
+    if recipe.data.validation is None:
+        return None
+    if recipe.data.train is None and (bare := next((each for each in inits if trained_head(each) is None), None)) is not None:
+        raise UsageError(
+            f"model.path: {bare} has no reward head, so that every run would draw its own; give data.train, and the head that "
+            "they share is trained first"
+        )
+    ranking, rest = halves(read_pairs(recipe.data.validation, chat=recipe.data.chat, equal_pairs=recipe.data.equal_pairs))
     return len(ranking), len(rest)
+
+
+def _check_ranking(recipe: CommandWarmRecipe) -> None:
+    """Refuse runs that nothing ranks, or two things."""
+    scored, pairs = recipe.command.evaluate is not None, recipe.data.validation is not None
+    if scored == pairs:
+        found = "both" if scored else "neither"
+        raise UsageError(f"expected data.validation or command.evaluate to rank the runs, found {found}")
+    if scored and recipe.data.ood is not None:
+        raise UsageError(
+            "data.ood: is scored beside data.validation, and command.evaluate scores by itself; leave one of them out"
+        )
+    if scored and recipe.warm.final == "connected":
+        raise UsageError("warm.final: connected needs data.validation: one number a model has no interval")
 
 
 def run_recipes(recipe: CommandWarmRecipe, out: Path) -> dict[str, CommandRecipe]:
@@ -142,8 +167,41 @@ def _differ(run: CommandRecipe, recipe: CommandWarmRecipe) -> dict[str, Any]:
     return {**{name: run.command.values[name] for name in shown}, "init": run.model.path}
 
 
+def _average_scored(
+    pool: ScoredPool,
+    recipe: CommandWarmRecipe,
+    differ: Mapping[str, Mapping[str, Any]],
+    out: Path,
+    recheck: Callable[[], object],
+    notes: Sequence[str],
+) -> WarmResult:
+    """Choose by the scores of a command, and write the average."""
+    found = pool.choose(recipe.warm)
+    ranked, members = found["ranked"], found["members"]
+    write_final(out, [pool.models[name] for name in members])
+    left_out = [name for name in ranked if name not in members]
+    final = {
+        "choice": recipe.warm.final,
+        "members": members,
+        "left_out": left_out,
+        "method": "uniform",
+        "score": found["score"],
+    }
+    summary = {
+        "runs": [{"name": name, **differ[name]} for name in ranked],
+        "excluded": recipe.warm.exclude,
+        "scores": {"command": pool.line, "individuals": found["individuals"], "tried": found["tried"]},
+        "final": final,
+        "notes": [*notes],
+    }
+    recheck()
+    write_whole(out / "summary.json", dump_json(summary))
+    return WarmResult(out / "model", summary)
+
+
 def _open(recipe: CommandWarmRecipe, models: dict[str, str], probe: str | None) -> Contest:
     data = recipe.data
+    assert data.validation is not None
     sources = {VALIDATION: data.validation, **({} if data.ood is None else {"ood": data.ood})}
     how: dict[str, Any] = {"max_length": recipe.model.max_length, "chat": data.chat, "equal_pairs": data.equal_pairs}
     contest = open_contest(list(models.values()), sources, probe=probe, **how)
@@ -164,6 +222,6 @@ def _probing(recipe: CommandWarmRecipe) -> WarmRecipe:
 
 
 def _identity(recipe: CommandWarmRecipe) -> RunIdentity:
-    """Return what makes two pipelines the same: what is started, from what. How models are chosen, on which data, may change."""
+    """Return what makes two pipelines the same: what is started, from what. How models are chosen may change."""
     warm = replace(recipe.warm, runs=2, jobs=None, executor="processes", exclude=[], orders=0, final="all", m=None)
     return run_identity(replace(recipe, warm=warm, command=fixed(recipe.command)))

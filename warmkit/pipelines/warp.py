@@ -225,6 +225,10 @@ class Runs(Protocol):
         """Return how policies are evaluated."""
         ...
 
+    def scores(self, models: Mapping[str, str], steps: Steps) -> dict[str, float] | None:
+        """Return what a command says that models are worth; None where there is none."""
+        ...
+
 
 class AnyRecipe(Protocol):
     """What a recipe of WARP has, whatever trains its policies."""
@@ -270,15 +274,19 @@ class Warp:
             self.stage(f"evaluating iteration {i}")
             front = self._front(f"iteration-{i}-front", list(policies.values()), init)
             gain = self._gain(f"iteration-{i}-gain", policies, init)
-            iterations.append({"init": init, "policies": policies, **merged, "front": front, "gain": gain})
+            scores = self.runs.scores({**policies, f"iteration-{i}/{Path(merged['path']).name}": merged["path"]}, self.steps)
+            told = {} if scores is None else {"scores": scores}
+            iterations.append({"init": init, "policies": policies, **merged, "front": front, "gain": gain, **told})
             init = merged["path"]
         self.stage("evaluating the last merge")
         final = self._final(init)
+        scores = self.runs.scores({"sft": self.sft, "final": final["path"]}, self.steps)
         summary = {
             "iterations": iterations,
             "final": final,
             "front": self._front("front", [init], self.sft),
             "soups": self._soups(iterations[-1]),
+            **({} if scores is None else {"scores": scores}),
             "notes": [*self.notes, *_notes(iterations)],
         }
         write_whole(self.out / "summary.json", dump_json(summary))
@@ -423,6 +431,9 @@ class _PolicyRuns:
             failed = self.run_jobs(jobs, most, steps, lambda done, _: self.advance(done, self.total))
             check_all_finished(failed, len(runs), "warp.exclude")
         return {name: str(Path(each.output.path) / "model") for name, each in runs.items()}
+
+    def scores(self, models: Mapping[str, str], steps: Steps) -> None:
+        return None
 
     def settings(self) -> EvaluationSettings:
         recipe = self.recipe

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ from warmkit.evaluation.policies import EvaluationSettings
 from warmkit.pipelines.command_runs import command_recipe, fixed, grid_of, only, run_commands
 from warmkit.pipelines.executors import open_executor
 from warmkit.pipelines.processes import RunJobs, default_jobs
+from warmkit.pipelines.scores import check_evaluate, take_score
+from warmkit.pipelines.steps import Steps
 from warmkit.pipelines.warp import Warp, WarpResult, check_merges, run_home, run_name
 from warmkit.training.command_line import check_template
 from warmkit.training.command_recipe import CommandRecipe, CommandWarpRecipe
@@ -67,6 +69,7 @@ def check(recipe: CommandWarpRecipe) -> None:
     """
     known = [*PLACEHOLDERS, *(["reward"] if _reward(recipe) else []), *recipe.command.grid]
     check_template(recipe.command.run, known)
+    check_evaluate(recipe.command.evaluate)
     if recipe.output.trackers:
         raise UsageError("output.trackers: follow our own trainings; the command's own tracker follows a command")
     evaluated = recipe.warp if _evaluates(recipe) else replace(recipe.warp, etas=[], grid=None)
@@ -105,6 +108,11 @@ class _CommandRuns:
         total = self.warp.iterations * self.warp.runs
         most = min(self.warp.jobs or default_jobs(), self.warp.runs)
         return run_commands(runs, self.run_jobs, most, "warp.exclude", lambda done, _: self.advance(done, total))
+
+    def scores(self, models: Mapping[str, str], steps: Steps) -> dict[str, float] | None:
+        if (line := self.recipe.command.evaluate) is None:
+            return None
+        return {name: take_score(steps, f"score-{name.replace('/', '-')}", line, Path(path)) for name, path in models.items()}
 
     def settings(self) -> EvaluationSettings:
         recipe, model, how = self.recipe, self.recipe.model, self.recipe.sampling

@@ -50,6 +50,9 @@ class CommandSection:
         take: Which of the checkpoints in `{output}` is the member: the newest (`last`), the one that transformers' trainer
             names in its `trainer_state.json` (`best`), or the number of a step.
         limit: How long a run may take, `90s`, `30min`, `2h`; a longer one is ended.
+        evaluate: A line for the shell with `{model}`, a model's directory; the number on the last line that it prints is the
+            model's score, higher is better. In `warm` in place of `data.validation`; in `warp` the policies, the merges and the
+            final model are scored.
         anchor: What `{anchor}` is in `warp`, the model that the KL is taken to: the run's `init`, where WARP's moving average
             begins, or the `sft` model.
         seed: The run of number n, from 0, gets the seed 1000 seed + n.
@@ -60,6 +63,7 @@ class CommandSection:
     grid: dict[str, Any] = _keys_with(_check_grid, default_factory=lambda: {})
     take: str | int = _keys_with(_check_take, default="last")
     limit: str | float | None = _keys_with(seconds_of, default=None)
+    evaluate: str | None = None
     anchor: Literal["init", "sft"] = "init"
     seed: int = number_in(0, default=0)
     order: int = number_in(0, default=0)
@@ -85,14 +89,14 @@ class PoolDataSection:
     """`data:` of reward models that commands train: files or `datasets` names.
 
     Attributes:
-        validation: Held out. The models are ranked on half of it and measured on the other.
+        validation: Held out. The models are ranked on half of it and measured on the other; or `command.evaluate` ranks them.
         ood: Held out, of another distribution.
         train: Pairs on which the head that all runs share is trained first; needed where `model.path` is no reward model.
         chat: Make chats of rows that are texts, for the models' chat template.
         equal_pairs: Whether pairs of two equal answers are refused, or left out and counted.
     """
 
-    validation: str
+    validation: str | None = None
     ood: str | None = None
     train: str | None = None
     chat: bool = False
@@ -104,9 +108,9 @@ class CommandWarmRecipe:
     """A recipe of `warmkit warm` whose reward models are trained by commands."""
 
     model: InitSection
-    data: PoolDataSection
     output: RunOutput
     command: CommandSection
+    data: PoolDataSection = PoolDataSection()
     warm: RunsSection = RunsSection()
     probe: ProbeSection = ProbeSection()
 

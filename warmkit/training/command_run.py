@@ -129,8 +129,8 @@ def last_words(log: Path) -> str:
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - BYTES))
         lines = [line.strip() for line in file.read().decode("utf-8", "replace").replace("\r", "\n").split("\n")]
-    said = [line[:200] for line in lines if line][-TOLD:]
-    if not said or (len(said) == 1 and said[0].startswith("$ ")):
+    said = [line[:200] for line in lines if line and not line.startswith("$ ")][-TOLD:]
+    if not said:
         return f"it printed nothing ({log})"
     return f"the end of {log}: {' / '.join(said)}"
 

@@ -1,4 +1,4 @@
-"""A trainer of nobody's library: moves every weight of a checkpoint a little, by its seed, and leaves checkpoints as trainers do."""
+"""A trainer of nobody's library: moves every weight of a checkpoint a little, by its seed, and leaves checkpoints."""
 
 from __future__ import annotations
 

@@ -45,6 +45,7 @@ def command_recipe(
 
 
 def run_commands(
+    command: CommandSection,
     runs: Mapping[str, CommandRecipe],
     run_jobs: RunJobs,
     most: int,
@@ -54,6 +55,7 @@ def run_commands(
     """Start what is not finished; return what every run left.
 
     Args:
+        command: Of the pipeline.
         runs: By name.
         run_jobs: Of an executor.
         most: Runs at the same time.
@@ -64,7 +66,7 @@ def run_commands(
         ChangedError: If a finished run, or what it began with, was changed since.
         TrainingError: If runs failed, or two left the same weights; the others stay.
     """
-    jobs = [job for name, each in runs.items() if (job := _job(name, each)) is not None]
+    jobs = [job for name, each in runs.items() if (job := _job(name, each, command)) is not None]
     if jobs:
         check_all_finished(run_jobs(jobs, most, 1, advance), len(runs), exclude)
     models = {name: Path(each.output.path) / "model" for name, each in runs.items()}
@@ -74,7 +76,7 @@ def run_commands(
     return {name: str(path) for name, path in models.items()}
 
 
-def _job(name: str, run: CommandRecipe) -> Job | None:
+def _job(name: str, run: CommandRecipe, command: CommandSection) -> Job | None:
     """Write the recipe of a run; return its job, or None if it is done."""
     directory = Path(run.output.path)
     if is_left(directory, lambda: command_identity(run)):
@@ -82,7 +84,7 @@ def _job(name: str, run: CommandRecipe) -> Job | None:
     file = directory.with_name(f"{directory.name}.yaml")
     file.parent.mkdir(parents=True, exist_ok=True)
     write_whole(file, recipe_text(run).encode())
-    return Job(name, ["command", str(file)], directory / FINISHED)
+    return Job(name, ["command", str(file)], directory / FINISHED, command.cpus, command.gpus)
 
 
 def _refuse_twins(models: Mapping[str, Path], exclude: str) -> None:
@@ -102,4 +104,4 @@ def only(runs: Mapping[str, CommandRecipe], excluded: Sequence[str]) -> dict[str
 
 def fixed(command: CommandSection) -> CommandSection:
     """Return the section without what says nothing of the weights."""
-    return replace(command, limit=None, evaluate=None)
+    return replace(command, limit=None, evaluate=None, cpus=None, gpus=None)

@@ -32,11 +32,15 @@ class Job:
         name: For messages.
         arguments: Of `warmkit.child`: what to do, and the file that says it.
         metrics: A file that gets a line a step.
+        cpus: That it takes of a cluster; by default its threads.
+        gpus: That it takes of a cluster; by default one where there are any.
     """
 
     name: str
     arguments: Sequence[str]
     metrics: Path
+    cpus: int | None = None
+    gpus: float | None = None
 
 
 def run_jobs(jobs: Sequence[Job], most: int, steps: int, advance: Advance | None = None) -> dict[str, str]:

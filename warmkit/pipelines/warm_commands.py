@@ -83,7 +83,7 @@ def run_warm_commands(
     runs = only(run_recipes(recipe, out), recipe.warm.exclude)
     stage("running the commands")
     most = min(recipe.warm.jobs or default_jobs(), recipe.warm.runs)
-    models = run_commands(runs, run_jobs, most, "warm.exclude", advance)
+    models = run_commands(recipe.command, runs, run_jobs, most, "warm.exclude", advance)
     stage("averaging")
     differ = {name: _differ(each, recipe) for name, each in runs.items()}
 

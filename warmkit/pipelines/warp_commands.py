@@ -107,7 +107,9 @@ class _CommandRuns:
         runs = only(run_recipes(self.recipe, iteration, init), self.warp.exclude)
         total = self.warp.iterations * self.warp.runs
         most = min(self.warp.jobs or default_jobs(), self.warp.runs)
-        return run_commands(runs, self.run_jobs, most, "warp.exclude", lambda done, _: self.advance(done, total))
+        return run_commands(
+            self.recipe.command, runs, self.run_jobs, most, "warp.exclude", lambda done, _: self.advance(done, total)
+        )
 
     def scores(self, models: Mapping[str, str], steps: Steps) -> dict[str, float] | None:
         if (line := self.recipe.command.evaluate) is None:

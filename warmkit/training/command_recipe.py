@@ -55,6 +55,8 @@ class CommandSection:
             final model are scored.
         anchor: What `{anchor}` is in `warp`, the model that the KL is taken to: the run's `init`, where WARP's moving average
             begins, or the `sft` model.
+        cpus: What a run takes of a Ray cluster (`executor: ray`), and the number of its threads.
+        gpus: The same of GPUs; by default one where the cluster has any.
         seed: The run of number n, from 0, gets the seed 1000 seed + n.
         order: The same for the order of the data.
     """
@@ -65,6 +67,8 @@ class CommandSection:
     limit: str | float | None = _keys_with(seconds_of, default=None)
     evaluate: str | None = None
     anchor: Literal["init", "sft"] = "init"
+    cpus: int | None = number_in(1, default=None)
+    gpus: float | None = number_in(0, default=None)
     seed: int = number_in(0, default=0)
     order: int = number_in(0, default=0)
 

@@ -350,7 +350,7 @@ def test_a_mistake_in_the_recipe_is_one_line(mistake: str, whole: tuple[CommandW
 
 
 def test_connected_needs_pairs(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="warm.final: connected needs data.validation"):
+    with pytest.raises(UsageError, match=r"warm\.final: connected needs data\.validation"):
         run_warm_commands(warm_recipe(tmp_path, evaluate="echo 1 {model}", warm={"final": "connected"}))
 
 

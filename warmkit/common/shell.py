@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import IO
 
 from warmkit.common.addresses import printable
@@ -82,7 +83,11 @@ def run_shell(
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:
-    """Ask every process of the command to end, and kill what is left after a while."""
+    """Ask every process of the command to end, and kill what is left after a while.
+
+    What made a session of its own, as torchrun's workers do, is killed as well.
+    """
+    others = _descendants(process.pid)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
         end = time.monotonic() + GRACE
@@ -91,7 +96,19 @@ def _end_group(process: subprocess.Popen[bytes]) -> None:
             os.killpg(process.pid, 0)
             time.sleep(0.02)
         os.killpg(process.pid, signal.SIGKILL)
+    for each in others:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(each, signal.SIGKILL)
     process.wait()
+
+
+def _descendants(process: int) -> list[int]:
+    """Return all processes that one has started, where the system lists them in /proc."""
+    try:
+        children = [int(each) for each in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+    except OSError:
+        return []
+    return [*children, *(each for child in children for each in _descendants(child))]
 
 
 def with_argument(line: str, placeholder: str, value: str, number: int = 1) -> str:

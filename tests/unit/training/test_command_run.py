@@ -174,9 +174,10 @@ def test_a_command_that_says_nothing_is_told_as_well(tmp_path: Path) -> None:
     assert "exited with 1; it printed nothing (" in refused(recipe(tmp_path, "false"))
 
 
-def test_a_command_past_its_limit_is_ended_with_its_children(tmp_path: Path) -> None:
+@pytest.mark.parametrize("start", ["sh -c", "setsid sh -c"])
+def test_a_command_past_its_limit_is_ended_with_its_children(start: str, tmp_path: Path) -> None:
     began, alive = time.monotonic(), tmp_path / "alive"
-    line = f"(while true; do date +%N > '{alive}'; sleep 0.05; done) & sleep 60"
+    line = f"{start} 'while true; do date +%N > {alive}; sleep 0.05; done' & sleep 60"
     said = refused(recipe(tmp_path, line, limit="1s"))
     assert said.startswith("the command ran past its limit of 1 s and was ended (command.limit); ")
     assert time.monotonic() - began < 30

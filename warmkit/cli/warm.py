@@ -30,7 +30,8 @@ def warm(console: Console, run: RecipeRun, place: Executor) -> None:
     shares from 0 to 1.
 
     Reward models that are trained already, by TRL for instance, are ranked and averaged in the same way: list them as
-    `warm.members`, with `data.validation` and `output.path`; nothing is trained then.
+    `warm.members`, with `data.validation` and `output.path`; nothing is trained then. With `command:` in place of `rm:` any
+    program trains the runs.
 
     A killed pipeline goes on where it was when the same command is given again; finished runs are not repeated. A run
     that failed can be left out with `--set 'warm.exclude=[run-3]'`.

@@ -22,7 +22,7 @@ def warp(console: Console, run: RecipeRun, place: Executor) -> None:
 
     A killed pipeline goes on where it was when the same command is given again; finished runs are not repeated. More
     iterations can be added to a finished pipeline with `--set warp.iterations=3`, and a run that failed left out with
-    `--set 'warp.exclude=[iteration-1/run-2]'`.
+    `--set 'warp.exclude=[iteration-1/run-2]'`. With `command:` in place of `policy:` any program trains the policies.
 
     Examples:
 

@@ -82,7 +82,7 @@ def run_warm_commands(
         probe = str(train_probe(_probing(recipe), out, tell))
     runs = only(run_recipes(recipe, out), recipe.warm.exclude)
     stage("running the commands")
-    most = min(recipe.warm.jobs or default_jobs(), recipe.warm.runs)
+    most = min(recipe.warm.jobs or default_jobs(recipe.command.gpus), recipe.warm.runs)
     models = run_commands(recipe.command, runs, run_jobs, most, "warm.exclude", advance)
     stage("averaging")
     differ = {name: _differ(each, recipe) for name, each in runs.items()}

@@ -106,7 +106,7 @@ class _CommandRuns:
     def train(self, iteration: int, init: str) -> dict[str, str]:
         runs = only(run_recipes(self.recipe, iteration, init), self.warp.exclude)
         total = self.warp.iterations * self.warp.runs
-        most = min(self.warp.jobs or default_jobs(), self.warp.runs)
+        most = min(self.warp.jobs or default_jobs(self.recipe.command.gpus), self.warp.runs)
         return run_commands(
             self.recipe.command, runs, self.run_jobs, most, "warp.exclude", lambda done, _: self.advance(done, total)
         )

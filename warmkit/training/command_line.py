@@ -16,6 +16,8 @@ _BRACES = {"${": "$\0(", "{{": "\0(", "}}": "\0)"}
 def check_template(line: str, known: Collection[str], key: str = "command.run", needed: Collection[str] = ("output",)) -> None:
     """Check that a template has the placeholders that it needs, and no others than those that are known.
 
+    One without any is of a program that looks into its environment.
+
     Raises:
         UsageError: If not.
 
@@ -28,8 +30,8 @@ def check_template(line: str, known: Collection[str], key: str = "command.run", 
         if name not in known:
             raise UsageError(f"{key}: unknown placeholder {{{name}}}{nearest(name, known)} ({{{{ and }}}} are braces)")
     for name in needed:
-        if name not in names and f"WARMKIT_{name.upper()}" not in line:
-            raise UsageError(f"{key}: expected {{{name}}} in it, or every run would do the same, found {line!r}")
+        if names and name not in names and f"WARMKIT_{name.upper()}" not in line:
+            raise UsageError(f"{key}: expected {{{name}}} beside {{{names[0]}}}, found {line!r}")
 
 
 def fill(line: str, values: Mapping[str, Any]) -> tuple[str, list[str]]:

@@ -55,8 +55,8 @@ class CommandSection:
             final model are scored.
         anchor: What `{anchor}` is in `warp`, the model that the KL is taken to: the run's `init`, where WARP's moving average
             begins, or the `sft` model.
-        cpus: What a run takes of a Ray cluster (`executor: ray`), and the number of its threads.
-        gpus: The same of GPUs; by default one where the cluster has any.
+        cpus: Threads of a run, and what it takes of a Ray cluster; by default its share of this machine.
+        gpus: GPUs that a run sees, or takes of a Ray cluster; by default one where there are any.
         seed: The run of number n, from 0, gets the seed 1000 seed + n.
         order: The same for the order of the data.
     """

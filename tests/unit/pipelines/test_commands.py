@@ -181,6 +181,15 @@ def test_a_run_that_fails_is_told_and_left_out(whole: tuple[CommandWarmRecipe, W
     assert [starts(out(content) / "runs" / name) for name in ("run-1", "run-2", "run-3")] == [1, 1, 1]
 
 
+def test_every_run_has_gpus_and_threads_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
+    line = f"echo $CUDA_VISIBLE_DEVICES $OMP_NUM_THREADS > {{output}}/seen; {TRAIN} --seconds 0.5"
+    content = warm_recipe(tmp_path, line=line, gpus=2, cpus=3, evaluate=size_of("model.norm.weight"), warm={"jobs": 2})
+    run_warm_commands(content)
+    seen = {(out(content) / f"runs/run-{number}/output/seen").read_text() for number in (1, 2)}
+    assert seen == {"4,5 3\n", "6,7 3\n"}
+
+
 def test_members_with_equal_weights_are_refused(tmp_path: Path) -> None:
     content = warm_recipe(tmp_path, line=TRAIN.replace("{seed}", "0"), grid={"lr": [0.01]})
     with pytest.raises(TrainingError, match=r"run-1 and run-2 left the same weights: does the command use \{seed\}"):

@@ -74,12 +74,13 @@ def test_more_than_nine_values_are_told_apart() -> None:
     [
         ("train {outptu}", r"command.run: unknown placeholder \{outptu\}; did you mean 'output'\?"),
         ("train {lr} {output}", r"unknown placeholder \{lr\}; choose from: init, output"),
-        ("train {init}", r"command.run: expected \{output\} in it"),
+        ("train {init}", r"command.run: expected \{output\} beside \{init\}"),
     ],
 )
 def test_a_placeholder_that_nothing_fills_is_refused(line: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         check_template(line, ["init", "output"])
+    check_template("sbatch --wait train.sbatch", ["init", "output"])
 
 
 # ---- what it leaves -------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from warmkit.cli.command import command
-from warmkit.cli.command_runs import command_rows
+from warmkit.cli.command_values import command_rows
 from warmkit.cli.console import Console, table
 from warmkit.cli.evaluate import average_rows, share, tell_reading, worse
 from warmkit.cli.executor import Executor

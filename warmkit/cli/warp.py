@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from warmkit.cli.command import command
-from warmkit.cli.command_runs import command_rows
+from warmkit.cli.command_values import command_rows
 from warmkit.cli.console import Console, interval, table
 from warmkit.cli.executor import Executor
 from warmkit.cli.train import RecipeRun, tell_slow_precision

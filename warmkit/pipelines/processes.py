@@ -62,7 +62,7 @@ def run_jobs(jobs: Sequence[Job], most: int, steps: int, advance: Advance | None
         while waiting or running:
             while waiting and len(running) < most:
                 slot, job = min(set(range(most)) - set(running)), waiting.pop(0)
-                running[slot] = _Process(job, _environment(slot, most, job))
+                running[slot] = _Process(job, _environment(slot, most, job.cpus, job.gpus))
             time.sleep(POLL)
             for slot, process in list(running.items()):
                 if process.over():
@@ -185,16 +185,16 @@ class _Process:
             self._process.stdin.close()
 
 
-def _environment(slot: int, share: int, job: Job) -> dict[str, str]:
+def _environment(slot: int, share: int, cpus: int | None = None, gpus: float | None = None) -> dict[str, str]:
     """Give each process its share of the cores, or GPUs of its own: processes that fight for cores crawl."""
-    environment = with_threads(threads_of(share) if job.cpus is None else str(job.cpus))
+    environment = with_threads(threads_of(share) if cpus is None else str(cpus))
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     devices = visible.split(",") if visible else [str(number) for number in range(_gpus())]
     if not devices:
         return environment
-    count = _whole(job.gpus)
+    count = _whole(gpus)
     own = dict.fromkeys(devices[(slot * count + place) % len(devices)] for place in range(count))
-    return {**environment, "CUDA_VISIBLE_DEVICES": "" if job.gpus == 0 else ",".join(own)}
+    return {**environment, "CUDA_VISIBLE_DEVICES": "" if gpus == 0 else ",".join(own)}
 
 
 def _whole(gpus: float | None) -> int:

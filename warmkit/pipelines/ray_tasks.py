@@ -21,6 +21,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +150,7 @@ def main() -> None:
     say(beat=True, head=head)
     while True:
         order = json.loads(orders.get())
-        jobs = [Job(**{**each, "metrics": Path(each["metrics"])}) for each in order["jobs"]]
+        jobs = [replace(Job(**each), metrics=Path(each["metrics"])) for each in order["jobs"]]
         Dispatcher(ray, order["threads"], order["folder"]).work(jobs)
 
 

@@ -62,18 +62,20 @@ def warm_recipe(folder: Path, name: str = "warm", line: str = TRAIN, **how: Any)
     data = PoolDataSection(str(folder / "validation.jsonl"), train=str(folder / "train.jsonl"))
     if "evaluate" in how:
         data = PoolDataSection()
-    section = RunsSection(**{"runs": 2, "jobs": 1, "orders": 1, "final": "all", **how.pop("warm", {})})
-    command = CommandSection(line, **{"grid": GRID, **how})
-    return CommandWarmRecipe(InitSection(init), RunOutput(str(folder / name)), command, data, section)
+    section: dict[str, Any] = {"runs": 2, "jobs": 1, "orders": 1, "final": "all", **how.pop("warm", {})}
+    command: dict[str, Any] = {"grid": GRID, **how}
+    out = RunOutput(str(folder / name))
+    return CommandWarmRecipe(InitSection(init), out, CommandSection(line, **command), data, RunsSection(**section))
 
 
 def warp_recipe(folder: Path, name: str = "warp", line: str = TRAIN, **how: Any) -> CommandWarpRecipe:
     base = toy.recipe(folder)
-    section = {"jobs": 1, "eta": 0.5, "etas": [0.0, 1.0], "final_eta": 0.8, **how.pop("warp", {})}
+    section: dict[str, Any] = {"jobs": 1, "eta": 0.5, "etas": [0.0, 1.0], "final_eta": 0.8, **how.pop("warp", {})}
+    command: dict[str, Any] = {"grid": GRID, **how}
     return CommandWarpRecipe(
         PolicyModelSection(base.model.path, pad_token=base.model.pad_token),
         RunOutput(str(folder / name)),
-        CommandSection(line, **{"grid": GRID, **how}),
+        CommandSection(line, **command),
         HeldOutPrompts(base.data.validation),
         [toy.E],
         sampling=SamplingSection(max_new_tokens=4, precision="float32"),

@@ -149,6 +149,30 @@ def test_other_containers_become_a_plain_model(save: str, tmp_path: Path) -> Non
     load_causal_model(str(model))
 
 
+ADAPTER = """
+import sys, peft, torch
+from transformers import AutoModelForCausalLM
+model = peft.get_peft_model(AutoModelForCausalLM.from_pretrained(sys.argv[1]), peft.LoraConfig(r=2, target_modules=["q_proj"]))
+if sys.argv[3] == "moved":
+    for name, each in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.constant_(each, 0.1)
+model.save_pretrained(sys.argv[2] + "/checkpoint-5")
+model.merge_and_unload().save_pretrained(sys.argv[2] + "/merged")
+"""
+
+
+@pytest.mark.usefixtures("children_are_forks")
+def test_an_adapter_is_merged_with_its_init_and_one_that_learned_nothing_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    (tmp_path / "adapt.py").write_text(ADAPTER)
+    line = f"{sys.executable} {tmp_path}/adapt.py {{init}} {{output}} {{how}}"
+    assert "left its init unchanged" in refused(recipe(tmp_path, line, "still", values={"how": "still"}))
+    run_command(recipe(tmp_path, line, values={"how": "moved"}))
+    found, theirs = tiny.tensors(tmp_path / "run 1/model"), tiny.tensors(tmp_path / "run 1/output/merged")
+    assert all(torch.allclose(found[name], theirs[name], atol=1e-6) for name in theirs)
+
+
 def test_the_best_and_a_step_are_taken_where_the_recipe_says_so(tmp_path: Path) -> None:
     content = recipe(tmp_path, f"{TRAIN} --steps 1 2 3 --best 2", take="best")
     assert run_command(content)["member"] == "output/checkpoint-2"

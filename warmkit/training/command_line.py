@@ -28,7 +28,8 @@ def check_template(line: str, known: Collection[str], key: str = "command.run", 
     names = [match["name"] for match in _PLACEHOLDER.finditer(line) if match["name"]]
     for name in names:
         if name not in known:
-            raise UsageError(f"{key}: unknown placeholder {{{name}}}{nearest(name, known)} ({{{{ and }}}} are braces)")
+            cure = "an argument of your own needs its values in command.grid, and {{ and }} are braces"
+            raise UsageError(f"{key}: unknown placeholder {{{name}}}{nearest(name, known)}; {cure}")
     for name in needed:
         if names and name not in names and f"WARMKIT_{name.upper()}" not in line:
             raise UsageError(f"{key}: expected {{{name}}} beside {{{names[0]}}}, found {line!r}")

@@ -82,7 +82,7 @@ def _plan(console: Console, content: Any) -> None:
     """Show every run before anything is trained."""
     from warmkit.data.prompts import read_prompts
     from warmkit.modeling.causal_model import load_causal_model
-    from warmkit.pipelines.warp import run_recipes, steps_of_iterations
+    from warmkit.pipelines.policy_runs import run_recipes, steps_of_iterations
     from warmkit.recipes.recipe import plain, recipe_text
 
     prompts = len(read_prompts(content.data.train))

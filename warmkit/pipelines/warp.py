@@ -23,10 +23,8 @@ from typing import Any, Protocol
 from warmkit.common.display import Displayed
 from warmkit.common.json_files import dump_json
 from warmkit.common.progress import Advance
-from warmkit.common.random_streams import run_seed
 from warmkit.common.records import having, list_of
 from warmkit.common.whole_files import write_whole
-from warmkit.data.prompts import read_prompts
 from warmkit.engine.digests import file_digest
 from warmkit.engine.spec import check_etas
 from warmkit.errors import UsageError, nearest
@@ -37,21 +35,20 @@ from warmkit.evaluation.reward_term import RewardTerm
 from warmkit.layouts.compatibility import align
 from warmkit.layouts.opening import open_inputs
 from warmkit.pipelines.executors import open_executor
-from warmkit.pipelines.members import check_model, digests_of_terms, is_finished, recorded_digests, unrecorded
-from warmkit.pipelines.processes import Job, RunJobs, check_all_finished, default_jobs
+from warmkit.pipelines.members import check_model, digests_of_terms, recorded_digests, unrecorded
+from warmkit.pipelines.policy_runs import PolicyRuns, run_name
 from warmkit.pipelines.steps import DIGESTS, MERGED, Steps
 from warmkit.pipelines.warp_pictures import draw
 from warmkit.recipes.recipe import plain, recipe_text
 from warmkit.training.distributed import refuse_group
-from warmkit.training.optimizers import check_warmup
-from warmkit.training.policy_recipe import PolicyModelSection, PolicyRecipe, evaluation_keys
+from warmkit.training.policy_recipe import PolicyModelSection
 from warmkit.training.recipe_sections import RunOutput
 from warmkit.training.run import RunDirectory
 from warmkit.training.run_identity import RunIdentity, run_identity
 from warmkit.training.telling import Tell, tell_prompts
 from warmkit.training.trackers import check_trackers
 from warmkit.training.trained_precision import with_precision
-from warmkit.training.warp_recipe import IterationsSection, Variation, WarpRecipe
+from warmkit.training.warp_recipe import IterationsSection, WarpRecipe
 from warmkit.verbs.merge import liti, merge
 from warmkit.verbs.merger import Merger
 
@@ -104,7 +101,7 @@ def run_warp(
     tell_prompts(tell, recipe.data.train, recipe.model.path, recipe.data.chat)
     run_jobs = open_executor(recipe.warp.executor, address, tell)
     recipe = with_precision(recipe, "policy")
-    runs = _PolicyRuns(recipe, run_jobs, advance or (lambda done, total: None))
+    runs = PolicyRuns(recipe, run_jobs, advance or (lambda done, total: None))
     return Warp(recipe, runs, run_identity(_identity(recipe)), force, stage).run()
 
 
@@ -148,11 +145,6 @@ def _check_policies(warp: IterationsSection) -> int:
     return left.get(warp.iterations, len(warp.policies or ()))
 
 
-def run_name(iteration: int, m: int) -> str:
-    """Return the name of a run, for messages and `warp.exclude`; iterations count from 1, runs from 0."""
-    return f"iteration-{iteration}/run-{m + 1}"
-
-
 def _check_fronts(warp: IterationsSection, prompts: str | None, policies: int) -> None:
     """Refuse fronts that could not be evaluated; `policies` are in the last iteration."""
     if (warp.etas or warp.grid) and prompts is None:
@@ -163,49 +155,6 @@ def _check_fronts(warp: IterationsSection, prompts: str | None, policies: int) -
         check_etas(warp.etas or [1.0])
     except UsageError as error:
         raise UsageError(f"warp.etas: {error}") from None
-
-
-def run_recipes(recipe: WarpRecipe, iteration: int, init: str) -> dict[str, PolicyRecipe]:
-    """Return the recipes of one iteration's runs by name: every run of all iterations has its own order of the prompts.
-
-    Args:
-        recipe: Recipe of the whole pipeline.
-        iteration: Counted from 1.
-        init: What the runs start from.
-    """
-    warp = recipe.warp
-    steps = None if warp.steps is None else warp.steps[min(iteration, len(warp.steps)) - 1]
-    runs: dict[str, PolicyRecipe] = {}
-    for m in range(warp.runs):
-        name, number = run_name(iteration, m), (iteration - 1) * warp.runs + m
-        own = warp.vary[m % len(warp.vary)] if warp.vary else Variation()
-        changes = {key: value for key in ("lr", "beta", "mu") if (value := getattr(own, key)) is not None}
-        seeds = {key: run_seed(getattr(recipe.policy, key), number) for key in ("order", "seed")}
-        how = replace(recipe.policy, **seeds, **changes)
-        runs[name] = PolicyRecipe(
-            model=replace(recipe.model, path=init, sft=recipe.model.sft or recipe.model.path),
-            data=recipe.data,
-            rewards=own.rewards or recipe.rewards,
-            output=replace(recipe.output, path=str(run_home(Path(recipe.output.path), name))),
-            policy=how if steps is None else replace(how, steps=steps, epochs=None),
-            controls=recipe.controls,
-            value=recipe.value,
-            lora=recipe.lora,
-        )
-    return runs
-
-
-def steps_of_iterations(recipe: WarpRecipe, prompts: int) -> list[int]:
-    """Return the steps of a run in every iteration that trains, for a number of prompts."""
-    first = 1 if recipe.warp.policies is None else 2
-    iterations = range(first, recipe.warp.iterations + 1)
-    return [next(iter(run_recipes(recipe, i, "").values())).policy.steps_for(prompts) for i in iterations]
-
-
-def run_home(out: Path, name: str) -> Path:
-    """Return the directory of a run."""
-    iteration, _, run = name.partition("/")
-    return out / iteration / "runs" / run
 
 
 class Runs(Protocol):
@@ -406,55 +355,6 @@ class Warp:
         source = self.runs.settings().prompts
         digest = file_digest(Path(source)) if Path(source).is_file() else "not a file"
         return [source, digest, [plain(term) for term in self.recipe.controls]]
-
-
-class _PolicyRuns:
-    """Policies that we train ourselves."""
-
-    evaluates = True
-
-    def __init__(self, recipe: WarpRecipe, run_jobs: RunJobs, advance: Advance) -> None:
-        self.recipe, self.warp, self.run_jobs, self.advance = recipe, recipe.warp, run_jobs, advance
-        self.prompts = len(read_prompts(recipe.data.train))
-        lengths = steps_of_iterations(recipe, self.prompts)
-        for steps in lengths:
-            check_warmup(recipe.policy, steps, "policy", recipe.value.warmup if recipe.policy.baseline == "value" else 0)
-        self.total = sum(lengths) * recipe.warp.runs
-
-    def train(self, iteration: int, init: str) -> dict[str, str]:
-        runs = {name: each for name, each in run_recipes(self.recipe, iteration, init).items() if name not in self.warp.exclude}
-        jobs = [job for name, each in runs.items() if (job := _job(name, each)) is not None]
-        steps = next(iter(runs.values())).policy.steps_for(self.prompts)
-        self.advance((len(runs) - len(jobs)) * steps, self.total)
-        if jobs:
-            most = min(self.warp.jobs or default_jobs(), self.warp.runs)  # not the runs left: threads decide the last bits
-            failed = self.run_jobs(jobs, most, steps, lambda done, _: self.advance(done, self.total))
-            check_all_finished(failed, len(runs), "warp.exclude")
-        return {name: str(Path(each.output.path) / "model") for name, each in runs.items()}
-
-    def scores(self, models: Mapping[str, str], steps: Steps) -> None:
-        return None
-
-    def settings(self) -> EvaluationSettings:
-        recipe = self.recipe
-        run = PolicyRecipe(recipe.model, recipe.data, recipe.rewards, RunOutput(""), recipe.policy, recipe.controls)
-        how: dict[str, Any] = {**evaluation_keys(run), "samples": self.warp.samples, "batch_size": _rows(recipe)}
-        return EvaluationSettings(**how)
-
-
-def _rows(recipe: WarpRecipe) -> int:
-    return -(-recipe.policy.batch_size // recipe.policy.accumulation) * recipe.policy.samples
-
-
-def _job(name: str, run: PolicyRecipe) -> Job | None:
-    """Write the recipe of a run; return its job, or None if it is done."""
-    directory = Path(run.output.path)
-    file = directory.with_name(f"{directory.name}.yaml")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(file, recipe_text(run).encode())
-    if is_finished(run):
-        return None
-    return Job(name, ["policy", str(file)], directory / "metrics.jsonl")
 
 
 def _identity(recipe: WarpRecipe) -> WarpRecipe:

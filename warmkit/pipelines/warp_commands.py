@@ -12,10 +12,11 @@ from warmkit.errors import UsageError
 from warmkit.evaluation.policies import EvaluationSettings
 from warmkit.pipelines.command_runs import command_recipe, fixed, grid_of, only, run_commands
 from warmkit.pipelines.executors import open_executor
+from warmkit.pipelines.policy_runs import run_home, run_name
 from warmkit.pipelines.processes import RunJobs, default_jobs
 from warmkit.pipelines.scores import check_evaluate, take_score
 from warmkit.pipelines.steps import Steps
-from warmkit.pipelines.warp import Warp, WarpResult, check_merges, run_home, run_name
+from warmkit.pipelines.warp import Warp, WarpResult, check_merges
 from warmkit.training.command_line import check_template
 from warmkit.training.command_recipe import CommandRecipe, CommandWarpRecipe
 from warmkit.training.distributed import refuse_group

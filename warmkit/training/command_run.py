@@ -81,9 +81,8 @@ def run_command(recipe: CommandRecipe) -> dict[str, Any]:
     lines = _metrics(taken)
     if lines:
         write_whole(run.path / METRICS, "".join(json.dumps(each) + "\n" for each in lines).encode())
-    summary = run.finish(summary)
     write_whole(run.path / FINISHED, (json.dumps({"seconds": seconds}) + "\n").encode())
-    return summary
+    return run.finish(summary)
 
 
 # ---- the program ----------------------------------------------------------------------------------------------------
@@ -99,8 +98,9 @@ def _start(recipe: CommandRecipe, run: Path, output: Path) -> None:
     line, arguments = fill(recipe.command.run, values)
     log, limit = run / LOG, recipe.command.limit
     with writing(log), log.open("ab") as file:
-        file.write(f"$ {fill_for_people(line, arguments)}\n".encode())
+        file.write(f"$ {_for_people(line, arguments)}\n".encode())
         file.flush()
+        begin = file.tell()
         try:
             done = run_shell(
                 line,
@@ -111,25 +111,26 @@ def _start(recipe: CommandRecipe, run: Path, output: Path) -> None:
             )
         except subprocess.TimeoutExpired as error:
             raise TrainingError(
-                f"the command ran past its limit of {duration(error.timeout)} and was ended (command.limit); {last_words(log)}"
+                f"the command ran past its limit of {duration(error.timeout)} and was ended (command.limit); "
+                f"{_last_words(log, begin)}"
             ) from None
     if done.returncode:
-        raise TrainingError(f"the command exited with {done.returncode}; {last_words(log)}")
+        raise TrainingError(f"the command exited with {done.returncode}; {_last_words(log, begin)}")
 
 
-def fill_for_people(line: str, arguments: list[str]) -> str:
+def _for_people(line: str, arguments: list[str]) -> str:
     """Return a line with its arguments in it, quoted."""
     for number, each in reversed(list(enumerate(arguments, 1))):
         line = line.replace(f'"${number}"' if number < 10 else f'"${{{number}}}"', f"'{each}'")
     return line
 
 
-def last_words(log: Path) -> str:
-    """Return the last lines of a log, in one."""
+def _last_words(log: Path, begin: int) -> str:
+    """Return the last lines of a log behind a place, in one."""
     with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - BYTES))
+        file.seek(max(begin, log.stat().st_size - BYTES))
         lines = [line.strip() for line in file.read().decode("utf-8", "replace").replace("\r", "\n").split("\n")]
-    said = [line[:200] for line in lines if line and not line.startswith("$ ")][-TOLD:]
+    said = [line[:200] for line in lines if line][-TOLD:]
     if not said:
         return f"it printed nothing ({log})"
     return f"the end of {log}: {' / '.join(said)}"

@@ -195,8 +195,11 @@ def test_a_command_that_fails_is_told_with_the_end_of_its_log(tmp_path: Path) ->
     assert said == f"the command exited with 3; the end of {log}: line 4 / line 5 / out of luck"
 
 
-def test_a_command_that_says_nothing_is_told_as_well(tmp_path: Path) -> None:
-    assert "exited with 1; it printed nothing (" in refused(recipe(tmp_path, "false"))
+def test_a_command_that_says_nothing_is_told_as_well_after_a_start_that_said_something(tmp_path: Path) -> None:
+    content = recipe(tmp_path, f"test -e '{tmp_path}/quiet' || echo loud; exit 1")
+    assert refused(content).endswith("log.txt: loud")
+    (tmp_path / "quiet").touch()
+    assert "exited with 1; it printed nothing (" in refused(content)
 
 
 @pytest.mark.parametrize("start", ["sh -c", "setsid sh -c"])

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from warmkit.data.preferences import read_pairs as read_pairs
     from warmkit.engine.result import MergeResult as MergeResult
     from warmkit.errors import WarmkitError as WarmkitError
+    from warmkit.evaluation.search import search as search
     from warmkit.formats.checkpoint import Checkpoint as Checkpoint
     from warmkit.layouts.opening import open_checkpoint as open_checkpoint
     from warmkit.layouts.stacking import LayerRange as LayerRange
@@ -69,6 +70,7 @@ _HOMES = {
     "run_shape": "verbs.run_shape",
     "run_warm": "pipelines.warm",
     "run_warp": "pipelines.warp",
+    "search": "evaluation.search",
     "soup": "verbs.merge",
     "train_policy": "training.policy",
     "train_reward_model": "training.reward_modeling",
@@ -104,6 +106,7 @@ __all__ = [
     "run_shape",
     "run_warm",
     "run_warp",
+    "search",
     "soup",
     "train_policy",
     "train_reward_model",

@@ -149,11 +149,11 @@ def train_with_warmkit(plan: dict[str, Any]) -> None:
     """Train in this process, as `train_reward_model` does, and print what `trl_reward.py` prints."""
     import warmkit
     from warmkit.training.loop import train
-    from warmkit.training.recipe_sections import DataSection, ModelSection, Optimization, RewardModelRecipe, RunOutput
+    from warmkit.training.recipe_sections import DataSection, ModelSection, RewardModelRecipe, RewardOptimization, RunOutput
     from warmkit.training.reward_modeling import RewardModelTask, load_comparisons, open_for_training, prepare
     from warmkit.training.run import RunDirectory
 
-    how = Optimization(
+    how = RewardOptimization(
         lr=plan["lr"],
         steps=plan["steps"],
         batch_size=plan["batch"],

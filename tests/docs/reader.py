@@ -50,6 +50,7 @@ print(len((Path(sys.argv[1]) / "config.json").read_bytes()))
 
 def make(folder: Path) -> None:
     """Write everything that a page takes for granted."""
+    folder.mkdir(parents=True, exist_ok=True)
     os.chdir(folder)
     init = tiny.make(Path("SFT"), "llama", max_position_embeddings=512)
     shutil.copytree(init, "BASE")

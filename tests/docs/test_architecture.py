@@ -31,6 +31,7 @@ ONE_THING = {
         "methods",
         "push",
         "reproduce",
+        "search",
         "verify",
     ),
     *("warm", "warp"),

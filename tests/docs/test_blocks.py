@@ -82,7 +82,8 @@ def test_blocks_run_in_the_order_of_the_page(page: Path, models: Path, script: R
     folder = tmp_path / "here"
     shutil.copytree(models, folder, copy_function=os.link)  # nothing changes an input in place
     done = script(RUN[page], cwd=folder)
-    assert done.returncode == 0, done.stderr[-3000:] + done.stdout[-1000:]
+    there = f"a page may use what tests/docs/reader.py makes: {', '.join(sorted(each.name for each in models.iterdir()))}"
+    assert done.returncode == 0, f"{done.stderr[-3000:]}{done.stdout[-1000:]}\n{there}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))

@@ -15,7 +15,7 @@ from tests.unit.training import tiny, toy
 from warmkit.evaluation.reward_term import RewardTerm
 from warmkit.pipelines.warm import run_warm
 from warmkit.pipelines.warp import run_warp
-from warmkit.training.recipe_sections import DataSection, ModelSection, Optimization, RunOutput, WarmRecipe, WarmSection
+from warmkit.training.recipe_sections import DataSection, ModelSection, RewardOptimization, RunOutput, WarmRecipe, WarmSection
 from warmkit.training.reward_modeling import train_reward_model
 from warmkit.training.warp_recipe import WarpRecipe, WarpSection
 
@@ -65,7 +65,7 @@ def test_the_example_of_warm_leaves_the_bytes_of_the_command(architecture: str, 
         ModelSection(str(init)),
         DataSection(str(train), str(validation)),
         RunOutput(str(tmp_path / "command")),
-        Optimization(precision="float32", order=5, **how),
+        RewardOptimization(precision="float32", order=5, **how),
         WarmSection(jobs=1, orders=0, seed=5, **pool),
     )
     summary = run_warm(content).summary

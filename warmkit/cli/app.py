@@ -31,6 +31,7 @@ from warmkit.cli import (
     report,
     reproduce,
     score,
+    search,
     soup,
     sxs,
     train,
@@ -73,7 +74,16 @@ def _alias(name: str, of: str, text: str | None) -> str:
 
 
 _PANELS: dict[str, list[Callable[..., Any]]] = {
-    "Merge": [merge.merge, liti.liti, soup.soup, average.average, ema.ema, extract_lora.extract_lora, methods.methods],
+    "Merge": [
+        merge.merge,
+        liti.liti,
+        soup.soup,
+        average.average,
+        ema.ema,
+        search.search,
+        extract_lora.extract_lora,
+        methods.methods,
+    ],
     "Look, check and share": [inspect.inspect, compare.compare, verify.verify, push.push, report.report],
     "Train": [warm.warm, warp.warp, recipes.recipes],
     "Evaluate": [front.front, bon.bon, sxs.sxs, lmc.lmc, score.score],

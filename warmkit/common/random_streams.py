@@ -36,6 +36,7 @@ Purpose = Literal[
     "policy rollouts",  # completions that a policy learns from
     "pretraining texts",  # of the testbed
     "random soups",  # orders that a ranking is held against
+    "searched candidates",  # of `search`
     "sampled preferences",  # of the testbed, out of distribution: who is asked what
     "sampled responses",  # what is answered
     "synthetic preferences",  # of the testbed's language

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import reprlib
 from typing import Any, cast
 
@@ -80,6 +81,18 @@ def flag(row: Row, key: str) -> bool:
     if not isinstance(value, bool):
         raise DataError(f"expected {key} to be true or false, found {reprlib.repr(value)}")
     return value
+
+
+def number(row: Row, key: str) -> float:
+    """Return a finite number, 0 where the key is not there.
+
+    Raises:
+        DataError: If it holds anything else.
+    """
+    value = row[key] if has(row, key) else 0.0
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise DataError(f"expected {key} to be a finite number, found {reprlib.repr(value)}")
+    return float(value)
 
 
 def check_answer(value: str | Messages, key: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Literal, cast
 from warmkit.common.display import Displayed, shortened
 from warmkit.common.new_files import whole_file
 from warmkit.data.chats import ASSISTANT, Message, Messages, as_answer, as_chat, columns_of, is_dialogue, part, spoken
-from warmkit.data.fields import check_answer, content, flag, has, text
+from warmkit.data.fields import check_answer, content, flag, has, number, text
 from warmkit.data.rows import Row, read_rows
 from warmkit.errors import DataError
 
@@ -29,6 +29,7 @@ class Pair(Displayed):
         corrupt: Whether `corrupt` swapped the two.
         subset: What the row says it belongs to (RewardBench's `subset`), for accuracies by subset.
         where: File and line, for messages.
+        margin: By how much y+ should be rated above y-, as TRL reads it.
     """
 
     prompt: str | Messages
@@ -37,11 +38,13 @@ class Pair(Displayed):
     corrupt: bool = False
     subset: str | None = None
     where: str = ""
+    margin: float = 0.0
 
     def _facts(self) -> Mapping[str, object]:
         texts = {"prompt": self.prompt, "chosen": self.chosen, "rejected": self.rejected}
         said = {name: shortened(each if isinstance(each, str) else spoken(each)) for name, each in texts.items()}
-        return {**said, "corrupt": self.corrupt or None, "subset": self.subset, "where": self.where or None}
+        rest = {"corrupt": self.corrupt, "subset": self.subset, "where": self.where, "margin": self.margin}
+        return {**said, **{name: value or None for name, value in rest.items()}}
 
 
 class Pairs(Displayed, list[Pair]):
@@ -85,8 +88,8 @@ def read_pairs(source: str | Path, *, chat: bool = False, equal_pairs: Literal["
     one, and beside a text that only repeats the question (UltraFeedback's), two lists are whole conversations and the
     messages that they share at the start are the prompt; two dialogues in one text each (Anthropic's HH) are divided after
     the last `Assistant:` that they share; other texts have the prompt "". Where `chosen` and `rejected` are lists of texts
-    (RewardBench 2), every chosen one makes a pair with every rejected one. `corrupt` and `subset` are kept, and for chats
-    `tools` and `chat_template_kwargs`; other keys are not.
+    (RewardBench 2), every chosen one makes a pair with every rejected one. `corrupt`, `subset` and `margin` are kept, and for
+    chats `tools` and `chat_template_kwargs`; other keys are not.
 
     Args:
         source: Rows, as in `warmkit.data.rows.read_rows`.
@@ -119,8 +122,8 @@ def parse_pairs(row: Row, where: str, *, chat: bool = False, equal: bool = False
     """
     found = parse_answers(row, chat=chat, equal=equal)
     subset = text(row, "subset") if has(row, "subset") else None
-    corrupt = flag(row, "corrupt")
-    return [Pair(found.prompt, one, other, corrupt, subset, where) for one in found.chosen for other in found.rejected]
+    rest = flag(row, "corrupt"), subset, where, number(row, "margin")
+    return [Pair(found.prompt, one, other, *rest) for one in found.chosen for other in found.rejected]
 
 
 def parse_answers(row: Row, *, chat: bool = False, equal: bool = False) -> Answers:
@@ -254,4 +257,6 @@ def _line(pair: Pair) -> str:
     row |= columns_of(pair.prompt)
     if pair.subset is not None:
         row["subset"] = pair.subset
+    if pair.margin:
+        row["margin"] = pair.margin
     return json.dumps(row, ensure_ascii=False) + "\n"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from warmkit.common.functions import NAMED
 from warmkit.common.http_client import check_address
 from warmkit.errors import UsageError
 
@@ -90,7 +91,7 @@ def parse_reward_term(text: str) -> RewardTerm:
         return RewardTerm(**how, command=what.removeprefix("command:").strip())
     if re.match(r"https?://", what, re.IGNORECASE):
         return RewardTerm(**how, endpoint=what)
-    if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", what) and not Path(what).exists():
+    if NAMED.fullmatch(what) and not Path(what).exists():
         return RewardTerm(**how, function=what)
     models = what.split(",")
     return RewardTerm(**how, model=models[0] if len(models) == 1 else models)

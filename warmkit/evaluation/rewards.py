@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
 
+from warmkit.common.functions import import_function
 from warmkit.common.shell import run_shell
 from warmkit.data.chats import columns_of
 from warmkit.data.prompts import Prompt
-from warmkit.errors import ScoreError, UsageError
+from warmkit.errors import ScoreError
 from warmkit.evaluation.http_scorer import open_endpoint
 from warmkit.evaluation.reward_term import RewardTerm
 from warmkit.modeling.reward_model import RewardModel, load_scorer
@@ -99,7 +96,7 @@ def _ensemble(models: Sequence[RewardModel]) -> Scorer:
 
 
 def _function(name: str) -> Scorer:
-    function = _imported(name)
+    function = import_function(name, "reward")
 
     def score(prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float]:
         try:
@@ -108,21 +105,6 @@ def _function(name: str) -> Scorer:
             raise ScoreError(f"reward {name}: {type(error).__name__}: {error}") from error
 
     return score
-
-
-def _imported(name: str) -> Callable[..., Any]:
-    module, _, attribute = name.partition(":")
-    here = str(Path.cwd())
-    sys.path.insert(0, here)
-    try:
-        function = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise UsageError(f"reward {name}: cannot be imported: {error}") from None
-    finally:
-        sys.path.remove(here)
-    if not callable(function):
-        raise UsageError(f"reward {name}: expected a function, found {type(function).__name__}")
-    return function
 
 
 def _command(line: str) -> Scorer:

@@ -72,7 +72,8 @@ class MergekitRecipe:
 MARKS = frozenset(("merge_method", "models", "slices", "modules", "base_model", "genome", "experts", "metric_method"))
 _OTHERS = {
     "experts": "a recipe of mergekit-moe, which builds a mixture of experts; warmkit merges models of one architecture",
-    "genome": "a recipe of mergekit-evolve, which searches for a merge; give the best_config.yaml that it found",
+    "genome": "a recipe of mergekit-evolve, which searches for a merge; give the best_config.yaml that it found, or this file "
+    "to `warmkit search`",
     "modules": "modules, models of several parts; warmkit merges all tensors of a model by name: write models instead",
     "out_path": "of mergekit-mega, which mergekit no longer has; give the document a name, and say that name for a model",
 }

@@ -13,6 +13,9 @@ from warmkit.errors import UsageError
 from warmkit.evaluation.reward_term import RewardTerm, check_labels
 from warmkit.training.recipe_sections import LoraSection, Optimization, RunOutput, number_in
 
+RELATIVE = ("leave-one-out", "group")
+"""Baselines of the other samples of a prompt."""
+
 
 @dataclass(frozen=True)
 class PolicyModelSection:
@@ -71,7 +74,11 @@ class PolicySection(Optimization):
         batch_size: Prompts in an update.
         samples: Completions of every prompt, K.
         baseline: What is taken off the reward: the mean of the prompt's other samples (`leave-one-out`), the mean of the batch
-            (`batch`), a learned value (`value`), nothing (`none`).
+            (`batch`), a learned value (`value`), nothing (`none`); or the mean of the prompt's samples, and what is left is
+            divided by their standard deviation (`group`, GRPO's).
+        updates: Updates for each batch of completions; the anchor follows every one.
+        ratio_clip: Of the updates after the first: the share by which the probability of a completion may leave that of the
+            policy that sampled it (PPO's clipping).
         beta: Weight of the KL to the anchor in the reward.
         anchor: The policy's moving average (`ema`), its init (`init`), or no KL at all (`none`).
         mu: Share of the policy in the moving average after every step.
@@ -88,7 +95,9 @@ class PolicySection(Optimization):
     warmup: int = number_in(0, default=100)
     batch_size: int = number_in(1, default=128)
     samples: int = number_in(1, default=1)
-    baseline: Literal["leave-one-out", "batch", "value", "none"] = "batch"
+    baseline: Literal["leave-one-out", "group", "batch", "value", "none"] = "batch"
+    updates: int = number_in(1, default=1)
+    ratio_clip: float = number_in(1e-6, default=0.2)
     beta: float = number_in(0, default=0.1)
     anchor: Literal["ema", "init", "none"] = "ema"
     mu: float = number_in(0, 1, default=0.01)
@@ -104,8 +113,8 @@ class PolicySection(Optimization):
         super().__post_init__()
         if self.dropout:
             raise UsageError("dropout: a policy learns without, so that it is the distribution that was sampled from")
-        if self.baseline == "leave-one-out" and self.samples == 1:
-            raise UsageError("baseline: leave-one-out needs samples of 2 or more; with one sample a prompt use batch")
+        if self.baseline in RELATIVE and self.samples == 1:
+            raise UsageError(f"baseline: {self.baseline} needs samples of 2 or more; with one sample a prompt use batch")
         if self.baseline == "batch" and self.samples * self.batch_size == 1:
             raise UsageError("baseline: batch needs more than one completion in a batch; raise batch_size or samples")
 

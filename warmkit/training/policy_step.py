@@ -15,7 +15,7 @@ from warmkit.evaluation.policy_evaluator import Rollout, rollout_values
 from warmkit.training.distributed import agreed, from_all, group, said_once, sum_gradients, summed
 from warmkit.training.loop import batch_rows, with_advice
 from warmkit.training.optimizers import rate
-from warmkit.training.policy_gradient import advantages, regularized, reinforce_loss
+from warmkit.training.policy_gradient import advantages, clipped_loss, regularized, reinforce_loss
 from warmkit.training.policy_recipe import PolicySection
 from warmkit.training.policy_task import PolicyTask
 from warmkit.training.sharding import clip_gradients, gathered
@@ -56,18 +56,19 @@ def take_step(task: PolicyTask, optimizer: torch.optim.Optimizer, step: int, ste
         measured = _measured_together(own)
         rewards = _regularized(how, rollout, measured)
         gains, value_numbers = _advantages(task, [data.ids[row] for row in rows], rewards)
-        loss, norm = _learn(task, optimizer, mine, parts, own, gains[share], gains.numel()) if learns else (0.0, 0.0)
-        if not math.isfinite(loss) or not math.isfinite(norm):
-            raise said_once(NonFiniteError(f"the loss is {loss}, the norm of the gradient {norm}"))
-        if learns:
+        loss, norm, weights = 0.0, 0.0, gains[share].flatten().to(task.device)
+        for update in range(how.updates if learns else 0):
+            loss, norm = _learn(task, optimizer, mine, parts, own, weights, gains.numel(), first=update == 0)
+            if not math.isfinite(loss) or not math.isfinite(norm):
+                raise said_once(NonFiniteError(f"the loss is {loss}, the norm of the gradient {norm}"))
             optimizer.step()
-        optimizer.zero_grad()
+            optimizer.zero_grad()
+            if task.anchor is not None:
+                task.anchor.update()
     except NonFiniteError as error:
         raise _not_finite(task, rows, step, error) from None
     except (MemoryError, RuntimeError) as error:
         raise with_advice(error, "policy", step) from None
-    if task.anchor is not None:
-        task.anchor.update()
     ended = time.perf_counter()
     return {
         "step": step + 1,
@@ -145,17 +146,25 @@ def _learn(
     rollout: Rollout,
     parts: list[slice],
     measured: Measured,
-    gains: torch.Tensor,
+    weights: torch.Tensor,
     count: int,
+    first: bool,
 ) -> tuple[float, float]:
     """Set the gradient; return the loss and the gradient's norm before it was clipped.
 
-    Rollout, parts, measured and gains are this process's; `count` are the completions of all.
+    Rollout, parts, measured and weights are this process's; `count` are the completions of all. After the first update the
+    policy is no longer the one that sampled.
     """
-    weights, loss = gains.flatten().to(task.device), 0.0
+    loss = 0.0
     for part in parts:
-        spoken = measured["policy"] if len(parts) == 1 else task.evaluator.measure(rollout, part, {})["policy"]
-        share = reinforce_loss(weights[part], spoken) * (len(spoken) / count)
+        known = first and len(parts) == 1  # with its graph
+        spoken = measured["policy"] if known else task.evaluator.measure(rollout, part, {})["policy"]
+        each = (
+            reinforce_loss(weights[part], spoken)
+            if first
+            else clipped_loss(weights[part], spoken, measured["policy"][part], task.how.ratio_clip)
+        )
+        share = each * (len(spoken) / count)
         (share * group().scale).backward()
         loss += float(share.detach())
     learned = [each for group in optimizer.param_groups for each in group["params"]]

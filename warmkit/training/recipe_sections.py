@@ -178,6 +178,18 @@ class RunOutput:
 
 
 @dataclass(frozen=True)
+class RewardOptimization(Optimization):
+    """`rm:`, how a reward model learns.
+
+    Attributes:
+        center: Weight of the squared sum of both rewards of a pair, which keeps rewards around 0 (TRL's
+            `center_rewards_coefficient`); 0 for none.
+    """
+
+    center: float = number_in(0, default=0.0)
+
+
+@dataclass(frozen=True)
 class SftRecipe:
     """A recipe of `warmkit train sft`."""
 
@@ -195,7 +207,7 @@ class RewardModelRecipe:
     model: ModelSection
     data: DataSection
     output: RunOutput
-    rm: Optimization = Optimization()
+    rm: RewardOptimization = RewardOptimization()
     probe: ProbeSection = ProbeSection()
     lora: LoraSection | None = None
 
@@ -271,7 +283,7 @@ class WarmRecipe:
     model: ModelSection
     data: DataSection
     output: RunOutput
-    rm: Optimization = Optimization()
+    rm: RewardOptimization = RewardOptimization()
     warm: WarmSection = WarmSection()
     probe: ProbeSection = ProbeSection()
     lora: LoraSection | None = None

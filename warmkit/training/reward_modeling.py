@@ -65,8 +65,8 @@ class RewardModelTask:
 
     section = "rm"
 
-    def __init__(self, reward_model: RewardModel, data: dict[str, Comparisons]) -> None:
-        self.reward_model, self.data = reward_model, data
+    def __init__(self, reward_model: RewardModel, data: dict[str, Comparisons], center: float = 0.0) -> None:
+        self.reward_model, self.data, self.center = reward_model, data, center
         self.train_set, self.examples = data["train"], len(data["train"])
 
     @property
@@ -81,7 +81,12 @@ class RewardModelTask:
         rewards = self.reward_model.forward([*chosen, *rejected], most=ALL_TOKENS, least=-(-2 * len(rows) // parts))
         first, second = rewards[: len(rows)], rewards[len(rows) :]
         margins = (first - second).detach()
-        return bradley_terry(first, second), {"accuracy": float((margins >= 0).sum()), "margin": float(margins.sum())}
+        wanted = [self.train_set.pairs[row].margin for row in rows]
+        margin = first.new_tensor(wanted) if any(wanted) else None
+        return bradley_terry(first, second, margin, self.center), {
+            "accuracy": float((margins >= 0).sum()),
+            "margin": float(margins.sum()),
+        }
 
     def weight(self, rows: Sequence[int]) -> float:
         return len(rows)
@@ -133,7 +138,7 @@ def train_reward_model(
         shard(reward_model.model)
         probe = set_head(reward_model, recipe, data)
         prepare(reward_model, recipe)
-    task = RewardModelTask(reward_model, data)
+    task = RewardModelTask(reward_model, data, recipe.rm.center)
     with progress(advance, "training", "steps") as tick:
         outcome = train(task, recipe.rm, run, tick)
     reward_model.model = merged(reward_model.model)
@@ -170,6 +175,10 @@ def load_comparisons(
         if source is not None:
             pairs[name] = pairs_of(section, source)
     tell_texts(tell, [(pair.prompt, pair.chosen) for pair in pairs["train"]], reward_model.encoder, model.path, section.chat)
+    if tell is not None and (count := sum(bool(pair.margin) for pair in pairs["train"])):
+        tell(
+            f"{count} of {len(pairs['train'])} pairs of data.train have a margin: the loss wants the chosen answer ahead by it"
+        )
     data = {name: encode_pairs(each, reward_model.encoder, model.overlong) for name, each in pairs.items()}
     if same := same_after_encoding(data["train"]):
         raise DataError(

@@ -12,7 +12,7 @@ from warmkit.engine.devices import cores, find_kernels
 from warmkit.engine.digests import Digests
 from warmkit.engine.inputs import FileSource
 from warmkit.engine.job import Done, build_job, input_rows
-from warmkit.engine.merge_options import PathLike, check_models
+from warmkit.engine.merge_options import PathLike, Varying, check_models
 from warmkit.engine.spec import MergeSpec, merge_spec
 from warmkit.engine.stream import Stream
 from warmkit.formats.checkpoint import Checkpoint
@@ -98,37 +98,39 @@ class Merger(Displayed):
         """Return the checked parameters of one merge.
 
         Args:
-            **parameters: `eta`, `lambda_` and `coefficients`, as of `state_dict`.
+            **parameters: As of `state_dict`.
 
         Raises:
             UsageError: If one is unknown or out of range.
         """
-        return merge_spec(self._method, len(self._models), **self._parameters, **parameters)
+        return merge_spec(self._method, len(self._models), **{**self._parameters, **parameters})
 
     def state_dict(
         self,
         *,
         eta: float = 1.0,
-        lambda_: float | None = None,
-        coefficients: Sequence[float] | None = None,
+        lambda_: Varying | None = None,
+        coefficients: Sequence[Varying] | None = None,
         dtype: str | None = None,
         out: dict[str, torch.Tensor] | None = None,
+        **parameters: Any,
     ) -> dict[str, torch.Tensor]:
         """Return the merge at one eta and one mix, as tensors on the CPU.
 
         Args:
             eta: LITI's update rate.
-            lambda_: Of two models, the share of the second.
+            lambda_: Of two models, the share of the second; or a gradient over the layers, as for `merge`.
             coefficients: One per model instead.
             dtype: Of the result; by default the models'.
             out: What an earlier call returned, to be overwritten: fresh memory costs more than the sums.
+            **parameters: Of the method, in place of those given to the `Merger`.
 
         Returns:
             Tensors by name, with the shapes of the models'.
         """
         import torch
 
-        spec = self.spec(eta=eta, lambda_=lambda_, coefficients=coefficients)
+        spec = self.spec(eta=eta, lambda_=lambda_, coefficients=coefficients, **parameters)
         rows = input_rows(spec, self._init, self._models)
         names = rows[0].names
         wanted = parse_output_dtype(dtype) if dtype else None

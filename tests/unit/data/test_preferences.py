@@ -410,3 +410,19 @@ def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path, place: str) -
     with pytest.raises(OutputError, match=rf"{place}: cannot be written: "):
         write_pairs([Pair("a", "b", "c")], tmp_path / place, force=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_margins_are_kept_and_must_be_numbers(tmp_path: Path) -> None:
+    """`margin` is what TRL's RewardTrainer subtracts from the difference of two rewards."""
+    file = tmp_path / "pairs.jsonl"
+    file.write_text(
+        '{"prompt": "a", "chosen": " b", "rejected": " c", "margin": 1.5}\n{"prompt": "a", "chosen": " b", "rejected": " c"}\n'
+    )
+    pairs = read_pairs(file)
+    assert [pair.margin for pair in pairs] == [1.5, 0.0]
+    write_pairs(pairs, tmp_path / "again.jsonl")
+    assert [pair.margin for pair in read_pairs(tmp_path / "again.jsonl")] == [1.5, 0.0]
+    for value in ('"large"', "true", "NaN", "1e999"):
+        file.write_text(f'{{"prompt": "a", "chosen": " b", "rejected": " c", "margin": {value}}}\n')
+        with pytest.raises(DataError, match=r"pairs.jsonl:1: expected margin to be a finite number"):
+            read_pairs(file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,6 +51,13 @@ def test_a_container_of_one_model_alone_has_no_state_dict_to_choose(tmp_path: Pa
 def test_a_form_is_read_or_refused_by_name_never_both(end: str, tmp_path: Path) -> None:
     reading = [each.name for each in CONTAINERS if each.files(tmp_path / f"model{end}")]
     assert not reading, f"{end} is a container now: take it out of FORMS in warmkit/sources/foreign_forms.py"
+
+
+def test_the_page_names_the_forms_that_are_refused() -> None:
+    refused = (ROOT / "docs" / "inputs.md").read_text().partition("## What is refused")[2]
+    row = re.search(r"^\| (.+) files, where there is no other form \|", refused, re.MULTILINE)
+    said, names = re.split(", | and ", row[1]) if row else [], {form.removesuffix("'s form") for form in FORMS.values()}
+    assert set(said) == names, f"docs/inputs.md, What is refused: expected the forms of FORMS, found {said}"
 
 
 def test_what_no_container_knows_is_taken_for_safetensors_which_say_what_is_missing(tmp_path: Path) -> None:

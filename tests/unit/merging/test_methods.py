@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,13 +20,19 @@ from warmkit.merging.parameters import Within, own_parameters
 from warmkit.merging.types import Coefficients
 from warmkit.recipes.recipe import MergeSection
 
+from .edits import REFERENCES
 from .golden import GOLDEN, Golden
 from .golden_edits import GOLDEN_EDITS
 from .properties import PROPERTIES, Property, merge
 
 DOCS = Path(__file__).parents[3] / "docs" / "methods"
 INDEX = (DOCS / "README.md").read_text("utf-8")
+HEADINGS = ("Use", "When to use it", "Special cases", "Other tools", "Reference")
 LINEAR = {name: method for name, method in METHODS.items() if not method.edits}
+
+
+def headings(page: Path) -> set[str]:
+    return set(re.findall(r"^## (.+)$", page.read_text("utf-8"), re.MULTILINE))
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -34,10 +41,13 @@ def test_every_method_has_its_test_its_golden_row_and_its_page(name: str) -> Non
     golden = "golden.py" if name in LINEAR else "golden_edits.py"
     formula = re.search(r"^def reference\(", test.read_text("utf-8"), re.MULTILINE) if test.is_file() else None
     places = {
+        "a line `Source: ...` in the docstring of its function": "\nSource: " in (inspect.getdoc(METHODS[name].function) or ""),
         f"tests/unit/merging/{test.name}": test.is_file(),
         "in it `reference(init, models, shares)`, the formula on whole vectors": name not in LINEAR or formula,
+        "a row in REFERENCES of tests/unit/merging/edits.py": name in LINEAR or name in REFERENCES,
         f"a row in tests/unit/merging/{golden}": name in {row.method for row in (*GOLDEN, *GOLDEN_EDITS)},
         f"docs/methods/{page.name}": page.is_file(),
+        f"in it the headings {', '.join(HEADINGS)}": page.is_file() and set(HEADINGS) <= headings(page),
         f"a row that links {page.name} in a table of docs/methods/README.md": f"({page.name})" in INDEX,
     }
     lacks = [place for place, there in places.items() if not there]

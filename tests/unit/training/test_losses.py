@@ -59,3 +59,12 @@ def test_tokens_that_are_not_learned_give_no_gradient() -> None:
     completion_nll(logits, torch.tensor([[0, 1, 2, 3]]), torch.tensor([[1, 0, 1, 0]]).bool()).backward()
     assert logits.grad is not None
     assert logits.grad.abs().sum(-1).ne(0).tolist() == [[False, True, False, False]]
+
+
+def test_margins_and_centering_are_the_formulas_of_trl() -> None:
+    """As `RewardTrainer.compute_loss` of TRL 1.16.0 writes them."""
+    draw = torch.Generator().manual_seed(0)
+    chosen, rejected, margin = (torch.randn(5, generator=draw) for _ in range(3))
+    theirs = -torch.nn.functional.logsigmoid(chosen - rejected - margin).mean() + 0.01 * torch.mean((chosen + rejected) ** 2)
+    assert float(bradley_terry(chosen, rejected, margin, 0.01)) == pytest.approx(float(theirs), rel=1e-6)
+    assert float(bradley_terry(chosen, rejected, torch.zeros(5))) == float(bradley_terry(chosen, rejected))

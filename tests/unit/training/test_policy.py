@@ -122,7 +122,8 @@ def test_without_a_kl_the_reward_rises_and_under_a_large_one_the_policy_stays(tm
 
 
 @pytest.mark.parametrize(
-    ("samples", "baseline"), [(1, "batch"), (1, "none"), (1, "value"), (2, "leave-one-out"), (4, "leave-one-out"), (4, "value")]
+    ("samples", "baseline"),
+    [(1, "batch"), (1, "none"), (1, "value"), (2, "leave-one-out"), (4, "leave-one-out"), (4, "group"), (4, "value")],
 )
 def test_every_number_of_samples_and_baseline_learns(samples: int, baseline: str, tmp_path: Path) -> None:
     recipe = replace(toy.recipe(tmp_path, steps=2, samples=samples, baseline=baseline), value=ValueSection(1e-3, 0))
@@ -130,6 +131,20 @@ def test_every_number_of_samples_and_baseline_learns(samples: int, baseline: str
     lines = metrics(recipe)
     assert all(line["grad_norm"] > 0 for line in lines)
     assert all(("value_loss" in line) == (baseline == "value") for line in lines)
+
+
+def test_several_updates_learn_more_of_one_batch_and_a_narrow_clip_stops_them(tmp_path: Path) -> None:
+    how: dict[str, Any] = {"steps": 1, "samples": 4, "lr": 1e-2, "optimizer": "adamw", "baseline": "leave-one-out"}
+    init = tiny.tensors(Path(toy.recipe(tmp_path).model.path))
+
+    def moved(name: str, **more: Any) -> float:
+        after = tiny.tensors(train_policy(toy.recipe(tmp_path, name, **how, **more)).path)
+        return sum(float((after[each] - init[each]).square().sum()) for each in after)
+
+    once, often = moved("once"), moved("often", updates=4)
+    assert moved("same", ratio_clip=0.01) == once, "the first update is of the policy that sampled"
+    assert often > 1.5 * once
+    assert moved("narrow", updates=4, ratio_clip=1e-6, beta1=0.0) < moved("wide", updates=4, ratio_clip=10.0, beta1=0.0)
 
 
 def test_the_value_model_learns_alone_at_first(tmp_path: Path) -> None:
@@ -289,7 +304,7 @@ RUNS: dict[str, Callable[[Path], PolicyRecipe]] = {
         toy.recipe(folder, accumulation=2, keep=[30], **STEPS), lora=LoraSection(rank=2)
     ),
     "ema": lambda folder: toy.recipe(folder, optimizer="adafactor", **STEPS),
-    "init": lambda folder: toy.recipe(folder, anchor="init", baseline="leave-one-out", **STEPS),
+    "init": lambda folder: toy.recipe(folder, anchor="init", baseline="leave-one-out", updates=2, **STEPS),
     "none": lambda folder: toy.recipe(folder, architecture="gpt2", anchor="none", samples=1, **STEPS),
     "value": lambda folder: replace(toy.recipe(folder, baseline="value", **STEPS), value=ValueSection(1e-3, 6)),
 }

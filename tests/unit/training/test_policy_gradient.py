@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,7 +15,7 @@ from warmkit.modeling.batching import positions
 from warmkit.modeling.generation import Completion, Sampling
 from warmkit.modeling.log_probabilities import exact_kl, log_distribution
 from warmkit.modeling.rollouts import lay_out, measure
-from warmkit.training.policy_gradient import advantages, regularized, reinforce_loss
+from warmkit.training.policy_gradient import advantages, clipped_loss, regularized, reinforce_loss
 
 transformers = pytest.importorskip("transformers")
 
@@ -171,3 +172,35 @@ def test_completions_start_in_one_column() -> None:
     assert positions(mask).tolist() == [[0, 0, 1, 2], [0, 1, 2, 2]]
     assert layout.right[0].tolist() == [[5, 1, 2], [6, 7, 3]]
     assert layout.counted.tolist() == [[True, True], [True, False]]
+
+
+# ---- formulas that people name ----------------------------------------------------------------------------------------
+
+
+def test_advantages_of_groups_are_those_of_grpo() -> None:
+    """As TRL 1.16.0 computes them with `scale_rewards="group"`: over the sample standard deviation plus 1e-4."""
+    rewards = torch.tensor([[1.0, 2.0, 6.0], [3.0, 3.0, 3.0]])
+    deviation = float(np.std([1.0, 2.0, 6.0], ddof=1))
+    found = advantages(rewards, "group")
+    assert found[0].tolist() == pytest.approx([(each - 3.0) / (deviation + 1e-4) for each in (1.0, 2.0, 6.0)], rel=1e-6)
+    assert found[1].tolist() == [0.0, 0.0, 0.0]
+    with pytest.raises(UsageError, match="group needs two samples"):
+        advantages(torch.ones(2, 1), "group")
+
+
+def test_clipped_loss_is_that_of_trls_rloo() -> None:
+    """The smaller of the ratio's gain and the clamped ratio's, of whole completions."""
+    draw = torch.Generator().manual_seed(0)
+    sampled, gain = torch.randn(64, generator=draw), torch.randn(64, generator=draw)
+    policy = (sampled + 0.4 * torch.randn(64, generator=draw)).requires_grad_()
+    ratio = torch.exp(policy - sampled)
+    theirs = -torch.min(ratio * gain, torch.clamp(ratio, 1 - 0.2, 1 + 0.2) * gain).mean()
+    ours = clipped_loss(gain, policy, sampled, 0.2)
+    assert float(ours.detach()) == pytest.approx(float(theirs.detach()), rel=1e-6)
+    assert torch.equal(*(torch.autograd.grad(each, policy, retain_graph=True)[0] for each in (ours, theirs)))
+
+
+def test_the_clipped_loss_begins_as_reinforce() -> None:
+    gain, policy = torch.tensor([1.0, -2.0]), torch.tensor([-1.0, -3.0], requires_grad=True)
+    one, two = clipped_loss(gain, policy, policy.detach(), 0.2), reinforce_loss(gain, policy)
+    assert torch.equal(*(torch.autograd.grad(each, policy)[0] for each in (one, two)))

@@ -268,3 +268,34 @@ def test_rows_become_chats_and_equal_pairs_are_counted_as_the_recipe_says(tmp_pa
     assert describe(data["validation"]) == {"pairs": 16, "truncated": 0, "corrupt": 0}
     chats = load_comparisons(replace(section, equal_pairs="skip", chat=True), recipe.model, model)
     assert model.encoder.tokenizer.decode(chats["train"].chosen[0].ids).startswith("<s>[user]")
+
+
+# ---- margins and centering ------------------------------------------------------------------------------------------
+
+
+def test_margins_of_rows_and_centering_are_in_the_loss(tmp_path: Path) -> None:
+    recipe = tiny.recipe(tmp_path)
+    rows = [{**row, "margin": number / 10} for number, row in enumerate(tiny.rows(24))]
+    tiny.write(tmp_path / "with-margins.jsonl", rows)
+    said: list[str] = []
+    recipe = replace(recipe, data=replace(recipe.data, train=str(tmp_path / "with-margins.jsonl")))
+    reward_model = open_for_training(recipe.model, 0.0)
+    data = load_comparisons(recipe.data, recipe.model, reward_model, said.append)
+    assert said[1:] == ["23 of 24 pairs of data.train have a margin: the loss wants the chosen answer ahead by it"]
+    found, _ = RewardModelTask(reward_model, data, 0.01).loss(range(24))
+    scores = score(reward_model, data["train"])
+    chosen, rejected = (torch.from_numpy(each) for each in (scores.chosen, scores.rejected))
+    margin = torch.arange(24, dtype=torch.float64) / 10
+    theirs = -torch.nn.functional.logsigmoid(chosen - rejected - margin).mean() + 0.01 * torch.mean((chosen + rejected) ** 2)
+    assert float(found.detach()) == pytest.approx(float(theirs), rel=1e-5)
+
+
+def test_centering_keeps_rewards_around_zero(tmp_path: Path) -> None:
+    sums: list[float] = []
+    for center in (0.0, 1.0):
+        recipe = tiny.recipe(tmp_path, name=f"center-{center}", lr=3e-3, steps=30, center=center)
+        result = train_reward_model(recipe)
+        reward_model = load_scorer(result.path)
+        scores = score(reward_model, load_comparisons(recipe.data, recipe.model, reward_model)["validation"])
+        sums.append(float(abs(scores.chosen + scores.rejected).mean()))
+    assert sums[1] < sums[0] / 2

@@ -16,7 +16,7 @@ import torch
 
 from warmkit.data.preferences import Pair, read_pairs
 from warmkit.modeling.reward_model import RewardModel, load_reward_model
-from warmkit.training.recipe_sections import DataSection, ModelSection, Optimization, RewardModelRecipe, RunOutput
+from warmkit.training.recipe_sections import DataSection, ModelSection, RewardModelRecipe, RewardOptimization, RunOutput
 
 transformers = pytest.importorskip("transformers")
 tokenizers = pytest.importorskip("tokenizers")
@@ -192,7 +192,7 @@ def recipe(folder: Path, architecture: str = "llama", name: str = "run", **how: 
         ModelSection(source, pad_token=PAD[architecture]),
         DataSection(str(train), str(held_out)),
         RunOutput(str(folder / name)),
-        Optimization(**settings),
+        RewardOptimization(**settings),
     )
 
 

@@ -22,7 +22,14 @@ from warmkit.evidence.claims.picked_answers import choices, draw, state, with_sp
 from warmkit.evidence.claims.warm_best_of_n import proxies, samples
 from warmkit.evidence.claims.warm_pools import ranking
 from warmkit.modeling.reward_model import load_reward_model
-from warmkit.training.recipe_sections import DataSection, ModelSection, Optimization, RewardModelRecipe, RunOutput, number_in
+from warmkit.training.recipe_sections import (
+    DataSection,
+    ModelSection,
+    RewardModelRecipe,
+    RewardOptimization,
+    RunOutput,
+    number_in,
+)
 
 if TYPE_CHECKING:
     from warmkit.evidence.testbed.bed import Testbed
@@ -74,7 +81,7 @@ def control_model(bed: Testbed, how: Settings) -> Path:
         ModelSection(str(bed.sft)),
         DataSection(bed.preferences("control", 2 * shared.pairs)),
         RunOutput(str(bed.folder / "reward-models" / "control")),
-        Optimization(
+        RewardOptimization(
             lr=shared.lr[0],
             steps=how.control_steps * shared.steps,
             batch_size=how.control_batch,

@@ -19,7 +19,14 @@ from warmkit.evaluation.comparisons import encode_pairs
 from warmkit.evidence.claims.measurements import Measurements
 from warmkit.evidence.claims.reward_accuracies import PROBE, Point, along_lambda, difference, flat
 from warmkit.evidence.testbed import oracle
-from warmkit.training.recipe_sections import DataSection, ModelSection, Optimization, RewardModelRecipe, RunOutput, number_in
+from warmkit.training.recipe_sections import (
+    DataSection,
+    ModelSection,
+    RewardModelRecipe,
+    RewardOptimization,
+    RunOutput,
+    number_in,
+)
 from warmkit.training.reward_modeling import open_for_training
 
 if TYPE_CHECKING:
@@ -129,7 +136,7 @@ def _one(bed: Testbed, pool: Pool, name: str, train: str, order: int) -> Path:
         ModelSection(str(bed.sft), head=str(pool.probe)),
         DataSection(train),
         RunOutput(str(bed.folder / "reward-models" / run)),
-        Optimization(
+        RewardOptimization(
             lr=shared.lr[0],
             steps=shared.steps,
             batch_size=shared.batch_size,

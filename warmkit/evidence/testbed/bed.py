@@ -33,8 +33,8 @@ from warmkit.training.policy_recipe import PolicyModelSection, PolicyRecipe, Pol
 from warmkit.training.recipe_sections import (
     DataSection,
     ModelSection,
-    Optimization,
     RewardModelRecipe,
+    RewardOptimization,
     RunOutput,
     WarmRecipe,
     WarmSection,
@@ -218,7 +218,7 @@ class Testbed:
             ),
             RunOutput(str(out)),
             replace(
-                Optimization(
+                RewardOptimization(
                     steps=shared.steps,
                     batch_size=shared.batch_size,
                     precision="float32",

@@ -2,6 +2,7 @@
 
     python -m warmkit.child reward-model RECIPE
     python -m warmkit.child policy RECIPE
+    python -m warmkit.child command RECIPE
     python -m warmkit.child merge-part ORDER
 
 `pipelines.processes` starts it, here or on a node of a cluster, and reads the last line that begins with `error:`.
@@ -37,13 +38,26 @@ def _policy(recipe: Path) -> None:
     train_policy(read_recipe(recipe, PolicyRecipe).content)
 
 
+def _command(recipe: Path) -> None:
+    from warmkit.recipes.recipe import read_recipe
+    from warmkit.training.command_recipe import CommandRecipe
+    from warmkit.training.command_run import run_command
+
+    run_command(read_recipe(recipe, CommandRecipe).content)
+
+
 def _merge_part(order: Path) -> None:
     from warmkit.pipelines.merge_parts import follow_order
 
     follow_order(order)
 
 
-JOBS: dict[str, Callable[[Path], None]] = {"reward-model": _reward_model, "policy": _policy, "merge-part": _merge_part}
+JOBS: dict[str, Callable[[Path], None]] = {
+    "reward-model": _reward_model,
+    "policy": _policy,
+    "command": _command,
+    "merge-part": _merge_part,
+}
 
 
 def main() -> None:

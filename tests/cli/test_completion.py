@@ -42,7 +42,7 @@ COMPLETED = {
     "warmkit reproduce warp-l": {"warp-liti", "warp-length"},
     "warmkit reproduce all --size ": {"nano", "small", "large"},
     "warmkit label x --inconsistent ": {"drop", "keep-first"},
-    "warmkit recipes warm-": {"warm-baklava", "warm-docstrings"},
+    "warmkit recipes warm-": {"warm-baklava", "warm-docstrings", "warm-trl"},
     "warmkit ver": {"verify"},
 }
 

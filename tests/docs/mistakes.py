@@ -215,6 +215,11 @@ SECTIONS: dict[str, tuple[Mistake, ...]] = {
         Mistake("train-rm", "expected RECIPE", "for example: warmkit train-rm recipe.yaml"),
         Mistake("warm warm-docstring.yaml", "no such file", "warmkit recipes warm-docstrings -o warm-docstring.yaml"),
         Mistake("warp train.yaml", "a recipe of another command", "warmkit train rm train.yaml"),
+        Mistake("warp command.yaml --set 'command.run=train.py {output} {lr}'", "{lr}", "choose from: init, output"),
+        Mistake("warp command.yaml --set 'command.run=train.py {init} {seed}'", "beside {init}", "expected {output}"),
+        Mistake("warp command.yaml --set command.limit=soon", "found 'soon'", "such as 90s, 30min, 2h"),
+        Mistake("warp command.yaml --set command.take=first", "found 'first'", "last, best or the number of a step"),
+        Mistake("warp command.yaml --set policy.lr=1", "policy.lr means nothing beside command", "leave one of them out"),
     ),
     "Wrong data, reward models and policies": (
         Mistake("eval rm rm", "expected --data", "for example: warmkit eval rm"),

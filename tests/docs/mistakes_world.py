@@ -112,6 +112,12 @@ def _recipes(folder: Path) -> None:
         "train-key": {**train, "rm": {**train["rm"], "learning_rate": 1e-5}},
         "train-type": {**train, "rm": {**train["rm"], "steps": "many"}},
         "train-data": {key: value for key, value in train.items() if key != "data"},
+        "command": {
+            "model": {"path": "policy"},
+            "command": {"run": "python train.py {init} {output} --seed {seed}"},
+            "warp": {"runs": 2},
+            "output": {"path": "out"},
+        },
         "train-choice": {**train, "rm": {**train["rm"], "schedule": "cosin"}},
     }
     for name, content in texts.items():

@@ -12,6 +12,7 @@ import typing
 from collections.abc import Iterator
 from typing import Any, Literal, Union
 
+from warmkit.training.command_recipe import CommandWarmRecipe, CommandWarpRecipe
 from warmkit.training.policy_recipe import PolicyRecipe
 from warmkit.training.recipe_sections import MembersRecipe, RewardModelRecipe, SftRecipe, WarmRecipe
 from warmkit.training.warp_recipe import WarpRecipe
@@ -34,8 +35,10 @@ RECIPES = {
     "warmkit train rm": RewardModelRecipe,
     "warmkit warm": WarmRecipe,
     "warmkit warm (finished members)": MembersRecipe,
+    "warmkit warm (runs by command)": CommandWarmRecipe,
     "warmkit train policy": PolicyRecipe,
     "warmkit warp": WarpRecipe,
+    "warmkit warp (runs by command)": CommandWarpRecipe,
 }
 
 
@@ -88,6 +91,8 @@ def _type(hint: Any) -> str:
             inner = typing.get_args(option)[0]
             named = _type(inner) if typing.get_origin(inner) is Literal else "mappings"
             shown.append("list of " + (words[inner] + "s" if inner in words else named))
+        elif typing.get_origin(option) is dict:
+            shown.append("mapping")
         elif option is not type(None):
             shown.append(words[option])
     return " or ".join(shown)

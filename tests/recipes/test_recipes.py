@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.conftest import Family, Run
 from warmkit.recipes.recipe import MergeRecipe, read_recipe
+from warmkit.training.command_recipe import CommandWarmRecipe, CommandWarpRecipe
 from warmkit.training.policy_recipe import PolicyRecipe
 from warmkit.training.recipe_sections import RewardModelRecipe, SftRecipe, WarmRecipe
 from warmkit.training.warp_recipe import WarpRecipe
@@ -24,6 +26,7 @@ SCHEMAS = {
     "warm": WarmRecipe,
     "warp": WarpRecipe,
 }
+BY_COMMAND: dict[str, Any] = {"warm": {"command": CommandWarmRecipe}, "warp": {"command": CommandWarpRecipe}}
 
 RECIPE = """\
 # a comment
@@ -125,7 +128,8 @@ def test_numbers_without_a_point_are_numbers(family: Family, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
 def test_every_recipe_that_we_ship_is_one_of_the_command_that_its_name_begins_with(path: Path) -> None:
-    content = read_recipe(path, SCHEMAS[path.name.split("-")[0]]).content
+    kind = path.name.split("-")[0]
+    content = read_recipe(path, SCHEMAS[kind], instead=BY_COMMAND.get(kind)).content
     assert content.output.path
 
 

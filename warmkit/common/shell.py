@@ -9,7 +9,9 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO
 
 from warmkit.common.addresses import printable
 from warmkit.errors import ScoreError
@@ -30,7 +32,15 @@ exit $status
 """
 
 
-def run_shell(line: str, given: bytes = b"", arguments: Sequence[str] = ()) -> subprocess.CompletedProcess[bytes]:
+def run_shell(
+    line: str,
+    given: bytes = b"",
+    arguments: Sequence[str] = (),
+    *,
+    environment: Mapping[str, str] | None = None,
+    log: IO[bytes] | None = None,
+    limit: float | None = None,
+) -> subprocess.CompletedProcess[bytes]:
     """Run a shell command in a session of its own and return its exit code and what it printed.
 
     If this process is interrupted, or killed, the command's processes end too.
@@ -39,6 +49,12 @@ def run_shell(line: str, given: bytes = b"", arguments: Sequence[str] = ()) -> s
         line: The command.
         given: Its standard input.
         arguments: What "$1", "$2", ... stand for in it.
+        environment: By default that of this process.
+        log: What it prints goes there instead.
+        limit: Seconds that it may take.
+
+    Raises:
+        TimeoutExpired: If it took longer; its processes are ended.
     """
     ours, held = os.pipe()  # both are closed in what other threads start meanwhile
     try:
@@ -48,14 +64,15 @@ def run_shell(line: str, given: bytes = b"", arguments: Sequence[str] = ()) -> s
             process = subprocess.Popen(
                 ["/bin/sh", "-c", GUARDED, "sh", line, str(ours), *arguments],
                 stdin=stdin,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
+                stdout=log or subprocess.PIPE,
+                stderr=log or subprocess.PIPE,
+                env=environment,
                 pass_fds=(ours,),
                 start_new_session=True,
             )
         with process:
             try:
-                out, err = process.communicate()
+                out, err = process.communicate(timeout=limit)
             except BaseException:
                 _end_group(process)
                 raise
@@ -66,7 +83,11 @@ def run_shell(line: str, given: bytes = b"", arguments: Sequence[str] = ()) -> s
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:
-    """Ask every process of the command to end, and kill what is left after a while."""
+    """Ask every process of the command to end, and kill what is left after a while.
+
+    What made a session of its own, as torchrun's workers do, is killed as well.
+    """
+    others = _descendants(process.pid)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
         end = time.monotonic() + GRACE
@@ -75,14 +96,26 @@ def _end_group(process: subprocess.Popen[bytes]) -> None:
             os.killpg(process.pid, 0)
             time.sleep(0.02)
         os.killpg(process.pid, signal.SIGKILL)
+    for each in others:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(each, signal.SIGKILL)
     process.wait()
 
 
-def with_argument(line: str, placeholder: str, value: str) -> str:
+def _descendants(process: int) -> list[int]:
+    """Return all processes that one has started, where the system lists them in /proc."""
+    try:
+        children = [int(each) for each in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+    except OSError:
+        return []
+    return [*children, *(each for child in children for each in _descendants(child))]
+
+
+def with_argument(line: str, placeholder: str, value: str, number: int = 1) -> str:
     """Return a shell command in which a placeholder stands for a text that the shell must not read as its own words.
 
     A text of plain letters takes its place as it is. Any other becomes "$1", quoted by us, whether the placeholder stands alone
-    or in quotes of its own; `run_shell` gets it as an argument.
+    or in quotes of its own; `run_shell` gets it as an argument, of this number.
 
     Raises:
         ScoreError: If such a text belongs into the middle of a quoted one, which another program may read as a program.
@@ -104,7 +137,7 @@ def with_argument(line: str, placeholder: str, value: str) -> str:
                     f"program; write {placeholder} without quotes, or rename the directory"
                 )
             parts[place], parts[place + 1] = before[:-1], after[1:]
-    return '"$1"'.join(parts)
+    return f'"${{{number}}}"'.join(parts) if number > 9 else f'"${number}"'.join(parts)
 
 
 def _open_quote(line: str) -> str:

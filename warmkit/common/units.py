@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
+from warmkit.errors import UsageError
+
+SECONDS = {"s": 1, "min": 60, "m": 60, "h": 3600, "d": 86_400}
+
 
 def size(count: float) -> str:
     """Write a number of bytes as people read it."""
@@ -27,6 +33,22 @@ def duration(seconds: float) -> str:
             return "{1} {0[0]} {2} {0[1]}".format(names.split(), large, small)
     large, small = divmod(round(seconds / 3600), 24)
     return f"{large} d {small} h"
+
+
+def seconds_of(text: str | float) -> float:
+    """Read a time: a number of seconds, or one with its unit.
+
+    Raises:
+        UsageError: If it is none, or not above 0.
+
+    Examples:
+        >>> seconds_of("2h"), seconds_of("1.5 min"), seconds_of(30)
+        (7200.0, 90.0, 30.0)
+    """
+    match = re.fullmatch(r"(?P<count>\d+(?:\.\d+)?) ?(?P<unit>s|min|m|h|d)?", str(text).strip())
+    if match is None or not float(match["count"]):
+        raise UsageError(f"expected a time such as 90s, 30min, 2h or 1d, found {text!r}")
+    return float(match["count"]) * SECONDS[match["unit"] or "s"]
 
 
 def number(count: float) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from warmkit.engine.contents import check_contents, contents, digest_of, record_of, recorded_contents
 from warmkit.evaluation.reward_term import RewardTerm
 from warmkit.training.origins import check_same
-from warmkit.training.run_identity import run_identity
+from warmkit.training.run_identity import RunIdentity, run_identity
 
 FREE = "controls"
 """The section of a policy's recipe that a pipeline may change: what is looked at, not learned."""
@@ -26,12 +26,20 @@ def is_finished(recipe: Any) -> bool:
         FormatError: If a record of it is of another form.
         OutputError: If it is another run.
     """
-    run = Path(recipe.output.path)
-    if not (run / "summary.json").exists():
-        return False
     if hasattr(recipe, FREE):
         recipe = replace(recipe, **{FREE: []})
-    check_same(run, run_identity(recipe), f"put back what was there, or delete {run}, and it is trained again", (FREE,))
+    return is_left(Path(recipe.output.path), lambda: run_identity(recipe))
+
+
+def is_left(run: Path, identity: Callable[[], RunIdentity]) -> bool:
+    """Say the same of a run of this identity, which is worked out where there is something to compare it with.
+
+    Raises:
+        Whatever `is_finished` does.
+    """
+    if not (run / "summary.json").exists():
+        return False
+    check_same(run, identity(), f"put back what was there, or delete {run}, and it is trained again", (FREE,))
     check_model(run / "model")
     return True
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -32,11 +33,15 @@ class Job:
         name: For messages.
         arguments: Of `warmkit.child`: what to do, and the file that says it.
         metrics: A file that gets a line a step.
+        cpus: Its threads, and what it takes of a cluster; by default its share of this machine.
+        gpus: That it sees here, or takes of a cluster; by default one where there are any.
     """
 
     name: str
     arguments: Sequence[str]
     metrics: Path
+    cpus: int | None = None
+    gpus: float | None = None
 
 
 def run_jobs(jobs: Sequence[Job], most: int, steps: int, advance: Advance | None = None) -> dict[str, str]:
@@ -56,8 +61,8 @@ def run_jobs(jobs: Sequence[Job], most: int, steps: int, advance: Advance | None
     try:
         while waiting or running:
             while waiting and len(running) < most:
-                slot = min(set(range(most)) - set(running))
-                running[slot] = _Process(waiting.pop(0), _environment(slot, most))
+                slot, job = min(set(range(most)) - set(running)), waiting.pop(0)
+                running[slot] = _Process(job, _environment(slot, most, job.cpus, job.gpus))
             time.sleep(POLL)
             for slot, process in list(running.items()):
                 if process.over():
@@ -123,9 +128,9 @@ def follow_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def default_jobs() -> int:
-    """Return how many runs go at the same time: one per GPU, else one per two cores."""
-    return _gpus() or max(1, cores() // 2)
+def default_jobs(gpus: float | None = None) -> int:
+    """Return how many runs go at the same time: one per GPU, or as many as each takes, else one per two cores."""
+    return max(1, _gpus() // _whole(gpus)) if _gpus() else max(1, cores() // 2)
 
 
 class _Process:
@@ -180,12 +185,21 @@ class _Process:
             self._process.stdin.close()
 
 
-def _environment(slot: int, share: int) -> dict[str, str]:
-    """Give each process its share of the cores, or a GPU of its own: processes that fight for cores crawl."""
-    environment = with_threads(threads_of(share))
+def _environment(slot: int, share: int, cpus: int | None = None, gpus: float | None = None) -> dict[str, str]:
+    """Give each process its share of the cores, or GPUs of its own: processes that fight for cores crawl."""
+    environment = with_threads(threads_of(share) if cpus is None else str(cpus))
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     devices = visible.split(",") if visible else [str(number) for number in range(_gpus())]
-    return {**environment, "CUDA_VISIBLE_DEVICES": devices[slot % len(devices)]} if devices else environment
+    if not devices:
+        return environment
+    count = _whole(gpus)
+    own = dict.fromkeys(devices[(slot * count + place) % len(devices)] for place in range(count))
+    return {**environment, "CUDA_VISIBLE_DEVICES": "" if gpus == 0 else ",".join(own)}
+
+
+def _whole(gpus: float | None) -> int:
+    """Return how many GPUs a run occupies, at least one."""
+    return 1 if gpus is None else max(1, math.ceil(gpus))
 
 
 def threads_of(share: int) -> str:

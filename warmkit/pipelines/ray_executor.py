@@ -140,7 +140,7 @@ class _Conversation:
 
     def order(self, jobs: Sequence[Job], threads: str) -> None:
         """Have jobs run, each with as many threads."""
-        each = [{"name": job.name, "arguments": list(job.arguments), "metrics": str(job.metrics)} for job in jobs]
+        each = [{**vars(job), "arguments": list(job.arguments), "metrics": str(job.metrics)} for job in jobs]
         order = json.dumps({"threads": threads, "folder": str(Path.cwd()), "jobs": each})
         self._silent = 0.0
         with contextlib.suppress(BrokenPipeError):  # it has just ended: what it said last is heard next

@@ -21,6 +21,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def run_job(job: Job, threads: str, folder: str) -> tuple[str | None, bool]:
             False,
         )
     wait_until_free(Path(folder, job.metrics).with_name("lock"))
-    said, killed = run_to_its_end(job, with_threads(threads), folder)
+    said, killed = run_to_its_end(job, with_threads(threads if job.cpus is None else str(job.cpus)), folder)
     return (said if said is None else f"{said}, on node {node}"), killed
 
 
@@ -72,31 +73,37 @@ class Dispatcher:
         self.ray, self.threads, self.folder = ray, threads, folder
         self.cpus = int(self.threads.split(",")[0])
         self.gpus = 1 if any("GPU" in each for each in self.nodes()) else 0
-        options = {"num_cpus": self.cpus, "num_gpus": self.gpus, "max_retries": 0, "scheduling_strategy": "SPREAD"}
-        self.task = ray.remote(**options)(run_job)
+        self.task = ray.remote(max_retries=0, scheduling_strategy="SPREAD")(run_job)
         self.tries = Counter[str]()
 
     def nodes(self) -> list[dict[str, float]]:
         """Return what every living node has."""
         return [each["Resources"] for each in self.ray.nodes() if each["Alive"]]
 
-    def has_place(self) -> bool:
-        return any(each.get("CPU", 0) >= self.cpus and each.get("GPU", 0) >= self.gpus for each in self.nodes())
+    def takes(self, job: Job) -> tuple[int, float]:
+        """Return the CPUs and GPUs of a job."""
+        return self.cpus if job.cpus is None else job.cpus, self.gpus if job.gpus is None else job.gpus
 
-    def no_place(self) -> str:
-        wanted = f"{self.cpus} CPUs" + (" and a GPU" if self.gpus else "")
+    def has_place(self, job: Job) -> bool:
+        cpus, gpus = self.takes(job)
+        return any(each.get("CPU", 0) >= cpus and each.get("GPU", 0) >= gpus for each in self.nodes())
+
+    def no_place(self, job: Job) -> str:
+        cpus, gpus = self.takes(job)
+        wanted = f"{cpus} CPUs" + (f" and {'a GPU' if gpus == 1 else f'{gpus:g} GPUs'}" if gpus else "")
         most = max((each.get("CPU", 0) for each in self.nodes()), default=0)
+        key = "OMP_NUM_THREADS to the threads of a run" if job.cpus is None else "command.cpus to fewer"
         return (
             f"a run takes {wanted}, and no node of the cluster that is left has so much (the largest has {most:g} CPUs); start "
-            "nodes that have, or set OMP_NUM_THREADS to the threads of a run"
+            f"nodes that have, or set {key}"
         )
 
     def work(self, jobs: list[Job]) -> None:
         """See every job through; one that loses its worker is given to another, where the run goes on from its last state."""
         running = {self.submit(job): job for job in jobs}
         while running:
-            if not self.has_place():
-                say(error=self.no_place())
+            if (homeless := next((job for job in running.values() if not self.has_place(job)), None)) is not None:
+                say(error=self.no_place(homeless))
                 return
             done, _ = self.ray.wait(list(running), num_returns=1, timeout=BEAT)
             say(beat=True)
@@ -112,7 +119,8 @@ class Dispatcher:
 
     def submit(self, job: Job) -> Any:
         self.tries[job.name] += 1
-        return self.task.remote(job, self.threads, self.folder)
+        cpus, gpus = self.takes(job)
+        return self.task.options(num_cpus=cpus, num_gpus=gpus).remote(job, self.threads, self.folder)
 
     def result(self, reference: Any) -> tuple[str | None, bool]:
         """Return a job's last words if it failed, and whether it was lost and not refused."""
@@ -142,7 +150,7 @@ def main() -> None:
     say(beat=True, head=head)
     while True:
         order = json.loads(orders.get())
-        jobs = [Job(each["name"], each["arguments"], Path(each["metrics"])) for each in order["jobs"]]
+        jobs = [replace(Job(**each), metrics=Path(each["metrics"])) for each in order["jobs"]]
         Dispatcher(ray, order["threads"], order["folder"]).work(jobs)
 
 

@@ -44,7 +44,7 @@ from warmkit.pipelines.processes import Job, RunJobs, check_all_finished, defaul
 from warmkit.pipelines.warm_choice import choose, findings
 from warmkit.recipes.recipe import recipe_text
 from warmkit.training.distributed import refuse_group
-from warmkit.training.recipe_sections import ChoiceSection, DataSection, RewardModelRecipe, WarmRecipe
+from warmkit.training.recipe_sections import ChoiceSection, DataSection, RewardModelRecipe, RunsSection, WarmRecipe
 from warmkit.training.reward_modeling import (
     describe,
     load_comparisons,
@@ -77,10 +77,12 @@ class WarmResult(Displayed):
 
     def _facts(self) -> Mapping[str, object]:
         final = self.summary["final"]
-        worth = final["validation"]["accuracy"]
-        return {"path": self.path, "of": len(self.summary["runs"]), "average of": final["members"], "validation": worth}
+        worth = {"score": final["score"]} if "score" in final else {"validation": final["validation"]["accuracy"]}
+        return {"path": self.path, "of": len(self.summary["runs"]), "average of": final["members"], **worth}
 
     def _rows(self) -> Sequence[Mapping[str, object]]:
+        if "scores" in self.summary:
+            return [{"run": name, "score": score} for name, score in self.summary["scores"]["individuals"].items()]
         shown = ("data", "m", "wa", "ens", "individual", "probe")
         return [{name: row[name] for name in shown} for row in self.summary["accuracy"]]
 
@@ -144,15 +146,24 @@ def check(recipe: WarmRecipe) -> tuple[int, int]:
         raise UsageError("data.validation: expected a held-out set, which ranks the runs")
     if recipe.model.head is not None:
         raise UsageError("model.head: the runs share the head that warm itself trains on frozen features; leave it out")
-    names = [f"run-{number + 1}" for number in range(recipe.warm.runs)]
-    for name in recipe.warm.exclude:
-        if name not in names:
-            raise UsageError(f"warm.exclude: no run is called {name!r}{nearest(name, names)}")
-    left = len(set(names) - set(recipe.warm.exclude))
-    if left < max(2, recipe.warm.m or 0):
-        raise UsageError(f"warm.exclude leaves {left} of {len(names)} runs; expected at least {max(2, recipe.warm.m or 0)}")
+    check_excluded(recipe.warm)
     ranking, rest = halves(pairs_of(recipe.data, recipe.data.validation))
     return len(ranking), len(rest)
+
+
+def check_excluded(warm: RunsSection) -> None:
+    """Refuse names to leave out that are no run's, or that leave too few.
+
+    Raises:
+        UsageError: Saying which.
+    """
+    names = [f"run-{number + 1}" for number in range(warm.runs)]
+    for name in warm.exclude:
+        if name not in names:
+            raise UsageError(f"warm.exclude: no run is called {name!r}{nearest(name, names)}")
+    left = len(set(names) - set(warm.exclude))
+    if left < max(2, warm.m or 0):
+        raise UsageError(f"warm.exclude leaves {left} of {len(names)} runs; expected at least {max(2, warm.m or 0)}")
 
 
 # ---- runs -----------------------------------------------------------------------------------------------------------
@@ -284,7 +295,7 @@ def average_chosen(
         excluded: Names that were left out of the pool.
     """
     choice = choose(contest, list(differ), warm)
-    _write_final(out, [str(contest.members[name]) for name in choice.members])
+    write_final(out, [str(contest.members[name]) for name in choice.members])
     summary = {
         "data": {name: describe(each) for name, each in contest.data.items()},
         "runs": [{"name": name, **differ[name]} for name in choice.ranked],
@@ -304,7 +315,8 @@ def random_orders(names: Sequence[str], count: int, seed: int) -> list[list[str]
     return [[names[int(place)] for place in draw.permutation(len(names))] for _ in range(count)]
 
 
-def _write_final(out: Path, models: Sequence[str]) -> None:
+def write_final(out: Path, models: Sequence[str]) -> None:
+    """Write the average of the chosen, in place of another choice's."""
     target = out / "model"
     merge(models, target, method="uniform", force=target.exists())
 

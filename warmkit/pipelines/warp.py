@@ -18,39 +18,37 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from warmkit.common.display import Displayed
 from warmkit.common.json_files import dump_json
 from warmkit.common.progress import Advance
-from warmkit.common.random_streams import run_seed
 from warmkit.common.records import having, list_of
 from warmkit.common.whole_files import write_whole
-from warmkit.data.prompts import read_prompts
 from warmkit.engine.digests import file_digest
 from warmkit.engine.spec import check_etas
 from warmkit.errors import UsageError, nearest
 from warmkit.evaluation.front import POINT, simplex, sweep
 from warmkit.evaluation.merge_gain import GAIN, merge_gain, told
 from warmkit.evaluation.policies import EvaluationSettings, PolicyTrial
+from warmkit.evaluation.reward_term import RewardTerm
 from warmkit.layouts.compatibility import align
 from warmkit.layouts.opening import open_inputs
 from warmkit.pipelines.executors import open_executor
-from warmkit.pipelines.members import check_model, digests_of_terms, is_finished, recorded_digests, unrecorded
-from warmkit.pipelines.processes import Job, RunJobs, check_all_finished, default_jobs
+from warmkit.pipelines.members import check_model, digests_of_terms, recorded_digests, unrecorded
+from warmkit.pipelines.policy_runs import PolicyRuns, run_name
 from warmkit.pipelines.steps import DIGESTS, MERGED, Steps
 from warmkit.pipelines.warp_pictures import draw
 from warmkit.recipes.recipe import plain, recipe_text
 from warmkit.training.distributed import refuse_group
-from warmkit.training.optimizers import check_warmup
-from warmkit.training.policy_recipe import PolicyRecipe, evaluation_keys
+from warmkit.training.policy_recipe import PolicyModelSection
 from warmkit.training.recipe_sections import RunOutput
 from warmkit.training.run import RunDirectory
-from warmkit.training.run_identity import run_identity
+from warmkit.training.run_identity import RunIdentity, run_identity
 from warmkit.training.telling import Tell, tell_prompts
 from warmkit.training.trackers import check_trackers
 from warmkit.training.trained_precision import with_precision
-from warmkit.training.warp_recipe import Variation, WarpRecipe
+from warmkit.training.warp_recipe import IterationsSection, WarpRecipe
 from warmkit.verbs.merge import liti, merge
 from warmkit.verbs.merger import Merger
 
@@ -102,7 +100,9 @@ def run_warp(
     check(recipe)
     tell_prompts(tell, recipe.data.train, recipe.model.path, recipe.data.chat)
     run_jobs = open_executor(recipe.warp.executor, address, tell)
-    return _Warp(with_precision(recipe, "policy"), force, advance, run_jobs, stage).run()
+    recipe = with_precision(recipe, "policy")
+    runs = PolicyRuns(recipe, run_jobs, advance or (lambda done, total: None))
+    return Warp(recipe, runs, run_identity(_identity(recipe)), force, stage).run()
 
 
 def check(recipe: WarpRecipe) -> None:
@@ -114,18 +114,26 @@ def check(recipe: WarpRecipe) -> None:
         MismatchError: If finished policies do not fit the init.
     """
     check_trackers(recipe.output)
-    _check_fronts(recipe, _check_policies(recipe))
-    if recipe.warp.policies is not None:
-        align(open_inputs((recipe.model.path, *recipe.warp.policies), {}))
+    check_merges(recipe.warp, recipe.model.path, recipe.data.validation)
 
 
-def _check_policies(recipe: WarpRecipe) -> int:
+def check_merges(warp: IterationsSection, init: str, prompts: str | None) -> None:
+    """Refuse merges and fronts that cannot be made; `prompts` are those to evaluate on.
+
+    Raises:
+        Whatever `check` does.
+    """
+    _check_fronts(warp, prompts, _check_policies(warp))
+    if warp.policies is not None:
+        align(open_inputs((init, *warp.policies), {}))
+
+
+def _check_policies(warp: IterationsSection) -> int:
     """Refuse iterations without policies; return how many the last iteration has."""
-    warp = recipe.warp
     if warp.policies == []:
         raise UsageError("warp.policies: expected at least one finished policy, found none")
     trained = range(1 if warp.policies is None else 2, warp.iterations + 1)
-    names = {i: list(run_recipes(recipe, i, recipe.model.path)) for i in trained}
+    names = {i: [run_name(i, m) for m in range(warp.runs)] for i in trained}
     everyone = [name for each in names.values() for name in each]
     for name in warp.exclude:
         if name not in everyone:
@@ -137,10 +145,9 @@ def _check_policies(recipe: WarpRecipe) -> int:
     return left.get(warp.iterations, len(warp.policies or ()))
 
 
-def _check_fronts(recipe: WarpRecipe, policies: int) -> None:
+def _check_fronts(warp: IterationsSection, prompts: str | None, policies: int) -> None:
     """Refuse fronts that could not be evaluated; `policies` are in the last iteration."""
-    warp = recipe.warp
-    if (warp.etas or warp.grid) and recipe.data.validation is None:
+    if (warp.etas or warp.grid) and prompts is None:
         raise UsageError("data.validation: expected prompts to evaluate the fronts on; or set warp.etas: [] for no fronts")
     if warp.grid is not None and policies < 2:
         raise UsageError(f"warp.grid mixes the policies of the last iteration: expected at least 2, found {policies}")
@@ -150,63 +157,57 @@ def _check_fronts(recipe: WarpRecipe, policies: int) -> None:
         raise UsageError(f"warp.etas: {error}") from None
 
 
-def run_recipes(recipe: WarpRecipe, iteration: int, init: str) -> dict[str, PolicyRecipe]:
-    """Return the recipes of one iteration's runs by name: every run of all iterations has its own order of the prompts.
+class Runs(Protocol):
+    """What trains the policies of an iteration.
+
+    Attributes:
+        evaluates: Whether there is something to evaluate policies with.
+    """
+
+    evaluates: bool
+
+    def train(self, iteration: int, init: str) -> dict[str, str]:
+        """Train what is left to train of one iteration; return the policies by name."""
+        ...
+
+    def settings(self) -> EvaluationSettings:
+        """Return how policies are evaluated."""
+        ...
+
+    def scores(self, models: Mapping[str, str], steps: Steps) -> dict[str, float] | None:
+        """Return what a command says that models are worth; None where there is none."""
+        ...
+
+
+class AnyRecipe(Protocol):
+    """What a recipe of WARP has, whatever trains its policies."""
+
+    @property
+    def model(self) -> PolicyModelSection: ...
+    @property
+    def output(self) -> RunOutput: ...
+    @property
+    def controls(self) -> list[RewardTerm]: ...
+    @property
+    def warp(self) -> IterationsSection: ...
+
+
+class Warp:
+    """One call of the pipeline.
 
     Args:
-        recipe: Recipe of the whole pipeline.
-        iteration: Counted from 1.
-        init: What the runs start from.
+        recipe: Of the whole.
+        runs: What trains.
+        identity: What makes two pipelines the same.
+        force: Delete a pipeline of another recipe that lies there.
+        stage: Called with the name of every part of the work as it begins.
     """
-    warp = recipe.warp
-    steps = None if warp.steps is None else warp.steps[min(iteration, len(warp.steps)) - 1]
-    runs: dict[str, PolicyRecipe] = {}
-    for m in range(warp.runs):
-        name, number = f"iteration-{iteration}/run-{m + 1}", (iteration - 1) * warp.runs + m
-        own = warp.vary[m % len(warp.vary)] if warp.vary else Variation()
-        changes = {key: value for key in ("lr", "beta", "mu") if (value := getattr(own, key)) is not None}
-        seeds = {key: run_seed(getattr(recipe.policy, key), number) for key in ("order", "seed")}
-        how = replace(recipe.policy, **seeds, **changes)
-        runs[name] = PolicyRecipe(
-            model=replace(recipe.model, path=init, sft=recipe.model.sft or recipe.model.path),
-            data=recipe.data,
-            rewards=own.rewards or recipe.rewards,
-            output=replace(recipe.output, path=str(_home(recipe, iteration) / "runs" / f"run-{m + 1}")),
-            policy=how if steps is None else replace(how, steps=steps, epochs=None),
-            controls=recipe.controls,
-            value=recipe.value,
-            lora=recipe.lora,
-        )
-    return runs
 
-
-def steps_of_iterations(recipe: WarpRecipe, prompts: int) -> list[int]:
-    """Return the steps of a run in every iteration that trains, for a number of prompts."""
-    first = 1 if recipe.warp.policies is None else 2
-    iterations = range(first, recipe.warp.iterations + 1)
-    return [next(iter(run_recipes(recipe, i, "").values())).policy.steps_for(prompts) for i in iterations]
-
-
-def _home(recipe: WarpRecipe, iteration: int) -> Path:
-    return Path(recipe.output.path) / f"iteration-{iteration}"
-
-
-class _Warp:
-    """One call of the pipeline."""
-
-    def __init__(
-        self, recipe: WarpRecipe, force: bool, advance: Advance | None, run_jobs: RunJobs, stage: Callable[[str], None]
-    ) -> None:
+    def __init__(self, recipe: AnyRecipe, runs: Runs, identity: RunIdentity, force: bool, stage: Callable[[str], None]) -> None:
         self.recipe, self.warp, self.out = recipe, recipe.warp, Path(recipe.output.path)
-        self.run_jobs, self.stage = run_jobs, stage
-        self.advance = advance or (lambda done, total: None)
-        self.prompts = len(read_prompts(recipe.data.train))
-        lengths = steps_of_iterations(recipe, self.prompts)
-        for steps in lengths:
-            check_warmup(recipe.policy, steps, "policy", recipe.value.warmup if recipe.policy.baseline == "value" else 0)
-        self.total = sum(lengths) * recipe.warp.runs
+        self.runs, self.stage = runs, stage
         self.sft = recipe.model.sft or recipe.model.path
-        self.directory = RunDirectory(self.out, recipe_text(recipe), force, run_identity(_identity(recipe)))
+        self.directory = RunDirectory(self.out, recipe_text(recipe), force, identity)
         self.steps, self.notes = Steps(self.out / "steps"), self.directory.notes
         self.controls = digests_of_terms(recipe.controls)
 
@@ -222,15 +223,19 @@ class _Warp:
             self.stage(f"evaluating iteration {i}")
             front = self._front(f"iteration-{i}-front", list(policies.values()), init)
             gain = self._gain(f"iteration-{i}-gain", policies, init)
-            iterations.append({"init": init, "policies": policies, **merged, "front": front, "gain": gain})
+            scores = self.runs.scores({**policies, f"iteration-{i}/{Path(merged['path']).name}": merged["path"]}, self.steps)
+            told = {} if scores is None else {"scores": scores}
+            iterations.append({"init": init, "policies": policies, **merged, "front": front, "gain": gain, **told})
             init = merged["path"]
         self.stage("evaluating the last merge")
         final = self._final(init)
+        scores = self.runs.scores({"sft": self.sft, "final": final["path"]}, self.steps)
         summary = {
             "iterations": iterations,
             "final": final,
             "front": self._front("front", [init], self.sft),
             "soups": self._soups(iterations[-1]),
+            **({} if scores is None else {"scores": scores}),
             "notes": [*self.notes, *_notes(iterations)],
         }
         write_whole(self.out / "summary.json", dump_json(summary))
@@ -238,21 +243,11 @@ class _Warp:
         return WarpResult(Path(final["path"]), summary)
 
     def _policies(self, i: int, init: str) -> dict[str, str]:
-        """Train what is left to train of one iteration; return the policies by name."""
+        """Return the policies of one iteration by name, each what its run left."""
         if i == 1 and self.warp.policies is not None:
-            return self._checked({f"policy {m + 1}": path for m, path in enumerate(self.warp.policies)})
-        runs = {name: each for name, each in run_recipes(self.recipe, i, init).items() if name not in self.warp.exclude}
-        jobs = [job for name, each in runs.items() if (job := _job(name, each)) is not None]
-        steps = next(iter(runs.values())).policy.steps_for(self.prompts)
-        self.advance((len(runs) - len(jobs)) * steps, self.total)
-        if jobs:
-            most = min(self.warp.jobs or default_jobs(), self.warp.runs)  # not the runs left: threads decide the last bits
-            failed = self.run_jobs(jobs, most, steps, lambda done, _: self.advance(done, self.total))
-            check_all_finished(failed, len(runs), "warp.exclude")
-        return self._checked({name: str(Path(each.output.path) / "model") for name, each in runs.items()})
-
-    def _checked(self, policies: dict[str, str]) -> dict[str, str]:
-        """Check that policies are what their runs left."""
+            policies = {f"policy {m + 1}": path for m, path in enumerate(self.warp.policies)}
+        else:
+            policies = self.runs.train(i, init)
         for path in policies.values():
             check_model(Path(path))
         self.notes += unrecorded(policies)
@@ -261,7 +256,7 @@ class _Warp:
     def _merge(self, i: int, init: str, policies: dict[str, str], eta: float) -> dict[str, Any]:
         """Merge the policies of an iteration and draw the merge towards their init, in one write."""
         last = i == self.warp.iterations
-        target = _home(self.recipe, i) / ("merged" if last else "init")
+        target = self.out / f"iteration-{i}" / ("merged" if last else "init")
         inputs = {
             "init": init,
             "policies": list(policies.values()),
@@ -270,7 +265,7 @@ class _Warp:
             DIGESTS: recorded_digests(policies),
         }
         name = f"iteration-{i}-{target.name}"
-        later = _home(self.recipe, i + 1)
+        later = self.out / f"iteration-{i + 1}"
         if later.exists() and self.steps.made_of_others(name, inputs):
             raise UsageError(
                 f"{later}: started from a merge of other policies; give warp.exclude as it was, or delete the directory"
@@ -303,14 +298,14 @@ class _Warp:
 
     def _front(self, name: str, policies: Sequence[str], init: str) -> list[dict[str, Any]]:
         """Evaluate LITI of a merge at every eta, in memory."""
-        if not self.warp.etas:
+        if not self.warp.etas or not self.runs.evaluates:
             return []
         inputs = {"init": init, "policies": list(policies), "etas": self.warp.etas, "made": self._made(name)}
         return self._evaluated(name, inputs, self.warp.etas, (None,))
 
     def _gain(self, name: str, policies: dict[str, str], init: str) -> dict[str, Any] | None:
         """Evaluate the policies of an iteration beside their merge, where there are fronts and something to merge."""
-        if not self.warp.etas or len(policies) < 2:
+        if not self.warp.etas or not self.runs.evaluates or len(policies) < 2:
             return None
         inputs = {
             "init": init,
@@ -322,7 +317,7 @@ class _Warp:
 
         def work() -> dict[str, Any]:
             how: dict[str, Any] = {"init": init, "method": self.warp.method, "granularity": self.warp.granularity}
-            candidate = PolicyTrial(self._settings()).open(self.sft)
+            candidate = PolicyTrial(self.runs.settings()).open(self.sft)
             return merge_gain(candidate, Merger(list(policies.values()), **how), policies)
 
         return self.steps.take(name, inputs, work, GAIN)
@@ -330,7 +325,7 @@ class _Warp:
     def _soups(self, iteration: dict[str, Any]) -> list[dict[str, Any]]:
         """Evaluate averages of the last policies on a grid of shares (rewarded soups, Ramé et al., 2023)."""
         policies = list(iteration["policies"].values())
-        if self.warp.grid is None:
+        if self.warp.grid is None or not self.runs.evaluates:
             return []
         inputs = {"init": iteration["init"], "policies": policies, "grid": self.warp.grid, "made": self._made("soups")}
         return self._evaluated("soups", inputs, [1.0], simplex(len(policies), self.warp.grid))
@@ -342,7 +337,7 @@ class _Warp:
         inputs |= {"samples": self.warp.samples, "on": self._seen(), DIGESTS: digests}
 
         def work() -> dict[str, Any]:
-            trial = PolicyTrial(self._settings())
+            trial = PolicyTrial(self.runs.settings())
             method = self.warp.method if len(inputs["policies"]) > 1 else "slerp"
             merger = Merger(inputs["policies"], init=inputs["init"], method=method, granularity=self.warp.granularity)
             return {"points": [point.to_dict() for point in sweep(trial.open(self.sft), merger, etas, mixes)]}
@@ -357,30 +352,9 @@ class _Warp:
 
     def _seen(self) -> list[Any]:
         """Return what evaluations depend on beside the policies, and what is no part of the pipeline's identity."""
-        source = str(self.recipe.data.validation)
+        source = self.runs.settings().prompts
         digest = file_digest(Path(source)) if Path(source).is_file() else "not a file"
         return [source, digest, [plain(term) for term in self.recipe.controls]]
-
-    def _settings(self) -> EvaluationSettings:
-        recipe = self.recipe
-        run = PolicyRecipe(recipe.model, recipe.data, recipe.rewards, RunOutput(""), recipe.policy, recipe.controls)
-        how: dict[str, Any] = {**evaluation_keys(run), "samples": self.warp.samples, "batch_size": _rows(recipe)}
-        return EvaluationSettings(**how)
-
-
-def _rows(recipe: WarpRecipe) -> int:
-    return -(-recipe.policy.batch_size // recipe.policy.accumulation) * recipe.policy.samples
-
-
-def _job(name: str, run: PolicyRecipe) -> Job | None:
-    """Write the recipe of a run; return its job, or None if it is done."""
-    directory = Path(run.output.path)
-    file = directory.with_name(f"{directory.name}.yaml")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(file, recipe_text(run).encode())
-    if is_finished(run):
-        return None
-    return Job(name, ["policy", str(file)], directory / "metrics.jsonl")
 
 
 def _identity(recipe: WarpRecipe) -> WarpRecipe:

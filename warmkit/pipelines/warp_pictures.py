@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from warmkit.evaluation.front import trajectory
+from warmkit.training.command_run import FINISHED
 
 
 def draw(out: Path, summary: dict[str, Any]) -> None:
@@ -23,7 +24,8 @@ def draw(out: Path, summary: dict[str, Any]) -> None:
     if len(iterations) > 1 and summary["front"]:
         fronts["from the SFT model"] = summary["front"]
     runs = {name: Path(path).parent for each in iterations for name, path in each["policies"].items()}
-    trained = {name: trajectory(run) for name, run in runs.items() if (run / "metrics.jsonl").exists()}
+    ours = {name: run for name, run in runs.items() if not (run / FINISHED).exists()}  # a command logs other numbers
+    trained = {name: trajectory(run) for name, run in ours.items() if (run / "metrics.jsonl").exists()}
     if fronts:
         picture.draw(charts_in(front_charts(fronts, trained)), out / "front.png")
     if summary["soups"]:

@@ -109,6 +109,15 @@ def run_checkpoints(run: Path) -> list[RunCheckpoint]:
     return [recorded(steps[step]) for step in sorted(steps)]
 
 
+def has_steps(run: Path) -> bool:
+    """Say whether there are checkpoints with steps in their names in a directory.
+
+    Raises:
+        CheckpointError: If it cannot be read.
+    """
+    return bool(_children(run))
+
+
 def _children(run: Path) -> list[tuple[re.Match[str], Path]]:
     """Return what lies in a directory under a name with a step."""
     try:

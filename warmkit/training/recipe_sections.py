@@ -240,13 +240,11 @@ class ChoiceSection:
 
 
 @dataclass(frozen=True)
-class WarmSection(ChoiceSection):
-    """`warm:`, how many runs, how they differ, and what becomes of them.
+class RunsSection(ChoiceSection):
+    """How many reward models are trained, where, and what becomes of them.
 
     Attributes:
         runs: Fine-tunings.
-        lr: Rates of the grid; by default `rm.lr` alone.
-        dropout: Probabilities of the grid; by default `rm.dropout` alone.
         inits: Checkpoints of one SFT trajectory (Baklava); by default `model.path` alone.
         jobs: Runs at the same time, each a process; by default as many as cores or GPUs allow.
         executor: Where they go: `processes` of this machine, or tasks of a `ray` cluster.
@@ -254,8 +252,6 @@ class WarmSection(ChoiceSection):
     """
 
     runs: int = number_in(2, default=6)
-    lr: list[float] | None = number_in(0, default=None)
-    dropout: list[float] | None = number_in(0, 0.99, default=None)
     inits: list[str] | None = None
     jobs: int | None = number_in(1, default=None)
     executor: Executor = "processes"
@@ -265,6 +261,19 @@ class WarmSection(ChoiceSection):
         super().__post_init__()
         if self.m is not None and self.m > self.runs:
             raise UsageError(f"m {self.m} is more than the {self.runs} runs")
+
+
+@dataclass(frozen=True)
+class WarmSection(RunsSection):
+    """`warm:`, how many runs, how they differ, and what becomes of them.
+
+    Attributes:
+        lr: Rates of the grid; by default `rm.lr` alone.
+        dropout: Probabilities of the grid; by default `rm.dropout` alone.
+    """
+
+    lr: list[float] | None = number_in(0, default=None)
+    dropout: list[float] | None = number_in(0, 0.99, default=None)
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ def run_identity(recipe: Any) -> RunIdentity:
     fixed = {name: replace(section, **free) for name, section in sections.items() if isinstance(section, Optimization)}
     output, data = replace(recipe.output, trackers=None, project=None), recipe.data
     held_out = replace(data, **{name: None for name in ("validation", "ood") if hasattr(data, name)})
-    file = Path(data.train)
+    file = Path(getattr(data, "train", None) or "")
     digest = file_digest(file) if file.is_file() else "not a file"
     text = f"{recipe_text(replace(recipe, data=held_out, output=output, **fixed))}# training data: {digest}\n"
     sources: dict[str, list[str]] = {}

@@ -29,15 +29,12 @@ class Variation:
 
 
 @dataclass(frozen=True)
-class WarpSection:
-    """`warp:`, iterations, runs and merges.
+class IterationsSection:
+    """Iterations, runs, and how they are merged.
 
     Attributes:
         iterations: I; each starts from the result of the one before.
         runs: M policies an iteration, each with its own order of the prompts.
-        steps: Steps of every iteration, the last number for all that follow; by default those of `policy`.
-        vary: How runs differ beside the order: the first run takes the first, and so on, from the start again when they are
-            used up.
         policies: Finished policies in place of the first iteration's runs.
         method: How the policies are merged.
         granularity: The parameters that share one angle.
@@ -54,8 +51,6 @@ class WarpSection:
 
     iterations: int = number_in(1, default=2)
     runs: int = number_in(1, default=2)
-    steps: list[int] | None = number_in(1, default=None)
-    vary: list[Variation] = field(default_factory=lambda: [])
     policies: list[str] | None = None
     method: Literal["slerp", "lerp"] = "slerp"
     granularity: Literal["layer", "tensor", "model"] = "layer"
@@ -67,6 +62,20 @@ class WarpSection:
     jobs: int | None = number_in(1, default=None)
     executor: Executor = "processes"
     exclude: list[str] = field(default_factory=lambda: [])
+
+
+@dataclass(frozen=True)
+class WarpSection(IterationsSection):
+    """`warp:`, iterations, runs and merges.
+
+    Attributes:
+        steps: Steps of every iteration, the last number for all that follow; by default those of `policy`.
+        vary: How runs differ beside the order: the first run takes the first, and so on, from the start again when they are
+            used up.
+    """
+
+    steps: list[int] | None = number_in(1, default=None)
+    vary: list[Variation] = field(default_factory=lambda: [])
 
     def __post_init__(self) -> None:
         if self.steps is not None and len(self.steps) > self.iterations:

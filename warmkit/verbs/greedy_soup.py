@@ -258,14 +258,19 @@ def _uniform(count: int) -> MergeSpec:
     return replace(merge_spec("uniform", count), name="soup", parameters={})
 
 
-def run_score(command: str, folder: Path) -> float:
+def run_score(command: str, folder: Path, placeholder: str = PLACEHOLDER) -> float:
     """Run a score command on one model directory and return the number on the last line that it prints.
+
+    Args:
+        command: A line for the shell.
+        folder: The model's.
+        placeholder: What stands for it.
 
     Raises:
         ScoreError: If it exits with an error, or that line is not one finite number.
     """
     place = f"./{folder}" if str(folder).startswith("-") else str(folder)
-    line = with_argument(command, PLACEHOLDER, place)
+    line = with_argument(command, placeholder, place)
     done = run_shell(line, arguments=[place])
     out, err = (text.decode("utf-8", "replace").strip() for text in (done.stdout, done.stderr))
     if done.returncode:

@@ -18,6 +18,7 @@ import pytest
 
 import warmkit
 from tests.conftest import Run, make_family
+from tests.unit.pipelines.test_commands import warm_recipe
 from tests.unit.pipelines.test_warm import alive, recipe, run_path, written
 from tests.unit.pipelines.test_warp import recipe as warp_recipe
 from tests.unit.training import tiny
@@ -28,6 +29,7 @@ from warmkit.pipelines.processes import Job
 from warmkit.pipelines.ray_executor import RayCluster
 from warmkit.pipelines.ray_tasks import wait_until_free
 from warmkit.pipelines.warm import run_recipes, run_warm
+from warmkit.pipelines.warm_commands import run_warm_commands
 from warmkit.pipelines.warp import run_warp
 from warmkit.recipes.recipe import recipe_text
 from warmkit.training.recipe_sections import WarmRecipe
@@ -185,6 +187,22 @@ def test_warp_takes_its_policies_to_the_cluster(cluster: Cluster, tmp_path: Path
     ray = replace(ray, warp=replace(ray.warp, executor="ray"))
     models = [run_warp(content).path, run_warp(ray, address=cluster.address).path]
     assert tiny.bytes_of(models[0]) == tiny.bytes_of(models[1])
+
+
+def test_runs_by_command_go_to_the_cluster_with_what_they_take(cluster: Cluster, tmp_path: Path) -> None:
+    content = warm_recipe(tmp_path, "here")
+    here = run_warm_commands(content)
+    there = replace(
+        content,
+        output=replace(content.output, path=str(tmp_path / "there")),
+        command=replace(content.command, cpus=1, run=f"echo $OMP_NUM_THREADS > {{output}}/threads; {content.command.run}"),
+        warm=replace(content.warm, executor="ray"),
+    )
+    assert tiny.bytes_of(run_warm_commands(there, address=cluster.address).path) == tiny.bytes_of(here.path)
+    assert (tmp_path / "there/runs/run-1/output/threads").read_text() == "1\n"
+    large = replace(there, output=replace(there.output, path=str(tmp_path / "large")), command=replace(there.command, cpus=7))
+    with pytest.raises(ClusterError, match=r"a run takes 7 CPUs, and no node .* or set command\.cpus to fewer"):
+        run_warm_commands(large, address=cluster.address)
 
 
 def test_a_merge_over_the_cluster_has_the_bytes_of_one_and_a_killed_worker_costs_its_part(

@@ -23,7 +23,8 @@ from tests.unit.training import tiny, toy
 from warmkit.cli.app import app
 from warmkit.errors import ChangedError, MismatchError, OutputError, TrainingError, UsageError
 from warmkit.evaluation.reward_term import RewardTerm
-from warmkit.pipelines.warp import WarpResult, run_recipes, run_warp
+from warmkit.pipelines.policy_runs import run_recipes
+from warmkit.pipelines.warp import WarpResult, run_warp
 from warmkit.recipes.recipe import read_recipe, recipe_text
 from warmkit.training.warp_recipe import Variation, WarpRecipe, WarpSection
 

@@ -18,7 +18,7 @@ from warmkit.report.runs.metrics import Metrics, read_metrics
 from warmkit.report.runs.part import Part, distinct, read_whole_document, state_badge, words
 from warmkit.report.runs.working import is_going
 
-KINDS = {"rm": "reward model", "sft": "SFT", "policy": "policy"}
+KINDS = {"rm": "reward model", "sft": "SFT", "policy": "policy", "command": "command"}
 
 
 @dataclass(frozen=True)

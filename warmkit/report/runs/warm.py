@@ -66,6 +66,8 @@ def _state(folder: Path, summary: Mapping[str, Any] | None, runs: Mapping[str, R
     ]
     if summary is not None:
         final = summary["final"]
+        if "score" in final:
+            return [Table([], [*rows, *_scored_state(summary)])]
         validation = final.get("validation") or {}
         rows += [
             ["final model", f"{final['method']} of {', '.join(final['members'])}"],
@@ -75,6 +77,26 @@ def _state(folder: Path, summary: Mapping[str, Any] | None, runs: Mapping[str, R
             *_choice(summary),
         ]
     return [Table([], rows)]
+
+
+def _scored_state(summary: Mapping[str, Any]) -> list[Sequence[Cell]]:
+    final = summary["final"]
+    return [
+        ["final model", f"{final['method']} of {', '.join(final['members'])}"],
+        ["its score", final["score"]],
+        ["scored by", f"`{literal(summary['scores']['command'])}`"],
+        ["not in the final model", ", ".join(final["left_out"]) or "none"],
+        ["excluded", ", ".join(summary["excluded"]) or "none"],
+    ]
+
+
+def _scored(summary: Mapping[str, Any]) -> list[Section]:
+    """Return the runs that a command scored, and the averages that were tried."""
+    scores = summary["scores"]
+    tables = [_trained([{**each, "score": scores["individuals"][each["name"]]} for each in summary["runs"]])]
+    tried: list[list[Cell]] = [[", ".join(each["members"]), each["score"]] for each in scores["tried"]]
+    tables += [Table(["members", "score"], tried, "Averages that were tried")] if tried else []
+    return [Section("The individuals", tables)]
 
 
 def _choice(summary: Mapping[str, Any]) -> list[Sequence[Cell]]:
@@ -90,8 +112,10 @@ def _choice(summary: Mapping[str, Any]) -> list[Sequence[Cell]]:
 
 
 def _found(folder: Path, summary: Mapping[str, Any]) -> list[Section]:
+    if "scores" in summary:
+        return _scored(summary) + _geometry(folder / "model")
     order, model = orders_chart(summary["orders"]), folder / "model"
-    how = _trained(summary["runs"]) if "lr" in summary["runs"][0] else _pool(summary["runs"])
+    how = _pool(summary["runs"]) if "model" in summary["runs"][0] else _trained(summary["runs"])
     sections = [
         Section(
             "WA against ENS and the individuals",
@@ -109,12 +133,23 @@ def _found(folder: Path, summary: Mapping[str, Any]) -> list[Section]:
         ),
         Section("Cost", [cost_table(summary["cost"])]),
     ]
-    return sections + (geometry_sections(model, title="The final merge by layer") if (model / MANIFEST).exists() else [])
+    return sections + _geometry(model)
+
+
+def _geometry(model: Path) -> list[Section]:
+    return geometry_sections(model, title="The final merge by layer") if (model / MANIFEST).exists() else []
 
 
 def _trained(runs: Sequence[Mapping[str, Any]]) -> Table:
-    rows = [[each["name"], f"{each['lr']:g}", each["dropout"], f"`{each['init']}`"] for each in runs]
-    return Table(["run, best first", "learning rate", "dropout", "init"], rows, "How they differ")
+    told = [key for key in runs[0] if key != "name"]
+    rows: list[list[Cell]] = [[each["name"], *(_cell(key, each[key]) for key in told)] for each in runs]
+    return Table(["run, best first", *({"lr": "learning rate"}.get(key, key) for key in told)], rows, "How they differ")
+
+
+def _cell(key: str, value: Any) -> Cell:
+    if key == "init":
+        return f"`{value}`"
+    return f"{value:g}" if isinstance(value, float) else value
 
 
 def _pool(models: Sequence[Mapping[str, Any]]) -> Table:

@@ -33,7 +33,7 @@ def warp(folder: Path) -> Part:
     runs = {f"{home.name}/{name}": run for home in homes for name, run in runs_of(home / "runs").items()}
     merges = {home.name: found for home in homes if (found := _merge_of(home)) is not None}
     sections = [
-        Section("The pipeline", [_state(folder, summary, runs, wanted), *_iterations(merges, runs)]),
+        Section("The pipeline", [_state(folder, summary, runs, wanted), *_iterations(merges, runs), *_scores(summary)]),
         *_fronts(folder, summary, runs),
         *_geometry(merges),
         Section("The runs", [overview(runs)] if runs else ["No run has begun."]),
@@ -84,6 +84,13 @@ def _iterations(merges: Mapping[str, Path], runs: Mapping[str, Run]) -> list[Blo
         )
     columns = ["iteration", "policies", "steps", "method", "eta", "mean angle, degrees", "started from"]
     return [Table(columns, rows, "The merges")] if rows else []
+
+
+def _scores(summary: Mapping[str, Any] | None) -> list[Block]:
+    """Return what a command said of policies and merges, where one was asked."""
+    found = [each.get("scores", {}) for each in [*(summary or {}).get("iterations", []), summary or {}]]
+    rows: list[list[Cell]] = [[name, value] for each in found for name, value in each.items()]
+    return [Table(["model", "score"], rows, "Scores of the command")] if rows else []
 
 
 def _fronts(folder: Path, summary: Mapping[str, Any] | None, runs: Mapping[str, Run]) -> list[Section]:

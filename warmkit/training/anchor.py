@@ -114,7 +114,7 @@ class AdaptedAnchor(Anchor):
         """Run the model with the averages in place of its adapters, without dropout or gradients."""
         try:
             for name, layer in self.layers.items():
-                layer.forward = functools.partial(_averaged, layer.get_base_layer(), self.copies[name])
+                layer.forward = functools.partial(averaged, layer.get_base_layer(), self.copies[name])
             with evaluating(self.model):
                 return self.model(**inputs)
         finally:
@@ -131,7 +131,8 @@ class AdaptedAnchor(Anchor):
         super().load_state_dict(state)
 
 
-def _averaged(base: Any, added: torch.Tensor, *inputs: Any, **more: Any) -> Any:
+def averaged(base: Any, added: torch.Tensor, *inputs: Any, **more: Any) -> Any:
+    """Run a layer with what an average adds to its weight, W + added."""
     return functional_call(base, {"weight": base.weight + added.to(base.weight.dtype)}, inputs, more)
 
 

@@ -2,11 +2,12 @@
 
     /path/to/venv/bin/python -m tests.experiments.with_trl -o with_trl.json
 
-The environment has TRL 1.16.0 (torch 2.13.0, transformers 5.24.0, accelerate 1.15.0), peft 0.21.2 and warmkit. The models are tiny
-Llamas with random weights, trained for six steps that are saved every second one. Each case is run as a whole, once more with a SIGKILL in the fifth
-step, and resumed: policy, reference and anchor must have the same bytes. Beside each whole run the anchor of our own loop
-(`warmkit.training.anchor`) follows the same policy, which must give the same bytes too. For RLOO, our own loop is given the
-completions that TRL sampled. The run fails where something differs.
+The environment has TRL 1.16.0 (torch 2.13.0, transformers 5.24.0, accelerate 1.15.0), peft 0.21.2 and warmkit. The models are
+tiny Llamas with random weights, trained for six steps of which every second one is saved. Each case is run as a whole, once
+more with a SIGKILL in the fifth step, and resumed: policy, reference and anchor must have the same bytes. Beside each whole run
+the anchor of our own loop (`warmkit.training.anchor`) follows the same policy, which must give the same bytes, and what the
+trainer takes for its reference must say what that anchor says. Shards are FSDP2's, of two processes with gloo. For RLOO, our own
+loop is given the completions that TRL sampled. The run fails where something differs.
 """
 
 from __future__ import annotations
@@ -25,15 +26,19 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import datasets
+import peft
 import torch
+import trl
 from safetensors.torch import load_file
-from transformers import TrainerCallback
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+from trl.trainer.utils import use_adapter
 
 import warmkit
 from tests.benchmarks.policy import PROMPTS, Setting, build_llama, build_prompts, share, write_ordered
 from tests.benchmarks.warmkit_policy import recipe, replay
 from warmkit.evaluation import policy_evaluator
-from warmkit.training.anchor import Anchor, anchor_of
+from warmkit.training.anchor import Anchor, anchor_of, follow
 from warmkit.training.policy import train_policy
 from warmkit.training.sharding import put_together
 from warmkit.trl import EMAAnchor
@@ -54,11 +59,6 @@ TYPES = {"sharded": "SHARDED_STATE_DICT", "sharded, saved whole": "FULL_STATE_DI
 
 def trainer_of(plan: dict[str, Any]) -> Any:
     """Make a trainer of TRL as its users do."""
-    import datasets
-    import peft
-    import trl
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     name, kind = plan["trainer"], plan["kind"]
     shared: dict[str, Any] = {
         "output_dir": plan["output"],
@@ -116,16 +116,39 @@ class Killed(TrainerCallback):
 
 
 class Ours(TrainerCallback):
-    """The anchor of our own loop, which follows the same policy."""
+    """The anchor of our own loop, which follows the same policy; of shards, its formula on weights put together."""
 
-    def __init__(self) -> None:
-        self.anchor: Any = None
+    def __init__(self, sharded: bool) -> None:
+        self.sharded, self.anchor = sharded, None
+        self.copies: dict[str, torch.Tensor] = {}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
-        self.anchor = anchor_of(model, "ema", MU)
+        if self.sharded:
+            self.copies = {name: each.clone() for name, each in put_all_together(model).items()}
+        else:
+            self.anchor = anchor_of(model, "ema", MU)
+            self.copies = self.anchor.copies
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.anchor.update()
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        if self.anchor is None:
+            follow(self.copies, put_all_together(model), MU)
+        else:
+            self.anchor.update()
+
+
+def put_all_together(model: Any) -> dict[str, torch.Tensor]:
+    return {name: put_together(each.detach()) for name, each in model.named_parameters()} if model else {}
+
+
+@torch.no_grad()
+def said(trainer: Any) -> torch.Tensor:
+    """Return what a trainer's reference says, as TRL asks it."""
+    ids = torch.arange(3, 24)[None]
+    if trainer.ref_model is not None:
+        return trainer.ref_model(input_ids=ids).logits
+    model = trainer.accelerator.unwrap_model(trainer.model).eval()
+    with use_adapter(model, "ref" if "ref" in model.peft_config else None):
+        return model(input_ids=ids).logits
 
 
 def child(plan: dict[str, Any]) -> None:
@@ -135,19 +158,21 @@ def child(plan: dict[str, Any]) -> None:
     sampled: list[Any] = []
     if plan["trainer"] in ("rloo", "grpo"):
         trainer._generate = _noted(trainer._generate, sampled)
-    anchor, ours = EMAAnchor(trainer, mu=MU), Ours()
+    anchor, ours = EMAAnchor(trainer, mu=MU), Ours(plan["kind"] in TYPES)
     trainer.add_callback(anchor)
     if plan["ours"]:
         trainer.add_callback(ours)
     if plan["kill"]:
         trainer.add_callback(Killed())
     trainer.train(resume_from_checkpoint=plan["resume"])
-    parts = {"policy": trainer.model, "reference": trainer.ref_model}
-    left: dict[str, Any] = {"anchor": anchor.weights()}
-    for name, part in parts.items():
-        left[name] = {each: put_together(value.detach()).clone() for each, value in part.named_parameters()} if part else {}
+    left = {
+        "anchor": anchor.weights(),
+        "policy": put_all_together(trainer.model),
+        "reference": put_all_together(trainer.ref_model),
+    }
     left |= {"sampled": sampled, "log": [each for each in trainer.state.log_history if "grad_norm" in each]}
-    left["ours"] = ours.anchor.state_dict() if plan["ours"] else None
+    left |= {"ours": ours.copies if plan["ours"] else None, "said": said(trainer)}
+    left["expected"] = ours.anchor(input_ids=torch.arange(3, 24)[None]).logits if ours.anchor else None
     if trainer.accelerator.is_main_process:
         torch.save(left, plan["left"])
 
@@ -201,25 +226,25 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(each, other[name]) for name, each in one.items())
 
 
-def moved(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
-    return max(float((each.float() - other[name].float()).abs().max()) for name, each in one.items())
-
-
 def killed_and_resumed(folder: Path, plan: dict[str, Any]) -> dict[str, Any]:
     """Compare a run with one that was killed and resumed."""
-    case = f"{plan['trainer']}, {plan['kind']}"
-    whole = start(folder, {**plan, "output": f"{plan['output']}/whole", "ours": plan["kind"] not in TYPES})
+    whole = start(folder, {**plan, "output": f"{plan['output']}/whole", "ours": True})
     start(folder, {**plan, "output": f"{plan['output']}/killed", "kill": True})
     resumed = start(folder, {**plan, "output": f"{plan['output']}/killed", "resume": True})
-    assert whole and resumed
-    found: dict[str, Any] = {"case": case}
+    assert whole is not None
+    assert resumed is not None
+    found: dict[str, Any] = {"case": f"{plan['trainer']}, {plan['kind']}"}
     found |= {name: same(whole[name], resumed[name]) for name in ("policy", "reference", "anchor")}
-    if whole["ours"] is not None:
-        found["as our anchor"] = same(whole["anchor"], whole["ours"])
-    if whole["reference"]:
-        found["moved"] = moved(whole["reference"], whole["policy"])
-    else:
-        found["moved"] = max(float(each.abs().max()) for each in whole["anchor"].values())
+    found["as our anchor"] = same(whole["anchor"], whole["ours"])
+    expected = whole["expected"]
+    if expected is None:  # in shards: a plain model says what it should say
+        model = AutoModelForCausalLM.from_pretrained(plan["model"])
+        model.load_state_dict(whole["anchor"], strict=False)
+        expected = model(input_ids=torch.arange(3, 24)[None]).logits
+    most = 0.05 if plan["kind"] == "bfloat16" else 1e-5
+    found["says what it should"] = bool((whole["said"] - expected).abs().max() < most)
+    init = AutoModelForCausalLM.from_pretrained(plan["model"])(input_ids=torch.arange(3, 24)[None]).logits
+    found["said, from the init's"] = float((whole["said"] - init).abs().max().detach())
     print(found, flush=True)
     return found
 
@@ -264,8 +289,6 @@ def largest(tensors: dict[str, torch.Tensor]) -> float:
 
 
 def plans(folder: Path) -> Iterator[dict[str, Any]]:
-    import peft
-    from transformers import AutoModelForCausalLM
 
     model = str(build_llama(folder, TINY))
     plan: dict[str, Any] = {

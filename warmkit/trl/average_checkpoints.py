@@ -52,7 +52,7 @@ class AverageCheckpoints(TrainerCallback):
         if last is not None and last < 1:
             raise UsageError(f"last must be at least 1, found {last}")
         self._average = functools.partial(
-            average, schedule=schedule, last=last, mu=mu, lag=lag, ema_power=ema_power, bias_power=bias_power, force=True
+            average, schedule=schedule, mu=mu, lag=lag, ema_power=ema_power, bias_power=bias_power, force=True
         )
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -75,7 +75,8 @@ class AverageCheckpoints(TrainerCallback):
         """Write the average of the checkpoints up to this one."""
         if state.is_world_process_zero:
             home = Path(args.output_dir)
-            self._average(_saved(home, state.global_step), home / f"average-{self.schedule}")
+            found = _saved(home, state.global_step)
+            self._average(found[-(self.last or len(found)) :], home / f"average-{self.schedule}")
 
 
 def _saved(home: Path, most: float = float("inf")) -> list[Path]:

@@ -93,7 +93,7 @@ class EMAAnchor(TrainerCallback):
         """
         if self._anchor is None:
             raise UsageError("the anchor begins with training; call train first")
-        return {name: put_together(each).cpu() for name, each in self._anchor.copies.items()}
+        return {name: put_together(each).to("cpu", copy=True) for name, each in self._anchor.copies.items()}
 
 
 class _Reference(Protocol):

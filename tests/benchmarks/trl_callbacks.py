@@ -4,17 +4,17 @@
 
 The environment is that of `tests.experiments.with_trl`. The model is a Llama of ten million parameters with random weights in
 float32; RLOO and GRPO sample 32 tokens for eight prompts, four completions each; DPO learns from eight pairs of 64 tokens, SFT
-(transformers' Trainer) from eight texts of 256. The anchor's cost is the seconds of its update over those of the step around it; the average's the
-seconds of writing it, as the run grows, over those of the steps between two saves. Beside it, the same average is written by a
-process of its own. Medians; the first steps do not count.
+(transformers' Trainer) from eight texts of 256. The anchor's cost is the seconds of its update over those of the step around
+it; the average's the seconds of writing it, as the run grows, over those of the steps between two saves. Beside it, the same
+average is written by a process of its own. Medians; the first steps do not count.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import json
-import os
 import resource
 import statistics
 import subprocess
@@ -50,7 +50,7 @@ class Clock(TrainerCallback):
     @property
     def step(self) -> float:
         own = self.times[WARM_UP:]
-        return statistics.median(later - earlier for earlier, later in zip(own, own[1:]))
+        return statistics.median(later - earlier for earlier, later in itertools.pairwise(own))
 
 
 def timed(callback: Any, event: str) -> list[float]:
@@ -127,21 +127,9 @@ def average_costs(folder: Path, trainer: Trainer) -> tuple[list[float], list[flo
         inline.append(time.perf_counter() - began)
         own = time.process_time() - cpu
         found = [str(folder / f"checkpoint-{each * SAVE}") for each in range(1, number + 1)]
-        command = [
-            sys.executable,
-            "-m",
-            "warmkit",
-            "average",
-            *found,
-            "-o",
-            str(folder / "beside"),
-            "--schedule",
-            "ema",
-            "--mu",
-            "0.2",
-        ]
+        how = ["-o", str(folder / "beside"), "--schedule", "ema", "--mu", "0.2", "--force", "--quiet"]
         began, cpu = time.perf_counter(), children()
-        subprocess.run([*command, "--force", "--quiet"], check=True, env={**os.environ, "PYTHONPATH": "."})
+        subprocess.run([sys.executable, "-m", "warmkit", "average", *found, *how], check=True)
         beside.append(time.perf_counter() - began)
         other = children() - cpu
     return inline, beside, own, other

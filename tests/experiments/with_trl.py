@@ -4,10 +4,10 @@
 
 The environment has TRL 1.16.0 (torch 2.13.0, transformers 5.24.0, accelerate 1.15.0), peft 0.21.2 and warmkit. The models are
 tiny Llamas with random weights, trained for six steps of which every second one is saved. Each case is run as a whole, once
-more with a SIGKILL in the fifth step, and resumed: policy, reference and anchor must have the same bytes. Beside each whole run
-the anchor of our own loop (`warmkit.training.anchor`) follows the same policy, which must give the same bytes, and what the
-trainer takes for its reference must say what that anchor says. Shards are FSDP2's, of two processes with gloo. For RLOO, our own
-loop is given the completions that TRL sampled. The run fails where something differs.
+more with a SIGKILL in the fifth step, and resumed: policy, reference, anchor and the average of the checkpoints must have the
+same bytes. Beside each whole run the anchor of our own loop (`warmkit.training.anchor`) follows the same policy, which must
+give the same bytes, and what the trainer takes for its reference must say what that anchor says. Shards are FSDP2's, of two
+processes with gloo. For RLOO, our own loop is given the completions that TRL sampled. The run fails where something differs.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from warmkit.evaluation import policy_evaluator
 from warmkit.training.anchor import Anchor, anchor_of, follow
 from warmkit.training.policy import train_policy
 from warmkit.training.sharding import put_together
-from warmkit.trl import EMAAnchor
+from warmkit.trl import AverageCheckpoints, EMAAnchor
 
 STEPS, SAVE, KILL, MU = 6, 2, 5, 0.25
 EPSILON = 1e-4  # large: Adam makes whole steps of what is but rounding
@@ -160,6 +160,7 @@ def child(plan: dict[str, Any]) -> None:
         trainer._generate = _noted(trainer._generate, sampled)
     anchor, ours = EMAAnchor(trainer, mu=MU), Ours(plan["kind"] in TYPES)
     trainer.add_callback(anchor)
+    trainer.add_callback(AverageCheckpoints("ema", mu=0.2))
     if plan["ours"]:
         trainer.add_callback(ours)
     if plan["kill"]:
@@ -235,6 +236,8 @@ def killed_and_resumed(folder: Path, plan: dict[str, Any]) -> dict[str, Any]:
     assert resumed is not None
     found: dict[str, Any] = {"case": f"{plan['trainer']}, {plan['kind']}"}
     found |= {name: same(whole[name], resumed[name]) for name in ("policy", "reference", "anchor")}
+    averages = [load_file(Path(plan["output"], each, "average-ema", "model.safetensors")) for each in ("whole", "killed")]
+    found["average"] = same(*averages)
     found["as our anchor"] = same(whole["anchor"], whole["ours"])
     expected = whole["expected"]
     if expected is None:  # in shards: a plain model says what it should say

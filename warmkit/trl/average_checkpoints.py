@@ -56,7 +56,14 @@ class AverageCheckpoints(TrainerCallback):
         )
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Refuse what would make another average than the one that is asked for."""
+        """Refuse what would make another average than the one that is asked for.
+
+        Args:
+            args: The trainer's.
+            state: The trainer's.
+            control: The trainer's.
+            **_: What else the trainer passes.
+        """
         if args.save_strategy == "no":
             raise UsageError("AverageCheckpoints averages what the trainer saves, and save_strategy is no; set steps or epoch")
         limit = args.save_total_limit
@@ -72,7 +79,14 @@ class AverageCheckpoints(TrainerCallback):
             )
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Write the average of the checkpoints up to this one."""
+        """Write the average of the checkpoints up to this one.
+
+        Args:
+            args: The trainer's.
+            state: The trainer's.
+            control: The trainer's.
+            **_: What else the trainer passes.
+        """
         if state.is_world_process_zero:
             home = Path(args.output_dir)
             found = _saved(home, state.global_step)

@@ -64,18 +64,39 @@ class EMAAnchor(TrainerCallback):
         self.trainer.train = train
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Take the reference as it is, or as the checkpoint has it."""
+        """Take the reference as it is, or as the checkpoint has it.
+
+        Args:
+            args: The trainer's.
+            state: The trainer's.
+            control: The trainer's.
+            **_: What else the trainer passes.
+        """
         self._anchor = self._anchor or _reference(self.trainer)
         if self._resumed is not None:
             self._anchor.load(_read(self._resumed))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Follow the policy by one step."""
+        """Follow the policy by one step.
+
+        Args:
+            args: The trainer's.
+            state: The trainer's.
+            control: The trainer's.
+            **_: What else the trainer passes.
+        """
         assert self._anchor is not None, "training began"
         self._anchor.update(self.mu)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Put the anchor into the checkpoint that was written."""
+        """Put the anchor into the checkpoint that was written.
+
+        Args:
+            args: The trainer's.
+            state: The trainer's.
+            control: The trainer's.
+            **_: What else the trainer passes.
+        """
         if args.save_only_model:
             return  # nothing resumes from it
         assert self._anchor is not None, "training began"

@@ -86,7 +86,7 @@ def test_only_the_newest_are_kept_and_averaged_where_the_trainer_deletes_older_o
 
 
 def test_what_would_be_another_average_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="save_total_limit 2 deletes checkpoints .* give AverageCheckpoints last=2 or less"):
+    with pytest.raises(UsageError, match=r"save_total_limit 2 deletes checkpoints .* give AverageCheckpoints last=2 or less"):
         train(tmp_path, AverageCheckpoints(), save_total_limit=2)
     with pytest.raises(UsageError, match="save_strategy is no"):
         train(tmp_path, AverageCheckpoints(), save_strategy="no")
@@ -96,7 +96,7 @@ def test_what_would_be_another_average_is_refused(tmp_path: Path) -> None:
 
 
 def test_unknown_schedules_and_parameters_are_refused_at_once() -> None:
-    with pytest.raises(UsageError, match="unknown schedule 'emma'.*ema"):
+    with pytest.raises(UsageError, match=r"unknown schedule 'emma'.*ema"):
         AverageCheckpoints("emma")
     with pytest.raises(UsageError, match="bema: has no mu"):
         AverageCheckpoints("bema", mu=0.1)

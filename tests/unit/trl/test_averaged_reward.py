@@ -26,7 +26,7 @@ def members(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         torch.manual_seed(seed)
         with torch.no_grad():
             for each in member.model.parameters():
-                each += 0.1 * torch.randn_like(each)
+                each.add_(0.1 * torch.randn_like(each))
         member.model.save_pretrained(folder / f"rm-{seed}")
         tiny.tokenizer("llama").save_pretrained(folder / f"rm-{seed}")
         paths.append(folder / f"rm-{seed}")

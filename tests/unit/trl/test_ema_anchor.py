@@ -149,7 +149,7 @@ def test_what_cannot_follow_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="Trainer has no reference model to follow the policy"):
         EMAAnchor(plain)
     trainer = trainers.trainer(home, tmp_path / "run")
-    with pytest.raises(UsageError, match="mu must be at least 0 and at most 1, found 1.5"):
+    with pytest.raises(UsageError, match=r"mu must be at least 0 and at most 1, found 1\.5"):
         EMAAnchor(trainer, mu=1.5)
     trainer.args.sync_ref_model = True
     with pytest.raises(UsageError, match="sync_ref_model moves the reference model too"):
@@ -164,8 +164,8 @@ def test_what_cannot_follow_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"no reference model \(ref_model is None\)"):
         EMAAnchor(trainer)
     trainer.ref_model = tiny.load(home).model
+    trainer.add_callback(EMAAnchor(trainer))
     with pytest.raises(MismatchError, match=r"found none like lm_head\.weight"):
-        trainer.add_callback(EMAAnchor(trainer))
         trainer.train()
 
 

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
-from tests.unit.training import tiny
 from warmkit.training.lora import add_adapters
 from warmkit.training.recipe_sections import LoraSection
 from warmkit.trl import AverageCheckpoints, EMAAnchor
@@ -22,7 +21,7 @@ KINDS = ("whole", "bfloat16", "lora", "lora, trained before")
 
 
 class KLTrainer(Trainer):
-    """Cross entropy, and the KL to a reference: a model of its own, or the policy's with its adapters off or a copy of them on."""
+    """Cross entropy, and the KL to a reference: a model of its own, or the policy's with adapters off or a copy of them on."""
 
     def __init__(self, *arguments: Any, ref_model: Any = None, **more: Any) -> None:
         super().__init__(*arguments, **more)

@@ -163,9 +163,8 @@ def main() -> None:
         print("average, process", *(f"{each:.3f}" for each in beside), f"s; the last {other:.2f} s of the CPU")
         for name, step in steps.items():
             shares = [each / (SAVE * step) for each in inline]
-            print(
-                f"{name}: step {step:.3f} s, a save every {SAVE} steps: average {statistics.median(shares):.2%}, at most {max(shares):.2%}"
-            )
+            often = f"{statistics.median(shares):.2%}, at most {max(shares):.2%}"
+            print(f"{name}: step {step:.3f} s, a save every {SAVE} steps: average {often}")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ The environment has TRL 1.16.0 (torch 2.13.0, transformers 5.24.0, accelerate 1.
 tiny Llamas with random weights, trained for six steps of which every second one is saved. Each case is run as a whole, once
 more with a SIGKILL in the fifth step, and resumed: policy, reference, anchor and the average of the checkpoints must have the
 same bytes. Beside each whole run the anchor of our own loop (`warmkit.training.anchor`) follows the same policy, which must
-give the same bytes, and what the trainer takes for its reference must say what that anchor says. Shards are FSDP2's, of two
+give the same bytes, and what the trainer takes for its reference must say what that anchor says. DDP and FSDP2 have two
 processes with gloo. For RLOO, our own loop is given the completions that TRL sampled. The run fails where something differs.
 """
 
@@ -50,8 +50,19 @@ TINY = Setting(64, 2, 1024, True, STEPS)
 SAMPLES, BATCH, LENGTH = 4, 4, 8
 TRAINERS = ("rloo", "grpo", "dpo", "kto")
 KINDS = ("whole", "bfloat16", "lora", "lora, trained before")
-SHARDED = ["--use_fsdp", "--fsdp_version", "2", "--fsdp_auto_wrap_policy", "TRANSFORMER_BASED_WRAP", "--fsdp_state_dict_type"]
-TYPES = {"sharded": "SHARDED_STATE_DICT", "sharded, saved whole": "FULL_STATE_DICT"}
+LAUNCH = [
+    *("-m", "accelerate.commands.launch", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"),
+    *("--dynamo_backend", "no", "--main_process_port", "0"),
+]
+SHARDED = [
+    *("--use_fsdp", "--fsdp_version", "2", "--fsdp_auto_wrap_policy", "TRANSFORMER_BASED_WRAP"),
+    *("--fsdp_transformer_layer_cls_to_wrap", "LlamaDecoderLayer", "--fsdp_state_dict_type"),
+]
+TWO = {  # processes, with gloo
+    "ddp": ["--multi_gpu"],
+    "sharded": [*SHARDED, "SHARDED_STATE_DICT"],
+    "sharded, saved whole": [*SHARDED, "FULL_STATE_DICT"],
+}
 
 
 # ---- one run, in a process of its own --------------------------------------------------------------------------------
@@ -116,14 +127,14 @@ class Killed(TrainerCallback):
 
 
 class Ours(TrainerCallback):
-    """The anchor of our own loop, which follows the same policy; of shards, its formula on weights put together."""
+    """The anchor of our own loop, which follows the same policy; of several processes, its formula on weights put together."""
 
-    def __init__(self, sharded: bool) -> None:
-        self.sharded, self.anchor = sharded, None
+    def __init__(self, several: bool) -> None:
+        self.several, self.anchor = several, None
         self.copies: dict[str, torch.Tensor] = {}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
-        if self.sharded:
+        if self.several:
             self.copies = {name: each.clone() for name, each in put_all_together(model).items()}
         else:
             self.anchor = anchor_of(model, "ema", MU)
@@ -158,7 +169,7 @@ def child(plan: dict[str, Any]) -> None:
     sampled: list[Any] = []
     if plan["trainer"] in ("rloo", "grpo"):
         trainer._generate = _noted(trainer._generate, sampled)
-    anchor, ours = EMAAnchor(trainer, mu=MU), Ours(plan["kind"] in TYPES)
+    anchor, ours = EMAAnchor(trainer, mu=MU), Ours(plan["kind"] in TWO)
     trainer.add_callback(anchor)
     trainer.add_callback(AverageCheckpoints("ema", mu=0.2))
     if plan["ours"]:
@@ -198,20 +209,8 @@ def start(folder: Path, plan: dict[str, Any]) -> dict[str, Any] | None:
     file.write_text(json.dumps({**plan, "left": str(left)}))
     module = ["-m", "tests.experiments.with_trl", "--plan", str(file), "-o", os.devnull]
     command = [sys.executable, "-W", "ignore", *module]
-    if plan["kind"] in TYPES:
-        launch = [str(Path(sys.executable).with_name("accelerate")), "launch", "--num_processes", "2", "--num_machines", "1"]
-        launch = [
-            sys.executable,
-            "-m",
-            "accelerate.commands.launch",
-            *launch[2:],
-            "--mixed_precision",
-            "no",
-            "--dynamo_backend",
-            "no",
-        ]
-        wrap = ["--fsdp_transformer_layer_cls_to_wrap", "LlamaDecoderLayer"]
-        command = [*launch, *SHARDED, TYPES[plan["kind"]], *wrap, *module]
+    if plan["kind"] in TWO:
+        command = [sys.executable, *LAUNCH, *TWO[plan["kind"]], *module]
     settings = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
     environment = {name: value for name, value in {**os.environ, **settings}.items() if name != "PYTHONPATH"}
     done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment, timeout=600)
@@ -240,7 +239,7 @@ def killed_and_resumed(folder: Path, plan: dict[str, Any]) -> dict[str, Any]:
     found["average"] = same(*averages)
     found["as our anchor"] = same(whole["anchor"], whole["ours"])
     expected = whole["expected"]
-    if expected is None:  # in shards: a plain model says what it should say
+    if expected is None:  # of several processes: a plain model says what it should say
         model = AutoModelForCausalLM.from_pretrained(plan["model"])
         model.load_state_dict(whole["anchor"], strict=False)
         expected = model(input_ids=torch.arange(3, 24)[None]).logits
@@ -310,7 +309,7 @@ def plans(folder: Path) -> Iterator[dict[str, Any]]:
     adapted.save_pretrained(folder / "adapter")
     plan["adapter"] = str(folder / "adapter")
     for name in TRAINERS:
-        for kind in (*KINDS, *TYPES):
+        for kind in (*KINDS, *TWO):
             yield {**plan, "trainer": name, "kind": kind, "output": str(folder / "runs" / f"{name} {kind}")}
 
 

@@ -206,6 +206,8 @@ def _refuse(trainer: Any) -> None:
         raise UsageError(f"{kind}: precompute_ref_log_probs asks the reference before it moves; leave it out")
     if getattr(args, "sync_ref_model", False):
         raise UsageError(f"{kind}: sync_ref_model moves the reference model too; leave it out")
+    if any(isinstance(each, EMAAnchor) for each in trainer.callback_handler.callbacks):
+        raise UsageError(f"{kind} has an EMAAnchor already, and two would move one reference; add one")
     if trainer.is_deepspeed_enabled:
         raise UsageError(f"{kind} under DeepSpeed keeps weights where a callback cannot average them; use DDP or FSDP2")
     if trainer.is_fsdp_enabled and getattr(trainer.accelerator.state.fsdp_plugin, "fsdp_version", 1) != 2:

@@ -165,6 +165,8 @@ def test_what_cannot_follow_is_refused_by_name(tmp_path: Path) -> None:
         EMAAnchor(trainer)
     trainer.ref_model = tiny.load(home).model
     trainer.add_callback(EMAAnchor(trainer))
+    with pytest.raises(UsageError, match="has an EMAAnchor already"):
+        EMAAnchor(trainer)
     with pytest.raises(MismatchError, match=r"found none like lm_head\.weight"):
         trainer.train()
 

@@ -35,17 +35,19 @@ from warmkit.trl import AverageCheckpoints, EMAAnchor
 
 WARM_UP, SAVE = 3, 50  # steps that do not count; steps between saves
 SAVES = 10
+TRAINERS = ("rloo", "grpo", "dpo", "sft")
+Now = Callable[[], float]
 TOKENS = {"dpo": 64, "sft": 256}
 
 
 class Clock(TrainerCallback):
     """Notes when steps begin."""
 
-    def __init__(self) -> None:
-        self.times: list[float] = []
+    def __init__(self, now: Now) -> None:
+        self.now, self.times = now, list[float]()
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.times.append(time.perf_counter())
+        self.times.append(self.now())
 
     @property
     def step(self) -> float:
@@ -53,16 +55,16 @@ class Clock(TrainerCallback):
         return statistics.median(later - earlier for earlier, later in itertools.pairwise(own))
 
 
-def timed(callback: Any, event: str) -> list[float]:
+def timed(callback: Any, event: str, now: Now) -> list[float]:
     """Let an event of a callback note its seconds."""
     seconds: list[float] = []
     inner = getattr(callback, event)
 
     @functools.wraps(inner)
     def call(*arguments: Any, **more: Any) -> None:
-        began = time.perf_counter()
+        began = now()
         inner(*arguments, **more)
-        seconds.append(time.perf_counter() - began)
+        seconds.append(now() - began)
 
     setattr(callback, event, call)
     return seconds
@@ -103,11 +105,11 @@ def trainer_of(name: str, model: Path, train: Path, output: str, steps: int, dty
     return getattr(trl, f"{kind}Trainer")(policy, e_share, args=args, train_dataset=datasets.Dataset.from_list(rows), **how)
 
 
-def anchor_cost(make: Callable[[], Trainer]) -> tuple[float, float]:
+def anchor_cost(make: Callable[[], Trainer], now: Now) -> tuple[float, float]:
     """Return the seconds of a step, and of the anchor's update in it."""
-    trainer, clock = make(), Clock()
+    trainer, clock = make(), Clock(now)
     anchor = EMAAnchor(trainer)
-    updates = timed(anchor, "on_step_end")
+    updates = timed(anchor, "on_step_end", now)
     trainer.add_callback(clock)
     trainer.add_callback(anchor)
     trainer.train()
@@ -143,18 +145,25 @@ def children() -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=13)
+    parser.add_argument("--trainers", nargs="+", choices=TRAINERS, default=TRAINERS)
+    parser.add_argument(
+        "--cpu", action="store_true", help="count CPU seconds, where the machine has other work; for one thread"
+    )
     given = parser.parse_args()
+    now = time.process_time if given.cpu else time.perf_counter
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         model, train = build_llama(folder, SETTINGS["small"]), build_prompts(folder, PROMPTS)
         steps: dict[str, float] = {}
-        for name in ("rloo", "grpo", "dpo"):
+        for name in (each for each in given.trainers if each != "sft"):
             for dtype in (torch.float32, torch.bfloat16) if name == "dpo" else (torch.float32,):
                 make = functools.partial(trainer_of, name, model, train, f"{place}/{name}", given.steps, dtype)
-                step, update = anchor_cost(make)
+                step, update = anchor_cost(make, now)
                 steps.setdefault(name, step)
                 print(f"{name} {dtype}: step {step:.3f} s, anchor {1000 * update:.1f} ms, {update / step:.2%}", flush=True)
-        trainer, clock = trainer_of("sft", model, train, f"{place}/sft", given.steps, torch.float32), Clock()
+        if "sft" not in given.trainers:
+            return
+        trainer, clock = trainer_of("sft", model, train, f"{place}/sft", given.steps, torch.float32), Clock(now)
         trainer.add_callback(clock)
         trainer.train()
         steps["sft"] = clock.step

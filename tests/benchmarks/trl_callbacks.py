@@ -3,8 +3,8 @@
     /path/to/venv/bin/python -m tests.benchmarks.trl_callbacks
 
 The environment is that of `tests.experiments.with_trl`. The model is a Llama of ten million parameters with random weights in
-float32; RLOO and GRPO sample 32 tokens for eight prompts, four completions each; DPO learns from eight pairs of 64 tokens, SFT
-(transformers' Trainer) from eight texts of 256. The anchor's cost is the seconds of its update over those of the step around
+float32; RLOO and GRPO sample 32 tokens for eight prompts, four completions each; DPO learns from eight pairs of 256 tokens, SFT
+(transformers' Trainer) from eight texts of as many. The anchor's cost is the seconds of its update over those of the step around
 it; the average's the seconds of writing it, as the run grows, over those of the steps between two saves. Beside it, the same
 average is written by a process of its own. Medians; the first steps do not count.
 """
@@ -37,7 +37,7 @@ WARM_UP, SAVE = 3, 50  # steps that do not count; steps between saves
 SAVES = 10
 TRAINERS = ("rloo", "grpo", "dpo", "sft")
 Now = Callable[[], float]
-TOKENS = {"dpo": 64, "sft": 256}
+TOKENS = 256  # of a text or a pair's half, at most
 
 
 class Clock(TrainerCallback):
@@ -90,14 +90,14 @@ def trainer_of(name: str, model: Path, train: Path, output: str, steps: int, dty
     rows = [json.loads(line) for line in train.read_text("utf-8").splitlines()]
     if name == "sft":
         draw = torch.Generator().manual_seed(0)
-        texts = [torch.randint(2, 8192, (TOKENS["sft"],), generator=draw) for _ in range(64)]
+        texts = [torch.randint(2, 8192, (TOKENS,), generator=draw) for _ in range(64)]
         data: Any = [{"input_ids": each, "attention_mask": torch.ones_like(each), "labels": each} for each in texts]
         return Trainer(policy, TrainingArguments(per_device_train_batch_size=8, **shared), train_dataset=data)
     how: dict[str, Any] = {"processing_class": tokenizer}
     if name == "dpo":
-        long = " the sea is here and so are we" * 8
+        long = " the sea is here and so are we" * 40
         rows = [{**row, "chosen": long, "rejected": long[1:]} for row in rows]
-        args: Any = trl.DPOConfig(per_device_train_batch_size=8, max_length=TOKENS["dpo"], **shared)
+        args: Any = trl.DPOConfig(per_device_train_batch_size=8, max_length=TOKENS, **shared)
         return trl.DPOTrainer(policy, args=args, train_dataset=datasets.Dataset.from_list(rows), **how)
     kind = {"rloo": "RLOO", "grpo": "GRPO"}[name]
     sampling = {"num_generations": 4, "max_completion_length": 32, "temperature": 0.9, "beta": 0.1}

@@ -4,9 +4,9 @@
 
 The environment is that of `tests.experiments.with_trl`. The model is a Llama of ten million parameters with random weights in
 float32; RLOO and GRPO sample 32 tokens for eight prompts, four completions each; DPO learns from eight pairs of 256 tokens, SFT
-(transformers' Trainer) from eight texts of as many. The anchor's cost is the seconds of its update over those of the step around
-it; the average's the seconds of writing it, as the run grows, over those of the steps between two saves. Beside it, the same
-average is written by a process of its own. Medians; the first steps do not count.
+(transformers' Trainer) from eight texts of as many. The anchor's cost is the seconds of its update over those of the step
+around it; the average's the seconds of writing it, as the run grows, over those of the steps between two saves. Beside it,
+the same average is written by a process of its own. Medians; the first steps do not count.
 """
 
 from __future__ import annotations

@@ -220,29 +220,33 @@ def _refuse(trainer: Any) -> None:
 
 def _refuse_adapters(trainer: Any, kind: str) -> None:
     """Refuse adapters whose matrices are not W + s B A."""
-    from peft.tuners.lora import Embedding, Linear
-
     if trainer.ref_model is not None:
         raise UsageError(f"{kind}: the policy has adapters and ref_model has none; leave ref_model out")
     if trainer.is_fsdp_enabled:
         raise UsageError(f"{kind}: adapters under FSDP are not followed; train the whole model, or use DDP")
     layers = adapted_layers(trainer.model)
     for name, layer in layers.items():
-        if type(layer) not in (Linear, Embedding) or any(layer.use_dora.values()):
-            what = (
-                "DoRA"
-                if any(layer.use_dora.values())
-                else f"{type(layer).__module__.rpartition('.')[2]}.{type(layer).__name__}"
-            )
-            raise UsageError(
-                f"{kind}: {name} is adapted by {what}; the anchor knows plain LoRA of linear layers and embeddings alone"
-            )
+        if what := _beyond_lora(layer):
+            raise UsageError(f"{kind}: {name} is adapted by {what}; the anchor knows plain LoRA of linear layers alone")
     others = [name for name in learned(trainer.model) if name.rpartition(".lora_")[0] not in layers]
     if others:
         raise UsageError(
             f"{kind}: {others[0]} learns beside LoRA's adapters (bias, modules_to_save, or adapters of another kind); the "
             "anchor knows LoRA alone"
         )
+
+
+def _beyond_lora(layer: Any) -> str | None:
+    """Return what makes an adapted layer another one than W + s B A."""
+    from peft.tuners.lora import Linear
+
+    if type(layer) is not Linear:
+        return f"peft's {type(layer).__name__}"
+    if any(layer.use_dora.values()):
+        return "DoRA"
+    if variants := getattr(layer, "lora_variant", None):
+        return type(next(iter(variants.values()))).__name__
+    return "lora_bias" if any(layer.lora_bias.values()) else None
 
 
 def _write(path: Path, weights: dict[str, torch.Tensor]) -> None:

@@ -172,14 +172,17 @@ def test_what_cannot_follow_is_refused_by_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")  # a name that transformers gave up
+@pytest.mark.filterwarnings("ignore:.lora_bias=True. was passed")  # what peft says of layers without a bias
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({"use_dora": True}, "is adapted by DoRA"),
+        ({"lora_bias": True}, "is adapted by lora_bias"),
+        ({"target_modules": ["embed_tokens"]}, "is adapted by peft's Embedding"),
         ({"modules_to_save": ["lm_head"]}, "lm_head.* learns beside LoRA's adapters"),
-        ({"target_modules": [], "target_parameters": ["q_proj.weight"]}, r"is adapted by layer\.ParamWrapper"),
+        ({"target_modules": [], "target_parameters": ["q_proj.weight"]}, "is adapted by peft's ParamWrapper"),
     ],
-    ids=["dora", "modules_to_save", "target_parameters"],
+    ids=["dora", "lora_bias", "embeddings", "modules_to_save", "target_parameters"],
 )
 def test_adapters_that_are_more_than_their_products_are_refused_by_name(
     changes: dict[str, Any], said: str, tmp_path: Path

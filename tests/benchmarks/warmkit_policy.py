@@ -44,7 +44,7 @@ def replay(steps: Sequence[Sequence[list[int]]]) -> Callable[..., list[Completio
     """Return a sampler that hands out given completions."""
     left = iter(steps)
 
-    def sample(model: Any, prompts: Any, how: Any) -> list[Completion]:
+    def sample(model: Any, prompts: Any, how: Any, generator: Any = None) -> list[Completion]:
         return [Completion(ids, ids[-1] in how.ends) for ids in next(left)]
 
     return sample
@@ -53,6 +53,7 @@ def replay(steps: Sequence[Sequence[list[int]]]) -> Callable[..., list[Completio
 def recipe(plan: dict[str, Any]) -> PolicyRecipe:
     how = PolicySection(
         lr=plan["lr"],
+        precision="float32",  # as TRL's side
         steps=plan["steps"],
         warmup=0,
         batch_size=plan["batch"],

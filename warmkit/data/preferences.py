@@ -253,7 +253,7 @@ def write_pairs(pairs: Iterable[Pair], path: str | Path, force: bool = False) ->
 
 
 def _line(pair: Pair) -> str:
-    row = {"prompt": pair.prompt, "chosen": pair.chosen, "rejected": pair.rejected, "corrupt": pair.corrupt}
+    row: dict[str, object] = {"prompt": pair.prompt, "chosen": pair.chosen, "rejected": pair.rejected, "corrupt": pair.corrupt}
     row |= columns_of(pair.prompt)
     if pair.subset is not None:
         row["subset"] = pair.subset

@@ -273,22 +273,32 @@ def head_of(model: nn.Module) -> nn.Linear:
     return layers[-1]
 
 
-def load_scorer(path: str | Path, max_length: int | None = None) -> RewardModel:
+def load_scorer(path: str | Path, max_length: int | None = None, device: str | None = None) -> RewardModel:
     """Load a trained reward model to score with.
 
     Args:
         path: A directory or a Hub repository.
         max_length: See `load_reward_model`.
+        device: See `load_reward_model`.
 
     Raises:
         UnsupportedError: If the checkpoint has no scalar head.
+    """
+    refuse_headless(path)
+    return load_reward_model(path, max_length=max_length, device=device)
+
+
+def refuse_headless(path: str | Path) -> None:
+    """Refuse a checkpoint that is no trained reward model.
+
+    Raises:
+        UnsupportedError: If it has no scalar head.
     """
     if trained_head(str(path)) is None:
         raise UnsupportedError(
             f"{path}: has no scalar head ({' or '.join(HEADS[:2])}), so it is no reward model; train one first "
             "(warmkit train rm)"
         )
-    return load_reward_model(path, max_length=max_length)
 
 
 def trained_head(source: str) -> LazyTensor | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -42,14 +43,13 @@ class Anchor:
         self.copies = self._copied()
 
     def _copied(self) -> dict[str, torch.Tensor]:
-        return {name: each.detach().float().clone() for name, each in _learned(self.model).items()}
+        return {name: each.detach().float().clone() for name, each in learned(self.model).items()}
 
     @torch.no_grad()
     def update(self) -> None:
         """Follow the policy by one step."""
         if self.mu:
-            for name, parameter in _learned(self.model).items():
-                _own(self.copies[name]).lerp_(_own(parameter).float(), self.mu)
+            follow(self.copies, learned(self.model), self.mu)
 
     @torch.no_grad()
     def __call__(self, **inputs: Any) -> Any:
@@ -96,7 +96,7 @@ class AdaptedAnchor(Anchor):
 
     def __init__(self, model: Any, mu: float) -> None:
         self.layers = adapted_layers(model)
-        assert all(name.rpartition(".lora_")[0] in self.layers for name in _learned(model)), "adapters learn alone"
+        assert all(name.rpartition(".lora_")[0] in self.layers for name in learned(model)), "adapters learn alone"
         super().__init__(model, "ema", mu)
 
     def _copied(self) -> dict[str, torch.Tensor]:
@@ -114,7 +114,7 @@ class AdaptedAnchor(Anchor):
         """Run the model with the averages in place of its adapters, without dropout or gradients."""
         try:
             for name, layer in self.layers.items():
-                layer.forward = functools.partial(_averaged, layer.get_base_layer(), self.copies[name])
+                layer.forward = functools.partial(averaged, layer.get_base_layer(), self.copies[name])
             with evaluating(self.model):
                 return self.model(**inputs)
         finally:
@@ -131,7 +131,8 @@ class AdaptedAnchor(Anchor):
         super().load_state_dict(state)
 
 
-def _averaged(base: Any, added: torch.Tensor, *inputs: Any, **more: Any) -> Any:
+def averaged(base: Any, added: torch.Tensor, *inputs: Any, **more: Any) -> Any:
+    """Run a layer with what an average adds to its weight, W + added."""
     return functional_call(base, {"weight": base.weight + added.to(base.weight.dtype)}, inputs, more)
 
 
@@ -150,8 +151,8 @@ class ShardedAnchor(Anchor):
         super().__init__(model, kind, mu)
 
     def _copied(self) -> dict[str, torch.Tensor]:
-        learned = _learned(self.model)
-        return {name: each for name, each in self.twin.named_parameters() if name in learned}
+        names = learned(self.model)
+        return {name: each for name, each in self.twin.named_parameters() if name in names}
 
     @torch.no_grad()
     def __call__(self, **inputs: Any) -> Any:
@@ -167,8 +168,16 @@ def anchor_of(model: Any, kind: Kind, mu: float = 0.0) -> Anchor:
     return (ShardedAnchor if group().sharded else Anchor)(model, kind, mu)
 
 
-def _learned(model: Any) -> dict[str, torch.Tensor]:
+def learned(model: Any) -> dict[str, torch.Tensor]:
+    """Return the parameters of a model that learn, by name."""
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+@torch.no_grad()
+def follow(copies: Mapping[str, torch.Tensor], policy: Mapping[str, torch.Tensor], mu: float) -> None:
+    """Move float32 copies by one step: theta_ema <- (1 - mu) theta_ema + mu theta; of shards each process moves its own."""
+    for name, parameter in policy.items():
+        _own(copies[name]).lerp_(_own(parameter).float(), mu)
 
 
 def _own(tensor: torch.Tensor) -> torch.Tensor:

@@ -68,7 +68,7 @@ def plan_averages(
     _check_numbers(sizes, every, tokens)
     known = {"mu": mu, "lag": lag, "ema_power": ema_power, "bias_power": bias_power}
     own = {name: value for name, value in known.items() if value is not None}
-    _check_own(own, schedules)
+    check_parameters(own, schedules)
     found = find_run([run] if isinstance(run, str | os.PathLike) else run)
     averages = [
         _planned(name, window(found, size, every, first_step, last_step, tokens), own, coefficients, several=len(sizes) > 1)
@@ -115,7 +115,7 @@ def _check_numbers(sizes: Iterable[int | None], every: int, tokens: int | None) 
         raise UsageError(f"tokens must be at least 1, found {tokens}")
 
 
-def _check_own(own: Mapping[str, float], schedules: Sequence[str]) -> None:
+def check_parameters(own: Mapping[str, float], schedules: Sequence[str]) -> None:
     """Refuse a parameter that no schedule takes."""
     taken = {each for name in schedules if name != MANUAL for each in SCHEDULES[name].parameters}
     for name in own.keys() - taken:

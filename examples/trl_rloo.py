@@ -6,6 +6,8 @@ from datasets import load_dataset  # pyright: ignore[reportMissingImports]
 from transformers.trainer_utils import get_last_checkpoint
 from trl import RLOOConfig, RLOOTrainer  # pyright: ignore[reportMissingImports]  (it runs where TRL is)
 
+from warmkit.trl import EMAAnchor
+
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--init", required=True, help="the policy to start from, where the anchor of the KL begins too")
 parser.add_argument("--output", required=True)
@@ -29,9 +31,6 @@ settings = RLOOConfig(
     max_completion_length=given.max_new_tokens,
     temperature=0.9,
     beta=0.1,
-    sync_ref_model=True,  # WARP's anchor, mu = 0.01 at every step; TRL begins it anew when a run is resumed
-    ref_model_mixup_alpha=0.01,
-    ref_model_sync_steps=1,
     save_steps=given.save_steps,
     save_total_limit=2,
     logging_steps=1,
@@ -41,4 +40,5 @@ settings = RLOOConfig(
 )
 data = load_dataset("json", data_files=given.data, split="train")
 trainer = RLOOTrainer(model=given.init, reward_funcs=given.reward, args=settings, train_dataset=data)
+trainer.add_callback(EMAAnchor(trainer, mu=0.01))  # WARP's; TRL's own sync_ref_model is lost when a run is resumed
 trainer.train(resume_from_checkpoint=get_last_checkpoint(given.output))

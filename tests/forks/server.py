@@ -17,7 +17,7 @@ import socket
 import tempfile
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -34,6 +34,7 @@ MODULES = (
     "transformers.models.gpt2.modeling_gpt2",
     "transformers.models.llama.modeling_llama",
 )  # what commands import late; none of them starts a thread, which a fork would lose
+STARTS_THREADS = ("warmkit.trl",)  # by what the trainer of transformers imports
 AT_IMPORT = (
     *(
         "FORCE_COLOR",
@@ -89,8 +90,7 @@ def serve(file: int, place: str) -> None:
 def _import_everything() -> None:
     import warmkit.cli.app
 
-    ours = [found.name for found in pkgutil.walk_packages(warmkit.__path__, "warmkit.")]
-    for name in (*ours, *MODULES):
+    for name in (*_modules_of("warmkit"), *MODULES):
         with contextlib.suppress(ImportError):  # whoever needs it says so
             if not name.endswith("__main__"):
                 importlib.import_module(name)
@@ -105,6 +105,14 @@ def _import_everything() -> None:
     gc.collect()
     gc.freeze()  # collections of the forks leave these pages alone
     _collapse()
+
+
+def _modules_of(package: str) -> Iterator[str]:
+    """Return the names of all modules in a package, those left out whose imports start threads."""
+    for found in pkgutil.iter_modules(importlib.import_module(package).__path__, f"{package}."):
+        if found.name not in STARTS_THREADS:
+            yield found.name
+            yield from _modules_of(found.name) if found.ispkg else ()
 
 
 def _collapse() -> None:

@@ -29,6 +29,7 @@ pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium is installe
 
 OPTIONS = (
     *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
+    *("--disable-renderer-backgrounding", "--disable-backgrounding-occluded-windows", "--disable-background-timer-throttling"),
     *("--host-resolver-rules=MAP * ~NOTFOUND", "--proxy-server=127.0.0.1:9"),  # no way out
 )
 ROWS: list[dict[str, Any]] = [
@@ -59,7 +60,7 @@ def look(file: Path, height: int = 6000, script: str = "") -> Seen:
     how = [f"--user-data-dir={file.parent / 'profile'}", f"--window-size=1280,{height}", "--virtual-time-budget=6000"]
     command = [str(BROWSER), *OPTIONS, "--enable-logging=stderr", "--v=0", *how, "--dump-dom", file.as_uri()]
     dom, done = "", None
-    for _ in range(3):  # a loaded machine may give the browser no frame in all its virtual time
+    for _ in range(30):  # the browser may draw no frame in all its virtual time: Chromium 150 in two of three tries
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
         dom = re.sub(r"<script.*?</script>", "", done.stdout, flags=re.DOTALL)
         if "<figure" not in dom or "data-drawn" in dom:

@@ -7,7 +7,7 @@ from typing import Any
 
 from warmkit.cli import completions
 from warmkit.cli.command import option
-from warmkit.cli.shared_options import METHOD_PANEL, etas, given, numbers
+from warmkit.cli.shared_options import Antiparallel, Granularity, etas, given, numbers
 
 
 @dataclass(eq=False, repr=False)
@@ -26,20 +26,8 @@ class Mix:
     lambda_: float | None = option(None, "Share of the second of two models, 0 to 1.")
     coefficients: str | None = option(None, "Weight of each model: 0.5,0.3,0.2.")
     eta: str | None = option(None, "LITI's update rate; several (0,0.3,1) write OUT/eta-0, OUT/eta-0.3, ... at once.")
-    granularity: str | None = option(
-        None,
-        "What is merged as one vector, with one angle or ranking: each layer, each tensor, or the model.",
-        show_default="the method's",
-        autocompletion=completions.granularity,
-        rich_help_panel=METHOD_PANEL,
-    )
-    antiparallel: str | None = option(
-        None,
-        "Where task vectors are opposite: stop with an error, or use lerp.",
-        show_default="error",
-        autocompletion=completions.antiparallel,
-        rich_help_panel=METHOD_PANEL,
-    )
+    granularity: Granularity = None
+    antiparallel: Antiparallel = None
 
     def keywords(self) -> dict[str, Any]:
         """Return what was given, parsed, for the library."""

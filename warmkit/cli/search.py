@@ -12,7 +12,7 @@ from warmkit.cli import completions
 from warmkit.cli.command import command, option
 from warmkit.cli.console import Console, table
 from warmkit.cli.output import Plot, check_picture, draw_picture
-from warmkit.cli.shared_options import METHOD_PANEL, AllowPickle, Models, OutputPath, StateDict, Threads, given
+from warmkit.cli.shared_options import AllowPickle, Antiparallel, Granularity, Models, OutputPath, StateDict, Threads, given
 from warmkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -42,20 +42,8 @@ class Searched:
         "--range",
         metavar="NAME=LOW:HIGH",
     )
-    granularity: str | None = option(
-        None,
-        "What is merged as one vector, with one angle or ranking: each layer, each tensor, or the model.",
-        show_default="the method's",
-        autocompletion=completions.granularity,
-        rich_help_panel=METHOD_PANEL,
-    )
-    antiparallel: str | None = option(
-        None,
-        "Where task vectors are opposite: stop with an error, or use lerp.",
-        show_default="error",
-        autocompletion=completions.antiparallel,
-        rich_help_panel=METHOD_PANEL,
-    )
+    granularity: Granularity = None
+    antiparallel: Antiparallel = None
 
     def keywords(self) -> dict[str, Any]:
         """Return what was given, parsed, for the library."""

@@ -27,6 +27,26 @@ MODELS = "Directories, .safetensors files, Hub repositories or addresses."
 
 Models = Annotated[list[str], typer.Argument(metavar="MODEL", help=MODELS)]
 OutputPath = Annotated[Path, typer.Option("--output", "-o", help="Directory to create.", show_default=False)]
+Granularity = Annotated[
+    str | None,
+    typer.Option(
+        "--granularity",
+        help="What is merged as one vector, with one angle or ranking: each layer, each tensor, or the model.",
+        show_default="the method's",
+        autocompletion=completions.granularity,
+        rich_help_panel=METHOD_PANEL,
+    ),
+]
+Antiparallel = Annotated[
+    str | None,
+    typer.Option(
+        "--antiparallel",
+        help="Where task vectors are opposite: stop with an error, or use lerp.",
+        show_default="error",
+        autocompletion=completions.antiparallel,
+        rich_help_panel=METHOD_PANEL,
+    ),
+]
 Threads = Annotated[int | None, typer.Option("--threads", help="Worker threads.", show_default="one a core")]
 Stream = Annotated[
     bool,

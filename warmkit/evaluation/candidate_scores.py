@@ -131,8 +131,18 @@ class Trials:
             pairs = encode_pairs(read_pairs(each.what.removeprefix(PAIRS)), reward_model.encoder)
             self._functions[each.what] = lambda pairs=pairs: float(score_pairs(reward_model, pairs).won.mean())
 
-    def measure(self, candidate: Candidate, scores: Sequence[Score]) -> tuple[dict[str, float], dict[str, float]]:
+    def measure(
+        self,
+        candidate: Candidate,
+        scores: Sequence[Score],
+        then: Callable[[Mapping[str, float]], Sequence[Score]] = lambda found: (),
+    ) -> tuple[dict[str, float], dict[str, float]]:
         """Merge a candidate once and score it.
+
+        Args:
+            candidate: Of the space.
+            scores: What decides.
+            then: Called with these scores; returns which others the candidate gets.
 
         Returns:
             Scores by name, and the seconds of merging and of scoring.
@@ -142,22 +152,29 @@ class Trials:
             WarmkitError: What `merge` raises.
         """
         found, seconds = dict[str, float](), {"merging": 0.0, "scoring": 0.0}
-        arguments = self.space.arguments(candidate)
-        if any(each.in_memory for each in scores):
-            with _timed(seconds, "merging"):
-                self._take(dict(arguments))
-        folders = [each for each in scores if not each.in_memory]
-        if folders:
-            shutil.rmtree(self.place, ignore_errors=True)
-            with _timed(seconds, "merging"):
-                merge(self.models, self.place, init=self.init, **arguments, **self.options)
+        arguments, merged = self.space.arguments(candidate), set[bool]()
+
+        def score(each: Score) -> None:
+            if each.in_memory not in merged:
+                with _timed(seconds, "merging"):
+                    (self._take if each.in_memory else self._write)(dict(arguments))
+                merged.add(each.in_memory)
+            with _timed(seconds, "scoring"):
+                found[each.name] = self._in_memory(each) if each.in_memory else run_score(each.what, self.place)
+
         try:
             for each in scores:
-                with _timed(seconds, "scoring"):
-                    found[each.name] = self._in_memory(each) if each.in_memory else run_score(each.what, self.place)
+                score(each)
+            for each in then(found):
+                score(each)
         finally:
             shutil.rmtree(self.place, ignore_errors=True)
         return found, seconds
+
+    def _write(self, arguments: dict[str, Any]) -> None:
+        """Write a candidate for the commands."""
+        shutil.rmtree(self.place, ignore_errors=True)
+        merge(self.models, self.place, init=self.init, **arguments, **self.options)
 
     def _take(self, arguments: dict[str, Any]) -> None:
         """Put the weights of a candidate into the model in memory."""

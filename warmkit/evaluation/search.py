@@ -168,6 +168,8 @@ def search(
     space = Space(len(models), methods, ranges, fixed or {})
     for spec in space.examples():
         input_rows(spec, init, models)  # which needs an init, or not
+    if strategy is None and (missing := _without_cma(space, len(scores))):
+        report(missing)
     strategy = _strategy(strategy, space, len(scores))
     paths, start = [str(each) for each in models], None if init is None else str(init)
     apart = None if held_out is None else Score(HELD_OUT, held_out, scores[0].smaller)
@@ -268,13 +270,12 @@ def _tried(
         if (one := known.get(key)) is None:
             repeats = 0
             if (one := journal.recorded(number, candidate)) is None:
-                found, seconds = trials.measure(candidate, scores)
-                better = first.cost(found[first.name]) < lowest
-                held_out = None
-                if apart is not None and better:
-                    more, spent = trials.measure(candidate, [apart])
-                    held_out, seconds = more[apart.name], {what: seconds[what] + spent[what] for what in seconds}
-                one = Tried(number, candidate, found, held_out, seconds)
+                found, seconds = trials.measure(
+                    candidate,
+                    scores,
+                    lambda found, most=lowest: [apart] if apart and first.cost(found[first.name]) < most else [],
+                )
+                one = Tried(number, candidate, found, found.pop(HELD_OUT, None), seconds)
                 journal.add(one)
             known[key] = one
             tried.append(one)
@@ -301,8 +302,19 @@ def _line(one: Tried, most: int) -> str:
 # ---- candidates -----------------------------------------------------------------------------------------------------
 
 
+def _fits_cmaes(space: Space, scores: int) -> bool:
+    return scores == 1 and space.size > 1 and len(space.methods) == 1
+
+
+def _without_cma(space: Space, scores: int) -> str | None:
+    """Return what to install where CMA-ES would be chosen."""
+    if not _fits_cmaes(space, scores) or importlib.util.find_spec("cma"):
+        return None
+    return "CMA-ES would be chosen here, and needs cma: pip install 'warmkit[search]'"
+
+
 def _strategy(given: str | None, space: Space, scores: int) -> str:
-    fits = scores == 1 and space.size > 1 and len(space.methods) == 1
+    fits = _fits_cmaes(space, scores)
     if given is None:
         return "cmaes" if fits and importlib.util.find_spec("cma") else "random" if space.size > 2 else "grid"
     if given not in STRATEGIES:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import importlib.util
 import json
 import signal
 import sys
@@ -138,6 +139,28 @@ def test_the_held_out_score_shows_what_is_fitted(family: tuple[Path, list[Path]]
     assert found.best in steps
     assert found.best.scores["score"] > steps[0].scores["score"]
     assert found.best.held_out < max(each.held_out for each in steps if each.held_out is not None)  # type: ignore[operator]
+
+
+def test_a_candidate_is_merged_once_for_both_scores(family: tuple[Path, list[Path]], tmp_path: Path) -> None:
+    init, models = family
+    seen = tmp_path / "seen"
+    command = f"stat -c %y {{}}/model.safetensors >> {seen}; wc -l < {seen}"
+    how: dict[str, Any] = {"init": init, "methods": ["lerp"], "ranges": ["lambda=0:1"], "steps": 3}
+    found = search(models, tmp_path / "out", scores=[command], held_out=command, **how)
+    times = seen.read_text().splitlines()
+    assert [each.held_out is not None for each in found.tried] == [True] * 4, "the score grows with every look"
+    assert times[::2] == times[1::2]
+    assert len(set(times)) == 4
+
+
+def test_without_cma_it_says_what_would_be_chosen(
+    family: tuple[Path, list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    init, models = family
+    find, said = importlib.util.find_spec, list[str]()
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "cma" else find(name))
+    search(models, tmp_path / "out", init=init, scores=[NEARNESS], evaluations=1, report=said.append, **BOTH)
+    assert said[0] == "CMA-ES would be chosen here, and needs cma: pip install 'warmkit[search]'"
 
 
 def test_several_scores_give_what_no_other_beats(family: tuple[Path, list[Path]], tmp_path: Path) -> None:
